@@ -1,0 +1,54 @@
+"""Whole files or none: a killed process or a full disk never leaves half of one."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from mvp_align.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8) in one step that survives a power cut; its folder must exist.
+
+    Raises UserError where the disk is full; the old file, if any, then stays as it was.
+    """
+    # Not `tempfile`: its files are private to the owner, and a run folder is often read by a whole group.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with full_disk_explained(path):
+            with temporary.open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def full_disk_explained(path: Path) -> Iterator[None]:
+    """Turn a full disk (or a used-up quota) while writing `path` into a UserError; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"No space left on the disk while writing {path}. What was there before is untouched and the last "
+            f"checkpoint is whole: free some space (df -h {path.parent}), then run the same command again to go on."
+        ) from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the new name durable, where the file system can: some network ones refuse, and the file is whole anyway."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

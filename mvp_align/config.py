@@ -1,0 +1,151 @@
+"""The typed configuration: every key that a command may set, with its type, default and unit.
+
+Hydra composes `conf/` over these dataclasses, so an unknown key or a wrong type fails while composing;
+`mvp_align.validate` finds the combinations that cannot work. Nothing here imports torch.
+"""
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+
+
+@dataclass
+class Run:
+    name: str = "${recipe}-${model.name}-${data.name}-${prompt.name}-${seed}"
+    dir: str = "outputs/${run.name}"
+    """The run folder. No timestamp: the same command again finds its own folder, resumes it, or says that it is done."""
+
+
+@dataclass
+class Model:
+    name: str = "???"
+    id: str = "???"
+    """A Hugging Face id or a local folder with safetensors weights."""
+    revision: str | None = None
+    gguf_package: str | None = None
+    """An installed Python package that carries the weights as GGUF; used before `id` where it is installed."""
+    gguf_file: str | None = None
+
+
+@dataclass
+class Data:
+    name: str = "???"
+    format: str = "mvpbench"
+    """mvpbench (both editions' field names), ufp4, or pairs ({prompt, chosen, rejected, user_id?, profile?})."""
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    """A .json, .jsonl or .parquet file, a folder of .json files, or hf:<dataset id>[:<split>]."""
+    test_share: float = 0.2
+    """Share of the users held out of `train` for testing where no `test` is given."""
+    limit: int | None = None
+    """Only the first N records of each file."""
+    drop_repeats: bool = False
+    """Keep one of the pairs that repeat question, chosen and rejected (whatever their profile)."""
+    max_prompt_tokens: int = 512
+    max_tokens: int = 1024
+    """Prompt with its longer answer. A pair over either limit is left out and counted; nothing is ever cut."""
+
+
+@dataclass
+class Prompt:
+    name: str = "???"
+    template: str = "???"
+    """Filled with the fields of the pair; `{question}` is one of them."""
+    chat: bool = False
+    """Wrap the text as a user's turn in the model's own chat template."""
+
+
+@dataclass
+class Lora:
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj"])
+    """Names of linear layers, or [all-linear]."""
+
+
+@dataclass
+class Train:
+    learning_rate: float = 5e-5
+    epochs: float = 3.0
+    max_steps: int | None = None
+    """Optimizer steps; where set, it decides instead of `epochs`."""
+    batch_size: int = 8
+    """Pairs an optimizer step, over all devices."""
+    micro_batch_size: int | str = 2
+    """Pairs a forward pass on each device; `auto` finds the largest that fits."""
+    beta: float = 0.1
+    loss_type: str = "sigmoid"
+    """One of TRL's DPO losses, or several joined by `+`, such as sigmoid+sft."""
+    loss_weights: list[float] | None = None
+    label_smoothing: float = 0.0
+    reference: str = "base"
+    """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of an adapter."""
+    disable_dropout: bool = True
+    lr_scheduler: str = "linear"
+    warmup_share: float = 0.0
+    """Share of the steps over which the learning rate rises from zero."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    save_steps: int = 200
+    dry_run: bool = False
+    """Load config, data and tokenizer, print what the run would do, and stop."""
+
+
+@dataclass
+class Evals:
+    sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
+    metrics: list[str] = field(default_factory=lambda: ["opa"])
+    batch_size: int = 8
+    """Pairs a forward pass. It changes speed and memory, not the scores."""
+    ufp4: str | None = None
+    """Folder of UF-P-4's four files; without it the bundled sample in the same schema."""
+    every_steps: int | None = None
+    """During training, score `every_pairs` validation (and ufp4) pairs every so many steps."""
+    every_pairs: int = 64
+
+
+@dataclass
+class Tracking:
+    backend: str = "wandb"
+    """wandb or none."""
+    mode: str = "auto"
+    """offline, online, or auto: online where WANDB_API_KEY is set, else offline."""
+    project: str = "mvp-align"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Hardware:
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    precision: str = "auto"
+    """auto, fp32, bf16 or fp16. auto is bf16 on GPUs that have it, fp16 on older ones, fp32 on a CPU."""
+    attention: str = "auto"
+    """auto (the model's best), sdpa, eager, or flash_attention_2."""
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class Config:
+    recipe: str = "???"
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    prompt: Prompt = field(default_factory=Prompt)
+    lora: Lora = field(default_factory=Lora)
+    quantization: str = "none"
+    """none, or 4bit (NF4 with double quantisation: QLoRA)."""
+    adapter: str | None = None
+    """An adapter to evaluate, or to go on training from."""
+    train: Train = field(default_factory=Train)
+    evals: Evals = field(default_factory=Evals)
+    tracking: Tracking = field(default_factory=Tracking)
+    hardware: Hardware = field(default_factory=Hardware)
+    run: Run = field(default_factory=Run)
+    seed: int = 12
+
+
+ConfigStore.instance().store(name="typed_config", node=Config)

@@ -1,0 +1,167 @@
+"""From the command line to a typed config: every mistake is found first and told in one message.
+
+Hydra stops at the first wrong override. `check_command` composes each override by itself as well, and each value of a
+sweep, so that a message lists all mistakes, and then asks `mvp_align.validate` for combinations that cannot work.
+Nothing here imports torch.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mvp_align import config as typed
+from mvp_align.errors import UserError, listed
+from mvp_align.reporting.run_folder import AlreadyDone
+from mvp_align.validate import combination_problems
+
+CONF_DIR = Path(__file__).parents[1] / "conf"
+
+WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
+
+# Set before any library that reads them is imported: nothing is reported home.
+QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+
+
+def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
+    """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or once a sweep value).
+
+    A user's mistake ends the process with exit code 2 and a message without a traceback.
+    """
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+
+    def composed(config: DictConfig) -> None:
+        try:
+            job(to_config(config))
+        except AlreadyDone as done:
+            print(done)
+        except UserError as error:
+            stop(error)
+
+    words = get_args_parser().parse_args()
+    if not (words.help or words.hydra_help):
+        try:
+            check_command(config_name, words.overrides)
+        except UserError as error:
+            stop(error)
+    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+
+
+def stop(error: UserError) -> None:
+    print(f"\n{error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def to_config(config: DictConfig) -> typed.Config:
+    """The composed config as dataclasses, interpolations resolved."""
+    made = OmegaConf.to_object(config)
+    assert isinstance(made, typed.Config)
+    return made
+
+
+def check_command(config_name: str, words: list[str]) -> None:
+    """Raise one UserError with every wrong override and every impossible combination of this command line."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        try:
+            configs = [compose(config_name, point) for point in sweep_points(words)]
+        except WRONG as error:
+            problems = [problem for word in words if (problem := override_problem(config_name, word))]
+            # Where each works alone, Hydra's own words on the combination.
+            raise listed(problems or [first_line(error)], "This command cannot run:") from None
+    problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
+    if problems:
+        raise listed(problems, "This command cannot run:")
+
+
+def compose(config_name: str, words: list[str]) -> typed.Config:
+    """The config of one run. Hydra lets `+key=value` add any key; here that is an error too."""
+    composed = hydra.compose(config_name, words)
+    added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
+    if added:
+        raise ConfigCompositionException(f"no setting {', '.join(sorted(added))}")
+    return to_config(composed)
+
+
+def sweep_points(words: list[str]) -> list[list[str]]:
+    """Command lines that together try every value of every sweep: all first values, then each other one among them.
+
+    Raises HydraException where a word is no override or a sweep has no value.
+    """
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which knows the options of glob(*)
+    swept = [
+        sweep_values(override) if override.is_sweep_override() else [word]
+        for word, override in zip(words, parser.parse_overrides(words), strict=True)
+    ]
+    firsts = [values[0] for values in swept]
+    others = [[*firsts[:i], other, *firsts[i + 1 :]] for i, values in enumerate(swept) for other in values[1:]]
+    return [firsts, *others]
+
+
+def sweep_values(override: Override) -> list[str]:
+    """`seed=12,13` as `seed=12` and `seed=13`."""
+    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise ConfigCompositionException(f"{override.input_line} has no value to try.")
+    return values
+
+
+def override_problem(config_name: str, word: str) -> str | None:
+    """What is wrong with one override taken alone, with the nearest known name; None where nothing is."""
+    try:
+        for point in sweep_points([word]):
+            compose(config_name, point)
+    except WRONG as error:
+        key, _, value = word.lstrip("+~").partition("=")
+        groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
+        known = leaf_keys(OmegaConf.structured(typed.Config))
+        if key in groups and value not in options(key):
+            wrong = next((one for one in value.split(",") if one not in options(key)), value)
+            return f"{word}: no such {key}. Known: {', '.join(options(key))}.{nearest(wrong, options(key))}"
+        if key not in (*known, *groups):
+            return f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
+        declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""
+        return f"{word}: {first_line(error)}{declared}"
+    return None
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
+
+
+def first_line(error: Exception) -> str:
+    return str(error.__cause__ or error).splitlines()[0]
+
+
+def nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` means `cpu`
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key in map(str, config):
+        node = config._get_node(key)
+        if isinstance(node, DictConfig):
+            keys += leaf_keys(node, f"{prefix}{key}.")
+        else:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def type_of(key: str) -> str:
+    owner: type = typed.Config
+    *parents, name = key.split(".")
+    for parent in parents:
+        owner = owner.__annotations__[parent]
+    declared = owner.__annotations__[name]
+    return declared.__name__ if isinstance(declared, type) else str(declared)

