@@ -1,0 +1,231 @@
+"""What a record of each format holds, and the pair it becomes.
+
+The models are strict (no text where a number belongs) but let extra keys pass: the benchmarks' files carry more than
+is used. A key that is null counts as absent, because Parquet and Hugging Face datasets write absent keys so.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from mvp_align.data.sources import json_kind
+from mvp_align.schema import DIMENSIONS, PreferencePair, Profile, StatedValues
+
+UFP4_USER_TYPES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
+
+
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "is blank; write the text, or leave the record out")
+    return text
+
+
+def whole_characters(text: str) -> str:
+    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "surrogate",
+            "holds half of a surrogate pair at character {at}, which is no character; write the text again",
+            {"at": error.start},
+        ) from error
+    return text
+
+
+def whole_float_as_int(value: object) -> object:
+    """75.0 counts as 75: a table that once held an empty cell comes back with floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def int_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def profile_as_text(value: object) -> object:
+    """`{"age": "65+", "birth_country": "Chile"}` becomes `Age: 65+, Birth country: Chile.`; a text stays as it is."""
+    if not isinstance(value, dict):
+        return value
+    shown = {str(key): text for key, text in value.items() if text is not None}
+    wrong = [key for key, text in shown.items() if not isinstance(text, str)]
+    if wrong:
+        raise PydanticCustomError(
+            "profile", "holds {kind} at '{key}', not a text; write every value of the profile in quotes",
+            {"key": wrong[0], "kind": json_kind(shown[wrong[0]])},
+        )  # fmt: skip
+    parts = [f"{key[:1].upper()}{key[1:].replace('_', ' ')}: {text}" for key, text in shown.items()]
+    return ", ".join(parts) + "." if parts else ""
+
+
+def known_dimension(name: str) -> str:
+    if name not in DIMENSIONS:
+        raise PydanticCustomError(
+            "dimension", "is '{name}'; use one of {known}", {"name": name, "known": ", ".join(DIMENSIONS)}
+        )
+    return name
+
+
+Plain = Annotated[str, AfterValidator(whole_characters)]
+Text = Annotated[Plain, AfterValidator(not_blank)]
+Identifier = Annotated[Text, BeforeValidator(int_as_text)]
+Score = Annotated[int, BeforeValidator(whole_float_as_int), Field(ge=0, le=100)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class StatedPrefs(Record):
+    creativity: Score
+    fluency: Score
+    factuality: Score
+    diversity: Score
+    safety: Score
+    personalisation: Score
+    helpfulness: Score
+
+
+class MvpBenchRecord(Record):
+    id: Identifier
+    question: Text
+    answer_w: Text
+    answer_l: Text
+    user_id: Identifier
+    stated_prefs: StatedPrefs
+    age: Text
+    gender: Text
+    employment_status: Text
+    education: Text
+    marital_status: Text
+    # The 2026 edition (DiverValue-Bench) and the first one name this field differently.
+    birth_country: Text = Field(validation_alias=AliasChoices("birth_country/region", "birth_country"))
+    english_proficiency: Plain = ""
+    preference: Plain = ""
+    dimension: Annotated[Plain, AfterValidator(known_dimension)] | None = None
+
+
+class Ufp4Record(Record):
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    user_id: Identifier | None = None
+    profile: Plain = ""
+
+
+class PairsRecord(Record):
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    id: Identifier | None = None
+    user_id: Identifier | None = None
+    profile: Annotated[Plain, BeforeValidator(profile_as_text)] = ""
+
+
+def prompt_as_user(prompt: str) -> str:
+    """The `user_id` of records that name no person: rows of one prompt stay together in splits and intervals."""
+    return f"prompt-{sha256(prompt.strip().encode()).hexdigest()[:8]}"
+
+
+def mvpbench_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+    record = MvpBenchRecord.model_validate(value)
+    values = StatedValues(**record.stated_prefs.model_dump())
+    profile = Profile(
+        age=record.age,
+        gender=record.gender,
+        employment_status=record.employment_status,
+        education=record.education,
+        marital_status=record.marital_status,
+        birth_country=record.birth_country,
+        english_proficiency=record.english_proficiency,
+    )
+    groups = {name: getattr(profile, name) for name in Profile.__slots__ if getattr(profile, name).strip()}
+    if record.dimension is not None:
+        groups["dimension"] = record.dimension
+        if (stated := values.level(record.dimension)) is not None:
+            groups["level"] = stated
+    return PreferencePair(
+        id=record.id,
+        user_id=record.user_id,
+        question=record.question,
+        chosen=record.answer_w,
+        rejected=record.answer_l,
+        profile=profile,
+        stated_values=values,
+        preference=record.preference if record.preference.strip() else values.preference(),
+        groups=groups,
+    )
+
+
+def ufp4_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+    record = Ufp4Record.model_validate(value)
+    return PreferencePair(
+        id=fallback_id,
+        user_id=record.user_id or prompt_as_user(record.prompt),
+        question=record.prompt,
+        chosen=record.chosen,
+        rejected=record.rejected,
+        profile_text=record.profile,
+    )
+
+
+def pairs_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+    record = PairsRecord.model_validate(value)
+    return PreferencePair(
+        id=record.id or fallback_id,
+        user_id=record.user_id or prompt_as_user(record.prompt),
+        question=record.prompt,
+        chosen=record.chosen,
+        rejected=record.rejected,
+        profile_text=record.profile,
+    )
+
+
+FORMATS: dict[str, Callable[[dict[str, Any], str], PreferencePair]] = {
+    "mvpbench": mvpbench_pair,
+    "ufp4": ufp4_pair,
+    "pairs": pairs_pair,
+}
+TEXT_KEYS = {
+    "mvpbench": ("question", "answer_w", "answer_l"),
+    "ufp4": ("prompt", "chosen", "rejected"),
+    "pairs": ("prompt", "chosen", "rejected"),
+}
+"""The keys that each format names the question, the fitting and the contradicting answer by."""
+
+
+def to_pair(value: object, format: str, fallback_id: str) -> tuple[PreferencePair | None, list[str]]:
+    """One parsed record as a pair, or None and its problems, each as `, field 'F': what was wrong; what to do.`
+
+    `fallback_id` becomes the id of a record whose format or content gives none.
+    """
+    if not isinstance(value, dict):
+        return None, [f": is {json_kind(value)} where an object belongs; write the record as {{...}}."]
+    problems = []
+    _, chosen, rejected = TEXT_KEYS[format]
+    texts = [text.strip() for text in (value.get(chosen), value.get(rejected)) if isinstance(text, str)]
+    if len(texts) == 2 and texts[0] and texts[0] == texts[1]:
+        problems.append(f", field '{rejected}': says the same as '{chosen}'; correct one, or leave the record out.")
+    try:
+        pair = FORMATS[format]({key: entry for key, entry in value.items() if entry is not None}, fallback_id)
+    except ValidationError as error:
+        problems += [field_problem(detail) for detail in error.errors(include_url=False)]
+    return (None if problems else pair), problems
+
+
+def field_problem(detail: ErrorDetails) -> str:
+    found = detail["input"]
+    shown = repr(found)[:40] if isinstance(found, int | float) else json_kind(found)
+    words = {
+        "missing": "is missing or null; add it to the record",
+        "string_type": f"is {shown} where a text belongs; write it as a text in quotes",
+        "model_type": f"is {shown} where an object belongs; give the seven scores as {{...}}",
+        "int_type": f"is {shown}; give a whole number from 0 to 100, without quotes",
+        "greater_than_equal": f"is {shown}; give a whole number from 0 to 100",
+        "less_than_equal": f"is {shown}; give a whole number from 0 to 100",
+    }
+    name = ".".join(str(part) for part in detail["loc"])
+    what = words.get(detail["type"], detail["msg"])
+    return f", field '{name}': {what}."

@@ -1,0 +1,140 @@
+"""The run's pairs from its config."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mvp_align.config import Config
+from mvp_align.data import sources
+from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.data.load import load_data
+from mvp_align.errors import UserError
+from mvp_align.schema import PreferencePair
+
+
+def write(path: Path, users: str, prompt: str = "Why?") -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records = [
+        {"prompt": prompt, "chosen": "So.", "rejected": "No.", "user_id": user, "id": f"{user}{n}"}
+        for n, user in enumerate(users)
+    ]
+    path.write_text(json.dumps(records))
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    write(tmp_path / "sample" / "ufp4" / "honesty.json", "xyz")
+    monkeypatch.setattr(sources, "sample_root", lambda: tmp_path / "sample")
+    config = Config(recipe="lora_dpo")
+    config.data.format = "pairs"
+    return config
+
+
+def ids(pairs: list[PreferencePair]) -> list[str]:
+    return [pair.id for pair in pairs]
+
+
+def test_three_files_and_the_bundled_ufp4(config: Config, tmp_path: Path) -> None:
+    config.data.train, config.data.val, config.data.test = (write(tmp_path / f"{u}.json", u * 3) for u in "abc")
+    config.data.limit = 2
+    data = load_data(config)
+    assert [ids(data.train), ids(data.val), ids(data.test)] == [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]]
+    assert ids(data.ufp4) == ["honesty-0", "honesty-1", "honesty-2"]  # data.limit is not for UF-P-4
+    assert {name: read.source for name, read in data.read.items()} == {
+        "train": config.data.train,
+        "val": config.data.val,
+        "test": config.data.test,
+        "ufp4": "sample:ufp4",
+    }
+    assert data.notes == [] and data.repeats_dropped == {}
+
+
+def test_own_ufp4_or_none(config: Config, tmp_path: Path) -> None:
+    config.data.train = write(tmp_path / "train.json", "abcde")
+    write(tmp_path / "real" / "truthfulness.json", "x")
+    config.evals.ufp4 = str(tmp_path / "real")
+    assert ids(load_data(config).ufp4) == ["truthfulness-0"]
+    config.evals.sets = ["in_domain"]
+    data = load_data(config)
+    assert data.ufp4 == [] and "ufp4" not in data.read
+
+
+def test_without_a_test_set_users_of_train_are_held_out(config: Config, tmp_path: Path) -> None:
+    config.data.train = write(tmp_path / "train.json", "aabbccddee")
+    data = load_data(config)
+    assert len({p.user_id for p in data.train}) == 4 and len({p.user_id for p in data.test}) == 1
+    assert not {p.user_id for p in data.train} & {p.user_id for p in data.test}
+    assert load_data(config).test == data.test
+    assert data.notes == [f"test: 1 of 5 users of {config.data.train} held out (data.test_share=0.2, seed=12)."]
+
+
+def test_the_configs_seed_decides_who_is_held_out(config: Config, tmp_path: Path) -> None:
+    config.data.train = write(tmp_path / "train.json", "abcdefghijklmnopqrst")
+    held_out = set()
+    for config.seed in (12, 13, 14):
+        held_out.add(tuple(ids(load_data(config).test)))
+    assert len(held_out) == 3
+
+
+def test_repeats_go_before_the_split(config: Config, tmp_path: Path) -> None:
+    records = json.loads(Path(write(tmp_path / "train.json", "aab")).read_text())
+    records[2]["prompt"] = "What?"
+    config.data.train = str(tmp_path / "train.json")
+    Path(config.data.train).write_text(json.dumps(records))
+    config.data.test_share = 0.5
+    config.data.drop_repeats = True
+    data = load_data(config)
+    assert len(data.train) == len(data.test) == 1
+    assert data.repeats_dropped == {"train": 1}
+    assert "train: 1 pairs dropped that repeat an earlier one." in data.notes
+
+
+def test_a_person_on_two_sides_is_refused(config: Config, tmp_path: Path) -> None:
+    config.data.train, config.data.test = write(tmp_path / "train.json", "ab"), write(tmp_path / "test.json", "bc")
+    with pytest.raises(UserError, match=r"1 user.* in both train and test: b"):
+        load_data(config)
+
+
+def test_evaluating_needs_the_test_set_only(config: Config, tmp_path: Path) -> None:
+    config.recipe = "evaluate"
+    config.data.test = write(tmp_path / "test.json", "ab")
+    assert (load_data(config).train, ids(load_data(config).test)) == ([], ["a0", "b1"])
+    config.data.train = str(tmp_path / "elsewhere.json")
+    data = load_data(config)
+    assert data.train == [] and "elsewhere.json is not there" in data.notes[0]
+    config.recipe = "lora_dpo"
+    with pytest.raises(UserError, match=r"elsewhere\.json: no such file"):
+        load_data(config)
+
+
+@pytest.mark.parametrize("recipe", ["evaluate", "lora_dpo"])
+def test_nothing_given(config: Config, recipe: str) -> None:
+    config.recipe = recipe
+    with pytest.raises(UserError, match=r"data\.test=PATH.*data\.train=PATH"):
+        load_data(config)
+
+
+def test_ufp4_alone_can_be_evaluated(config: Config) -> None:
+    config.recipe, config.evals.sets = "evaluate", ["ufp4"]
+    data = load_data(config)
+    assert (data.train, data.val, data.test, len(data.ufp4)) == ([], [], [], 3)
+
+
+def test_records_left_out_are_noted(config: Config, tmp_path: Path) -> None:
+    path = Path(write(tmp_path / "test.json", "ab"))
+    path.write_text(json.dumps(json.loads(path.read_text()) * 2))
+    config.recipe, config.data.test = "evaluate", str(path)
+    assert load_data(config).notes == [
+        "test: 2 of 4 records left out (repeats the id and content of an earlier record)."
+    ]
+
+
+def test_the_bundled_sample() -> None:
+    config = Config(recipe="lora_dpo")
+    config.data.train, config.data.val, config.data.test = "sample:train.json", "sample:val.json", "sample:test.json"
+    data = load_data(config)
+    assert data.train and data.val and data.test and data.ufp4 and data.notes == []
+    assert {pair.groups["user_type"] for pair in data.ufp4} == set(UFP4_USER_TYPES)
+    assert all({"dimension", "age", "birth_country"} <= pair.groups.keys() for pair in data.test)

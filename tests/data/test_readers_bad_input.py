@@ -1,0 +1,200 @@
+"""Records that are wrong: the message names file, row or line, field, and what to do."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mvp_align.data.readers import read_pairs
+from mvp_align.errors import UserError
+from mvp_align.schema import DIMENSIONS
+
+SCORES: dict[str, Any] = dict.fromkeys(DIMENSIONS, 50)
+TEXTS = ("question", "answer_w", "answer_l", "user_id", "age", "gender", "employment_status", "education")
+MVPBENCH = {name: name for name in (*TEXTS, "id", "marital_status", "birth_country")} | {"stated_prefs": SCORES}
+PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "Dunno."}
+ABSENT = object()
+
+
+def changed(record: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in {**record, **changes}.items() if value is not ABSENT}
+
+
+def message(source: Path, format: str, limit: int | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        read_pairs(str(source), format, limit)
+    return str(caught.value)
+
+
+RECORDS = [
+    ("pairs", changed(PAIR, chosen=ABSENT), "chosen", "missing", "add it"),
+    ("pairs", changed(PAIR, prompt=None), "prompt", "missing or null", "add it"),
+    ("pairs", changed(PAIR, prompt=" \n"), "prompt", "blank", "write the text"),
+    ("pairs", changed(PAIR, rejected=5), "rejected", "5 where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, chosen=["Because."]), "chosen", "a list where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, rejected=" Because.\n"), "rejected", "same as 'chosen'", "correct one"),
+    ("pairs", changed(PAIR, user_id=""), "user_id", "blank", "write the text"),
+    ("pairs", changed(PAIR, user_id=True), "user_id", "True where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, id=1.5), "id", "1.5 where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, profile={"age": 31}), "profile", "a number at 'age'", "in quotes"),
+    ("pairs", changed(PAIR, profile=["old"]), "profile", "a list where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, chosen="\ud800"), "chosen", "surrogate", "write the text again"),
+    ("ufp4", changed(PAIR, profile={"age": "31"}), "profile", "an object where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, profile={"likes": "\udfff"}), "profile", "surrogate", "write the text again"),
+    ("ufp4", changed(PAIR, prompt="a\ud800"), "prompt", "surrogate pair at character 1", "write the text again"),
+    ("ufp4", changed(PAIR, rejected=""), "rejected", "blank", "leave the record out"),
+    ("mvpbench", changed(MVPBENCH, answer_w=ABSENT), "answer_w", "missing", "add it"),
+    ("mvpbench", changed(MVPBENCH, answer_l="answer_w "), "answer_l", "same as 'answer_w'", "correct one"),
+    ("mvpbench", changed(MVPBENCH, id=ABSENT), "id", "missing", "add it"),
+    ("mvpbench", changed(MVPBENCH, birth_country=ABSENT), "birth_country/region", "missing", "add it"),
+    ("mvpbench", changed(MVPBENCH, age=""), "age", "blank", "write the text"),
+    ("mvpbench", changed(MVPBENCH, age=30), "age", "30 where a text belongs", "in quotes"),
+    ("mvpbench", changed(MVPBENCH, stated_prefs=ABSENT), "stated_prefs", "missing", "add it"),
+    (
+        "mvpbench",
+        changed(MVPBENCH, stated_prefs="High safety."),
+        "stated_prefs",
+        "a text where an object",
+        "scores as {",
+    ),
+    ("mvpbench", changed(MVPBENCH, dimension="honesty"), "dimension", "'honesty'", "use one of creativity"),
+    *[
+        ("mvpbench", changed(MVPBENCH, stated_prefs=changed(SCORES, safety=score)), "stated_prefs.safety", *words)
+        for score, *words in [
+            (ABSENT, "missing", "add it"),
+            (101, "is 101", "from 0 to 100"),
+            (-1, "is -1", "from 0 to 100"),
+            (55.5, "is 55.5", "whole number"),
+            (float("nan"), "is nan", "whole number"),
+            ("80", "is a text", "without quotes"),
+            (True, "is True", "whole number"),
+            (None, "is null", "whole number"),
+            (10**30, "is 1000", "from 0 to 100"),
+        ]
+    ],
+]
+
+
+@pytest.mark.parametrize("extension", [".json", ".jsonl"])
+@pytest.mark.parametrize(("format", "record", "field", "wrong", "remedy"), RECORDS)
+def test_a_wrong_field(
+    tmp_path: Path, extension: str, format: str, record: dict[str, Any], field: str, wrong: str, remedy: str
+) -> None:
+    good = changed(MVPBENCH, id="first") if format == "mvpbench" else PAIR
+    path = tmp_path / f"bad{extension}"
+    text = json.dumps([good, record]) if extension == ".json" else f"{json.dumps(good)}\n\n{json.dumps(record)}\n"
+    path.write_text(text)
+    said = message(path, format)
+    place = "row 1" if extension == ".json" else "line 3"
+    assert f"{path} {place}, field '{field}': " in said
+    assert wrong in said and remedy in said
+    assert "1 problem " in said and said.count("field '") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("a.json", '[{"prompt": "x",\n oops}]', ("a.json line 2, column 2: broken JSON", "mend it there")),
+        (
+            "a.json",
+            '{"prompt": "x"}\n{"prompt": "y"}',
+            ("a.json line 2, column 1", "one object a line is named .jsonl"),
+        ),
+        ("a.json", '{"data": []}', ("a.json: the top level is an object, not a list", "use .jsonl")),
+        ("a.json", '"text"', ("a.json: the top level is a text, not a list", "between [ and ]")),
+        ("a.json", "[]", ("a.json: holds no records", "give a file with records")),
+        ("a.json", " \n", ("a.json: the file is empty", "leave it out")),
+        ("a.json", '[["x"]]', ("a.json row 0: is a list where an object belongs", "write the record as {")),
+        ("a.json", '["x"]', ("a.json row 0: is a text where an object belongs", "write the record as {")),
+        ("a.json", "[null]", ("a.json row 0: is null where an object belongs", "write the record as {")),
+        ("a.json", "[" * 100_000, ("a.json line 1: JSON that cannot be read", "give a list")),
+        ("a.json", f"[{'9' * 5000}]", ("a.json line 1: JSON that cannot be read", "give a list")),
+        ("a.jsonl", '\n{"prompt": oops}', ("a.jsonl line 2, column 12: broken JSON", "one whole object on each line")),
+        ("a.jsonl", "[1]", ("a.jsonl line 1: is a list where an object belongs", "write the record as {")),
+        ("a.jsonl", b"ab\n\xe9", ("a.jsonl line 2: byte 0xe9 is not UTF-8", "save the file as UTF-8")),
+        ("a.json", '["é"]'.encode("utf-16"), ("a.json line 1: byte 0xff is not UTF-8", "save the file as UTF-8")),
+        ("a.parquet", "PAR1", ("a.parquet: is not a readable Parquet file", "write it again")),
+        ("a.csv", "x", ("a.csv: cannot read the extension '.csv'", "a .json, .jsonl or .parquet file")),
+        ("folder/a.jsonl", "{}", ("folder: this folder holds no .json file", "name a .json")),
+        ("folder/a.json", "[]", ("folder/a.json: holds no records", "give a file with records")),
+    ],
+)
+def test_a_wrong_file(tmp_path: Path, name: str, content: str | bytes, parts: tuple[str, str]) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    said = message(path.parent if name.startswith("folder") else path, "pairs")
+    assert f"{tmp_path}/{parts[0]}" in said and parts[1] in said
+
+
+def test_no_such_file_names_a_near_one(tmp_path: Path) -> None:
+    (tmp_path / "DVB-test.json").write_text("[]")
+    said = message(tmp_path / "DVB-tset.json", "mvpbench")
+    assert "DVB-tset.json: no such file or folder" in said and "correct the path" in said
+    assert f"Did you mean {tmp_path / 'DVB-test.json'}?" in said
+
+
+def test_unknown_format_lists_the_known_and_names_the_nearest(tmp_path: Path) -> None:
+    said = message(tmp_path, "mvpbnch")
+    assert "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs. Did you mean mvpbench?" in said
+
+
+def test_a_limit_of_none_at_all_is_refused(tmp_path: Path) -> None:
+    assert message(tmp_path, "pairs", limit=0) == "data.limit=0: must be above 0."
+
+
+def test_records_of_another_format_are_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([PAIR] * 50))
+    said = message(path, "mvpbench")
+    assert "a.json row 0, field 'question'" in said and "set data.format=ufp4 or data.format=pairs" in said
+    path.write_text(json.dumps([MVPBENCH]))
+    assert "set data.format=mvpbench." in message(path, "ufp4")
+
+
+def test_one_id_for_two_contents_names_both_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([MVPBENCH, changed(MVPBENCH, id="b"), changed(MVPBENCH, question="another")]))
+    said = message(path, "mvpbench")
+    assert f"{path} row 2, field 'id': 'id' is also the id of {path} row 0" in said
+    assert "give each record its own id" in said
+
+
+def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(
+        json.dumps([changed(PAIR, prompt="", chosen=3), PAIR, changed(PAIR, rejected=None)])
+    )
+    (tmp_path / "b.json").write_text("[oops")
+    (tmp_path / "c.json").write_text(json.dumps([{}] * 30))
+    said = message(tmp_path, "pairs")
+    assert "has 94 problems (read as data.format=pairs)" in said
+    for place in (
+        "b.json line 1, column 2",
+        "a.json row 0, field 'prompt'",
+        "a.json row 0, field 'chosen'",
+        "a.json row 2",
+    ):
+        assert place in said
+    assert len(said.splitlines()) == 22 and "and 74 more" in said
+
+
+def test_a_broken_line_does_not_hide_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'oops\n{json.dumps(PAIR)}\n{{"prompt": "x", "chosen": "y"}}\n')
+    said = message(path, "pairs")
+    assert "line 1, column 1" in said and "line 3, field 'rejected'" in said
+
+
+def test_all_problems_of_one_record_come_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([changed(PAIR, rejected="Because.", prompt="", user_id=[])]))
+    said = message(path, "pairs")
+    assert [said.count(f"row 0, field '{name}'") for name in ("prompt", "rejected", "user_id")] == [1, 1, 1]
+
+
+def test_parquet_rows_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pd.DataFrame([PAIR, changed(PAIR, chosen=None)]).to_parquet(path)
+    assert f"{path} row 1, field 'chosen': is missing or null; add it" in message(path, "pairs")
