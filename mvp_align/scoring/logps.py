@@ -1,0 +1,117 @@
+"""Log-probabilities of answers: shared prompts, sorted by length, logits on answer tokens only, nothing kept.
+
+Scores do not depend on the batch size: padding lies to the right under a causal mask, and each answer's sum is taken over
+its own tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from peft import PeftModel
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from mvp_align.schema import PairScore
+from mvp_align.scoring.rows import Row, can_share, collate, make_rows
+from mvp_align.scoring.tokens import Answer, TokenizedPair
+
+HEAD_CHUNK = 1024
+"""Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x vocabulary."""
+
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
+"""Config keys of models whose logits are more than `head(hidden)`."""
+
+
+def score_pairs(
+    model: nn.Module, pairs: Sequence[TokenizedPair], *, batch_size: int = 8, label: str = "scoring"
+) -> list[PairScore]:
+    """One `PairScore` a pair, in the order of `pairs`; sums are in nats, from an fp32 log-softmax.
+
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored. `batch_size` counts
+    rows: pairs, or single answers where a model cannot share prompts. Under several processes each scores its share and
+    all return everything. Equal answers in equal contexts run once.
+
+    Raises ValueError for models whose logits are more than a linear head over the last hidden state.
+    """
+    causal = causal_model(model)
+    answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
+    state = PartialState()
+    rows = make_rows(answers, can_share(causal))[state.process_index :: state.num_processes]
+    found = answer_logps(causal, rows, batch_size, label)
+    if state.num_processes > 1:
+        found = dict(gather_object(list(found.items())))
+    logps = {answer: found[index] for index, answer in enumerate(answers)}
+    return [
+        PairScore(
+            id=pair.id,
+            user_id=pair.user_id,
+            chosen_logp=logps[pair.chosen],
+            rejected_logp=logps[pair.rejected],
+            chosen_tokens=pair.chosen.tokens,
+            rejected_tokens=pair.rejected.tokens,
+        )
+        for pair in pairs
+    ]
+
+
+def answer_logps(causal: PreTrainedModel, rows: Sequence[Row], batch_size: int, label: str) -> dict[int, float]:
+    """Summed log-probability of each answer, in nats, by its index."""
+    was_training = causal.training
+    causal.eval()
+    logps: dict[int, float] = {}
+    pairs = sum(len(row.answers) for row in rows) / 2
+    bar = tqdm(total=pairs, desc=label, unit="pair", delay=2, disable=not PartialState().is_main_process)
+    try:
+        with torch.inference_mode(), bar:
+            for first in range(0, len(rows), batch_size):
+                batch = rows[first : first + batch_size]
+                logps |= batch_logps(causal, batch)
+                bar.update(sum(len(row.answers) for row in batch) / 2)
+    finally:
+        causal.train(was_training)
+    return logps
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model inside; LoRA layers live in it, so an active adapter keeps acting."""
+    inner = getattr(model, "module", model)  # DistributedDataParallel
+    if isinstance(inner, PeftModel):
+        inner = inner.get_base_model()
+    assert isinstance(inner, PreTrainedModel)
+    return inner
+
+
+def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float]:
+    hidden, targets, owners = answer_states(causal, rows)
+    head = causal.get_output_embeddings()
+    chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+    token_logps = torch.cat([target_logps(head(h), t) for h, t in chunks])
+    sums = torch.zeros(int(owners.max()) + 1, dtype=torch.float64, device=owners.device)
+    sums.index_add_(0, owners, token_logps.double())
+    values = sums.tolist()
+    return {index: values[index] for row in rows for index, _ in row.answers}
+
+
+def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states [n, hidden] that predict the answers' n tokens, the tokens' ids [n], and their owners [n], ordered
+    by owner. Gradients flow where they are enabled."""
+    text_config = causal.config.get_text_config()
+    changes = [key for key in LOGIT_CHANGES if getattr(text_config, key, None) not in (None, 1.0)]
+    if changes:
+        raise ValueError(f"{type(causal).__name__} changes its logits after the head ({', '.join(changes)})")
+    weight = causal.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    batch = collate(rows, weight.device, causal.dtype)
+    states = causal.base_model(
+        input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+    ).last_hidden_state
+    return states[batch.row_at, batch.position_at], batch.targets, batch.owners
+
+
+def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
+    """log softmax at `targets`, in float32: logits [n, vocabulary], targets [n] -> [n]."""
+    logits = logits.float()
+    return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)

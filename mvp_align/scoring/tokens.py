@@ -1,0 +1,103 @@
+"""Text to token ids, once: which tokens are context and which are scored.
+
+The rule is the benchmark's own (DiverValue-Bench, OPA script): prompt and answer are tokenised together, with the
+tokenizer's default special tokens and no EOS, and the answer's tokens are those from position `len(tokenize(prompt))` on.
+
+    text       <s> User profile ... \\nQuestion: why ?  | Because ... end .
+    position    0   1   ...                       p-1  |    p    ...   n-1
+    scored by                                     hidden state at p-1 ... n-2
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from mvp_align.errors import UserError
+from mvp_align.schema import PromptedPair
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`ids[start:]` are the answer's tokens, `ids[:start]` what the model is shown before them."""
+
+    ids: tuple[int, ...]
+    start: int
+
+    @property
+    def tokens(self) -> int:
+        return len(self.ids) - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPair:
+    id: str
+    user_id: str
+    chosen: Answer
+    rejected: Answer
+
+    @property
+    def prompt_tokens(self) -> int:
+        return max(self.chosen.start, self.rejected.start)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with the longer answer."""
+        return max(len(self.chosen.ids), len(self.rejected.ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """`merged` counts the answers whose first characters share a token with the prompt's last ones: those characters
+    are scored with neither (the benchmark's rule), so a high count means that the prompt should end on a token boundary."""
+
+    pairs: list[TokenizedPair]
+    merged: int
+
+
+def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizerBase) -> Tokenized:
+    """Token ids of every pair, in order. An empty prompt becomes one BOS (or EOS) token, so that the answer's first token
+    has a context to be scored in.
+
+    Raises UserError where an answer is left without a token of its own.
+    """
+    tokenized, merged = [], 0
+    for pair in pairs:
+        prompt_ids = encode(pair.prompt, tokenizer)
+        answers = []
+        for name, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            if pair.prompt:
+                ids = encode(pair.prompt + text, tokenizer)
+            else:
+                ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
+            start = len(prompt_ids) if pair.prompt else 1
+            if len(ids) <= start:
+                raise UserError(
+                    f"pair {pair.id}: the {name} answer {text[:40]!r} adds no token to the prompt's {start}: it cannot be "
+                    "scored. Remove the record, or end the prompt on another character."
+                )
+            merged += bool(pair.prompt) and ids[:start] != prompt_ids
+            answers.append(Answer(tuple(ids), start))
+        tokenized.append(TokenizedPair(pair.id, pair.user_id, *answers))
+    return Tokenized(tokenized, merged)
+
+
+def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids with the default special tokens, without a closing EOS, and with no second BOS."""
+    ids: list[int] = tokenizer(text).input_ids
+    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
+        ids = ids[:-1]
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        raise UserError(
+            f"the prompt {text[:60]!r} starts with the text of the BOS token that the tokenizer adds by itself: "
+            "remove it from the prompt."
+        )
+    return ids
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has neither BOS nor EOS: an answer has no context.")
+    return [int(token)]

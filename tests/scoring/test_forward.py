@@ -1,0 +1,192 @@
+"""The policy's forward against the one it replaces: TRL's own fused head on the same batch, values and gradients."""
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
+
+from mvp_align.training import forward
+from mvp_align.training.forward import share_prompts
+
+FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
+BETA = 0.1
+
+
+def wrapped(base: PreTrainedModel) -> PeftModel:
+    """As the trainer makes it: TRL's head, then the adapter; B is not zero, so that every LoRA weight has a gradient."""
+    add_fused_lm_head(base, outputs=FIELDS)
+    torch.manual_seed(3)
+    targets = ["q_proj", "k_proj", "v_proj"]
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return model.train()
+
+
+def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
+    """What the model itself would say: tokens for which `is_top1` holds."""
+    ids = list(context)
+    with torch.no_grad():
+        for _ in range(count):
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(context) :]
+
+
+def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
+    """Chosen rows, then rejected rows, right-padded: mixed lengths, one-token answers, a repeated pair."""
+    draw = random.Random(5)
+
+    def ids(count: int) -> list[int]:
+        return [draw.randrange(3, vocabulary) for _ in range(count)]
+
+    examples = [
+        {"prompt_ids": ids(prompt), "chosen_ids": ids(chosen), "rejected_ids": ids(rejected)}
+        for prompt, chosen, rejected in [(7, 5, 9), (1, 1, 1), (20, 14, 1), (4, 2, 30)]
+    ]
+    prompt = ids(6)
+    examples.append(
+        {
+            "prompt_ids": prompt,
+            "chosen_ids": likely(model, prompt, 4) + ids(3),
+            "rejected_ids": likely(model, prompt, 2),
+        }
+    )
+    examples.append(examples[0])
+    batch = DataCollatorForPreference(pad_token_id=0)(examples)
+    mask = batch.pop("completion_mask")
+    return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, -100)}
+
+
+def outputs_of(model: PeftModel, batch: dict[str, torch.Tensor]) -> FusedCausalLMOutput:
+    return model(**batch, use_cache=False, fused_lm_head=True)  # TRL's call, letter for letter
+
+
+def dpo_step(
+    model: PeftModel, batch: dict[str, torch.Tensor]
+) -> tuple[FusedCausalLMOutput, float, dict[str, torch.Tensor]]:
+    """Policy outputs, loss and LoRA gradients of a sigmoid-DPO step against the base model."""
+    model.zero_grad()
+    outputs = outputs_of(model, batch)
+    with torch.no_grad(), model.disable_adapter():
+        reference = outputs_of(model, batch).log_probs.sum(1)
+    chosen, rejected = (outputs.log_probs.sum(1) - reference).chunk(2)
+    loss = -F.logsigmoid(BETA * (chosen - rejected)).mean()
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return outputs, float(loss.detach()), gradients
+
+
+def check_outputs(found: FusedCausalLMOutput, expected: FusedCausalLMOutput, batch: dict[str, torch.Tensor]) -> None:
+    for name in ("log_probs", "entropy", "mean_logits"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+    assert torch.equal(found.is_top1.bool(), expected.is_top1.bool())
+    assert torch.equal(found.label_mask, batch["labels"][:, 1:] != -100)
+    assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), abs=1e-5)
+    for name in FIELDS:
+        assert not found[name][~found.label_mask].any()
+    top = found.is_top1.bool()
+    assert top.any() and not top[found.label_mask].all()  # else `is_top1` was not tried
+
+
+def check_step(model: PeftModel, batch: dict[str, torch.Tensor], replace) -> None:
+    expected, loss, gradients = dpo_step(model, batch)
+    assert loss != pytest.approx(0.6931, abs=1e-3)  # the adapter acts, so that the gradients are not those of a start
+    assert len(gradients) == 2 * 3 * 2  # A and B of q, k, v in two layers
+    replace()
+    found, new_loss, new_gradients = dpo_step(model, batch)
+    check_outputs(found, expected, batch)
+    assert new_loss == pytest.approx(loss, rel=1e-5)
+    assert new_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        assert gradient.norm() > 0
+        assert (new_gradients[name] - gradient).norm() / gradient.norm() < 1e-5, name
+
+
+@pytest.fixture
+def model(load_sharp) -> PeftModel:
+    return wrapped(load_sharp())
+
+
+@pytest.fixture
+def batch(model: PeftModel) -> dict[str, torch.Tensor]:
+    return make_batch(model, model.config.vocab_size)
+
+
+def test_outputs_and_gradients_are_trls(model: PeftModel, batch) -> None:
+    check_step(model, batch, lambda: share_prompts(model.get_base_model()))
+
+
+def test_chunks_recomputed_in_the_backward_pass_are_the_same(model: PeftModel, batch, monkeypatch) -> None:
+    chunks = []
+    whole = forward.chunk_outputs
+
+    def counted(head, hidden, targets):
+        chunks.append(len(targets))
+        return whole(head, hidden, targets)
+
+    def replace() -> None:
+        monkeypatch.setattr(forward, "HEAD_CHUNK", 7)
+        monkeypatch.setattr(forward, "chunk_outputs", counted)
+        share_prompts(model.get_base_model())
+
+    check_step(model, batch, replace)
+    assert max(chunks) == 7
+    assert sum(chunks) == 3 * int((batch["labels"] != -100).sum())  # policy, reference, and the policy's once more
+
+
+def test_a_pair_is_one_row(model: PeftModel, batch) -> None:
+    rows = []
+    base = model.get_base_model()
+    base.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    outputs_of(model, batch)
+    share_prompts(base)
+    outputs_of(model, batch)
+    assert [shape[0] for shape in rows] == [12, 6]
+
+
+def test_eager_attention_is_the_same(load_sharp) -> None:
+    model = wrapped(load_sharp(attn_implementation="eager"))
+    check_step(model, make_batch(model, model.config.vocab_size), lambda: share_prompts(model.get_base_model()))
+
+
+def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=101,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=4,
+    )
+    model = wrapped(sharpen(MistralForCausalLM(config)))
+    check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
+    assert "each answer carries its own prompt" in capsys.readouterr().out
+
+
+def test_gradient_checkpointing_is_the_same(model: PeftModel, batch) -> None:
+    model.gradient_checkpointing_enable()
+    model.enable_input_require_grads()
+    assert model.get_base_model().is_gradient_checkpointing
+    check_step(model, batch, lambda: share_prompts(model.get_base_model()))
+
+
+def test_any_other_call_goes_to_the_model_as_it_was(model: PeftModel, batch) -> None:
+    model.eval()
+    ids, labels = batch["input_ids"], batch["labels"]
+    with torch.no_grad():
+        before = model(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels)
+        share_prompts(model.get_base_model())
+        after = model(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels)
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(before.loss, after.loss)
