@@ -1,0 +1,51 @@
+"""The tidy rows of a run's `metrics.jsonl`: what metrics end in, and all that a report reads of them."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from mvp_align.errors import UserError
+from mvp_align.atomic import write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One number about one stage (`base`, `tuned`, `step-N`) on one set, for the whole set or one group of it.
+
+    `value` is a share from 0 to 1, or nats a token for `opa/margin` and `opa/chosen_shift`; `low` and `high` bound its
+    95 % interval, clustered by user, and are None where none can be had. `n` counts pairs, `users` the clusters.
+    """
+
+    stage: str
+    set: str
+    metric: str
+    group_by: str
+    group: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    users: int
+
+
+KEYS = tuple(field.name for field in fields(Row))
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Replace `path` by these rows, one JSON object a line. Raises UserError where the disk is full."""
+    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of `path` in the file's order. Raises UserError naming the line that is no row, or the missing file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. A run writes it when it is evaluated: run its command again.")
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                rows.append(Row(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: not a row of {', '.join(KEYS)} ({error}).") from None
+    return rows
