@@ -1,0 +1,60 @@
+"""`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mvp_align.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
+
+
+@app.command()
+def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = "in_domain") -> None:
+    """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 % intervals."""
+    from mvp_align.reporting.compare import print_comparison
+
+    print_comparison(runs, set_name)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Write report.html of a run again, from its files alone."""
+    from mvp_align.reporting.html import write_report
+
+    typer.echo(write_report(run))
+
+
+@app.command()
+def merge(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write the merged model to.")],
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+) -> None:
+    """Fold a run's adapter into its base model: one safetensors model that any server loads."""
+    from mvp_align.modeling.hardware import DTYPES
+    from mvp_align.modeling.merge import merge as merge_adapter
+    from mvp_align.reporting.run_folder import read_config
+
+    if precision not in DTYPES:
+        raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
+    error = merge_adapter(read_config(run).model, run / "adapter", target, precision)
+    typer.echo(
+        f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
+    )
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as error:
+        print(f"\n{error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

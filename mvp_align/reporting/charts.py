@@ -1,0 +1,102 @@
+"""Where each mark of the page's dot-and-whisker chart lies. The template draws it; nothing here knows SVG's syntax."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mvp_align.evaluation.rows import Row
+from mvp_align.reporting.results import Line, Section, shown
+
+LEFT, PLOT, RIGHT = 178.0, 440.0, 132.0
+"""Widths of labels, plot and values, in SVG units."""
+
+ROW, HEAD, TOP, FOOT = 34.0, 30.0, 8.0, 38.0
+APART = 5.0
+"""How far base lies above and tuned below the middle of a row, so that their whiskers never hide each other."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    stage: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """One group: its label, dots, and the ceiling of a model that ignores who is asking."""
+
+    label: str
+    y: float
+    dots: tuple[Dot, ...]
+    ceiling: float | None
+    ceiling_text: str
+    values: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    width: float
+    height: float
+    left: float
+    right: float
+    bottom: float
+    heads: tuple[tuple[str, float], ...]
+    bands: tuple[Band, ...]
+    ticks: tuple[tuple[int, float], ...]
+    has_ceiling: bool
+
+
+def chart(sections: Sequence[Section]) -> Chart | None:
+    """acc@0 of named sections of groups on one axis from 0 to 100 %. None where no section has a group."""
+    heads, bands, y = [], [], TOP
+    for title, lines in sections:
+        if not lines:
+            continue
+        heads.append((title, y + HEAD - 9))
+        y += HEAD
+        for line in lines:
+            bands.append(band(line, y + ROW / 2))
+            y += ROW
+    if not bands:
+        return None
+    return Chart(
+        width=LEFT + PLOT + RIGHT,
+        height=y + FOOT,
+        left=LEFT,
+        right=LEFT + PLOT,
+        bottom=y + 4,
+        heads=tuple(heads),
+        bands=tuple(bands),
+        ticks=tuple((percent, across(percent / 100)) for percent in (0, 25, 50, 75, 100)),
+        has_ceiling=any(band.ceiling is not None for band in bands),
+    )
+
+
+def band(line: Line, y: float) -> Band:
+    both = line.base is not None and line.tuned is not None
+    dots = [dot(row, y + shift if both else y) for row, shift in ((line.base, -APART), (line.tuned, APART)) if row]
+    ceiling = line.ceiling
+    return Band(
+        label=line.label,
+        y=y,
+        dots=tuple(made for made in dots if made),
+        ceiling=across(ceiling.value) if ceiling else None,
+        ceiling_text=f"value-blind ceiling {shown(ceiling)}",
+        values=" → ".join(shown(row).partition(" [")[0] for row in (line.base, line.tuned) if row),
+    )
+
+
+def dot(row: Row, y: float) -> Dot | None:
+    if not math.isfinite(row.value):
+        return None
+    low, high = (across(row.low), across(row.high)) if row.low is not None and row.high is not None else (None, None)
+    text = f"{row.stage} {shown(row)}, {row.n} pairs, {row.users} users"
+    return Dot(row.stage, across(row.value), y, low, high, text)
+
+
+def across(share: float) -> float:
+    return round(LEFT + PLOT * min(1.0, max(0.0, share)), 2)

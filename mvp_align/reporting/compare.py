@@ -1,0 +1,85 @@
+"""Runs side by side: the same pairs, so their differences are paired and clustered by user."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mvp_align.errors import UserError
+from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.opa import acc_lift, opa_metrics, paired, users_of
+from mvp_align.reporting.run_folder import read_scores
+from mvp_align.schema import PairScore
+
+
+def print_comparison(runs: Sequence[Path], set_name: str, console: Console | None = None) -> None:
+    """A line a run: acc@0, margin, and each against the first run on the same pairs.
+
+    Raises UserError where a run has no tuned scores of the set, or where two runs were scored on different pairs.
+    """
+    scored = {run: tuned_scores(run, set_name) for run in runs}
+    first = scored[runs[0]]
+    table = Table(title=f"{set_name}: tuned models, 95 % intervals clustered by user", title_justify="left")
+    for column in ("run", "acc@0", "against the first", "margin, nats a token", "against the first", "n", "users"):
+        table.add_column(column, justify="left" if column == "run" else "right")
+    for run, scores in scored.items():
+        metrics = opa_metrics(scores)
+        acc, margin = metrics["opa/acc@0"], metrics["opa/margin"]
+        if scores is first:
+            differences = ("", "")
+        else:
+            accs, margins = differences_to(first, scores, runs[0], run)
+            differences = (percent(accs, sign="+"), nats(margins, sign="+"))
+        table.add_row(run.name, percent(acc), differences[0], nats(margin), differences[1], str(acc.n), str(acc.users))
+    console = console or Console()
+    console.print(table)
+    for run, scores in list(scored.items())[1:]:
+        accs, _ = differences_to(first, scores, runs[0], run)
+        console.print(verdict(accs, runs[0].name, run.name), highlight=False)
+
+
+def tuned_scores(run: Path, set_name: str) -> list[PairScore]:
+    path = run / "scores" / f"tuned-{set_name.replace('/', '-')}.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Has the run ended, and is {set_name} among its evals.sets?")
+    scores = read_scores(path)
+    if not scores:
+        raise UserError(f"{path} holds no scores, so there is nothing to compare. Run the evaluation again.")
+    return scores
+
+
+def differences_to(
+    first: Sequence[PairScore], scores: Sequence[PairScore], first_run: Path, run: Path
+) -> tuple[Estimate, Estimate]:
+    if [s.id for s in first] != [s.id for s in scores]:
+        raise UserError(
+            f"{first_run} and {run} were scored on different pairs, so they cannot be compared pair by pair."
+        )
+    margins = [now.margin - before.margin for before, now in paired(first, scores)]
+    return acc_lift(scores, first), clustered_mean(margins, users_of(scores))
+
+
+def verdict(difference: Estimate, first: str, other: str) -> str:
+    """What the interval says, in words, with no more certainty than it has."""
+    if difference.low is None or difference.high is None:
+        return f"{other} against {first}: one user alone, so there is no interval."
+    if difference.low > 0:
+        return f"{other} has a higher acc@0 than {first}: {percent(difference, sign='+')} points."
+    if difference.high < 0:
+        return f"{other} has a lower acc@0 than {first}: {percent(difference, sign='+')} points."
+    return f"No difference in acc@0 shown between {other} and {first}: {percent(difference, sign='+')} points spans 0."
+
+
+def percent(estimate: Estimate, sign: str = "") -> str:
+    return interval(estimate, 100, f"{sign}.1f")
+
+
+def nats(estimate: Estimate, sign: str = "") -> str:
+    return interval(estimate, 1, f"{sign}.3f")
+
+
+def interval(estimate: Estimate, scale: float, form: str) -> str:
+    if estimate.low is None or estimate.high is None:
+        return format(estimate.value * scale, form)
+    return f"{estimate.value * scale:{form}} [{estimate.low * scale:{form}}, {estimate.high * scale:{form}}]"

@@ -1,0 +1,170 @@
+"""The page of a finished run: one file, no network, no script, made from the run's files alone."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import DictConfig, OmegaConf
+
+from mvp_align.errors import UserError
+from mvp_align.evaluation.rows import read_rows
+from mvp_align.atomic import write_text
+from mvp_align.reporting.charts import Chart, chart
+from mvp_align.reporting.results import Line, Results, Section, number, prompt_sets, shown
+
+NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4"}
+
+
+@dataclass(frozen=True)
+class SetPart:
+    """One set of the page: its summary, its chart, and the groups behind the chart."""
+
+    name: str
+    title: str
+    sentence: str
+    counted: str
+    """What `users` counts there: people, or prompts where the records name no person."""
+    summary: list[Line]
+    chart: Chart | None
+    sections: list[Section]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` from config.yaml, metrics.jsonl and, where there, environment.json and notes.json.
+
+    It can be redone at any time without model or data. Raises UserError where a file is missing or damaged, or the disk
+    is full.
+    """
+    rows = read_rows(run_dir / "metrics.jsonl")
+    config_text = read_text(run_dir / "config.yaml")
+    config = parsed(config_text, run_dir)
+    environment = read_json(run_dir / "environment.json")
+    notes = read_json(run_dir / "notes.json")
+    parts = set_parts(Results(rows), config)
+    page = template().render(
+        run_name=str(setting(config, "run.name") or run_dir.name),
+        headline=parts[0].sentence if parts else "This run has no results.",
+        is_sample=setting(config, "data.name") == "sample",
+        facts=facts(config, environment),
+        parts=parts,
+        rows=rows,
+        left_out=flat(notes.get("left_out", {})),
+        notes=notes.get("notes", []),
+        config_text=config_text,
+        environment_text=json.dumps(environment, indent=2, ensure_ascii=False),
+    )
+    report = run_dir / "report.html"
+    write_text(report, page)
+    return report
+
+
+def template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["shown"] = shown
+    return environment.get_template("report.html.j2")
+
+
+def set_parts(results: Results, config: Any) -> list[SetPart]:
+    prompts = prompt_sets(results.sets(), str(setting(config, "data.format")))
+    parts = []
+    for name in results.sets():
+        sections = results.sections(name)
+        everyone = results.line(name, "opa/acc@0", label="everyone")
+        counted = "prompts" if name in prompts else "people"
+        parts.append(
+            SetPart(
+                name=name,
+                title=NAMES.get(name, name),
+                sentence=sentence(everyone, counted, unseen=setting(config, "recipe") != "evaluate"),
+                counted=counted,
+                summary=results.summary(name),
+                chart=chart([("Whole set", [everyone]), *sections]) if everyone.base or everyone.tuned else None,
+                sections=sections,
+            )
+        )
+    return parts
+
+
+def sentence(acc: Line, counted: str, *, unseen: bool) -> str:
+    """The result in plain words: who, how many questions, from where to where, what a value-blind model can reach."""
+    row = acc.tuned or acc.base
+    if row is None:
+        return "There is no acc@0 for this set."
+    whose = f"{row.users} {'unseen ' if unseen else ''}{counted}"
+    where = f"On {whose}’s {row.n} questions" if counted == "people" else f"On {row.n} pairs over {whose}"
+    if acc.base and acc.tuned:
+        text = f"{where}, acc@0 went from {number(acc.base.value)} % to {number(acc.tuned.value)} %"
+    else:
+        text = f"{where}, acc@0 is {number(row.value)} % ({row.stage} model)"
+    if acc.ceiling is None:
+        return f"{text}."
+    if acc.ceiling.value >= 1:
+        return f"{text}; a model that ignores people’s values can reach 100 % here: no proof of heeding them."
+    return f"{text}; a model that ignores people’s values cannot pass {number(acc.ceiling.value)} %."
+
+
+def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a reader wants to know of a run before its numbers."""
+    versions, git, device = (environment.get(key) or {} for key in ("versions", "git", "device"))
+    commit = str(git.get("commit", ""))[:10]
+    found = {
+        "Model": setting(config, "model.id"),
+        "Recipe": setting(config, "recipe"),
+        "Data": setting(config, "data.name"),
+        "Prompt": setting(config, "prompt.name"),
+        "Seed": setting(config, "seed"),
+        "Device": device.get("name"),
+        "mvp-align": versions.get("mvp-align"),
+        "Commit": f"{commit} with changes" if commit and git.get("dirty") else commit,
+        "Time": environment.get("time"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
+
+
+def parsed(config_text: str, run_dir: Path) -> Any:
+    """The config as it stands, unchecked: a page must open for a run of any version."""
+    try:
+        return OmegaConf.create(config_text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{run_dir / 'config.yaml'}: broken YAML ({str(error).splitlines()[0]}).") from None
+
+
+def setting(config: Any, key: str) -> Any:
+    return OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
+
+
+def flat(left_out: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """`{"train": {"too long": 3}}` as `("train: too long", "3")`."""
+    lines: list[tuple[str, str]] = []
+    for name, value in left_out.items():
+        if isinstance(value, dict):
+            lines += flat(value, f"{prefix}{name}: ")
+        else:
+            lines.append((f"{prefix}{name}", str(value)))
+    return lines
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. A report needs the whole folder of a run.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty where the file is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}).") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: an object belongs there, not a {type(value).__name__}.")
+    return value

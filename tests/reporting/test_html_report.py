@@ -1,0 +1,216 @@
+"""The page: right numbers and words, nothing loaded from elsewhere, nothing executed, well formed."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mvp_align.config import Config, Data, Model, Prompt
+from mvp_align.errors import UserError
+from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.reporting.charts import LEFT, PLOT, chart
+from mvp_align.reporting.html import write_report
+from mvp_align.reporting.results import Line, Results
+from mvp_align.reporting.run_folder import RunFolder, open_run
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects elements and fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.words: dict[str, list[str]] = {}
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and data.strip():
+            self.words.setdefault(self.open[-1], []).append(" ".join(data.split()))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.seen if name == tag]
+
+
+def finished_run(path: Path, rows: list[Row], data_name: str = "sample", data_format: str = "mvpbench") -> RunFolder:
+    config = Config(
+        recipe="lora_dpo",
+        model=Model("tiny", "somewhere/tiny"),
+        data=Data(name=data_name, format=data_format),
+        prompt=Prompt("paper", "{question}"),
+    )
+    folder = open_run(path / "run", config)
+    write_rows(folder.metrics, rows)
+    environment = {
+        "versions": {"torch": "2.13.0", "mvp-align": "0.1.0"},
+        "git": {"commit": "c0ffee" * 6, "dirty": True},
+    }
+    folder.write_json(folder.environment_json, environment)
+    return folder
+
+
+def page_of(folder: RunFolder) -> tuple[str, Page]:
+    text = write_report(folder.path).read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_headline_says_who_how_many_and_from_where_to_where(tmp_path: Path, rows: list[Row]) -> None:
+    _, page = page_of(finished_run(tmp_path, rows))
+    assert page.words["h1"] == [
+        "On 48 unseen people’s 250 questions, acc@0 went from 58.8 % to 77.6 %; "
+        "a model that ignores people’s values cannot pass 79.2 %."
+    ]
+    assert (
+        "Out of domain: UF-P-4: On 60 pairs over 45 unseen prompts, acc@0 went from 49.2 % to 53.3 %."
+        in page.words["p"]
+    )
+
+
+def test_headline_when_ignoring_values_costs_nothing(tmp_path: Path, rows: list[Row]) -> None:
+    certain = [replace(row, value=1.0) if row.metric.endswith("ceiling") else row for row in rows]
+    _, page = page_of(finished_run(tmp_path, certain))
+    assert "can reach 100 % here: no proof of heeding them" in page.words["h1"][0]
+
+
+def test_records_without_people_are_counted_as_prompts(tmp_path: Path, rows: list[Row]) -> None:
+    _, page = page_of(finished_run(tmp_path, rows, data_name="files", data_format="ufp4"))
+    assert page.words["h1"][0].startswith("On 250 pairs over 48 unseen prompts, acc@0 went from")
+
+
+def test_nothing_is_loaded_or_executed(tmp_path: Path, rows: list[Row]) -> None:
+    folder = finished_run(tmp_path, rows)
+    folder.write_json(folder.notes, {"left_out": {"<img src=x onerror=alert(1)>": 1}, "notes": ["<script>n</script>"]})
+    text, page = page_of(folder)
+    names = {tag for tag, _ in page.seen}
+    assert not names & {"script", "img", "link", "iframe", "object", "form"}
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; [red]" in text
+    assert "&lt;script&gt;n&lt;/script&gt;" in text
+    attributes = [name for _, values in page.seen for name in values]
+    assert not [name for name in attributes if name in {"src", "href", "srcset"} or name.startswith("on")]
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_every_row_is_in_the_page(tmp_path: Path, rows: list[Row]) -> None:
+    text, _ = page_of(finished_run(tmp_path, rows))
+    full = text[text.index(f"All {len(rows)} rows") :]
+    assert full.count("<tr><td>") == len(rows)
+    assert (
+        "<td>tuned</td><td>ufp4/honesty</td><td>opa/acc@0_lift</td><td></td><td></td><td>+3.0 [-2.0, 8.0]</td>" in full
+    )
+
+
+def test_accessible(tmp_path: Path, rows: list[Row]) -> None:
+    _, page = page_of(finished_run(tmp_path, rows))
+    assert page.all("html") == [{"lang": "en"}]
+    assert page.words["title"][0] == "lora_dpo-tiny-sample-paper-12: results"
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) > 3
+    assert all(attributes.get("scope") in {"col", "row"} for attributes in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for image in page.all("svg"):
+        assert image["role"] == "img"
+        assert set(str(image["aria-labelledby"]).split()) <= set(ids)
+    assert "safety: base 61.0 % [56.0, 66.0], 36 pairs, 30 users" in " ".join(page.words["desc"])
+
+
+@pytest.mark.parametrize(("name", "said"), [("sample", True), ("divervalue", False)])
+def test_says_when_data_is_synthetic(tmp_path: Path, rows: list[Row], name: str, said: bool) -> None:
+    text, _ = page_of(finished_run(tmp_path, rows, data_name=name))
+    assert ("Synthetic data." in text) == said
+
+
+def test_left_out_notes_config_and_environment(tmp_path: Path, rows: list[Row]) -> None:
+    folder = finished_run(tmp_path, rows)
+    assert "Nothing is recorded as left out." in page_of(folder)[0]
+    folder.write_json(folder.notes, {"left_out": {"train": {"over 512 tokens": 3}}, "notes": ["4 merged tokens."]})
+    text, page = page_of(folder)
+    assert '<th scope="row">train: over 512 tokens</th><td>3</td>' in text
+    assert page.words["li"] == ["4 merged tokens."]
+    assert "Nothing is recorded" not in text
+    assert any("learning_rate: 5.0e-05" in words for words in page.words["pre"])
+    assert any('"torch": "2.13.0"' in words for words in page.words["pre"])
+    assert "c0ffeec0ff with changes" in page.words["dd"]
+
+
+def test_same_files_give_the_same_page(tmp_path: Path, rows: list[Row]) -> None:
+    folder = finished_run(tmp_path, rows)
+    assert write_report(folder.path).read_bytes() == write_report(folder.path).read_bytes()
+
+
+def test_base_alone(tmp_path: Path, rows: list[Row]) -> None:
+    _, page = page_of(finished_run(tmp_path, [row for row in rows if row.stage == "base"]))
+    assert "acc@0 is 58.8 % (base model)" in page.words["h1"][0]
+
+
+def test_run_without_environment_and_notes_or_rows(tmp_path: Path, rows: list[Row]) -> None:
+    folder = finished_run(tmp_path, rows)
+    folder.environment_json.unlink()
+    page_of(folder)
+    write_rows(folder.metrics, [])
+    assert page_of(folder)[1].words["h1"] == ["This run has no results."]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml"])
+def test_missing_file_is_named(tmp_path: Path, rows: list[Row], name: str) -> None:
+    folder = finished_run(tmp_path, rows)
+    (folder.path / name).unlink()
+    with pytest.raises(UserError, match=f"{name}: no such file"):
+        write_report(folder.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("environment.json", '{"a": 1,\n"b"', r"environment\.json, line 2: broken JSON"),
+        ("notes.json", "[]", r"notes\.json: an object belongs there, not a list"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1: not a row"),
+        ("config.yaml", "a: [1", r"config\.yaml: broken YAML"),
+    ],
+)
+def test_damaged_file_is_named(tmp_path: Path, rows: list[Row], name: str, content: str, says: str) -> None:
+    folder = finished_run(tmp_path, rows)
+    (folder.path / name).write_text(content)
+    with pytest.raises(UserError, match=says):
+        write_report(folder.path)
+
+
+def test_marks_lie_where_their_numbers_are(rows: list[Row]) -> None:
+    results = Results(rows)
+    everyone = results.line("in_domain", "opa/acc@0", label="everyone")
+    made = chart([("Whole set", [everyone]), *results.sections("in_domain")])
+    assert made is not None
+    first = made.bands[0]
+    base, tuned = first.dots
+    assert base.x == pytest.approx(LEFT + 0.588 * PLOT, abs=0.01)
+    assert (tuned.low, tuned.high) == pytest.approx((LEFT + 0.7261 * PLOT, LEFT + 0.8261 * PLOT), abs=0.01)
+    assert first.ceiling == pytest.approx(LEFT + 0.792 * PLOT, abs=0.01)
+    assert base.y < first.y < tuned.y
+    assert [head for head, _ in made.heads] == [
+        "Whole set", "By value dimension", "By stated level", "By dimension and level",
+    ]  # fmt: skip
+    assert max(band.y for band in made.bands) < made.bottom < made.height
+
+
+def test_interval_beyond_the_axis_is_clipped_and_nothing_is_no_chart() -> None:
+    row = Row("base", "s", "opa/acc@0", "", "", 0.99, 0.9, 1.3, 5, 5)
+    made = chart([("x", [Line("a", "opa/acc@0", row, None)])])
+    assert made is not None
+    assert made.bands[0].dots[0].high == LEFT + PLOT
+    assert chart([("x", [])]) is None
