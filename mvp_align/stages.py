@@ -1,0 +1,106 @@
+"""The steps that recipes share: measure a model on the run's sets, train with a full disk explained, conclude the run."""
+
+from hashlib import sha256
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+from mvp_align.config import Config
+from mvp_align.data.load import DataSets
+from mvp_align.evalset import EvalSet, score_set, set_rows
+from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.modeling.adapters import load_adapter, new_adapter
+from mvp_align.modeling.base import fingerprint
+from mvp_align.atomic import full_disk_explained
+from mvp_align.reporting.environment import environment
+from mvp_align.reporting.html import write_report
+from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.reporting.terminal import print_results
+from mvp_align.reporting.tracking import Tracker
+from mvp_align.schema import PairScore
+from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
+from mvp_align.training.preflight import Plan, left_out_lines
+
+Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
+"""Set name -> scores with the prompt, scores without it."""
+
+
+def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Config) -> Measured:
+    """Score every evaluation set, or read what an interrupted process of this run scored already."""
+    return {subject.name: measure_set(stage, model, subject, run, config) for subject in plan.eval_sets}
+
+
+def measure_set(
+    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config
+) -> tuple[list[PairScore], list[PairScore]]:
+    free_name = f"{subject.name}-prompt_free"
+    known, known_free = run.read_scores(stage, subject.name), run.read_scores(stage, free_name)
+    ids = [pair.id for pair in subject.pairs]
+    if known and known_free and [s.id for s in known] == ids == [s.id for s in known_free]:
+        return known, known_free
+    scores, free = score_set(model, subject, stage, config.evals.batch_size)
+    run.write_scores(stage, subject.name, scores)
+    run.write_scores(stage, free_name, free)
+    return scores, free
+
+
+def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
+    """A fresh adapter from the run's seed, or the one that `adapter` names, made trainable."""
+    if config.adapter is None:
+        return new_adapter(base, config.lora, config.seed)
+    return load_adapter(base, Path(config.adapter), trainable=True)
+
+
+def onlookers(
+    plan: Plan, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
+) -> list[TrainerCallback]:
+    """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on UF-P-4 where it is
+    among the sets."""
+    if plan.val_set is None:
+        return [Tracking(tracker)]
+    batch_size = config.evals.batch_size
+    callbacks: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=batch_size)]
+    ufp4 = [subject for subject in plan.eval_sets if subject.name == "ufp4"]
+    callbacks += [OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in ufp4]
+    return [*callbacks, Tracking(tracker)]  # last, so that it sees what the others found
+
+
+def train(trainer: Trainer, run: RunFolder) -> None:
+    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up."""
+    checkpoint = run.last_checkpoint()
+    if checkpoint is not None:
+        print(f"Going on from {checkpoint}")
+    with full_disk_explained(run.checkpoints):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None) -> list[Row]:
+    """Every metric of both stages, set by set."""
+    rows: list[Row] = []
+    for subject in plan.eval_sets:
+        before = base[subject.name] if base else None
+        if before:
+            rows += set_rows(subject, "base", *before)
+        if tuned:
+            rows += set_rows(subject, "tuned", *tuned[subject.name], before[0] if before else None)
+    return rows
+
+
+def conclude(
+    rows: list[Row], config: Config, plan: Plan, data: DataSets, base: nn.Module, run: RunFolder, tracker: Tracker
+) -> None:
+    """Write environment.json, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
+    tracker.table(rows)
+    tracker.finish()
+    if run.writes:
+        hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
+        hashes |= {"base_model": fingerprint(base), "prompt": sha256(config.prompt.template.encode()).hexdigest()}
+        run.write_json(run.environment_json, environment(hashes))
+        run.write_json(run.notes, {"left_out": {}, "notes": left_out_lines(plan, data)})
+        write_rows(run.metrics, rows)
+        write_report(run.path)
+        print_results(rows, data_format=config.data.format)
+        run.finish()
+        print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

@@ -1,0 +1,197 @@
+"""What looks on while a trainer runs: OPA in and out of domain, the first loss, the progress bar.
+
+`OPACallback` and `OODCallback` work in anybody's transformers or TRL trainer:
+
+    trainer.add_callback(OPACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or PreferencePairs
+    trainer.add_callback(OODCallback(tokenizer))            # the bundled UF-P-4-schema sample
+"""
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mvp_align.config import Prompt
+from mvp_align.data.prompts import PAPER
+from mvp_align.data.readers import read_pairs
+from mvp_align.errors import UserError
+from mvp_align.evalset import EvalSet, make_eval_set, scored_rows
+from mvp_align.reporting.tracking import Tracker
+from mvp_align.schema import PairScore, PreferencePair
+from mvp_align.scoring.logps import score_pairs
+
+LN_2_TOLERANCE = 1e-3
+HEADLINES = ("opa/acc@0", "opa/margin")
+
+
+class OPACallback(TrainerCallback):
+    """Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and `eval_opa/chosen_shift` to what
+    `trainer.evaluate()` returns, so that `metric_for_best_model="opa/acc@0"` works.
+
+    `rows` are mappings with `prompt`, `chosen`, `rejected` (a Hugging Face dataset will do), `PreferencePair`s, or an
+    `EvalSet`. `chosen_shift` is against the base model: the adapter switched off, or the weights when training starts.
+    """
+
+    name = ""
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, str] | PreferencePair] | EvalSet,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        prompt: Prompt = PAPER,
+        batch_size: int = 8,
+    ) -> None:
+        self.subject = rows if isinstance(rows, EvalSet) else eval_set_of(self.name, rows, tokenizer, prompt)
+        self.batch_size = batch_size
+        self.base: list[PairScore] | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        model: nn.Module = kwargs["model"]
+        inner = getattr(model, "module", model)
+        if isinstance(inner, PeftModel):
+            with inner.disable_adapter():
+                self.base = self.score(model, "base")
+        elif state.global_step == 0:
+            self.base = self.score(model, "base")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        scores = self.score(kwargs["model"], f"step {state.global_step}")
+        rows = scored_rows(self.subject, f"step-{state.global_step}", scores, self.base)
+        found = {f"eval_{'/'.join(filter(None, (r.set, r.metric)))}": r.value for r in rows if not r.group_by}
+        kwargs["metrics"].update(found)
+        state.log_history.append({"step": state.global_step, **found})
+        if state.is_world_process_zero:
+            shown = ", ".join(f"{key.removeprefix('eval_')} {found[key]:.3f}" for key in found if key.endswith(HEADLINES))
+            tqdm.write(f"step {state.global_step}: {shown}")
+
+    def score(self, model: nn.Module, stage: str) -> list[PairScore]:
+        label = " ".join(filter(None, (stage, self.name or "opa")))
+        return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label)
+
+
+class OODCallback(OPACallback):
+    """The same for UF-P-4: `eval_ufp4/opa/acc@0` pooled, `eval_ufp4/helpfulness/opa/acc@0` and so on by user type.
+
+    Without `source` (a folder with the benchmark's four files) it scores the bundled sample in the same schema.
+    """
+
+    name = "ufp4"
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, *, source: str | EvalSet = "sample:ufp4", batch_size: int = 8
+    ) -> None:
+        rows = read_pairs(source, "ufp4").pairs if isinstance(source, str) else source
+        super().__init__(rows, tokenizer, batch_size=batch_size)
+
+
+def eval_set_of(
+    name: str,
+    rows: Iterable[Mapping[str, str] | PreferencePair],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+) -> EvalSet:
+    """Raises UserError, naming the row, where a mapping lacks one of its three texts."""
+    pairs = []
+    for number, row in enumerate(rows):
+        if isinstance(row, PreferencePair):
+            pairs.append(row)
+            continue
+        for key in ("prompt", "chosen", "rejected"):
+            if not isinstance(row.get(key), str) or not row[key].strip():
+                raise UserError(f"OPACallback row {number}, field '{key}': a text is needed, not {row.get(key)!r}.")
+        pairs.append(
+            PreferencePair(
+                id=str(number),
+                user_id=str(row.get("user_id", number)),
+                question=row["prompt"],
+                chosen=row["chosen"],
+                rejected=row["rejected"],
+            )
+        )
+    context = int(min(tokenizer.model_max_length, 2**31))
+    return make_eval_set(name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context)
+
+
+class FirstLoss(TrainerCallback):
+    """Stops a fresh sigmoid-DPO run whose first loss is not ln 2: before any update policy and reference are one model,
+    so the implicit rewards are equal and the loss is -log sigmoid(0), to rounding."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if state.global_step != 1 or loss is None or abs(loss - math.log(2)) <= LN_2_TOLERANCE:
+            return
+        raise UserError(
+            f"The first DPO loss is {loss:.4f}, not ln 2 = {math.log(2):.4f}: policy and reference already differ, so "
+            "the rewards of this run would mean something else. Likely causes:\n"
+            "  - dropout is on in one of the two passes (train.disable_dropout=true switches it off)\n"
+            "  - training goes on from an adapter (adapter=...) while train.reference is another model\n"
+            "  - the adapter was not zero at the start (a changed LoRA initialisation)\n"
+            "  - policy and reference run in different precision (hardware.precision, quantization)"
+        )
+
+
+class Progress(TrainerCallback):
+    """One line: step, loss, seconds a step, pairs/s, tokens/s, and the time left."""
+
+    def __init__(self, pairs_a_step: int, tokens_a_pair: float) -> None:
+        self.pairs_a_step = pairs_a_step
+        self.tokens_a_pair = tokens_a_pair
+        self.bar: tqdm[Any] | None = None
+        self.step_began = 0.0
+        self.loss = math.nan
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+        self.step_began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.perf_counter()
+        seconds, self.step_began = now - self.step_began, now
+        if self.bar is not None:
+            pairs = self.pairs_a_step / seconds
+            self.bar.set_postfix_str(
+                f"loss {self.loss:.4f}, dt {seconds:.2f} s, {pairs:.2f} pairs/s, {pairs * self.tokens_a_pair:.0f} tokens/s"
+            )
+            self.bar.update(1)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.loss = (kwargs.get("logs") or {}).get("loss", self.loss)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Tracking(TrainerCallback):
+    """Passes every logged number on to the run's tracker, under train/ or eval/."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.send(kwargs.get("logs") or {}, state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.send(kwargs["metrics"], state.global_step)
+
+    def send(self, numbers: Mapping[str, Any], step: int) -> None:
+        named = {
+            key.replace("eval_", "eval/", 1) if key.startswith("eval_") else f"train/{key}": value
+            for key, value in numbers.items()
+        }
+        self.tracker.log({key: float(value) for key, value in named.items() if isinstance(value, int | float)}, step)

@@ -1,0 +1,231 @@
+"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic, steps, memory.
+
+Printed before every run; `train.dry_run=true` stops after it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import init_empty_weights
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from mvp_align.config import Config, Train
+from mvp_align.data.load import DataSets
+from mvp_align.data.prompts import prompted
+from mvp_align.errors import UserError
+from mvp_align.evalset import EvalSet, make_eval_set
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.source import locate, unavailable
+from mvp_align.schema import PromptedPair
+from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
+
+GIB = 2**30
+BYTES_FOUR_BIT = 0.52
+"""Bytes a weight takes as NF4 with double quantisation: 4 bits, and 0.127 bits of scales (QLoRA, section 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """effective = micro x accumulation x processes, in pairs."""
+
+    effective: int
+    micro: int
+    accumulation: int
+    processes: int
+    steps: int
+
+    @property
+    def arithmetic(self) -> str:
+        return (
+            f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated x "
+            f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do. `train` are the pairs within the limits, as text, `train_tokens` the same tokenised."""
+
+    train: list[PromptedPair]
+    train_tokens: list[TokenizedPair]
+    train_over_limit: list[str]
+    train_merged: int
+    eval_sets: list[EvalSet]
+    val_set: EvalSet | None
+    val_texts: list[PromptedPair]
+    batches: Batches | None
+    gib: dict[str, float]
+
+
+def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
+    """Raises UserError where no pair is left, batches do not divide, or the model's context is shorter than the limits."""
+    check_context(config)
+    texts = prompted(data.train, config.prompt, tokenizer)
+    tokenized = tokenize_pairs(texts, tokenizer)
+    limits = config.data
+    fits = [p.prompt_tokens <= limits.max_prompt_tokens and p.longest < limits.max_tokens for p in tokenized.pairs]
+    train = [text for text, fit in zip(texts, fits, strict=True) if fit]
+    train_tokens = [pair for pair, fit in zip(tokenized.pairs, fits, strict=True) if fit]
+    if data.train and not train:
+        raise UserError(
+            f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens: raise them."
+        )
+    batches = (
+        plan_batches(config.train, len(train), placement.processes) if train and config.recipe != "evaluate" else None
+    )
+    val = validation_set(config, data, tokenizer)
+    val_texts = prompted(data.val[: config.evals.every_pairs], config.prompt, tokenizer)
+    return Plan(
+        train=train,
+        train_tokens=train_tokens,
+        train_over_limit=[text.id for text, fit in zip(texts, fits, strict=True) if not fit],
+        train_merged=tokenized.merged,
+        eval_sets=eval_sets(config, data, tokenizer),
+        val_set=val,
+        val_texts=[text for text in val_texts if val and text.id in val.groups],
+        batches=batches,
+        gib=expected_gib(config, placement, train_tokens, batches),
+    )
+
+
+def check_context(config: Config) -> None:
+    context = getattr(base_config(config), "max_position_embeddings", None)
+    if context is not None and config.data.max_tokens > context:
+        raise UserError(
+            f"data.max_tokens={config.data.max_tokens} is over the {context} tokens that model={config.model.name} can "
+            f"take: set data.max_tokens={context} or less."
+        )
+
+
+def base_config(config: Config) -> "object":
+    try:
+        return AutoConfig.from_pretrained(locate(config.model), revision=config.model.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise unavailable(config.model, error) from error
+
+
+def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
+    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
+    for name in config.evals.sets:
+        if not pairs[name]:
+            raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
+    limits = {"max_prompt_tokens": config.data.max_prompt_tokens, "max_tokens": config.data.max_tokens}
+    return [make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits) for name in config.evals.sets]
+
+
+def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> EvalSet | None:
+    if config.evals.every_steps is None:
+        return None
+    if not data.val:
+        raise UserError("evals.every_steps scores validation pairs during training: set data.val=PATH.")
+    return make_eval_set(
+        "in_domain",
+        data.val[: config.evals.every_pairs],
+        config.prompt,
+        tokenizer,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        max_tokens=config.data.max_tokens,
+    )
+
+
+def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
+    micro = train.batch_size // processes if isinstance(train.micro_batch_size, str) else train.micro_batch_size
+    if train.batch_size % (micro * processes or 1) or train.batch_size < processes:
+        raise UserError(
+            f"train.batch_size={train.batch_size} pairs cannot be shared by {processes} processes of "
+            f"train.micro_batch_size={train.micro_batch_size}: make it a multiple of {max(micro, 1) * processes}."
+        )
+    steps = train.max_steps or math.ceil(math.ceil(pairs / train.batch_size) * train.epochs)
+    return Batches(train.batch_size, micro, train.batch_size // (micro * processes), processes, steps)
+
+
+def expected_gib(
+    config: Config, placement: Placement, tokens: Sequence[TokenizedPair], batches: Batches | None
+) -> dict[str, float]:
+    """A rough forecast by formula, in GiB: weights, adapter with its gradient and Adam state, activations of the longest
+    micro-batch (34 bytes a token, layer and hidden unit in 16 bits, twice that in 32: Korthikanti et al. 2022, eq. 2
+    without the attention term; only layer inputs with gradient checkpointing), logits of its answers."""
+    with init_empty_weights():
+        shape = base_config(config)
+        empty = AutoModelForCausalLM.from_config(shape)
+    parameters = sum(p.numel() for p in empty.parameters())
+    linear = {name: m for name, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in name}
+    wanted = config.lora.target_modules
+    adapter = sum(
+        config.lora.r * (m.in_features + m.out_features)
+        for name, m in linear.items()
+        if wanted == ["all-linear"] or name.rsplit(".", 1)[-1] in wanted
+    )
+    width = placement.dtype.itemsize
+    in_linear = sum(m.weight.numel() for m in linear.values())
+    packed = in_linear * BYTES_FOUR_BIT if config.quantization == "4bit" else in_linear * width
+    gib = {"weights": (packed + (parameters - in_linear) * width) / GIB, "adapter and optimizer": adapter * 16 / GIB}
+    if batches is not None:
+        text = empty.config.get_text_config()
+        sequence = max(pair.longest for pair in tokens) * 2 * batches.micro
+        per_unit = width if config.hardware.gradient_checkpointing else 17 * width
+        gib["activations"] = sequence * text.num_hidden_layers * text.hidden_size * per_unit / GIB
+        gib["logits"] = min(sequence, 1024) * text.vocab_size * 4 * 3 / GIB
+    return gib
+
+
+def print_plan(
+    config: Config, plan: Plan, data: DataSets, placement: Placement, console: Console | None = None
+) -> None:
+    """The plan as a few tables. Every record that is left out is counted here, with its reason."""
+    if not placement.is_main:
+        return
+    console = console or Console()
+    lengths = Table(title="Pairs and tokens (median / 95 % / longest)", title_justify="left")
+    for column in ("set", "pairs", "users", "prompt", "prompt and longer answer", "over the limits"):
+        lengths.add_column(column, justify="left" if column == "set" else "right")
+    sets = [(s.name, s.pairs, s.over_limit) for s in plan.eval_sets]
+    if plan.train:
+        sets.insert(0, ("train", plan.train_tokens, len(plan.train_over_limit)))
+    for name, pairs, over in sets:
+        prompts = percentiles([p.prompt_tokens for p in pairs])
+        totals = percentiles([p.longest for p in pairs])
+        lengths.add_row(name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over))
+    console.print(lengths)
+    for line in plan_lines(config, plan, data, placement):
+        console.print(f"  {line}", highlight=False)
+
+
+def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
+    lines = [
+        f"model {config.model.id} on {placement.device}, {placement.precision}, quantization {config.quantization}",
+        f"prompt {config.prompt.name}; limits {config.data.max_prompt_tokens} prompt tokens, {config.data.max_tokens} in all; "
+        "nothing is truncated",
+    ]
+    if plan.batches:
+        lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")
+    for subject in plan.eval_sets:
+        if subject.ceiling is not None:
+            lines.append(
+                f"{subject.name}: a model that ignores people's values cannot pass acc@0 {subject.ceiling:.1%}"
+            )
+    merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
+    if merged:
+        lines.append(f"{merged} answers start inside the prompt's last token; that token is scored with neither")
+    lines += left_out_lines(plan, data)
+    gib = ", ".join(f"{name} {value:.2f}" for name, value in plan.gib.items())
+    lines.append(f"expected memory, by formula: {sum(plan.gib.values()):.1f} GiB ({gib})")
+    return lines
+
+
+def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
+    """What is not used, and why; empty where everything is."""
+    over = [
+        f"train: {len(plan.train_over_limit)} pairs left out, over the token limits: {', '.join(plan.train_over_limit[:10])}"
+    ] * bool(plan.train_over_limit)
+    over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
+    return over + data.notes
+
+
+def percentiles(values: Sequence[int]) -> str:
+    return f"{np.percentile(values, 50):.0f} / {np.percentile(values, 95):.0f} / {max(values)}"

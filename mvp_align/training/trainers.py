@@ -1,0 +1,147 @@
+"""From the config to TRL's trainers: every training argument that this project decides, in one place.
+
+Losses and metrics are TRL's own. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises prompt and answer together
+and appends EOS. `max_length` is off: pairs over the limits were left out and counted before, so nothing is cut here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from mvp_align.config import Config
+from mvp_align.modeling.adapters import check_adapter
+from mvp_align.modeling.hardware import Placement
+from mvp_align.schema import PromptedPair
+from mvp_align.scoring.logps import causal_model
+from mvp_align.training.callbacks import FirstLoss, Progress
+from mvp_align.training.forward import share_prompts
+from mvp_align.training.preflight import Batches, Plan
+
+
+def dpo_trainer(
+    config: Config,
+    plan: Plan,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> DPOTrainer:
+    """TRL's DPOTrainer on the plan's training pairs.
+
+    The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
+    copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
+    """
+    assert plan.batches is not None
+    args = DPOConfig(
+        **shared_arguments(config, plan.batches, placement, checkpoints),
+        beta=config.train.beta,
+        loss_type=config.train.loss_type.split("+"),
+        loss_weights=config.train.loss_weights,
+        label_smoothing=config.train.label_smoothing,
+        disable_dropout=config.train.disable_dropout,
+        max_length=None,
+    )
+    trainer = DPOTrainer(
+        model=model,
+        args=args,
+        train_dataset=pair_dataset(plan.train),
+        eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
+        processing_class=tokenizer,
+        callbacks=[*callbacks, *watchers(plan, fresh_sigmoid(config))],
+    )
+    trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
+    share_prompts(causal_model(model))
+    if "ref" in model.peft_config:  # TRL's copy of the adapter that training starts from
+        model.delete_adapter("ref")
+    if config.train.reference != "base":
+        reference = Path(config.train.reference)
+        check_adapter(reference, str(model.get_base_model().name_or_path))
+        model.load_adapter(str(reference), "ref", is_trainable=False)
+        model.set_adapter("default")
+    return trainer
+
+
+def sft_trainer(
+    config: Config,
+    plan: Plan,
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    checkpoints: Path,
+    callbacks: Sequence[TrainerCallback],
+) -> SFTTrainer:
+    """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
+    assert plan.batches is not None
+    args = SFTConfig(
+        **shared_arguments(config, plan.batches, placement, checkpoints), completion_only_loss=True, max_length=None
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=args,
+        train_dataset=completion_dataset(plan.train),
+        eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
+        processing_class=tokenizer,
+        callbacks=[*callbacks, *watchers(plan, first_loss=False)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def shared_arguments(config: Config, batches: Batches, placement: Placement, checkpoints: Path) -> dict[str, Any]:
+    train, evals = config.train, config.evals
+    return {
+        "output_dir": str(checkpoints),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "learning_rate": train.learning_rate,
+        "num_train_epochs": train.epochs,
+        "max_steps": train.max_steps or -1,
+        "per_device_train_batch_size": batches.micro,
+        "per_device_eval_batch_size": max(1, evals.batch_size // 2),
+        "gradient_accumulation_steps": batches.accumulation,
+        "lr_scheduler_type": train.lr_scheduler,
+        "warmup_steps": train.warmup_share,
+        "weight_decay": train.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "bf16": placement.precision == "bf16",
+        "fp16": placement.precision == "fp16",
+        "use_cpu": placement.device.type == "cpu",
+        "gradient_checkpointing": config.hardware.gradient_checkpointing,
+        "logging_steps": 1,
+        "eval_strategy": "no" if evals.every_steps is None else "steps",
+        "eval_steps": evals.every_steps,
+        "save_strategy": "steps",
+        "save_steps": train.save_steps,
+        "save_total_limit": 2,
+        "dataloader_pin_memory": placement.device.type == "cuda",
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+def fresh_sigmoid(config: Config) -> bool:
+    """Whether the first loss must be ln 2: one plain sigmoid loss, and a policy that starts as its reference."""
+    train = config.train
+    starts_as_reference = train.reference == ("base" if config.adapter is None else config.adapter)
+    return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
+
+
+def watchers(plan: Plan, first_loss: bool) -> list[TrainerCallback]:
+    assert plan.batches is not None
+    tokens = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in plan.train_tokens]
+    progress = Progress(plan.batches.effective, sum(tokens) / len(tokens))
+    return [progress, FirstLoss()] if first_loss else [progress]
+
+
+def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
+    return Dataset.from_list([{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs])
+
+
+def completion_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
+    return Dataset.from_list([{"prompt": p.prompt, "completion": p.chosen} for p in pairs])

@@ -1,0 +1,32 @@
+"""The checks of the recipes on any model or adapter, without training: base against adapter, or the base alone."""
+
+from pathlib import Path
+
+from mvp_align.config import Config
+from mvp_align.data.load import load_data
+from mvp_align.modeling.adapters import load_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import place
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.reporting.run_folder import open_run
+from mvp_align.reporting.tracking import start_tracking
+from mvp_align.stages import conclude, measure, rows_of
+from mvp_align.training.preflight import make_plan, print_plan
+
+
+def main(config: Config) -> None:
+    placement = place(config.hardware)
+    data = load_data(config)
+    tokenizer = load_tokenizer(config.model)
+    plan = make_plan(config, data, tokenizer, placement)
+    print_plan(config, plan, data, placement)
+    if config.train.dry_run:
+        return
+
+    run = open_run(Path(config.run.dir), config, writes=placement.is_main)
+    tracker = start_tracking(config, run)
+    base_model = load_base(config.model, placement, config.quantization)
+    base = measure("base", base_model, plan, run, config)
+    model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
+    tuned = measure("tuned", model, plan, run, config) if model else None
+    conclude(rows_of(plan, base, tuned), config, plan, data, model or base_model, run, tracker)

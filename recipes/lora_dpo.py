@@ -1,0 +1,42 @@
+"""LoRA + DPO: an adapter learns to find the answer that fits a person's values more probable than the one that does not.
+
+Base model scored -> adapter trained with TRL's DPOTrainer, the base model as reference -> same sets scored again.
+"""
+
+from pathlib import Path
+
+from mvp_align.config import Config
+from mvp_align.data.load import load_data
+from mvp_align.modeling.adapters import save_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import place
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.reporting.run_folder import open_run
+from mvp_align.reporting.tracking import start_tracking
+from mvp_align.stages import conclude, measure, onlookers, rows_of, start_adapter, train
+from mvp_align.training.preflight import make_plan, print_plan
+from mvp_align.training.trainers import dpo_trainer
+
+
+def main(config: Config) -> None:
+    placement = place(config.hardware)
+    data = load_data(config)
+    tokenizer = load_tokenizer(config.model)
+    plan = make_plan(config, data, tokenizer, placement)
+    print_plan(config, plan, data, placement)
+    if config.train.dry_run:
+        return
+
+    run = open_run(Path(config.run.dir), config, writes=placement.is_main)
+    tracker = start_tracking(config, run)
+    base_model = load_base(config.model, placement, config.quantization)
+    base = measure("base", base_model, plan, run, config)
+
+    model = start_adapter(base_model, config)
+    callbacks = onlookers(plan, config, tokenizer, tracker)
+    trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
+    train(trainer, run)
+    save_adapter(model, tokenizer, run.adapter)
+
+    tuned = measure("tuned", model, plan, run, config)
+    conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)
