@@ -11,7 +11,7 @@ Synthetic users, drawn from PRISM's published aggregate figures, are asked quest
 - Questions are dealt so that each has the same number of users and the same High:Low mix as nearly as can be. With
   uneven small numbers, knowing the question alone would seem to tell which answer is preferred.
 - Splits share neither users nor questions, so that a test answers for both, and are alike in how many of their users
-  are High and Low on each dimension: 48 test users drawn blindly can differ from the rest by luck.
+  are High and Low on each dimension: 38 test users drawn blindly can differ from the rest by luck.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from mvp_align.errors import UserError, listed
 from mvp_align.schema import DIMENSIONS, StatedValues, level
 
 SEED = 12
-USERS = {"train": 200, "val": 32, "test": 48}
+USERS = {"train": 210, "val": 32, "test": 38}
 QUESTIONS = {"train": 28, "val": 6, "test": 6}
 """Of each dimension."""
-ORDERS = 2000
+ORDERS = 20_000
 """Random orders of the users of which the most balanced one is taken."""
 
 HERE = Path(__file__).parent
