@@ -9,6 +9,8 @@ from pathlib import Path
 from mvp_align.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+"""What safetensors, tokenizers and torch say, in exception classes of their own, without the error's number."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,8 +37,8 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     """Turn a full disk (or a used-up quota) while writing `path` into a UserError; other errors pass."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except Exception as error:
+        if getattr(error, "errno", None) not in FULL and not any(words in str(error) for words in FULL_WORDS):
             raise
         raise UserError(
             f"No space left on the disk while writing {path}. What was there before is untouched and the last "

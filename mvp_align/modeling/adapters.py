@@ -2,16 +2,21 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Lora
 from mvp_align.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
+LINEAR = ("Linear", "Linear4bit", "Conv1D")
+"""Classes of layers that carry LoRA here (`Conv1D` is GPT-2's transposed one)."""
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
@@ -20,36 +25,79 @@ def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     Seeding here, before PEFT draws A, is what makes two runs of one seed equal (huggingface/trl#6688).
     Raises UserError where the model has no layer of the asked names.
     """
+    every = lora.target_modules == ["all-linear"]
+    if not every:
+        check_targets(base, lora.target_modules)
     set_seed(seed)
-    targets: str | list[str] = "all-linear" if lora.target_modules == ["all-linear"] else list(lora.target_modules)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=targets,
+        target_modules="all-linear" if every else list(lora.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(base, config)
-    except ValueError as error:
-        linear = sorted({name.rsplit(".", 1)[-1] for name, m in base.named_modules() if "Linear" in type(m).__name__})
+    return get_peft_model(base, config)
+
+
+def check_targets(base: PreTrainedModel, names: list[str]) -> None:
+    """Raise UserError for names that fit no linear layer: PEFT passes over those as long as one of them fits."""
+    layers = [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    if unknown:
+        known = sorted({layer.rsplit(".", 1)[-1] for layer in layers} - {"lm_head"})
         raise UserError(
-            f"lora.target_modules={targets}: {base.name_or_path} has no such layers. Its linear layers: {', '.join(linear)}."
-        ) from error
+            f"lora.target_modules: {base.name_or_path} has no linear layer {', '.join(unknown)}. It has {', '.join(known)}."
+        )
 
 
 def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool = False) -> PeftModel:
     """Wrap `base` with the adapter in `path`.
 
-    Raises UserError for a folder without an adapter, an adapter of another base, and one whose shapes do not fit.
+    Raises UserError for a folder without an adapter, an adapter of another base, and one whose tensors do not fit.
     """
     check_adapter(path, str(base.name_or_path))
+    with misfits_explained(path, str(base.name_or_path)):
+        model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
+        check_tensors(model, path, "default")
+        return model
+
+
+def load_reference(model: PeftModel, path: Path) -> None:
+    """Put the adapter in `path` beside the trained one, frozen, under the name that TRL's DPOTrainer looks for ("ref").
+
+    Raises UserError as `load_adapter` does.
+    """
+    base_id = str(model.get_base_model().name_or_path)
+    check_adapter(path, base_id)
+    with misfits_explained(path, base_id):
+        model.load_adapter(str(path), "ref", is_trainable=False)
+        check_tensors(model, path, "ref")
+    model.set_adapter("default")
+
+
+@contextmanager
+def misfits_explained(path: Path, base_id: str) -> Iterator[None]:
     try:
-        return PeftModel.from_pretrained(base, path, is_trainable=trainable)
-    except (RuntimeError, ValueError, SafetensorError) as error:
+        yield
+    except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
-        raise UserError(f"adapter={path} does not fit {base.name_or_path}: {text}") from error
+        raise UserError(
+            f"adapter={path} does not fit {base_id}: {text}\nCopy the adapter again, or choose the model it was trained on."
+        ) from error
+
+
+def check_tensors(model: PeftModel, path: Path, name: str) -> None:
+    """Raise ValueError where the file lacks a LoRA tensor or holds one without a place: PEFT only warns, or says nothing."""
+    with safe_open(path / WEIGHTS, "pt") as file:
+        there = file.keys()
+    here = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    found, wanted = ({key for key in keys if "lora_" in key} for keys in (there, here))
+    if found != wanted:
+        raise ValueError(
+            f"{len(wanted - found)} tensors are missing, {len(found - wanted)} have no place in this model, "
+            f"such as {min(found ^ wanted)}."
+        )
 
 
 def check_adapter(path: Path, base_id: str) -> None:
@@ -60,11 +108,14 @@ def check_adapter(path: Path, base_id: str) -> None:
             "A run keeps its adapter in outputs/<run>/adapter."
         )
     try:
-        made_for = json.loads(config_file.read_text("utf-8")).get("base_model_name_or_path")
+        settings = json.loads(config_file.read_text("utf-8"))
     except ValueError as error:
         raise UserError(
             f"adapter={path}: adapter_config.json is not JSON ({error}). Copy the adapter again."
         ) from error
+    if not isinstance(settings, dict):
+        raise UserError(f"adapter={path}: adapter_config.json holds no object. Copy the adapter again.")
+    made_for = settings.get("base_model_name_or_path")
     if made_for and Path(made_for).name.lower() != Path(base_id).name.lower():  # a local copy keeps the last part
         raise UserError(
             f"adapter={path} was trained on {made_for}, but the model is {base_id}: choose the model it was trained on "
@@ -75,13 +126,17 @@ def check_adapter(path: Path, base_id: str) -> None:
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
     """Write the trained adapter and the tokenizer to `target`: aside, then renamed, so a half-written one never stands.
 
-    Raises OSError where the disk is full; nothing of `target` is touched then.
+    Raises UserError where the disk is full; nothing of `target` is touched then.
     """
     aside = target.with_name(f".{target.name}-writing")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        model.save_pretrained(str(aside), selected_adapters=["default"], safe_serialization=True)
-        tokenizer.save_pretrained(aside)
+        with full_disk_explained(target):
+            # Without the last one PEFT asks the Hub whether the base's embeddings were resized; here they never are.
+            model.save_pretrained(
+                str(aside), selected_adapters=["default"], safe_serialization=True, save_embedding_layers=False
+            )
+            tokenizer.save_pretrained(aside)
         shutil.rmtree(target, ignore_errors=True)
         aside.rename(target)
     finally:

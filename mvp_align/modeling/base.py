@@ -5,6 +5,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
@@ -36,7 +37,7 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         raise UserError(
             f"model={model.name} does not fit on {placement.device}: use quantization=4bit, a smaller model or a larger GPU."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(model, error) from error
     if quantization == "4bit":
         assert_four_bit(base)

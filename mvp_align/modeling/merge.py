@@ -42,7 +42,7 @@ def merge(model: Model, adapter: Path, target: Path, precision: str) -> float:
     before = score_pairs(tuned, probe)[0]
     merged = tuned.merge_and_unload().to(DTYPES[precision])
     error = difference(before, score_pairs(merged, probe)[0])
-    if error > TOLERANCE[precision]:
+    if not error <= TOLERANCE[precision]:  # nan, where a weight is beyond the precision's range
         raise UserError(f"merging {adapter} moved log-probs by {error:.2g} nats a token in {precision}: use fp32.")
     merged.save_pretrained(target)
     tokenizer.save_pretrained(target)

