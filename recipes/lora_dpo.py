@@ -14,6 +14,7 @@ from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
 from mvp_align.stages import conclude, measure, onlookers, rows_of, start_adapter, train
+from mvp_align.training.micro_batch import fit_micro_batch
 from mvp_align.training.preflight import make_plan, print_plan
 from mvp_align.training.trainers import dpo_trainer
 
@@ -33,6 +34,7 @@ def main(config: Config) -> None:
     base = measure("base", base_model, plan, run, config)
 
     model = start_adapter(base_model, config)
+    plan = fit_micro_batch(plan, model, config)
     callbacks = onlookers(plan, config, tokenizer, tracker)
     trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
     train(trainer, run)
