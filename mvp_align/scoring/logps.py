@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring.rows import Row, can_share, collate, make_rows
-from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.scoring.tokens import TokenizedPair
 
 HEAD_CHUNK = 1024
 """Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x vocabulary."""

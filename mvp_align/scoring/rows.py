@@ -47,9 +47,11 @@ class Batch:
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether the attention of `model` takes a 4-D mask that means what it says: SDPA or eager, without a sliding window."""
+    """Whether the attention of `model` takes a 4-D mask that means what it says: SDPA or eager, rotary positions (others
+    ignore position ids or build masks of their own), no sliding window."""
     config = model.config.get_text_config()
-    if config._attn_implementation not in ("sdpa", "eager"):
+    rotary = getattr(config, "rope_parameters", None) is not None
+    if not rotary or config._attn_implementation not in ("sdpa", "eager"):
         return False
     kinds = getattr(config, "layer_types", None)
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)

@@ -5,24 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 Sharpen = Callable[[PreTrainedModel], PreTrainedModel]
-
-
-@pytest.fixture(scope="session")
-def sharpen() -> Sharpen:
-    """Fresh weights (0.02) give near-uniform attention and near-uniform logits, under which a wrong mask goes unseen."""
-
-    def sharpened(model: PreTrainedModel) -> PreTrainedModel:
-        with torch.no_grad():
-            for module in model.modules():
-                if isinstance(module, nn.Linear):
-                    module.weight.mul_(6)
-        return model.eval()
-
-    return sharpened
 
 
 @pytest.fixture
