@@ -6,8 +6,10 @@ Nothing here imports torch.
 """
 
 import difflib
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +40,8 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
 
     A user's mistake ends the process with exit code 2 and a message without a traceback.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # each start, it misses a kernel that nothing here uses
+    warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
     def composed(config: DictConfig) -> None:

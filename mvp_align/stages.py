@@ -5,15 +5,15 @@ from pathlib import Path
 
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 
+from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, write_rows
 from mvp_align.modeling.adapters import load_adapter, new_adapter
 from mvp_align.modeling.base import fingerprint
-from mvp_align.atomic import full_disk_explained
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
@@ -72,6 +72,10 @@ def train(trainer: Trainer, run: RunFolder) -> None:
     checkpoint = run.last_checkpoint()
     if checkpoint is not None:
         print(f"Going on from {checkpoint}")
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step >= state.max_steps:  # the Trainer would take a step more where that is amid an epoch
+            trainer.model.load_adapter(str(checkpoint), "default", is_trainable=True)
+            return
     with full_disk_explained(run.checkpoints):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -98,7 +102,7 @@ def conclude(
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": fingerprint(base), "prompt": sha256(config.prompt.template.encode()).hexdigest()}
         run.write_json(run.environment_json, environment(hashes))
-        run.write_json(run.notes, {"left_out": {}, "notes": left_out_lines(plan, data)})
+        run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         write_rows(run.metrics, rows)
         write_report(run.path)
         print_results(rows, data_format=config.data.format)

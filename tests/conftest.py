@@ -1,8 +1,12 @@
 """What tests share: configs composed as the command line composes them, and real, small models with a real tokenizer."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +18,12 @@ import hydra
 
 from mvp_align.config import Config
 from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.schema import PreferencePair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from mvp_align.modeling.hardware import Placement
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Reference data that stands beside a checkout, never in it: real third-party pairs, golden figures, LLaMA-2's tokens."""
@@ -70,6 +80,81 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def sharpen() -> Callable[[PreTrainedModel], PreTrainedModel]:
+    """Fresh weights (0.02) give near-uniform attention and near-uniform logits, under which a wrong mask goes unseen."""
+    import torch
+    from torch import nn
+
+    def sharpened(model: PreTrainedModel) -> PreTrainedModel:
+        with torch.no_grad():
+            for module in model.modules():
+                if isinstance(module, nn.Linear):
+                    module.weight.mul_(6)
+        return model.eval()
+
+    return sharpened
+
+
+@pytest.fixture(scope="session")
+def sharp_model(
+    tiny_model: Path, sharpen: Callable[[PreTrainedModel], PreTrainedModel], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny LLaMA's folder again, sharpened."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "sharp-llama"
+    sharpen(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def placement() -> Placement:
+    import torch
+
+    from mvp_align.modeling.hardware import Placement
+
+    return Placement(torch.device("cpu"), torch.float32, None)
+
+
+@pytest.fixture(scope="session")
+def few_pairs() -> list[PreferencePair]:
+    """16 short pairs of 8 people, of unlike lengths; two answers start with a token that merges with the prompt's last."""
+    subjects = (
+        "tea", "chess", "rain", "opera", "bread", "trains", "snow", "poems", "maps", "cats", "jazz", "soup", "glass",
+        "birds", "salt", "moss",
+    )  # fmt: skip
+    pairs = []
+    for number, subject in enumerate(subjects):
+        chosen = f"I love {subject}" + ", truly and always" * (number % 4) + "."
+        rejected = f"No {subject} for me" + ", not today" * (number % 3) + ", thank you."
+        if number in (3, 7):
+            chosen = f"?! {chosen}"
+        question = f"What do you make of {subject}" + " these days" * (number % 2) + "?"
+        pairs.append(PreferencePair(f"p{number}", f"u{number % 8}", question, chosen, rejected))
+    return pairs
+
+
+@pytest.fixture
+def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """`mount_disk("6m")`: the folder of a file system of that size, which is gone after the test."""
+    folder = tmp_path / "disk"
+
+    def mounted(size: str) -> Path:
+        folder.mkdir()
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True
+        ).returncode:
+            pytest.skip("mounting a small file system needs root")
+        return folder
+
+    yield mounted
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
+
+
 @pytest.fixture
 def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
     """Overrides that make any recipe a run of seconds, in a folder of its own."""
@@ -84,3 +169,9 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
         "train.learning_rate=1e-3",
         f"run.dir={tmp_path / 'run'}",
     ]
+
+
+@pytest.fixture
+def sharp(tiny: list[str], sharp_model: Path) -> list[str]:
+    """The same on the sharpened model, for tests that compare numbers."""
+    return [*tiny, f"model.id={sharp_model}", "model.name=sharp"]

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mvp_align.errors import UserError
 from mvp_align.atomic import write_text
+from mvp_align.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import read_rows
-from mvp_align.atomic import write_text
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.results import Line, Results, Section, number, prompt_sets, shown
 

@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import __version__
+from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.config import Config
 from mvp_align.errors import UserError, listed
-from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.schema import PairScore
 
 FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import OmegaConf
 
+from mvp_align.atomic import write_text
 from mvp_align.config import Config
 from mvp_align.evaluation.rows import Row
-from mvp_align.atomic import write_text
 from mvp_align.reporting.run_folder import RunFolder
 
 if TYPE_CHECKING:

@@ -69,7 +69,9 @@ class OPACallback(TrainerCallback):
         kwargs["metrics"].update(found)
         state.log_history.append({"step": state.global_step, **found})
         if state.is_world_process_zero:
-            shown = ", ".join(f"{key.removeprefix('eval_')} {found[key]:.3f}" for key in found if key.endswith(HEADLINES))
+            shown = ", ".join(
+                f"{key.removeprefix('eval_')} {found[key]:.3f}" for key in found if key.endswith(HEADLINES)
+            )
             tqdm.write(f"step {state.global_step}: {shown}")
 
     def score(self, model: nn.Module, stage: str) -> list[PairScore]:
@@ -146,27 +148,32 @@ class Progress(TrainerCallback):
         self.tokens_a_pair = tokens_a_pair
         self.bar: tqdm[Any] | None = None
         self.step_began = 0.0
-        self.loss = math.nan
+        self.seconds = math.nan
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
-        self.step_began = time.perf_counter()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.step_began = time.perf_counter()  # here, so that evaluating and saving between steps do not count
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        now = time.perf_counter()
-        seconds, self.step_began = now - self.step_began, now
+        self.seconds = time.perf_counter() - self.step_began
         if self.bar is not None:
-            pairs = self.pairs_a_step / seconds
-            self.bar.set_postfix_str(
-                f"loss {self.loss:.4f}, dt {seconds:.2f} s, {pairs:.2f} pairs/s, {pairs * self.tokens_a_pair:.0f} tokens/s"
-            )
             self.bar.update(1)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.loss = (kwargs.get("logs") or {}).get("loss", self.loss)
+        loss = (kwargs.get("logs") or {}).get("loss")
+        if self.bar is None or loss is None:
+            return
+        pairs = self.pairs_a_step / self.seconds
+        self.bar.set_postfix_str(
+            f"loss {loss:.4f}, dt {self.seconds:.2f} s, {pairs:.2f} pairs/s, {pairs * self.tokens_a_pair:.0f} tokens/s"
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -6,6 +6,7 @@ Printed before every run; `train.dry_run=true` stops after it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
+from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import locate, unavailable
 from mvp_align.schema import PromptedPair
@@ -63,8 +65,10 @@ class Plan:
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
-    """Raises UserError where no pair is left, batches do not divide, or the model's context is shorter than the limits."""
+    """Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, or an
+    adapter that the config names is not there."""
     check_context(config)
+    check_adapters(config)
     texts = prompted(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
@@ -100,6 +104,13 @@ def check_context(config: Config) -> None:
             f"data.max_tokens={config.data.max_tokens} is over the {context} tokens that model={config.model.name} can "
             f"take: set data.max_tokens={context} or less."
         )
+
+
+def check_adapters(config: Config) -> None:
+    """Raise UserError where an adapter that the run needs is not there, or is another model's."""
+    reference = None if config.train.reference == "base" else config.train.reference
+    for path in filter(None, (config.adapter, reference)):
+        check_adapter(Path(path), config.model.id)
 
 
 def base_config(config: Config) -> "object":
@@ -199,8 +210,8 @@ def print_plan(
 def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
     lines = [
         f"model {config.model.id} on {placement.device}, {placement.precision}, quantization {config.quantization}",
-        f"prompt {config.prompt.name}; limits {config.data.max_prompt_tokens} prompt tokens, {config.data.max_tokens} in all; "
-        "nothing is truncated",
+        f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens and {config.data.max_tokens} "
+        "in all, longer pairs left out, nothing truncated",
     ]
     if plan.batches:
         lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")

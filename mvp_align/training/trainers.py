@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from mvp_align.config import Config
-from mvp_align.modeling.adapters import check_adapter
+from mvp_align.modeling.adapters import load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.logps import causal_model
@@ -60,10 +60,8 @@ def dpo_trainer(
     if "ref" in model.peft_config:  # TRL's copy of the adapter that training starts from
         model.delete_adapter("ref")
     if config.train.reference != "base":
-        reference = Path(config.train.reference)
-        check_adapter(reference, str(model.get_base_model().name_or_path))
-        model.load_adapter(str(reference), "ref", is_trainable=False)
-        model.set_adapter("default")
+        load_reference(model, Path(config.train.reference))
+    keep_fp32(model)
     return trainer
 
 
@@ -90,10 +88,20 @@ def sft_trainer(
         callbacks=[*callbacks, *watchers(plan, first_loss=False)],
     )
     trainer.remove_callback(PrinterCallback)
+    keep_fp32(model)
     return trainer
 
 
+def keep_fp32(model: PeftModel) -> None:
+    """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it in fp32, and scores move
+    with the precision it is computed in; and a CPU multiplies bf16 some hundred times slower."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def shared_arguments(config: Config, batches: Batches, placement: Placement, checkpoints: Path) -> dict[str, Any]:
+    disable_progress_bars()  # of TRL's tokenising, which takes a moment
     train, evals = config.train, config.evals
     return {
         "output_dir": str(checkpoints),
@@ -114,6 +122,7 @@ def shared_arguments(config: Config, batches: Batches, placement: Placement, che
         "use_cpu": placement.device.type == "cpu",
         "gradient_checkpointing": config.hardware.gradient_checkpointing,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # a loss that is not a number is to be seen
         "eval_strategy": "no" if evals.every_steps is None else "steps",
         "eval_steps": evals.every_steps,
         "save_strategy": "steps",

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from mvp_align import __version__
+from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.config import Config, Data, Evals, Lora, Model, Prompt, Run, Tracking, Train
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
-from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.reporting.environment import environment, git_state, redacted
 from mvp_align.reporting.run_folder import AlreadyDone, RunFolder, open_run, read_config, read_scores
 from mvp_align.schema import PairScore

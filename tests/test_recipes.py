@@ -1,0 +1,441 @@
+"""Whole runs on a tiny model: the files they leave, the same bytes again, going on after a kill, mistakes."""
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mvp_align.config import Config
+from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.errors import UserError
+from mvp_align.reporting.run_folder import AlreadyDone
+
+ROOT = Path(__file__).parents[1]
+WEIGHTS = "adapter_model.safetensors"
+SCORE_KEYS = ["id", "user_id", "chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens", "margin"]
+ROW_KEYS = ["stage", "set", "metric", "group_by", "group", "value", "low", "high", "n", "users"]
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def ufp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """UF-P-4's four files, two rows each."""
+    folder = tmp_path_factory.mktemp("data") / "ufp4"
+    folder.mkdir()
+    for number, user_type in enumerate(UFP4_USER_TYPES):
+        rows = [
+            {
+                "prompt": f"Is {user_type} worth {n} coins?",
+                "chosen": f"Yes, {'surely ' * n}it is.",
+                "rejected": "No, it is not.",
+                "profile": "A collector of coins." * (number % 2),
+            }
+            for n in (1, 2)
+        ]
+        (folder / f"{user_type}.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(sharp_model: Path, ufp4: Path) -> list[str]:
+    """6 steps of 4 pairs over 10 pairs: three steps an epoch, the last one of two pairs."""
+    return [
+        f"model.id={sharp_model}", "model.name=sharp", "model.gguf_package=null", "hardware=cpu", "tracking=none",
+        f"evals.ufp4={ufp4}", "data.limit=10", "train.batch_size=4", "train.max_steps=5", "train.learning_rate=5e-3",
+        "train.save_steps=2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(compose: Callable[..., Config], settings: list[str]) -> Run:
+    """`run(folder, "train.beta=0.2", ...)`: a run through the recipe's own `main`."""
+
+    def ran(folder: Path, *overrides: str, name: str = "train") -> Path:
+        config = compose(*settings, f"run.dir={folder}", *overrides, name=name)
+        import_module(f"recipes.{config.recipe}").main(config)
+        return folder
+
+    return ran
+
+
+@pytest.fixture(scope="module")
+def finished(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished lora_dpo run that nobody may write to: others are compared with it."""
+    return run(tmp_path_factory.mktemp("runs") / "dpo")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def adapter_bytes(folder: Path) -> bytes:
+    return (folder / "adapter" / WEIGHTS).read_bytes()
+
+
+def score_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "scores").iterdir())}
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
+
+
+def cut_off(folder: Path, target: Path, after: int) -> Path:
+    """A copy of a finished run as a kill leaves it some time after the checkpoint at step `after`."""
+    shutil.copytree(folder, target)
+    for name in ("DONE", "metrics.jsonl", "report.html", "notes.json", "environment.json"):
+        (target / name).unlink()
+    shutil.rmtree(target / "adapter")
+    for path in (target / "scores").glob("tuned-*"):
+        path.unlink()
+    for path in (target / "checkpoints").iterdir():
+        if int(path.name.rpartition("-")[2]) > after:
+            shutil.rmtree(path)
+    return target
+
+
+# What a run leaves
+
+
+def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_model: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names == {
+        "config.yaml", "environment.json", "adapter", "checkpoints", "scores", "metrics.jsonl", "notes.json",
+        "report.html", "DONE",
+    }  # fmt: skip
+    assert {"adapter_config.json", WEIGHTS, "tokenizer.json"} <= {
+        path.name for path in (finished / "adapter").iterdir()
+    }
+    adapter = json.loads((finished / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(sharp_model)
+    environment = json.loads((finished / "environment.json").read_text())
+    assert set(environment["hashes"]) == {"data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompt"}
+    assert "<html" in (finished / "report.html").read_text("utf-8")
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-5"}
+
+
+def test_every_pair_has_a_score_of_both_stages(finished: Path) -> None:
+    files = {path.name for path in (finished / "scores").iterdir()}
+    sets = ("in_domain", "ufp4", "in_domain-prompt_free", "ufp4-prompt_free")
+    assert files == {f"{stage}-{name}.jsonl" for stage in ("base", "tuned") for name in sets}
+    for name, count in (("in_domain", 10), ("ufp4", 8)):
+        base, tuned = (lines(finished / "scores" / f"{stage}-{name}.jsonl") for stage in ("base", "tuned"))
+        assert len(base) == len({score["id"] for score in base}) == count
+        assert [score["id"] for score in base] == [score["id"] for score in tuned]
+        for score in (*base, *tuned):
+            assert list(score) == SCORE_KEYS
+            means = (score[f"{which}_logp"] / score[f"{which}_tokens"] for which in ("chosen", "rejected"))
+            assert score["margin"] == pytest.approx(next(means) - next(means))
+        assert max(abs(a["margin"] - b["margin"]) for a, b in zip(base, tuned, strict=True)) > 0.01
+
+
+def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> None:
+    rows = lines(finished / "metrics.jsonl")
+    assert all(list(row) == ROW_KEYS for row in rows)
+    assert {row["stage"] for row in rows} == {"base", "tuned"}
+    assert {row["set"] for row in rows} == {"in_domain", "ufp4", *(f"ufp4/{name}" for name in UFP4_USER_TYPES)}
+    whole = {(r["stage"], r["set"], r["metric"]): r for r in rows if not r["group_by"]}
+    metrics = {f"opa/acc@{d}" for d in ("0", "0.2", "2", "4", "6", "8")} | {"opa/mean", "opa/margin"}
+    against = {"opa/prompt_free", "opa/length_only"}
+    change = {"opa/chosen_shift", "opa/acc@0_lift"}
+    assert {metric for stage, name, metric in whole if (stage, name) == ("base", "ufp4")} == metrics | against
+    assert {metric for stage, name, metric in whole if (stage, name) == ("tuned", "ufp4")} == metrics | against | change
+    for stage in ("base", "tuned"):
+        for name in ("in_domain", "ufp4"):
+            margins = [score["margin"] for score in lines(finished / "scores" / f"{stage}-{name}.jsonl")]
+            row = whole[stage, name, "opa/acc@0"]
+            assert row["n"] == len(margins)
+            assert row["value"] == pytest.approx(sum(margin > 0 for margin in margins) / len(margins))
+            assert row["low"] <= row["value"] <= row["high"]
+            assert whole[stage, name, "opa/margin"]["value"] == pytest.approx(sum(margins) / len(margins))
+    assert {row["group_by"] for row in rows} >= {"", "dimension", "level", "birth_country", "user_type"}
+
+
+def test_training_started_at_ln_2_and_moved(finished: Path) -> None:
+    losses = [row["loss"] for row in logged(finished) if "loss" in row]
+    assert len(losses) == 5
+    assert losses[0] == pytest.approx(0.693147, abs=1e-3)
+    assert losses[-1] < 0.69
+
+
+# Again, on and on
+
+
+def test_a_finished_run_says_so_and_is_left_alone(
+    run: Run, finished: Path, settings: list[str], capsys: pytest.CaptureFixture[str], command
+) -> None:
+    def state() -> dict[Path, tuple[int, int]]:
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in finished.rglob("*")}
+
+    before = state()
+    with pytest.raises(AlreadyDone):
+        run(finished)
+    assert command("train.py", *settings, f"run.dir={finished}") == 0
+    assert f"{finished} is DONE: delete the folder to run it again, or change run.name." in capsys.readouterr().out
+    assert state() == before
+
+
+def test_the_same_command_gives_the_same_bytes(run: Run, finished: Path, tmp_path: Path) -> None:
+    again = run(tmp_path / "again")
+    assert adapter_bytes(again) == adapter_bytes(finished)
+    assert score_bytes(again) == score_bytes(finished)
+    assert (again / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    other = run(tmp_path / "other", "seed=13", "evals=in_domain", "train.max_steps=1")
+    assert adapter_bytes(other) != adapter_bytes(finished)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(finished: Path, settings: list[str], tmp_path: Path, run: Run) -> None:
+    """A real SIGKILL of a process of its own, between the checkpoint at step 2 and the end."""
+    folder = tmp_path / "killed"
+    slower = ["train.save_steps=2", f"run.dir={folder}"]
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *settings, *slower],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    state = folder / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+    until = time.monotonic() + 120
+    while not state.is_file() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert state.is_file()
+    assert not (folder / "DONE").exists()
+    run(folder)
+    assert adapter_bytes(folder) == adapter_bytes(finished)
+    assert score_bytes(folder) == score_bytes(finished)
+    assert (folder / "DONE").is_file()
+
+
+@pytest.mark.parametrize("after", [4, 5])
+def test_a_resume_ends_in_the_same_bytes_from_any_checkpoint(
+    run: Run, finished: Path, tmp_path: Path, after: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Step 5 is the last one, and amid an epoch: a kill while the tuned model is scored."""
+    folder = cut_off(finished, tmp_path / "cut", after)
+    (folder / "checkpoints" / "checkpoint-9").mkdir()  # a save that was cut off
+    base = (folder / "scores" / "base-in_domain.jsonl").stat().st_mtime_ns
+    run(folder)
+    assert f"Going on from {folder}/checkpoints/checkpoint-{after}" in capsys.readouterr().out
+    assert adapter_bytes(folder) == adapter_bytes(finished)
+    assert score_bytes(folder) == score_bytes(finished)
+    assert (folder / "scores" / "base-in_domain.jsonl").stat().st_mtime_ns == base  # not scored again
+
+
+def test_other_settings_do_not_go_on_with_a_run(run: Run, finished: Path, tmp_path: Path) -> None:
+    folder = cut_off(finished, tmp_path / "cut", 4)
+    with pytest.raises(UserError, match=r"train\.beta: 0\.1 there, 0\.3 now"):
+        run(folder, "train.beta=0.3")
+    assert not (folder / "adapter").exists()
+
+
+def test_sft_and_a_reference_adapter_survive_a_resume(run: Run, finished: Path, tmp_path: Path) -> None:
+    reference = f"train.reference={finished / 'adapter'}"
+    for name, overrides in (("sft", ["recipe=lora_sft"]), ("reference", [reference])):
+        whole = run(tmp_path / name, *overrides, "evals=in_domain", "train.max_steps=4", "train.save_steps=3")
+        resumed = run(cut_off(whole, tmp_path / f"{name}-cut", 3), *overrides, "evals=in_domain", "train.max_steps=4",
+                      "train.save_steps=3")  # fmt: skip
+        assert adapter_bytes(resumed) == adapter_bytes(whole) != adapter_bytes(finished)
+        assert score_bytes(resumed) == score_bytes(whole)
+        assert [row["loss"] for row in logged(resumed) if "loss" in row] == [
+            row["loss"] for row in logged(whole) if "loss" in row
+        ]
+        assert {path.name for path in (whole / "adapter").iterdir() if path.is_dir()} == set()
+    sft = [row["loss"] for row in logged(tmp_path / "sft") if "loss" in row]
+    assert sft[0] > 5  # nats a token of a random model, not ln 2
+    other = [row["loss"] for row in logged(tmp_path / "reference") if "loss" in row]
+    assert abs(other[0] - 0.693147) > 1e-4  # the reference is not the policy's base
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_with_more_room(
+    run: Run, finished: Path, mount_disk: Callable[[str], Path]
+) -> None:
+    disk = mount_disk("6m")  # a checkpoint takes about 3.7 MB, most of it the tokenizer
+    folder = disk / "run"
+    with pytest.raises(
+        UserError, match=r"No space left on the disk while writing .*checkpoints.* run the same command again"
+    ):
+        run(folder)
+    whole = folder / "checkpoints" / "checkpoint-2"
+    assert json.loads((whole / "trainer_state.json").read_text())["global_step"] == 2
+    assert not (folder / "adapter").exists()
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+    run(folder)
+    assert adapter_bytes(folder) == adapter_bytes(finished)
+    assert score_bytes(folder) == score_bytes(finished)
+
+
+# Evaluating
+
+
+def test_evaluating_the_adapter_in_a_fresh_process_gives_the_scores_of_the_run(
+    finished: Path, settings: list[str], tmp_path: Path
+) -> None:
+    words = [word for word in settings if not word.startswith(("train.", "tracking"))]
+    done = subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", *words, f"adapter={finished / 'adapter'}", f"run.dir={tmp_path / 'eval'}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for stage in ("base", "tuned"):
+        for name in ("in_domain", "ufp4", "in_domain-prompt_free"):
+            trained = lines(finished / "scores" / f"{stage}-{name}.jsonl")
+            found = lines(tmp_path / "eval" / "scores" / f"{stage}-{name}.jsonl")
+            assert [score["id"] for score in found] == [score["id"] for score in trained]
+            for now, then in zip(found, trained, strict=True):
+                for which in ("chosen", "rejected"):
+                    tokens = then[f"{which}_tokens"]
+                    assert now[f"{which}_logp"] / tokens == pytest.approx(then[f"{which}_logp"] / tokens, abs=1e-5)
+    assert not (tmp_path / "eval" / "adapter").exists()
+    assert not (tmp_path / "eval" / "checkpoints").exists()
+
+
+def test_evaluating_without_an_adapter_scores_the_base_alone(run: Run, finished: Path, tmp_path: Path) -> None:
+    folder = run(tmp_path / "base", "evals.batch_size=3", name="evaluate")
+    assert {row["stage"] for row in lines(folder / "metrics.jsonl")} == {"base"}
+    found, known = (lines(path / "scores" / "base-in_domain.jsonl") for path in (folder, finished))
+    for now, then in zip(found, known, strict=True):  # and the batch size moves no score
+        assert now["margin"] == pytest.approx(then["margin"], abs=1e-5)
+
+
+# Prompts, data, validation, tracking
+
+QUICK = ["evals=in_domain", "train.max_steps=1", "data.limit=6"]
+
+
+def test_each_prompt_is_its_own_run(run: Run, tmp_path: Path) -> None:
+    """Longest to shortest, all with the paper's answers."""
+    margins = {}
+    for prompt in ("paper", "preference", "chat", "question"):
+        folder = run(tmp_path / prompt, *QUICK, f"prompt={prompt}")
+        scores = lines(folder / "scores" / "base-in_domain.jsonl")
+        assert len(scores) == 6
+        margins[prompt] = tuple(score["margin"] for score in scores)
+        assert {row["stage"] for row in lines(folder / "metrics.jsonl")} == {"base", "tuned"}
+    assert len(set(margins.values())) == 4
+
+
+def test_your_own_pairs_are_split_by_person(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"What of {n}?", "chosen": f"{n} is fine.", "rejected": f"{n} is dull.", "user_id": f"u{n % 5}"}
+        for n in range(10)
+    ]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = ["data=files", f"data.train={tmp_path / 'mine.jsonl'}", "data.format=pairs", "data.test_share=0.4"]
+    folder = run(tmp_path / "run", *data, "evals=in_domain", "train.max_steps=2")
+    tested = {score["user_id"] for score in lines(folder / "scores" / "tuned-in_domain.jsonl")}
+    assert len(tested) == 2
+    assert len(lines(folder / "scores" / "tuned-in_domain.jsonl")) == 4
+    notes = json.loads((folder / "notes.json").read_text())["notes"]
+    assert notes == [f"test: 2 of 5 users of {tmp_path / 'mine.jsonl'} held out (data.test_share=0.4, seed=12)."]
+
+
+def test_looking_at_validation_pairs_shows_in_the_log_and_moves_nothing(
+    run: Run, finished: Path, tmp_path: Path
+) -> None:
+    folder = run(tmp_path / "run", "evals.every_steps=2", "evals.every_pairs=4")
+    by_step = {row["step"]: row for row in logged(folder) if "eval_in_domain/opa/acc@0" in row}
+    assert list(by_step) == [2, 4]
+    ood = [row["step"] for row in logged(folder) if "eval_ufp4/honesty/opa/acc@0" in row]
+    assert ood == [2, 4]
+    assert by_step[4]["eval_in_domain/opa/chosen_shift"] != 0
+    assert [row["step"] for row in logged(folder) if "eval_loss" in row] == [2, 4]
+    assert adapter_bytes(folder) == adapter_bytes(finished)
+    assert score_bytes(folder) == score_bytes(finished)
+
+
+@pytest.fixture
+def wandb_offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in (
+        ("SILENT", "true"),
+        ("ERROR_REPORTING", "false"),
+        ("CONFIG_DIR", tmp_path / "c"),
+        ("CACHE_DIR", tmp_path),
+    ):
+        monkeypatch.setenv(f"WANDB_{name}", str(value))
+
+
+@pytest.mark.usefixtures("wandb_offline")
+def test_wandb_keeps_an_offline_record(run: Run, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", "evals.every_steps=1", "evals.every_pairs=2", *QUICK, "tracking=wandb")
+    (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    written = record.read_bytes()
+    for key in (b"train/loss", b"train/grad_norm", b"eval/in_domain/opa/acc@0", b"tuned/in_domain/opa/acc@0"):
+        assert key in written, key
+    assert (folder / "wandb_id.txt").read_text().strip().encode() in written
+
+
+# Errors
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., int]]:
+    """`command("train.py", "seed=1", ...)`: the script from its first line, in this process; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def ran(script: str, *words: str) -> int:
+        monkeypatch.setattr(sys, "argv", [script, *words])
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    yield ran
+
+
+def pairs_file(path: Path, users: list[str]) -> Path:
+    rows = [
+        {"prompt": f"{path.stem} {n}?", "chosen": "Yes.", "rejected": "No.", "user_id": user}
+        for n, user in enumerate(users)
+    ]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_mistakes_end_with_code_2_and_plain_words(
+    command: Callable[..., int], settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = pairs_file(tmp_path / "train.json", ["ann", "bob", "eve"])
+    test = pairs_file(tmp_path / "test.json", ["eve", "joe"])
+    pairs = ["data=files", "data.format=pairs"]
+    folder = tmp_path / "run"
+    cases = [
+        ("evaluate.py", [f"adapter={tmp_path / 'none'}"], "no adapter there"),
+        ("train.py", [*pairs, f"data.train={train}", f"data.test={test}"], "1 user(s) are in both train and test: eve"),
+        ("train.py", [*pairs, f"data.train={tmp_path / 'trian.json'}"], f"Did you mean {train}?"),
+        ("train.py", ["data.max_prompt_tokens=2"], "all 10 training pairs are over"),
+        ("train.py", ["lora.target_modules=[c_attn]"], "has no linear layer c_attn"),
+        ("train.py", [f"model.id={tmp_path / 'gone'}"], "set model.id to a local folder"),
+        ("train.py", ["evals.every_steps=1", "data.val=null"], "set data.val=PATH"),
+    ]
+    for script, words, said in cases:
+        code = command(script, *settings, f"run.dir={folder}", *words)
+        err = capsys.readouterr().err
+        assert (code, "Traceback" in err) == (2, False), (words, err)
+        assert said in err
+        assert not folder.exists() or words[0].startswith("lora")  # found out before the run begins
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_mistake_ends_a_real_process_with_code_2(settings: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "evaluate.py", *settings, f"adapter={tmp_path / 'none'}", f"run.dir={tmp_path / 'run'}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert f"adapter={tmp_path / 'none'}: no adapter there" in done.stderr

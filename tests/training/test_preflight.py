@@ -1,0 +1,207 @@
+"""What is known before a run: batches, steps, limits and memory, against numbers worked out by hand."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from mvp_align.config import Config, Train
+from mvp_align.data.load import DataSets
+from mvp_align.errors import UserError
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.schema import PreferencePair
+from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.training.preflight import Batches, Plan, expected_gib, left_out_lines, make_plan, plan_batches
+from recipes import lora_dpo
+
+Compose = Callable[..., Config]
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("train", "pairs", "processes", "expected"),
+    [
+        (Train(), 20, 1, Batches(8, 2, 4, 1, 9)),  # 3 epochs of 3 steps, the last of 4 pairs
+        (Train(), 20, 2, Batches(8, 2, 2, 2, 9)),
+        (Train(), 20, 4, Batches(8, 2, 1, 4, 9)),
+        (Train(micro_batch_size="auto"), 20, 1, Batches(8, 8, 1, 1, 9)),
+        (Train(micro_batch_size="auto"), 20, 2, Batches(8, 4, 1, 2, 9)),
+        (Train(batch_size=6, micro_batch_size=3, epochs=1.0), 12, 1, Batches(6, 3, 2, 1, 2)),
+        (Train(epochs=0.5), 40, 1, Batches(8, 2, 4, 1, 3)),
+        (Train(max_steps=7), 20, 1, Batches(8, 2, 4, 1, 7)),
+    ],
+)
+def test_batches_multiply_to_the_effective_one(train: Train, pairs: int, processes: int, expected: Batches) -> None:
+    found = plan_batches(train, pairs, processes)
+    assert found == expected
+    assert found.micro * found.accumulation * found.processes == found.effective
+    shown = f"{found.effective} pairs a step = {found.micro} a pass x {found.accumulation} accumulated x {processes} process"
+    assert found.arithmetic.startswith(shown)
+
+
+@pytest.mark.parametrize(
+    ("train", "processes", "multiple"),
+    [(Train(), 3, 6), (Train(batch_size=2, micro_batch_size="auto"), 4, 4), (Train(micro_batch_size="auto"), 3, 6)],
+)
+def test_batches_that_do_not_divide_say_what_does(train: Train, processes: int, multiple: int) -> None:
+    with pytest.raises(UserError, match=rf"cannot be shared by {processes} processes.*a multiple of {multiple}\."):
+        plan_batches(train, 20, processes)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.epochs=1"],
+        ["train.epochs=2", "train.micro_batch_size=1"],
+        ["train.epochs=0.5"],
+        ["train.epochs=1", "train.batch_size=6", "train.micro_batch_size=3"],
+        ["train.max_steps=5"],
+    ],
+)
+def test_the_trainer_takes_the_steps_that_were_announced(bench, few_pairs, overrides: list[str]) -> None:
+    if "train.max_steps=5" not in overrides:
+        overrides = [*overrides, "train.max_steps=null"]
+    made = bench(*overrides, pairs=few_pairs[:9])
+    trainer = made.dpo()
+    *_, steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert steps == made.plan.batches.steps
+
+
+@pytest.fixture
+def plan_of(compose: Compose, sharp: list[str], placement: Placement) -> Callable[..., tuple[Config, DataSets, Plan]]:
+    def made(pairs: Sequence[PreferencePair], *overrides: str) -> tuple[Config, DataSets, Plan]:
+        config = compose(*sharp, "train.batch_size=4", "evals.sets=[in_domain]", *overrides)
+        data = DataSets(train=list(pairs), test=list(pairs))
+        return config, data, make_plan(config, data, load_tokenizer(config.model), placement)
+
+    return made
+
+
+def test_pairs_over_the_limits_are_counted_and_listed_and_none_is_cut(plan_of, few_pairs) -> None:
+    long_prompt = replace(few_pairs[0], id="long-prompt", question="why " * 100 + "?")
+    long_answer = replace(few_pairs[1], id="long-answer", rejected="no " * 100 + ".")
+    limits = ["data.max_prompt_tokens=60", "data.max_tokens=90"]
+    _, data, plan = plan_of([*few_pairs, long_prompt, long_answer], *limits)
+    assert plan.train_over_limit == ["long-prompt", "long-answer"]
+    assert [pair.id for pair in plan.train] == [pair.id for pair in plan.train_tokens] == [p.id for p in few_pairs]
+    assert [(text.chosen, text.rejected) for text in plan.train] == [(p.chosen, p.rejected) for p in few_pairs]
+    assert max(pair.longest for pair in plan.train_tokens) < 90
+    assert (plan.eval_sets[0].over_limit, len(plan.eval_sets[0].pairs)) == (2, 16)
+    assert left_out_lines(plan, data) == [
+        "train: 2 pairs left out, over the token limits: long-prompt, long-answer",
+        "in_domain: 2 pairs left out, over the token limits",
+    ]
+
+
+def test_the_limit_leaves_room_for_the_eos_that_training_adds(plan_of, few_pairs) -> None:
+    _, _, plan = plan_of(few_pairs)
+    longest = max(pair.longest for pair in plan.train_tokens)
+    at_limit = [pair.id for pair in plan.train_tokens if pair.longest == longest]
+    _, _, tight = plan_of(few_pairs, "data.max_prompt_tokens=20", f"data.max_tokens={longest}")
+    assert tight.train_over_limit == at_limit
+    assert tight.eval_sets[0].over_limit == 0  # scored without EOS
+    _, _, enough = plan_of(few_pairs, "data.max_prompt_tokens=20", f"data.max_tokens={longest + 1}")
+    assert enough.train_over_limit == []
+
+
+def test_no_pair_left_is_an_error(plan_of, few_pairs) -> None:
+    with pytest.raises(UserError, match=r"all 16 training pairs are over data\.max_prompt_tokens or data\.max_tokens"):
+        plan_of(few_pairs, "data.max_prompt_tokens=3")
+
+
+def test_a_limit_beyond_the_models_context_is_an_error(plan_of, few_pairs) -> None:
+    with pytest.raises(
+        UserError, match=r"is over the 2048 tokens that model=sharp .*set data\.max_tokens=2048 or less"
+    ):
+        plan_of(few_pairs, "data.max_tokens=2049")
+    plan_of(few_pairs, "data.max_tokens=2048")
+
+
+def test_the_merged_tokens_are_counted(plan_of, few_pairs) -> None:
+    _, _, plan = plan_of(few_pairs)
+    assert plan.train_merged == plan.eval_sets[0].merged == 2
+
+
+# Memory
+
+
+def forecast(compose: Compose, folder: Path, dtype: torch.dtype, *overrides: str, micro: int = 4) -> dict[str, float]:
+    """LLaMA-2-7B on pairs of 2 x 256 tokens."""
+    LlamaConfig(
+        vocab_size=32_000, hidden_size=4096, intermediate_size=11_008, num_hidden_layers=32, num_attention_heads=32
+    ).save_pretrained(folder)
+    config = compose("model=llama2_7b", f"model.id={folder}", *overrides)
+    answer = Answer(tuple(range(256)), 128)
+    tokens = [TokenizedPair("p", "u", answer, Answer(answer.ids[:200], 128))]
+    return expected_gib(config, Placement(torch.device("cpu"), dtype, None), tokens, Batches(8, micro, 2, 1, 1))
+
+
+def test_memory_is_what_the_formula_says_for_llama_2_7b(compose: Compose, tmp_path: Path) -> None:
+    found = forecast(compose, tmp_path, torch.bfloat16)
+    in_linear = 32 * (4 * 4096**2 + 3 * 4096 * 11_008)
+    parameters = in_linear + 2 * 32_000 * 4096 + (2 * 32 + 1) * 4096
+    assert parameters == 6_738_415_616
+    adapter = 32 * 3 * 16 * (4096 + 4096)
+    assert found == pytest.approx(
+        {
+            "weights": 2 * parameters / GIB,
+            "adapter and optimizer": 16 * adapter / GIB,
+            "activations": 8 * 256 * 32 * 4096 * 34 / GIB,
+            "logits": 1024 * 32_000 * 12 / GIB,
+        }
+    )
+    # Measured on fake tensors, 8 x 256 tokens in bf16: weights 12.6 GiB, peak 23.0 GiB.
+    assert found["weights"] == pytest.approx(12.6, abs=0.1)
+    assert sum(found.values()) == pytest.approx(23.0, rel=0.15)
+
+
+def test_memory_by_setting(compose: Compose, tmp_path: Path) -> None:
+    plain = forecast(compose, tmp_path, torch.bfloat16)
+    full = forecast(compose, tmp_path, torch.float32)
+    assert full["weights"] == pytest.approx(2 * plain["weights"])
+    assert full["activations"] == pytest.approx(2 * plain["activations"])
+    packed = forecast(compose, tmp_path, torch.bfloat16, "quantization=4bit")
+    assert packed["weights"] == pytest.approx((0.52 * 6_476_005_376 + 2 * 262_410_240) / GIB)
+    assert packed["weights"] < 0.3 * plain["weights"]
+    checkpointed = forecast(compose, tmp_path, torch.bfloat16, "hardware.gradient_checkpointing=true")
+    assert checkpointed["activations"] == pytest.approx(plain["activations"] / 17)
+    wide = forecast(compose, tmp_path, torch.bfloat16, "lora.target_modules=[all-linear]", "lora.r=32")
+    ratio = 2 * (4 * (4096 + 4096) + 3 * (4096 + 11_008)) / (3 * (4096 + 4096))
+    assert wide["adapter and optimizer"] == pytest.approx(ratio * plain["adapter and optimizer"])
+    assert forecast(compose, tmp_path, torch.bfloat16, micro=8)["activations"] == pytest.approx(
+        2 * plain["activations"]
+    )
+
+
+# The dry run
+
+
+def test_a_dry_run_says_what_the_run_would_do_and_does_nothing(
+    compose: Compose, sharp: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path for path in tmp_path.rglob("*"))
+    lora_dpo.main(compose(*sharp, "train.max_steps=null", "train.dry_run=true"))
+    shown = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    table = {row[0]: row[1:] for row in cells if len(row) == 6}
+    assert set(table) >= {"train", "in_domain", "ufp4"}
+    pairs, users, prompt, longer, over = table["train"]
+    assert (pairs, over) == ("24", "0")
+    assert 1 < int(users) <= 24
+    for figures in (prompt, longer):
+        median, most, longest = map(int, figures.split(" / "))
+        assert median <= most <= longest
+    assert table["in_domain"][0] == "24"
+    assert int(table["ufp4"][0]) >= 60
+    assert f"{3 * math.ceil(24 / 8)} steps; 8 pairs a step = 2 a pass x 4 accumulated x 1 process" in shown
+    assert "on cpu, fp32, quantization none" in shown
+    assert "at most 512 prompt tokens and 1024 in all, longer pairs left out" in " ".join(shown.split())
+    assert "expected memory, by formula: " in shown
+    assert "step 1" not in shown
+    assert not (tmp_path / "run").exists()
+    assert sorted(path for path in tmp_path.rglob("*")) == before
