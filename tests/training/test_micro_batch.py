@@ -66,7 +66,7 @@ def test_says_what_to_do_where_one_pair_does_not_fit(auto: Config, limited: Call
     model = new_adapter(load_base(auto.model, place(auto.hardware)), auto.lora, auto.seed)
     fit_micro_batch(plan_of(20, 8), model, auto)
     limited(0.3)
-    with pytest.raises(UserError, match="601 tokens.*quantization=4bit"):
+    with pytest.raises(UserError, match=r"601 tokens.*quantization=4bit"):
         fit_micro_batch(plan_of(600, 8), model, auto)
 
 
