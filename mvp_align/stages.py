@@ -67,14 +67,14 @@ def onlookers(
     return [*callbacks, Tracking(tracker)]  # last, so that it sees what the others found
 
 
-def train(trainer: Trainer, run: RunFolder) -> None:
+def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
     """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up."""
     checkpoint = run.last_checkpoint()
     if checkpoint is not None:
         print(f"Going on from {checkpoint}")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps:  # the Trainer would take a step more where that is amid an epoch
-            trainer.model.load_adapter(str(checkpoint), "default", is_trainable=True)
+            model.load_adapter(str(checkpoint), "default", is_trainable=True)
             return
     with full_disk_explained(run.checkpoints):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -37,7 +37,7 @@ def main(config: Config) -> None:
     plan = fit_micro_batch(plan, model, config)
     callbacks = onlookers(plan, config, tokenizer, tracker)
     trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
-    train(trainer, run)
+    train(trainer, model, run)
     save_adapter(model, tokenizer, run.adapter)
 
     tuned = measure("tuned", model, plan, run, config)
