@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra._internal.utils import get_args_parser
 
 from mvp_align.data.readers import read_pairs
 from mvp_align.launch import check_command
@@ -25,7 +26,7 @@ def commands(start: str) -> list[str]:
 @pytest.mark.parametrize("command", sorted(set(commands("python train.py") + commands("accelerate launch train.py"))))
 def test_training_commands_compose(command: str) -> None:
     words = shlex.split(command)
-    check_command("train", [word for word in words[words.index("train.py") + 1 :] if not word.startswith("-")])
+    check_command("train", get_args_parser().parse_args(words[words.index("train.py") + 1 :]).overrides)
 
 
 def test_training_commands_are_found() -> None:

@@ -88,7 +88,7 @@ def score_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    newest = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
+    newest = max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
 
 
@@ -100,7 +100,7 @@ def cut_off(folder: Path, target: Path, after: int) -> Path:
     shutil.rmtree(target / "adapter")
     for path in (target / "scores").glob("tuned-*"):
         path.unlink()
-    for path in (target / "checkpoints").iterdir():
+    for path in (target / "checkpoints").glob("checkpoint-*"):
         if int(path.name.rpartition("-")[2]) > after:
             shutil.rmtree(path)
     return target
@@ -123,7 +123,7 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     environment = json.loads((finished / "environment.json").read_text())
     assert set(environment["hashes"]) == {"data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompt"}
     assert "<html" in (finished / "report.html").read_text("utf-8")
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"checkpoint-4", "checkpoint-5"}
+    assert {path.name for path in (finished / "checkpoints").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-5"}
 
 
 def test_every_pair_has_a_score_of_both_stages(finished: Path) -> None:

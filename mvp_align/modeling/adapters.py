@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from mvp_align.atomic import full_disk_explained
@@ -73,6 +75,9 @@ def load_reference(model: PeftModel, path: Path) -> None:
     with misfits_explained(path, base_id):
         model.load_adapter(str(path), "ref", is_trainable=False)
         check_tensors(model, path, "ref")
+    for module in model.modules():  # TRL switched dropout off before this one came
+        if isinstance(module, LoraLayer) and "ref" in module.lora_dropout:
+            module.lora_dropout["ref"] = nn.Identity()
     model.set_adapter("default")
 
 
@@ -83,7 +88,7 @@ def misfits_explained(path: Path, base_id: str) -> Iterator[None]:
     except (RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(
-            f"adapter={path} does not fit {base_id}: {text}\nCopy the adapter again, or choose the model it was trained on."
+            f"adapter={path} does not fit {base_id}: {text} Copy the adapter again, or choose the model it was trained on."
         ) from error
 
 

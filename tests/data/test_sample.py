@@ -62,7 +62,7 @@ def test_check_names_the_file_that_differs(tmp_path: Path, capsys: pytest.Captur
 def test_counts(records: dict[str, list[dict[str, Any]]], instances: list[dict[str, Any]]) -> None:
     assert {split: len({row["user_id"] for row in records[split]}) for split in SPLITS} == draw.USERS
     assert [row["id"] for row in instances] == [f"p{n}" for n in range(1, len(instances) + 1)]
-    assert len(instances) >= 1200 and 220 <= len(records["test"]) <= 300
+    assert len(instances) >= 1200 and 190 <= len(records["test"]) <= 300
     questions = {d: {row["question"] for row in instances if row["dimension"] == d} for d in DIMENSIONS}
     assert min(len(of) for of in questions.values()) >= 30
     assert len(set().union(*questions.values())) == sum(len(of) for of in questions.values()) >= 210

@@ -199,7 +199,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_does_nothing(
     assert table["in_domain"][0] == "24"
     assert int(table["ufp4"][0]) >= 60
     assert f"{3 * math.ceil(24 / 8)} steps; 8 pairs a step = 2 a pass x 4 accumulated x 1 process" in shown
-    assert "on cpu, fp32, quantization none" in shown
+    assert "on cpu, fp32, quantization none" in " ".join(shown.split())
     assert "at most 512 prompt tokens and 1024 in all, longer pairs left out" in " ".join(shown.split())
     assert "expected memory, by formula: " in shown
     assert "step 1" not in shown

@@ -309,7 +309,7 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradients(bench) -
         made = bench(f"adapter={start}", "train.max_steps=1", f"hardware.gradient_checkpointing={wanted}")
         model = made.model()
         count: list[int] = []
-        model.get_base_model().model.layers[0].mlp.register_forward_hook(lambda *_, count=count: count.append(1))
+        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, count=count: count.append(1))
         watch = Gradients()
         made.dpo(model, [watch]).train()
         gradients.append(watch.first)
