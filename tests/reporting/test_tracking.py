@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -35,8 +36,15 @@ def config(**tracking: object) -> Config:
 
 
 def records(folder: RunFolder) -> list[bytes]:
-    """What wandb wrote, a file each offline run: its text is stored as it is."""
-    return [path.read_bytes() for path in sorted(folder.path.glob("wandb/offline-run-*/run-*.wandb"))]
+    """What wandb wrote, a file each offline run: its text is stored as it is.
+
+    Its own process may write a moment after `finish` returns, so files that hold a header alone get some time.
+    """
+    paths = sorted(folder.path.glob("wandb/offline-run-*/run-*.wandb"))
+    until = time.monotonic() + 30
+    while time.monotonic() < until and any(path.stat().st_size < 100 for path in paths):
+        time.sleep(0.1)
+    return [path.read_bytes() for path in paths]
 
 
 def test_offline_run_holds_config_metrics_and_results_and_resumes(tmp_path: Path, rows: list[Row]) -> None:
