@@ -14,7 +14,12 @@ FULL_WORDS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStre
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8) in one step that survives a power cut; its folder must exist.
+    """`write_bytes` of `text` in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` in one step that survives a power cut; its folder must exist.
 
     Raises UserError where the disk is full; the old file, if any, then stays as it was.
     """
@@ -22,8 +27,8 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with full_disk_explained(path):
-            with temporary.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

@@ -15,6 +15,7 @@ from mvp_align.evaluation.intervals import Estimate, clustered_mean
 from mvp_align.evaluation.opa import length_only, opa_rows, row
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore, PreferencePair
+from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 
@@ -69,12 +70,12 @@ def make_eval_set(
 
 
 def score_set(
-    model: nn.Module, subject: EvalSet, stage: str, batch_size: int
+    model: nn.Module, subject: EvalSet, stage: str, batch_size: int, cache: LogpCache | None = None
 ) -> tuple[list[PairScore], list[PairScore]]:
     """Scores with the prompt, and without it."""
     label = f"{stage} {subject.name}"
-    scores = score_pairs(model, subject.pairs, batch_size=batch_size, label=label)
-    free = score_pairs(model, subject.prompt_free, batch_size=batch_size, label=f"{label}, no prompt")
+    scores = score_pairs(model, subject.pairs, batch_size=batch_size, label=label, cache=cache)
+    free = score_pairs(model, subject.prompt_free, batch_size=batch_size, label=f"{label}, no prompt", cache=cache)
     return scores, free
 
 

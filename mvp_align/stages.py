@@ -13,13 +13,14 @@ from mvp_align.data.load import DataSets
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, write_rows
 from mvp_align.modeling.adapters import load_adapter, new_adapter
-from mvp_align.modeling.base import fingerprint
+from mvp_align.modeling.identity import fingerprint, logp_cache
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracking import Tracker
 from mvp_align.schema import PairScore
+from mvp_align.scoring.cache import LogpCache
 from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
 from mvp_align.training.preflight import Plan, left_out_lines
 
@@ -28,19 +29,21 @@ Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
 
 
 def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Config) -> Measured:
-    """Score every evaluation set, or read what an interrupted process of this run scored already."""
-    return {subject.name: measure_set(stage, model, subject, run, config) for subject in plan.eval_sets}
+    """Score every evaluation set, or read what an interrupted process of this run scored already, and of the base model what
+    any run did."""
+    cache = logp_cache(model, config) if stage == "base" else None
+    return {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
 
 
 def measure_set(
-    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config
+    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache | None
 ) -> tuple[list[PairScore], list[PairScore]]:
     free_name = f"{subject.name}-prompt_free"
     known, known_free = run.read_scores(stage, subject.name), run.read_scores(stage, free_name)
     ids = [pair.id for pair in subject.pairs]
     if known and known_free and [s.id for s in known] == ids == [s.id for s in known_free]:
         return known, known_free
-    scores, free = score_set(model, subject, stage, config.evals.batch_size)
+    scores, free = score_set(model, subject, stage, config.evals.batch_size, cache)
     run.write_scores(stage, subject.name, scores)
     run.write_scores(stage, free_name, free)
     return scores, free

@@ -164,6 +164,7 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
         "model.gguf_package=null",
         "hardware=cpu",
         "tracking=none",
+        "run.logp_cache=false",
         "data.limit=24",
         "train.max_steps=3",
         "train.learning_rate=1e-3",

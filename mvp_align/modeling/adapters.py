@@ -17,6 +17,8 @@ from mvp_align.config import Lora
 from mvp_align.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
+REFERENCE = "ref"
+"""The name under which TRL's DPOTrainer looks for a frozen reference adapter."""
 LINEAR = ("Linear", "Linear4bit", "Conv1D")
 """Classes of layers that carry LoRA here (`Conv1D` is GPT-2's transposed one)."""
 
@@ -66,18 +68,18 @@ def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool = False) 
 
 
 def load_reference(model: PeftModel, path: Path) -> None:
-    """Put the adapter in `path` beside the trained one, frozen, under the name that TRL's DPOTrainer looks for ("ref").
+    """Put the adapter in `path` beside the trained one, frozen.
 
     Raises UserError as `load_adapter` does.
     """
     base_id = str(model.get_base_model().name_or_path)
     check_adapter(path, base_id)
     with misfits_explained(path, base_id):
-        model.load_adapter(str(path), "ref", is_trainable=False)
-        check_tensors(model, path, "ref")
+        model.load_adapter(str(path), REFERENCE, is_trainable=False)
+        check_tensors(model, path, REFERENCE)
     for module in model.modules():  # TRL switched dropout off before this one came
-        if isinstance(module, LoraLayer) and "ref" in module.lora_dropout:
-            module.lora_dropout["ref"] = nn.Identity()
+        if isinstance(module, LoraLayer) and REFERENCE in module.lora_dropout:
+            module.lora_dropout[REFERENCE] = nn.Identity()
     model.set_adapter("default")
 
 

@@ -1,6 +1,5 @@
 """The frozen base model: loaded in the run's precision, or quantised to 4 bits for QLoRA."""
 
-import hashlib
 import importlib.util
 from typing import Any
 
@@ -13,9 +12,6 @@ from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import locate, unavailable
-
-FINGERPRINT_SAMPLES = 4096
-"""Elements of each parameter that go into the fingerprint, evenly spaced: hashing 7 B parameters whole takes a minute."""
 
 
 def load_base(model: Model, placement: Placement, quantization: str = "none") -> PreTrainedModel:
@@ -41,6 +37,7 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         raise unavailable(model, error) from error
     if quantization == "4bit":
         assert_four_bit(base)
+        keep_trainable(base)
     else:
         nn.Module.to(base, placement.device)
     # An adapter records this name as its base: the public id, never a path of this machine.
@@ -67,23 +64,19 @@ def four_bit_layers(model: nn.Module) -> int:
     return sum(isinstance(module, Linear4bit) for module in model.modules())
 
 
+def keep_trainable(model: nn.Module) -> None:
+    """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode, for a product in bf16 that
+    no gradient flows through: training after any scoring would then change nothing, without a word."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def assert_four_bit(model: nn.Module) -> None:
     """Some stacks accept a 4-bit config and load full precision: count the layers instead of trusting the flag."""
     if four_bit_layers(model) == 0:
         raise UserError(
             "quantization=4bit was asked for, but no layer of the loaded model is 4-bit: do not trust this run."
         )
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash of the weights: names, shapes, dtypes and evenly spaced elements of every parameter. Adapters do not count."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            continue
-        plain = name.replace("base_model.model.", "").replace(".base_layer", "")
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // FINGERPRINT_SAMPLES)].cpu().contiguous()
-        digest.update(f"{plain} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(sample.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -32,6 +32,11 @@ def packaged_gguf(model: Model) -> Path | None:
     return path if path.is_file() else None
 
 
+def cache_root() -> Path:
+    """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or ~/.cache/mvp-align."""
+    return Path(os.environ.get("MVP_ALIGN_CACHE", Path.home() / ".cache" / "mvp-align"))
+
+
 def unpacked(gguf: Path) -> Path:
     """A folder with the GGUF file's weights dequantised to fp32 safetensors, and its tokenizer.
 
@@ -40,7 +45,7 @@ def unpacked(gguf: Path) -> Path:
     """
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    root = Path(os.environ.get("MVP_ALIGN_CACHE", Path.home() / ".cache" / "mvp-align"))
+    root = cache_root()
     target = root / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target

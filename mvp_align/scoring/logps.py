@@ -1,4 +1,4 @@
-"""Log-probabilities of answers: shared prompts, sorted by length, logits on answer tokens only, nothing kept.
+"""Log-probabilities of answers: shared prompts and profiles, batches by token budget, logits on answer tokens only.
 
 Scores do not depend on the batch size: padding lies to the right under a causal mask, and each answer's sum is taken over
 its own tokens.
@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.schema import PairScore
-from mvp_align.scoring.rows import Row, can_share, collate, make_rows
-from mvp_align.scoring.tokens import TokenizedPair
+from mvp_align.scoring.cache import LogpCache
+from mvp_align.scoring.rows import Row, batches, can_share, collate, make_rows
+from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
 """Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x vocabulary."""
@@ -26,21 +27,28 @@ LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "ou
 
 
 def score_pairs(
-    model: nn.Module, pairs: Sequence[TokenizedPair], *, batch_size: int = 8, label: str = "scoring"
+    model: nn.Module,
+    pairs: Sequence[TokenizedPair],
+    *,
+    batch_size: int = 8,
+    label: str = "scoring",
+    cache: LogpCache | None = None,
 ) -> list[PairScore]:
     """One `PairScore` a pair, in the order of `pairs`; sums are in nats, from an fp32 log-softmax.
 
-    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored. `batch_size` counts
-    rows: pairs, or single answers where a model cannot share prompts. Under several processes each scores its share and
-    all return everything. Equal answers in equal contexts run once.
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored. A batch holds as many
+    tokens as `batch_size` pairs of mean length. Under several processes each scores its share and all return everything.
+    Equal answers in equal contexts run once. What `cache` knows is not computed; it must be of this very model.
 
     Raises ValueError for models whose logits are more than a linear head over the last hidden state.
     """
     causal = causal_model(model)
     answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
+    rows = make_rows(answers, can_share(causal))
+    tokens = batch_size * 2 * sum(row.length for row in rows) // max(1, len(answers))
     state = PartialState()
-    rows = make_rows(answers, can_share(causal))[state.process_index :: state.num_processes]
-    found = answer_logps(causal, rows, batch_size, label)
+    mine = list(batches(rows, tokens))[state.process_index :: state.num_processes]
+    found = answer_logps(causal, answers, mine, label, LogpCache() if cache is None else cache)
     if state.num_processes > 1:
         found = dict(gather_object(list(found.items())))
     logps = {answer: found[index] for index, answer in enumerate(answers)}
@@ -57,19 +65,31 @@ def score_pairs(
     ]
 
 
-def answer_logps(causal: PreTrainedModel, rows: Sequence[Row], batch_size: int, label: str) -> dict[int, float]:
-    """Summed log-probability of each answer, in nats, by its index."""
+def answer_logps(
+    causal: PreTrainedModel,
+    answers: Sequence[Answer],
+    work: Sequence[Sequence[Row]],
+    label: str,
+    cache: LogpCache,
+) -> dict[int, float]:
+    """Summed log-probability of each answer in the batches `work`, in nats, by its index.
+
+    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the same bits.
+    """
+    logps: dict[int, float] = {}
     was_training = causal.training
     causal.eval()
-    logps: dict[int, float] = {}
-    pairs = sum(len(row.answers) for row in rows) / 2
-    bar = tqdm(total=pairs, desc=label, unit="pair", delay=2, disable=not PartialState().is_main_process)
+    total = sum(row.answers for batch in work for row in batch) / 2
+    bar = tqdm(total=total, desc=label, unit="pair", delay=2, disable=not PartialState().is_main_process)
     try:
-        with torch.inference_mode(), bar:
-            for first in range(0, len(rows), batch_size):
-                batch = rows[first : first + batch_size]
-                logps |= batch_logps(causal, batch)
-                bar.update(sum(len(row.answers) for row in batch) / 2)
+        with torch.inference_mode(), bar, cache:
+            for batch in work:
+                indices = [index for row in batch for branch in row.branches for index, _ in branch.answers]
+                if any(answers[index] not in cache for index in indices):
+                    for index, logp in batch_logps(causal, batch).items():
+                        cache.add(answers[index], logp)
+                logps |= {index: cache[answers[index]] for index in indices}
+                bar.update(len(indices) / 2)
     finally:
         causal.train(was_training)
     return logps
@@ -89,10 +109,10 @@ def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float
     head = causal.get_output_embeddings()
     chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
     token_logps = torch.cat([target_logps(head(h), t) for h, t in chunks])
-    sums = torch.zeros(int(owners.max()) + 1, dtype=torch.float64, device=owners.device)
-    sums.index_add_(0, owners, token_logps.double())
-    values = sums.tolist()
-    return {index: values[index] for row in rows for index, _ in row.answers}
+    indices, answer_of = owners.unique_consecutive(return_inverse=True)
+    sums = torch.zeros(len(indices), dtype=torch.float64, device=owners.device)
+    sums.index_add_(0, answer_of, token_logps.double())
+    return dict(zip(indices.tolist(), sums.tolist(), strict=True))
 
 
 def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,14 +1,17 @@
-"""Work done once: the answers to one prompt share a row, so that the prompt runs through the model once for both.
+"""Work done once: answers to one prompt share a row, and so do the prompts of one person, which begin with one profile.
 
-    row         p0 p1 ... pn | c0 c1 ... | r0 r1 ...
-    positions    0  1 ...  n | n+1   ... | n+1   ...      each answer continues the prompt
-    sees        prompt so far | prompt, c | prompt, r      a 4-D mask keeps the answers apart
+    row         p0 p1 ... pn | q0 ... | c0 c1 ... | r0 ... | q'0 ... | c'0 ... | r'0 ...
+    positions    0  1 ...  n | n+1 .. | m+1   ... | m+1 .. | n+1 ... | m'+1 .. | m'+1 ..
+    sees        prefix so far| prefix | prefix, q | prefix, q | prefix  | prefix, q' | prefix, q'
 
-c0 and r0 are both predicted at pn. Equal to one row an answer, up to the rounding of another order of sums.
+A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c and r. A 4-D mask keeps
+branches, and the answers of a branch, apart. c0 and r0 are both predicted at the last token of q (of the prefix, where q
+is empty). Equal to one row an answer, up to the rounding of another order of sums.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -16,13 +19,17 @@ from transformers import PreTrainedModel
 
 from mvp_align.scoring.tokens import Answer
 
-ANSWERS_A_ROW = 2
-"""A pair. More would share a prompt further, but rows of unlike length waste more than that saves."""
+ROW_TOKENS = 640
+"""Rows grow to this length by sharing a prefix. Attention is computed over a whole row, branches that cannot see each other
+included: beyond this that costs more than sharing saves (measured: docs/speed.md)."""
+
+WORTH_SHARING = 16
+"""Tokens that a prefix must save for a branch to join a row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Answers (indices into the caller's list, and token ids) to one context."""
+class Branch:
+    """The rest of one context, and the answers to it: indices into the caller's list, and token ids."""
 
     context: tuple[int, ...]
     answers: tuple[tuple[int, tuple[int, ...]], ...]
@@ -30,6 +37,20 @@ class Row:
     @property
     def length(self) -> int:
         return len(self.context) + sum(len(ids) for _, ids in self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    prefix: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.prefix) + sum(branch.length for branch in self.branches)
+
+    @property
+    def answers(self) -> int:
+        return sum(len(branch.answers) for branch in self.branches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,59 +79,112 @@ def can_share(model: PreTrainedModel) -> bool:
     return all(kind == "full_attention" for kind in kinds) if kinds else not windowed
 
 
-def make_rows(answers: Sequence[Answer], share: bool) -> list[Row]:
+def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int = ROW_TOKENS) -> list[Row]:
     """Rows of all answers, longest first; ties by ids, so that the order is fixed."""
+    if share:
+        rows = grown(pairs_of(answers), row_tokens)
+    else:
+        rows = [
+            Row((), (Branch(answer.ids[: answer.start], ((index, answer.ids[answer.start :]),)),))
+            for index, answer in enumerate(answers)
+        ]
+    return sorted(rows, key=lambda row: (-row.length, row.prefix, row.branches[0].context, row.branches[0].answers))
+
+
+def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
+    """Whole contexts with up to two answers each, in the order of their ids: equal beginnings are neighbours."""
     by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     for index, answer in enumerate(answers):
         by_context.setdefault(answer.ids[: answer.start], []).append((index, answer.ids[answer.start :]))
-    size = ANSWERS_A_ROW if share else 1
-    rows = [
-        Row(context, tuple(group[first : first + size]))
-        for context, group in by_context.items()
-        for first in range(0, len(group), size)
+    return [
+        Branch(context, tuple(group[first : first + 2]))
+        for context, group in sorted(by_context.items())
+        for first in range(0, len(group), 2)
     ]
-    return sorted(rows, key=lambda row: (-row.length, row.context, row.answers))
+
+
+def grown(branches: Sequence[Branch], row_tokens: int) -> list[Row]:
+    """Each branch joins the row before it where their common beginning saves enough and the row stays short enough."""
+    rows: list[Row] = []
+    for branch in branches:
+        joined = join(rows[-1], branch) if rows else None
+        apart = rows[-1].length + branch.length if rows else 0
+        if joined and joined.length <= min(row_tokens, apart - WORTH_SHARING):
+            rows[-1] = joined
+        else:
+            rows.append(Row(branch.context, (Branch((), branch.answers),)))
+    return rows
+
+
+def join(row: Row, branch: Branch) -> Row:
+    """`row` with one more branch, its prefix cut to what all of them begin with."""
+    equal = takewhile(lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False))
+    prefix = tuple(token for token, _ in equal)
+    rest = row.prefix[len(prefix) :]
+    moved = tuple(Branch(rest + old.context, old.answers) for old in row.branches)
+    return Row(prefix, (*moved, Branch(branch.context[len(prefix) :], branch.answers)))
+
+
+def batches(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
+    """Consecutive rows (sorted, longest first) that, padded to the longest, hold at most `tokens`; at least one row."""
+    first = 0
+    while first < len(rows):
+        count = max(1, tokens // rows[first].length)
+        yield rows[first : first + count]
+        first += count
 
 
 def collate(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Batch:
     width = max(row.length for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    positions = torch.zeros(len(rows), width, dtype=torch.long)
-    segments = torch.full((len(rows), width), -1, dtype=torch.long)  # 0 the context, 1 and on the answers, -1 padding
+    ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long)
+    branch_of = torch.full((len(rows), width), NONE)
+    answer_of = torch.full((len(rows), width), ALL)
     found: list[tuple[int, int, int, int]] = []
     for number, row in enumerate(rows):
-        ids[number, : row.length] = torch.tensor([*row.context, *flat(ids for _, ids in row.answers)])
-        start = len(row.context)
-        positions[number, :start] = torch.arange(start)
-        segments[number, :start] = 0
-        for segment, (owner, tokens) in enumerate(row.answers, 1):
-            end = start + len(tokens)
-            positions[number, start:end] = torch.arange(len(row.context), len(row.context) + len(tokens))
-            segments[number, start:end] = segment
-            predictors = [len(row.context) - 1, *range(start, end - 1)]
-            found += [(owner, number, at, token) for at, token in zip(predictors, tokens, strict=True)]
-            start = end
+        at = 0
+        for tokens, position, branch, answer, owner in segments(row):
+            part = slice(at, at + len(tokens))
+            ids[number, part] = torch.tensor(tokens, dtype=torch.long)
+            positions[number, part] = torch.arange(position, position + len(tokens))
+            branch_of[number, part] = branch
+            answer_of[number, part] = answer
+            if owner is None:
+                context_end = part.stop if tokens else len(row.prefix)
+            else:
+                predictors = (context_end - 1, *range(at, part.stop - 1))
+                found += [(owner, number, place, token) for place, token in zip(predictors, tokens, strict=True)]
+            at = part.stop
     found.sort(key=lambda entry: entry[0])  # stable: tokens stay in order within an answer
     owners, row_at, position_at, targets = torch.tensor(found).T.to(device)
-    shared = any(len(row.answers) > 1 for row in rows)
-    mask = apart(segments.to(device), dtype) if shared else (segments >= 0).long().to(device)
+    if any(row.answers > 1 for row in rows):
+        mask = apart(branch_of.to(device), answer_of.to(device), dtype)
+    else:
+        mask = (branch_of != NONE).long().to(device)
     return Batch(ids.to(device), positions.to(device), mask, row_at, position_at, targets, owners)
 
 
-def flat(parts: Iterable[tuple[int, ...]]) -> list[int]:
-    return [token for part in parts for token in part]
+ALL, NONE = -1, -2
+"""Of a token, in place of the branch or answer it belongs to: all of them see it; it is padding."""
 
 
-def apart(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [rows, 1, width, width]: a token sees the context and its own answer, up to itself.
+def segments(row: Row) -> Iterator[tuple[tuple[int, ...], int, int, int, int | None]]:
+    """Token ids, position of the first, branch, answer within the branch, and the answer's index: in the row's order."""
+    yield row.prefix, 0, ALL, ALL, None
+    for branch_number, branch in enumerate(row.branches):
+        yield branch.context, len(row.prefix), branch_number, ALL, None
+        start = len(row.prefix) + len(branch.context)
+        for answer_number, (index, tokens) in enumerate(branch.answers):
+            yield tokens, start, branch_number, answer_number, index
 
-    Padding sees itself, so that no row of the softmax is empty.
+
+def apart(branch_of: Tensor, answer_of: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive mask [rows, 1, width, width]: a token sees, up to itself, the prefix, its branch's context, its own answer.
+
+    Padding sees itself and the prefix, so that no row of the softmax is empty.
     """
-    width = segments.shape[1]
-    earlier = torch.ones(width, width, dtype=torch.bool, device=segments.device).tril()
-    query, key = segments[:, :, None], segments[:, None, :]
-    allowed = earlier & ((key == 0) | (key == query)) & (key >= 0)
-    allowed |= torch.eye(width, dtype=torch.bool, device=segments.device)
-    return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill(
-        ~allowed, torch.finfo(dtype).min
-    )[:, None]
+    width = branch_of.shape[1]
+    earlier = torch.ones(width, width, dtype=torch.bool, device=branch_of.device).tril()
+    same_branch = (branch_of[:, None, :] == ALL) | (branch_of[:, None, :] == branch_of[:, :, None])
+    same_answer = (answer_of[:, None, :] == ALL) | (answer_of[:, None, :] == answer_of[:, :, None])
+    blocked = torch.zeros(same_branch.shape, dtype=dtype, device=branch_of.device)
+    return blocked.masked_fill(~(earlier & same_branch & same_answer), torch.finfo(dtype).min)[:, None]

@@ -11,15 +11,15 @@ from typing import Any
 from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from mvp_align.config import Config
-from mvp_align.modeling.adapters import load_reference
+from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
-from mvp_align.scoring.logps import causal_model
 from mvp_align.training.callbacks import FirstLoss, Progress
-from mvp_align.training.forward import share_prompts
+from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.preflight import Batches, Plan
 
 
@@ -31,8 +31,8 @@ def dpo_trainer(
     placement: Placement,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
-) -> DPOTrainer:
-    """TRL's DPOTrainer on the plan's training pairs.
+) -> PairTrainer:
+    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place.
 
     The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
     copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
@@ -47,21 +47,23 @@ def dpo_trainer(
         disable_dropout=config.train.disable_dropout,
         max_length=None,
     )
-    trainer = DPOTrainer(
+    trainer = PairTrainer(
         model=model,
         args=args,
         train_dataset=pair_dataset(plan.train),
         eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
         processing_class=tokenizer,
-        callbacks=[*callbacks, *watchers(plan, fresh_sigmoid(config))],
+        callbacks=[*callbacks, *watchers(plan, placement, fresh_sigmoid(config))],
     )
     trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
-    share_prompts(causal_model(model))
-    if "ref" in model.peft_config:  # TRL's copy of the adapter that training starts from
-        model.delete_adapter("ref")
-    if config.train.reference != "base":
+    if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
+        model.delete_adapter(REFERENCE)
+    reference = None if config.train.reference == "base" else REFERENCE
+    if reference:
         load_reference(model, Path(config.train.reference))
     keep_fp32(model)
+    cache = logp_cache(model, config, reference)
+    trainer.precompute_reference(model, reference, batch_size=config.evals.batch_size, cache=cache)
     return trainer
 
 
@@ -85,7 +87,7 @@ def sft_trainer(
         train_dataset=completion_dataset(plan.train),
         eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
         processing_class=tokenizer,
-        callbacks=[*callbacks, *watchers(plan, first_loss=False)],
+        callbacks=[*callbacks, *watchers(plan, placement, first_loss=False)],
     )
     trainer.remove_callback(PrinterCallback)
     keep_fp32(model)
@@ -141,11 +143,11 @@ def fresh_sigmoid(config: Config) -> bool:
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
 
 
-def watchers(plan: Plan, first_loss: bool) -> list[TrainerCallback]:
+def watchers(plan: Plan, placement: Placement, first_loss: bool) -> list[TrainerCallback]:
     assert plan.batches is not None
     tokens = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in plan.train_tokens]
     progress = Progress(plan.batches.effective, sum(tokens) / len(tokens))
-    return [progress, FirstLoss()] if first_loss else [progress]
+    return [progress, FirstLoss(exact=placement.precision == "fp32")] if first_loss else [progress]
 
 
 def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:

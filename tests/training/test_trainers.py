@@ -13,7 +13,8 @@ from trl import DPOTrainer
 
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import WEIGHTS, load_adapter, save_adapter
-from mvp_align.modeling.base import fingerprint, four_bit_layers, load_base
+from mvp_align.modeling.base import four_bit_layers, load_base
+from mvp_align.modeling.identity import fingerprint
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -102,11 +103,14 @@ def test_losses_are_added_by_their_weights(bench, losses) -> None:
     assert both.args.loss_type == ["sigmoid", "sft"]
 
 
+@pytest.mark.parametrize("regroups", [True, False])
 @pytest.mark.parametrize("target_modules", ["[q_proj,k_proj,v_proj]", "[all-linear]"])
-def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str) -> None:
-    """The prompt once for both answers, the head on answers only, and TRL's own full forward: one and the same training."""
+def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str, regroups: bool) -> None:
+    """The prompt once for both answers, the head on answers only, the reference scored beforehand, and pairs of a step in
+    another order; and TRL's own full forward: one and the same training."""
     made = bench(f"lora.target_modules={target_modules}", "train.max_steps=5", "train.learning_rate=2e-3")
     ours = made.dpo()
+    ours.regroups = regroups
     rows = passes(ours)
     ours.train()
 
@@ -120,11 +124,17 @@ def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str)
     plain.train()
     assert set(rows) == {2}  # pairs
     assert set(plain_rows) == {4}  # answers
-    assert len(rows) == len(plain_rows) == 5 * 2 * 2  # steps x passes a step x (policy, reference)
-    for key in ("loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected", "entropy", "logits/chosen"):
+    assert len(rows) == 5 * 2  # steps x passes a step: the reference was scored before
+    assert len(plain_rows) == 5 * 2 * 2  # and once more for the reference, every step
+    keys = ["loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected"]
+    # TRL takes these per token in each pass and then the mean over passes: they depend on which pairs share one.
+    keys += [] if regroups else ["entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy"]
+    for key in keys:
         found, expected = losses(ours, key), losses(plain, key)
         assert len(found) == 5
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), key
+    # Of the first step the rewards are all rounding: half of them above zero.
+    assert losses(ours, "rewards/accuracies")[1:] == losses(plain, "rewards/accuracies")[1:]
     assert losses(ours)[0] == pytest.approx(LN_2, abs=1e-3)
     assert losses(ours)[-1] < LN_2 - 0.01  # it does train
 
@@ -309,12 +319,13 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradients(bench) -
         made = bench(f"adapter={start}", "train.max_steps=1", f"hardware.gradient_checkpointing={wanted}")
         model = made.model()
         count: list[int] = []
-        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, count=count: count.append(1))
         watch = Gradients()
-        made.dpo(model, [watch]).train()
+        trainer = made.dpo(model, [watch])
+        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, count=count: count.append(1))
+        trainer.train()
         gradients.append(watch.first)
         calls.append(len(count))
-    assert calls == [2 * 2, 2 * 3]  # passes x (policy, reference), and the policy once more
+    assert calls == [2, 2 * 2]  # passes, and each once more
     plain, checkpointed = gradients
     assert plain.keys() == checkpointed.keys()
     assert len(plain) == 12

@@ -1,0 +1,80 @@
+"""Which weights are these: what log-probabilities, and a run that is to be reproduced, depend on."""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+import transformers
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mvp_align.config import Config
+from mvp_align.modeling.source import cache_root
+from mvp_align.scoring.cache import LogpCache, open_cache
+
+LOGPS = "logps"
+"""The log-probabilities' folder in the cache."""
+
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+CHECKSUM_CHUNK = 2**24
+CHUNK_FACTOR = 6364136223846793005
+"""Knuth's multiplier of MMIX: keeps chunks of equal content apart by their order."""
+
+
+def logp_cache(model: nn.Module, config: Config, adapter: str | None = None) -> LogpCache | None:
+    """The log-probs that earlier runs computed with this base model, or with its frozen `adapter`; None where the run wants
+    none. Raises UserError where the cache cannot be written to."""
+    if not config.run.logp_cache:
+        return None
+    return open_cache(cache_root() / LOGPS, identity(model, adapter))
+
+
+def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
+    """What log-probabilities of the base model, or of its frozen `adapter`, depend on besides the tokens."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel)
+    config = inner.config.get_text_config()
+    return {
+        "model": str(inner.name_or_path),
+        "weights": fingerprint(model),
+        "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
+        "dtype": str(inner.dtype).removeprefix("torch."),
+        "quantization": "nf4" if getattr(inner, "is_loaded_in_4bit", False) else "none",
+        "attention": str(config._attn_implementation),
+        "device": inner.device.type,
+        "transformers": transformers.__version__,
+    }
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do not count."""
+    return digest(
+        (name.replace("base_model.model.", "").replace(".base_layer", ""), parameter)
+        for name, parameter in model.named_parameters()
+        if "lora_" not in name
+    )
+
+
+def adapter_fingerprint(model: nn.Module, adapter: str) -> str:
+    return digest((name, value) for name, value in model.named_parameters() if f".{adapter}." in name)
+
+
+def digest(named: Iterable[tuple[str, Tensor]]) -> str:
+    found = hashlib.sha256()
+    for name, tensor in named:
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksums(tensor)}".encode())
+    return found.hexdigest()[:16]
+
+
+def checksums(tensor: Tensor) -> tuple[int, int]:
+    """The sum of the elements' bits, and of the bits times an odd number that differs from place to place, both modulo
+    2**64: they see any changed element and any swap, on the tensor's device and in a fraction of the time of hashing."""
+    bits = tensor.detach().reshape(-1).view(BITS[tensor.element_size()])
+    plain = weighted = 0
+    for chunk in bits.split(CHECKSUM_CHUNK):
+        values = chunk.long()
+        plain += int(values.sum())
+        places = 2 * torch.arange(len(values), device=bits.device) + 1
+        weighted = weighted * CHUNK_FACTOR + int((values * places).sum())
+    return plain % 2**64, weighted % 2**64

@@ -1,0 +1,97 @@
+"""TRL's DPOTrainer with each piece of work done once: the forward, the reference and the order of pairs inside a step are
+ours; losses, metrics and the optimisation are TRL's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from trl import DPOTrainer
+from trl.trainer.utils import use_adapter
+
+from mvp_align.scoring.cache import LogpCache
+from mvp_align.scoring.logps import causal_model, score_pairs
+from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.training.forward import share_prompts
+
+BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
+"""Losses of a micro-batch as a whole: which pairs share one matters to them."""
+
+Inputs = dict[str, Tensor]
+
+
+class PairTrainer(DPOTrainer):
+    """Made like TRL's. `precompute_reference` may follow before training."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert isinstance(self.model, nn.Module)
+        share_prompts(causal_model(self.model))
+        self.regroups = BATCH_LOSSES.isdisjoint(self.loss_types)
+
+    def precompute_reference(
+        self, model: PeftModel, adapter: str | None, *, batch_size: int, cache: LogpCache | None = None
+    ) -> None:
+        """Score every training and validation pair once under the reference, the base model or its frozen `adapter`, so that
+        no step does. TRL finds the sums (nats) in the columns that its own precomputing would have made."""
+
+        def scored(dataset: Dataset, label: str) -> Dataset:
+            pairs = [
+                TokenizedPair(str(number), "", *(Answer((*p, *answer), len(p)) for answer in (c, r)))
+                for number, (p, c, r) in enumerate(
+                    zip(dataset["prompt_ids"], dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+                )
+            ]
+            scores = score_pairs(model, pairs, batch_size=batch_size, label=f"reference, {label}", cache=cache)
+            chosen = [score.chosen_logp for score in scores]
+            rejected = [score.rejected_logp for score in scores]
+            return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+
+        with use_adapter(model, adapter):
+            self.train_dataset = scored(self.train_dataset, "training pairs")
+            if self.eval_dataset is not None:
+                self.eval_dataset = scored(self.eval_dataset, "validation pairs")
+        self.precompute_ref_logps = True
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
+    ) -> tuple[list[Inputs], Tensor | int | None]:
+        """The micro-batches of one optimizer step, their pairs regrouped by length."""
+        micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return by_length(micro_batches) if self.regroups else micro_batches, items
+
+
+def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
+    """The same pairs in as many micro-batches of the same size, longest pairs first, so that a micro-batch pads little and a
+    step that does not fit fails at once.
+
+    Micro-batches of unlike size are returned as they are: TRL averages over each, so a pair's weight depends on its size.
+    """
+    sizes = {len(batch["input_ids"]) for batch in micro_batches}
+    if len(micro_batches) < 2 or len(sizes) != 1:
+        return micro_batches
+    pairs = sizes.pop() // 2
+    columns = {key: joined([batch[key] for batch in micro_batches], pairs) for key in micro_batches[0]}
+    length = columns["attention_mask"].sum(-1).amax(0)  # [all pairs], of the longer answer's row
+    order = torch.argsort(length, descending=True, stable=True)
+    return [
+        {key: part(column, chosen, int(length[chosen[0]])) for key, column in columns.items()}
+        for chosen in order.split(pairs)
+    ]
+
+
+def joined(tensors: list[Tensor], pairs: int) -> Tensor:
+    """Micro-batches' tensors as one: rows [2 x pairs, width], chosen then rejected, become [2, all pairs, width], with zeros
+    as padding; [pairs] become [all pairs]."""
+    if tensors[0].dim() == 1:
+        return torch.cat(tensors)
+    width = max(tensor.shape[1] for tensor in tensors)
+    padded = [nn.functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors]
+    return torch.cat([tensor.view(2, pairs, width) for tensor in padded], dim=1)
+
+
+def part(column: Tensor, pairs: Tensor, width: int) -> Tensor:
+    """The rows of `pairs`, cut to `width`, as a micro-batch has them."""
+    return column[pairs] if column.dim() == 1 else column[:, pairs, :width].flatten(0, 1)

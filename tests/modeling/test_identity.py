@@ -1,0 +1,77 @@
+"""Two models are one model only where every weight, and everything else that moves a log-probability, is equal."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mvp_align.config import Config
+from mvp_align.modeling.adapters import load_reference, new_adapter, save_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.identity import checksums, fingerprint, identity, logp_cache
+from mvp_align.modeling.source import load_tokenizer
+
+
+@pytest.fixture
+def base(compose, tiny, placement: Placement) -> nn.Module:
+    return load_base(compose(*tiny).model, placement)
+
+
+def test_one_changed_element_or_a_swap_changes_the_fingerprint(base: nn.Module) -> None:
+    before = fingerprint(base)
+    weight = base.get_input_embeddings().weight.data
+    one = weight[777, 13].clone()
+    weight[777, 13] = torch.nextafter(one, torch.tensor(9.0))
+    assert fingerprint(base) != before
+    weight[777, 13] = one
+    assert fingerprint(base) == before
+    weight[[5, 6]] = weight[[6, 5]]
+    assert fingerprint(base) != before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8])
+def test_checksums_take_every_dtype_and_see_the_order(dtype: torch.dtype, monkeypatch) -> None:
+    values = torch.arange(100).to(dtype)
+    assert checksums(values) == checksums(values.clone())
+    assert checksums(values.flip(0)) != checksums(values)
+    monkeypatch.setattr("mvp_align.modeling.identity.CHECKSUM_CHUNK", 10)
+    assert checksums(values.roll(10)) != checksums(values)
+    assert checksums(torch.empty(0, dtype=dtype)) == (0, 0)
+
+
+def test_an_adapter_does_not_change_the_base(base: nn.Module, compose, tiny) -> None:
+    before = identity(base)
+    model = new_adapter(base, compose(*tiny).lora, seed=1)
+    assert identity(model) == before
+
+
+def test_reference_adapters_are_told_apart(base, compose, tiny, tmp_path: Path) -> None:
+    config: Config = compose(*tiny)
+    model = new_adapter(base, config.lora, seed=1)
+    save_adapter(model, load_tokenizer(config.model), tmp_path / "a")
+    load_reference(model, tmp_path / "a")
+    found = identity(model, "ref")
+    assert found["adapter"] != "none"
+    assert found["weights"] == identity(model)["weights"]
+    model.get_parameter("base_model.model.model.layers.0.self_attn.q_proj.lora_B.ref.weight").data[0, 0] += 1
+    assert identity(model, "ref")["adapter"] != found["adapter"]
+
+
+def test_precision_and_quantisation_count(compose, tiny, placement: Placement) -> None:
+    model = compose(*tiny).model
+    half = Placement(torch.device("cpu"), torch.bfloat16, None)
+    found = [identity(load_base(model, placement)), identity(load_base(model, half))]
+    found.append(identity(load_base(model, placement, "4bit")))
+    assert [one["dtype"] for one in found] == ["float32", "bfloat16", "float32"]
+    assert [one["quantization"] for one in found] == ["none", "none", "nf4"]
+    assert len({one["weights"] for one in found}) == 3
+
+
+def test_a_run_may_want_no_cache(base, compose, tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("MVP_ALIGN_CACHE", str(tmp_path))
+    assert logp_cache(base, compose(*tiny)) is None
+    made = logp_cache(base, compose(*tiny, "run.logp_cache=true"))
+    assert made is not None and made.folder is not None
+    assert made.folder.parent == tmp_path / "logps"
