@@ -51,11 +51,13 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do. `train` are the pairs within the limits, as text, `train_tokens` the same tokenised."""
+    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same tokenised."""
 
     train: list[PromptedPair]
     train_tokens: list[TokenizedPair]
     train_over_limit: list[str]
+    train_unused: int
+    """Pairs within the limits that the run's steps do not reach."""
     train_merged: int
     eval_sets: list[EvalSet]
     val_set: EvalSet | None
@@ -73,27 +75,29 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
     fits = [p.prompt_tokens <= limits.max_prompt_tokens and p.longest < limits.max_tokens for p in tokenized.pairs]
-    train = [text for text, fit in zip(texts, fits, strict=True) if fit]
-    train_tokens = [pair for pair, fit in zip(tokenized.pairs, fits, strict=True) if fit]
-    if data.train and not train:
+    kept = [number for number, fit in enumerate(fits) if fit]
+    if data.train and not kept:
         raise UserError(
             f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens: raise them."
         )
-    batches = (
-        plan_batches(config.train, len(train), placement.processes) if train and config.recipe != "evaluate" else None
-    )
+    batches = None
+    used = kept
+    if kept and config.recipe != "evaluate":
+        batches = plan_batches(config.train, len(kept), placement.processes)
+        used = reached(kept, batches, config.seed)
     val = validation_set(config, data, tokenizer)
     val_texts = prompted(data.val[: config.evals.every_pairs], config.prompt, tokenizer)
     return Plan(
-        train=train,
-        train_tokens=train_tokens,
+        train=[texts[number] for number in used],
+        train_tokens=[tokenized.pairs[number] for number in used],
         train_over_limit=[text.id for text, fit in zip(texts, fits, strict=True) if not fit],
+        train_unused=len(kept) - len(used),
         train_merged=tokenized.merged,
         eval_sets=eval_sets(config, data, tokenizer),
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
-        gib=expected_gib(config, placement, train_tokens, batches),
+        gib=expected_gib(config, placement, [tokenized.pairs[number] for number in used], batches),
     )
 
 
@@ -153,6 +157,14 @@ def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
         )
     steps = train.max_steps or math.ceil(math.ceil(pairs / train.batch_size) * train.epochs)
     return Batches(train.batch_size, micro, train.batch_size // (micro * processes), processes, steps)
+
+
+def reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
+    """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference either."""
+    reach = batches.steps * batches.effective
+    if reach >= len(numbers):
+        return numbers
+    return sorted(np.random.default_rng(seed).choice(numbers, reach, replace=False).tolist())
 
 
 def expected_gib(
@@ -234,6 +246,8 @@ def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     over = [
         f"train: {len(plan.train_over_limit)} pairs left out, over the token limits: {', '.join(plan.train_over_limit[:10])}"
     ] * bool(plan.train_over_limit)
+    if plan.train_unused and plan.batches:
+        over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
     over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
     return over + data.notes
 

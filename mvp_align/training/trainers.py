@@ -20,7 +20,7 @@ from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.pair_trainer import PairTrainer
-from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.preflight import Plan
 
 
 def dpo_trainer(
@@ -37,9 +37,8 @@ def dpo_trainer(
     The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
     copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
     """
-    assert plan.batches is not None
     args = DPOConfig(
-        **shared_arguments(config, plan.batches, placement, checkpoints),
+        **shared_arguments(config, plan, placement, checkpoints),
         beta=config.train.beta,
         loss_type=config.train.loss_type.split("+"),
         loss_weights=config.train.loss_weights,
@@ -77,9 +76,8 @@ def sft_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> SFTTrainer:
     """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
-    assert plan.batches is not None
     args = SFTConfig(
-        **shared_arguments(config, plan.batches, placement, checkpoints), completion_only_loss=True, max_length=None
+        **shared_arguments(config, plan, placement, checkpoints), completion_only_loss=True, max_length=None
     )
     trainer = SFTTrainer(
         model=model,
@@ -102,7 +100,9 @@ def keep_fp32(model: PeftModel) -> None:
             parameter.data = parameter.data.float()
 
 
-def shared_arguments(config: Config, batches: Batches, placement: Placement, checkpoints: Path) -> dict[str, Any]:
+def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoints: Path) -> dict[str, Any]:
+    assert plan.batches is not None
+    batches = plan.batches
     disable_progress_bars()  # of TRL's tokenising, which takes a moment
     train, evals = config.train, config.evals
     return {
@@ -111,7 +111,8 @@ def shared_arguments(config: Config, batches: Batches, placement: Placement, che
         "data_seed": config.seed,
         "learning_rate": train.learning_rate,
         "num_train_epochs": train.epochs,
-        "max_steps": train.max_steps or -1,
+        # Where the plan holds a part of an epoch, `num_train_epochs` would be a share of that part.
+        "max_steps": batches.steps if plan.train_unused else train.max_steps or -1,
         "per_device_train_batch_size": batches.micro,
         "per_device_eval_batch_size": max(1, evals.batch_size // 2),
         "gradient_accumulation_steps": batches.accumulation,

@@ -65,7 +65,7 @@ def test_a_second_seed_computes_no_reference(bench, tmp_path, monkeypatch) -> No
     monkeypatch.setenv("MVP_ALIGN_CACHE", str(tmp_path))
     columns = []
     for seed in (1, 2):
-        made = bench("run.logp_cache=true", f"seed={seed}", "train.max_steps=1")
+        made = bench("run.logp_cache=true", f"seed={seed}", "train.max_steps=null", "train.epochs=1")
         model = made.model()
         passes: list[int] = []
         model.get_base_model().model.register_forward_hook(lambda *_, passes=passes: passes.append(1))

@@ -85,7 +85,7 @@ def plan_of(compose: Compose, sharp: list[str], placement: Placement) -> Callabl
 def test_pairs_over_the_limits_are_counted_and_listed_and_none_is_cut(plan_of, few_pairs) -> None:
     long_prompt = replace(few_pairs[0], id="long-prompt", question="why " * 100 + "?")
     long_answer = replace(few_pairs[1], id="long-answer", rejected="no " * 100 + ".")
-    limits = ["data.max_prompt_tokens=60", "data.max_tokens=90"]
+    limits = ["data.max_prompt_tokens=60", "data.max_tokens=90", "train.max_steps=null"]
     _, data, plan = plan_of([*few_pairs, long_prompt, long_answer], *limits)
     assert plan.train_over_limit == ["long-prompt", "long-answer"]
     assert [pair.id for pair in plan.train] == [pair.id for pair in plan.train_tokens] == [p.id for p in few_pairs]
@@ -96,6 +96,17 @@ def test_pairs_over_the_limits_are_counted_and_listed_and_none_is_cut(plan_of, f
         "train: 2 pairs left out, over the token limits: long-prompt, long-answer",
         "in_domain: 2 pairs left out, over the token limits",
     ]
+
+
+def test_less_than_an_epoch_trains_on_a_seeded_draw_and_says_so(plan_of, few_pairs) -> None:
+    _, data, plan = plan_of(few_pairs, "train.max_steps=3")
+    drawn = [pair.id for pair in plan.train]
+    assert drawn == [pair.id for pair in plan.train_tokens]
+    assert len(set(drawn)) == 12 and set(drawn) < {pair.id for pair in few_pairs}
+    assert left_out_lines(plan, data) == ["train: 4 pairs not reached in 3 steps"]
+    assert [pair.id for pair in plan_of(few_pairs, "train.max_steps=3")[2].train] == drawn
+    assert [pair.id for pair in plan_of(few_pairs, "train.max_steps=3", "seed=7")[2].train] != drawn
+    assert plan_of(few_pairs, "train.max_steps=4")[2].train_unused == 0
 
 
 def test_the_limit_leaves_room_for_the_eos_that_training_adds(plan_of, few_pairs) -> None:
