@@ -9,6 +9,8 @@ import typer
 from mvp_align.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
+app.add_typer(cache, name="cache")
 
 RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
 
@@ -46,6 +48,53 @@ def merge(
     typer.echo(
         f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
     )
+
+
+@cache.command("ls")
+def list_cache() -> None:
+    """What is kept: for each model, precision and reference, how many answers and how many MB."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from mvp_align.modeling.identity import logps_folder
+    from mvp_align.scoring.cache import held
+
+    table = Table(title=str(logps_folder()), title_justify="left")
+    for column in ("key", "model", "weights", "reference adapter", "precision", "device", "answers", "MB"):
+        table.add_column(column, justify="right" if column in ("answers", "MB") else "left")
+    for part in held(logps_folder()):
+        known = part.identity
+        precision = " ".join(
+            filter(lambda word: word != "none", (known.get("dtype", ""), known.get("quantization", "")))
+        )
+        names = (
+            known.get("model", ""),
+            known.get("weights", ""),
+            known.get("adapter", ""),
+            precision,
+            known.get("device", ""),
+        )
+        table.add_row(part.folder.name, *names, str(part.answers), f"{part.size_bytes / 1e6:.1f}")
+    Console().print(table)
+
+
+@cache.command("clear")
+def clear_cache(
+    key: Annotated[
+        str | None, typer.Argument(help="A key that `mvp-align cache ls` shows; without it, everything.")
+    ] = None,
+) -> None:
+    """Remove what is kept; later runs compute it again."""
+    from mvp_align.modeling.identity import logps_folder
+    from mvp_align.scoring.cache import clear, held
+
+    parts = held(logps_folder())
+    chosen = [part for part in parts if key in (None, part.folder.name)]
+    if key is not None and not chosen:
+        raise UserError(f"{key}: nothing is kept under that key. `mvp-align cache ls` shows the keys.")
+    for part in chosen:
+        clear(part)
+    typer.echo(f"Removed {sum(part.answers for part in chosen)} log-probs of {len(chosen)} models.")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 import transformers
@@ -13,13 +14,14 @@ from mvp_align.config import Config
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.cache import LogpCache, open_cache
 
-LOGPS = "logps"
-"""The log-probabilities' folder in the cache."""
-
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 CHECKSUM_CHUNK = 2**24
 CHUNK_FACTOR = 6364136223846793005
 """Knuth's multiplier of MMIX: keeps chunks of equal content apart by their order."""
+
+
+def logps_folder() -> Path:
+    return cache_root() / "logps"
 
 
 def logp_cache(model: nn.Module, config: Config, adapter: str | None = None) -> LogpCache | None:
@@ -27,7 +29,7 @@ def logp_cache(model: nn.Module, config: Config, adapter: str | None = None) -> 
     none. Raises UserError where the cache cannot be written to."""
     if not config.run.logp_cache:
         return None
-    return open_cache(cache_root() / LOGPS, identity(model, adapter))
+    return open_cache(logps_folder(), identity(model, adapter))
 
 
 def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:

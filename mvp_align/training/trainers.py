@@ -37,18 +37,9 @@ def dpo_trainer(
     The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
     copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
     """
-    args = DPOConfig(
-        **shared_arguments(config, plan, placement, checkpoints),
-        beta=config.train.beta,
-        loss_type=config.train.loss_type.split("+"),
-        loss_weights=config.train.loss_weights,
-        label_smoothing=config.train.label_smoothing,
-        disable_dropout=config.train.disable_dropout,
-        max_length=None,
-    )
     trainer = PairTrainer(
         model=model,
-        args=args,
+        args=dpo_arguments(config, plan, placement, checkpoints),
         train_dataset=pair_dataset(plan.train),
         eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
         processing_class=tokenizer,
@@ -64,6 +55,18 @@ def dpo_trainer(
     cache = logp_cache(model, config, reference)
     trainer.precompute_reference(model, reference, batch_size=config.evals.batch_size, cache=cache)
     return trainer
+
+
+def dpo_arguments(config: Config, plan: Plan, placement: Placement, checkpoints: Path) -> DPOConfig:
+    return DPOConfig(
+        **shared_arguments(config, plan, placement, checkpoints),
+        beta=config.train.beta,
+        loss_type=config.train.loss_type.split("+"),
+        loss_weights=config.train.loss_weights,
+        label_smoothing=config.train.label_smoothing,
+        disable_dropout=config.train.disable_dropout,
+        max_length=None,
+    )
 
 
 def sft_trainer(

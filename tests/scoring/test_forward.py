@@ -5,6 +5,8 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -190,3 +192,24 @@ def test_any_other_call_goes_to_the_model_as_it_was(model: PeftModel, batch) -> 
         after = model(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels)
     assert torch.equal(before.logits, after.logits)
     assert torch.equal(before.loss, after.loss)
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 50))
+def test_token_statistics_and_their_gradient_are_the_plain_formulas(seed: int, scale: float) -> None:
+    torch.manual_seed(seed)
+    logits = (torch.randn(5, 17) * scale).requires_grad_()
+    targets = torch.randint(17, (5,))
+    found = forward.TokenStatistics.apply(logits, targets)
+    weights = torch.randn(5)
+    (gradient,) = torch.autograd.grad((found[0] * weights).sum(), logits)
+
+    plain = logits.detach().double().requires_grad_()
+    log_probs = plain.log_softmax(1)
+    picked = log_probs[torch.arange(5), targets]
+    (expected,) = torch.autograd.grad((picked * weights).sum(), plain)
+    torch.testing.assert_close(found[0].double(), picked, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found[1].double(), -(log_probs.exp() * log_probs).sum(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found[2].double(), plain.mean(1), atol=1e-4, rtol=1e-4)
+    assert found[3].tolist() == (plain.argmax(1) == targets).tolist()
+    torch.testing.assert_close(gradient.double(), expected, atol=1e-5, rtol=1e-4)
+    assert not any(value.requires_grad for value in found[1:])

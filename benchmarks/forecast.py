@@ -1,0 +1,89 @@
+"""What LLaMA-2 should take on GPUs, computed from FLOP and bytes; `python -m benchmarks.forecast` prints the table.
+
+Nothing here is measured. Every assumption is a constant below.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import init_empty_weights
+from rich.console import Console
+from rich.table import Table
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from benchmarks.work import forward_flop, training_flop
+from mvp_align.scoring.rows import make_rows
+from mvp_align.scoring.tokens import Answer, TokenizedPair
+
+PROMPT, ANSWER = 80, 60
+"""Tokens of a pair in the benchmark's format under LLaMA-2's tokenizer, about."""
+TRAIN_PAIRS, EPOCHS = 16_000, 3
+SCORED_PAIRS = 5_000
+MFU_TRAINING, MFU_SCORING = 0.40, 0.50
+"""Share of the peak that useful products reach: what well-fed dense bf16 training reports; less for small micro-batches."""
+EIGHT_GPUS = 0.92
+"""Of eight times one GPU: adapters are small to reduce over, but the slowest of eight micro-batches sets the pace."""
+GPUS = {"A100 80 GB": (312e12, 2.0e12), "H100 SXM": (989e12, 3.35e12)}
+"""Peak dense bf16 FLOP/s and memory bytes/s, from the makers' data sheets."""
+SHAPES = {
+    "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
+    "LLaMA-2-13B": LlamaConfig(
+        vocab_size=32_000, hidden_size=5120, intermediate_size=13_824, num_hidden_layers=40, num_attention_heads=40
+    ),
+}
+LORA_RANK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    scoring_flop: float
+    training_flop: float
+    weight_bytes: float
+
+
+def forecast(config: LlamaConfig) -> Forecast:
+    """Of one pair: FLOP of scoring, and of a training pass; and the bytes that a pass reads at least once."""
+    with init_empty_weights():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    context = tuple(range(PROMPT))
+    chosen, rejected = (Answer((*context, *(first,) * ANSWER), PROMPT) for first in (1, 2))
+    pair = TokenizedPair("", "", chosen, rejected)
+    adapter = 3 * LORA_RANK * 2 * config.hidden_size * config.num_hidden_layers  # q, k, v
+    return Forecast(
+        scoring_flop=forward_flop(model, make_rows([chosen, rejected], share=True)),
+        training_flop=training_flop(model, [pair], adapter),
+        weight_bytes=2.0 * sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def main() -> None:
+    table = Table(title="Computed, not measured", title_justify="left")
+    for column in (
+        "model",
+        "GPUs",
+        "TFLOP a pair, training",
+        "pairs/s training",
+        "hours, 3 epochs of 16,000",
+        "pairs/s scoring",
+    ):
+        table.add_column(column, justify="left" if column in ("model", "GPUs") else "right")
+    for name, config in SHAPES.items():
+        one = forecast(config)
+        for gpu, (peak, _) in GPUS.items():
+            for count in (1, 8):
+                scale = count * (EIGHT_GPUS if count > 1 else 1.0)
+                training = peak * MFU_TRAINING / one.training_flop * scale
+                scoring = peak * MFU_SCORING / one.scoring_flop * scale
+                hours = (EPOCHS * TRAIN_PAIRS / training + TRAIN_PAIRS / scoring) / 3600
+                numbers = (f"{one.training_flop / 1e12:.1f}", f"{training:.0f}", f"{hours:.2f}", f"{scoring:.0f}")
+                table.add_row(name, f"{count} x {gpu}", *numbers)
+    Console().print(table)
+    for name, config in SHAPES.items():
+        one = forecast(config)
+        for gpu, (peak, bandwidth) in GPUS.items():
+            pairs = one.weight_bytes / bandwidth * peak / one.scoring_flop
+            print(f"{name}, {gpu}: reading the weights once takes as long as the products of {pairs:.1f} scored pairs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What this machine can do, and a process for each contender: allocator, caches and peak memory are its own."""
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from mvp_align.modeling.hardware import DTYPES, Placement, best_precision
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SHAPES = ((512, 576, 1536), (1024, 1024, 1024), (4096, 4096, 4096))
+"""(m, k, n) of the products that are tried: as in a small model's layers, and large squares."""
+SECONDS_A_SHAPE = 1.0
+
+
+def native_placement() -> Placement:
+    """The device and precision that our runs choose, without the allocator settings that they choose with it: a rival gets
+    those that it comes with."""
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    return Placement(device, DTYPES[best_precision(on_gpu)], None)
+
+
+class Worker:
+    """A process that waits between calls, so that contenders take turns on the same machine in one run."""
+
+    def __init__(self) -> None:
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.pool.submit(function, *args, **kwargs).result()
+
+    def close(self) -> None:
+        self.pool.shutdown()
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """The machine's best rate of matrix products, FLOP/s, over a few shapes."""
+    return max(rate(shape, device, dtype) for shape in SHAPES)
+
+
+def rate(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
+    rows, inner, columns = shape
+    left, right = (
+        torch.randn(rows, inner, device=device, dtype=dtype),
+        torch.randn(inner, columns, device=device, dtype=dtype),
+    )
+    for _ in range(3):
+        left @ right
+    products, began = 0, now(device)
+    while (seconds := now(device) - began) < SECONDS_A_SHAPE:
+        for _ in range(4):
+            left @ right
+        products += 4
+    return 2 * rows * inner * columns * products / seconds
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once everything asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Of this process since it began: on the GPU where that is used, else resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,226 @@
+"""DPO training, ours against TRL's DPOTrainer as it ships, in turns on one machine: same pairs, seed and effective batch.
+
+python -m benchmarks.training [--data FILE] [--quick] [--json FILE]
+"""
+
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from peft import PeftModel
+from rich.console import Console
+from rich.table import Table
+from transformers import PrinterCallback, Trainer
+from trl import DPOTrainer
+
+from benchmarks.machine import Worker, gemm_rate, machine_name, native_placement, now, peak_memory_bytes
+from benchmarks.work import Task, forward_flop, largest_relative_gap, ready, rows_of, training_flop, training_pairs
+from mvp_align.config import Config
+from mvp_align.data.load import DataSets
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import place
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.stages import start_adapter
+from mvp_align.training.preflight import make_plan
+from mvp_align.training.trainers import dpo_arguments, dpo_trainer, pair_dataset
+
+OURS, TRL, TRL_PRECOMPUTED = "mvp-align", "TRL", "TRL, reference precomputed"
+CONTENDERS = (OURS, TRL, TRL_PRECOMPUTED)
+WARM = "mvp-align, cache warm"
+EPOCHS = 3
+"""The paper's."""
+MICRO_BATCHES = (1, 2, 4, 8)
+TRAINING = ("train.batch_size=8", f"train.epochs={EPOCHS}", "train.save_steps=100000", "tracking=none")
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    seconds: float
+    before_seconds: float
+    """The part of `seconds` before the first step: tokenising, and the reference where it is precomputed."""
+    losses: list[float]
+    grad_norms: list[float]
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    machine: str
+    gemm: float
+    flop_epoch: float
+    """Forward and backward over all pairs, without the reference."""
+    flop_reference: float
+    """Once over all pairs."""
+
+
+loaded: dict[str, Any] = {}
+"""Of a worker process: the base model and where it is, the pairs, and the folder for its files."""
+
+
+def prepare(task: Task, contender: str, folder: str) -> None:
+    config = task.config(*TRAINING)
+    placement = place(config.hardware) if contender == OURS else native_placement()
+    base = load_base(config.model, placement)
+    loaded.update(task=task, contender=contender, base=base, placement=placement, folder=Path(folder))
+    loaded.update(pairs=training_pairs(task), tokenizer=load_tokenizer(config.model))
+    os.environ["MVP_ALIGN_CACHE"] = os.environ["HF_DATASETS_CACHE"] = folder  # reference log-probs, ours and TRL's
+
+
+def facts() -> Facts:
+    config = loaded["task"].config(*TRAINING)
+    _, pairs = ready(loaded["pairs"], config)
+    model = start_adapter(loaded["base"], config)
+    adapter_weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    base = model.unload()
+    device = loaded["placement"].device
+    found = Facts(
+        machine=machine_name(device),
+        gemm=gemm_rate(device, base.dtype),
+        flop_epoch=training_flop(base, pairs, adapter_weights),
+        flop_reference=forward_flop(base, rows_of(pairs)),
+    )
+    loaded["base"] = base
+    return found
+
+
+def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
+    """One run from a fresh adapter, its trainer's making included. `warm`: log-probs of earlier runs are found."""
+    folder: Path = loaded["folder"]
+    if not warm:
+        for part in folder.iterdir():
+            shutil.rmtree(part)
+    config = loaded["task"].config(*TRAINING, f"train.micro_batch_size={micro_batch}", *overrides)
+    model = start_adapter(loaded["base"], config)
+    began = now(loaded["placement"].device)
+    trainer = make_trainer(config, model)
+    before = now(loaded["placement"].device) - began
+    trainer.train()
+    seconds = now(loaded["placement"].device) - began
+    loaded["base"] = model.unload()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    losses, norms = [entry["loss"] for entry in steps], [entry["grad_norm"] for entry in steps]
+    return Timed(seconds, before, losses, norms, peak_memory_bytes(loaded["placement"].device))
+
+
+def make_trainer(config: Config, model: PeftModel) -> Trainer:
+    """Our trainer, or TRL's with the very arguments that ours has."""
+    placement, tokenizer, checkpoints = loaded["placement"], loaded["tokenizer"], loaded["folder"] / "checkpoints"
+    data = DataSets(train=loaded["pairs"], test=[])
+    plan = make_plan(replace(config, evals=replace(config.evals, sets=[])), data, tokenizer, placement)
+    if loaded["contender"] == OURS:
+        return dpo_trainer(config, plan, model, tokenizer, placement, checkpoints, [])
+    args = dpo_arguments(config, plan, placement, checkpoints)
+    args.precompute_ref_log_probs = loaded["contender"] == TRL_PRECOMPUTED
+    trainer = DPOTrainer(model=model, args=args, train_dataset=pair_dataset(plan.train), processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def best_micro_batch(worker: Worker) -> int:
+    """The size that is fastest over one optimizer step, the trainer's making left out."""
+    worker.call(train, 1, "train.max_steps=1", "train.batch_size=1")  # warm-up
+
+    def seconds(size: int) -> float:
+        timed = worker.call(train, size, "train.max_steps=1")
+        return timed.seconds - timed.before_seconds
+
+    return min(MICRO_BATCHES, key=seconds)
+
+
+def main(
+    data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
+    model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
+    pairs: Annotated[int, typer.Option(help="Training pairs, run through three times.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 3,
+    compare_steps: Annotated[int, typer.Option(help="Steps whose losses and gradient norms are compared.")] = 50,
+    quick: Annotated[bool, typer.Option(help="Fewer pairs and steps, one turn: minutes.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Train on the same pairs with ours and with TRL; print medians, ratios and the largest difference of losses."""
+    task = Task(model, data, 8 if quick else pairs)
+    turns = 1 if quick else repeats
+    with tempfile.TemporaryDirectory() as root:
+        workers = {contender: Worker() for contender in CONTENDERS}
+        for contender, worker in workers.items():
+            folder = Path(root) / str(len(contender))
+            folder.mkdir()
+            worker.call(prepare, task, contender, str(folder))
+        known = workers[OURS].call(facts)
+        sizes = {contender: best_micro_batch(workers[contender]) for contender in (OURS, TRL)}
+        sizes[TRL_PRECOMPUTED] = sizes[TRL]
+        timed: dict[str, list[Timed]] = {name: [] for name in (*CONTENDERS, WARM)}
+        for _ in range(turns):
+            for contender, worker in workers.items():
+                timed[contender].append(worker.call(train, sizes[contender]))
+            timed[WARM].append(workers[OURS].call(train, sizes[OURS], warm=True))
+        compared = timed[OURS][0], timed[TRL][0]
+        if not quick:
+            longer = ("train.batch_size=4", f"train.max_steps={compare_steps}")
+            workers[OURS].call(widen, compare_steps * 4)
+            workers[TRL].call(widen, compare_steps * 4)
+            ours, theirs = (workers[name].call(train, min(sizes[name], 4), *longer) for name in (OURS, TRL))
+            compared = ours, theirs
+        for worker in workers.values():
+            worker.close()
+    figures = summary(timed, known, compared)
+    show(timed, sizes, known, figures, task, len(compared[0].losses))
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def widen(pairs: int) -> None:
+    """Take more pairs, for the longer comparison."""
+    loaded["pairs"] = training_pairs(replace(loaded["task"], pairs=pairs))
+
+
+def summary(timed: dict[str, list[Timed]], known: Facts, compared: tuple[Timed, Timed]) -> dict[str, float]:
+    seconds = {name: statistics.median(run.seconds for run in runs) for name, runs in timed.items()}
+    ours, theirs = compared
+    return {
+        "ratio_vs_trl_cold": seconds[TRL] / seconds[OURS],
+        "ratio_vs_trl_warm": seconds[TRL] / seconds[WARM],
+        "ratio_vs_trl_precomputed": seconds[TRL_PRECOMPUTED] / seconds[OURS],
+        "gemm_share": (EPOCHS * known.flop_epoch + known.flop_reference) / seconds[OURS] / known.gemm,
+        "max_abs_error": max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True)),
+        "loss_max_rel_error": largest_relative_gap(ours.losses, theirs.losses),
+        "grad_norm_max_rel_error": largest_relative_gap(ours.grad_norms, theirs.grad_norms),
+        "peak_memory_ratio": timed[OURS][-1].peak_bytes / timed[TRL][-1].peak_bytes,
+    }
+
+
+def show(
+    timed: dict[str, list[Timed]],
+    sizes: dict[str, int],
+    known: Facts,
+    figures: dict[str, float],
+    task: Task,
+    steps: int,
+) -> None:
+    table = Table(title=f"{EPOCHS} epochs over {task.pairs} pairs, 8 pairs a step", title_justify="left")
+    for column in ("", "pairs a pass", "seconds", "of them before step 1", "pairs/s", "peak GiB"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, runs in timed.items():
+        seconds = statistics.median(run.seconds for run in runs)
+        before = statistics.median(run.before_seconds for run in runs)
+        numbers = (f"{seconds:.1f}", f"{before:.1f}", f"{EPOCHS * task.pairs / seconds:.2f}")
+        table.add_row(name, str(sizes.get(name, sizes[OURS])), *numbers, f"{runs[-1].peak_bytes / 2**30:.2f}")
+    console = Console()
+    console.print(f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False)
+    console.print(table)
+    console.print(
+        f"{figures['ratio_vs_trl_cold']:.2f} x TRL with the reference counted, {figures['ratio_vs_trl_warm']:.2f} x with "
+        f"the cache warm; {figures['gemm_share']:.0%} of the matrix-product rate in useful FLOP; over {steps} steps, "
+        f"losses within {figures['loss_max_rel_error']:.1e} and gradient norms within "
+        f"{figures['grad_norm_max_rel_error']:.1e}, relative",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

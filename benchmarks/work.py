@@ -1,0 +1,126 @@
+"""The pairs that are timed, and the arithmetic that they cannot do without."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mvp_align.config import Config
+from mvp_align.data.load import load_data
+from mvp_align.data.prompts import prompted
+from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.schema import PreferencePair, PromptedPair
+from mvp_align.scoring.rows import Row, make_rows
+from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the command line asks for; `data` is `sample` or a file in UF-P-4's schema."""
+
+    model: str
+    data: str
+    pairs: int
+    overrides: tuple[str, ...] = ()
+
+    def config(self, *more: str) -> Config:
+        source = ["data=sample"]
+        if self.data != "sample":
+            path = Path(self.data).resolve()
+            source = [
+                "data=files",
+                "data.format=ufp4",
+                f"data.train={path}",
+                f"data.test={path}",
+                "data.drop_repeats=true",
+            ]
+            source += ["data.max_tokens=2048", "data.max_prompt_tokens=1024"]
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+            composed = hydra.compose(
+                "train", [f"model={self.model}", *source, "evals=in_domain", *self.overrides, *more]
+            )
+            return to_config(composed)
+
+
+def evaluation_pairs(task: Task) -> tuple[list[PromptedPair], list[TokenizedPair]]:
+    """The first pairs of the test set, as evaluating runs over them: all questions of one person follow each other."""
+    config = task.config()
+    return ready(load_data(config).test[: task.pairs], config)
+
+
+def training_pairs(task: Task) -> list[PreferencePair]:
+    """A seeded draw from the training set."""
+    pairs = load_data(task.config()).train
+    return random.Random(0).sample(pairs, min(task.pairs, len(pairs)))
+
+
+def ready(pairs: Sequence[PreferencePair], config: Config) -> tuple[list[PromptedPair], list[TokenizedPair]]:
+    tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.model)
+    texts = prompted(pairs, config.prompt, tokenizer)
+    return texts, tokenize_pairs(texts, tokenizer).pairs
+
+
+def largest_relative_gap(found: Sequence[float], expected: Sequence[float]) -> float:
+    return max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(found, expected, strict=True))
+
+
+def tokens_two_rows(pairs: Sequence[TokenizedPair]) -> int:
+    """What a stack runs that gives each answer a prompt of its own; the common unit of tokens/s."""
+    return sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
+
+
+def rows_of(pairs: Sequence[TokenizedPair]) -> list[Row]:
+    answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
+    return make_rows(answers, share=True)
+
+
+def forward_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
+    """Products of one pass: every token through every linear layer, attention over what a token may see, the vocabulary
+    head on answer tokens. No padding, no masked attention, nothing elementwise."""
+    weights: int = sum(
+        module.weight.numel()
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "lora_" not in name and not name.endswith("lm_head")
+    )
+    tokens = sum(row.length for row in rows)
+    answer_tokens = sum(len(ids) for row in rows for branch in row.branches for _, ids in branch.answers)
+    head: int = model.get_output_embeddings().weight.numel()
+    return 2.0 * weights * tokens + attention_flop(model, rows) + 2.0 * head * answer_tokens
+
+
+def attention_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
+    config = model.config.get_text_config()
+    head_width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_pair: int = 4 * config.num_hidden_layers * config.num_attention_heads * head_width
+    return float(per_pair * sum(map(seen, rows)))
+
+
+def seen(row: Row) -> int:
+    """(query, key) pairs of a row: a token sees its ancestors and itself."""
+    prefix = len(row.prefix)
+    total = triangle(prefix)
+    for branch in row.branches:
+        context = len(branch.context)
+        total += context * prefix + triangle(context)
+        total += sum(len(ids) * (prefix + context) + triangle(len(ids)) for _, ids in branch.answers)
+    return total
+
+
+def triangle(tokens: int) -> int:
+    return tokens * (tokens + 1) // 2
+
+
+def training_flop(model: PreTrainedModel, pairs: Sequence[TokenizedPair], adapter_weights: int) -> float:
+    """A forward pass, and its gradient with respect to activations (as much again: the base weights are frozen; attention
+    twice as much), plus forward and both gradients of the adapter. Without the reference."""
+    rows = [row for pair in pairs for row in rows_of([pair])]
+    return (
+        2 * forward_flop(model, rows)
+        + attention_flop(model, rows)
+        + 6.0 * adapter_weights * sum(row.length for row in rows)
+    )

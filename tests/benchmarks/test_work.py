@@ -1,0 +1,78 @@
+"""The arithmetic that shares are taken of, against torch's own counter; rivals, against our scores."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.rivals import one_at_a_time
+from benchmarks.work import Task, evaluation_pairs, forward_flop, ready, rows_of, seen, training_flop, training_pairs
+from mvp_align.modeling.adapters import new_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.scoring.logps import answer_states, score_pairs
+from mvp_align.scoring.rows import make_rows
+
+
+@pytest.fixture
+def case(compose, sharp, placement, few_pairs):
+    config = compose(*sharp)
+    texts, pairs = ready(few_pairs, config)
+    eager = replace(placement, attention="eager")  # products that torch's counter sees
+    return config, load_base(config.model, eager).eval(), texts, pairs
+
+
+def test_one_row_takes_the_products_that_torch_counts(case) -> None:
+    _, model, _, pairs = case
+    row = make_rows([pairs[0].chosen, pairs[0].rejected], share=True)[0]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        hidden, targets, _ = answer_states(model, [row])
+        model.get_output_embeddings()(hidden)
+    config = model.config
+    per_pair = 4 * config.num_hidden_layers * config.hidden_size
+    all_pairs, needed = row.length**2, seen(row)
+    assert needed < all_pairs
+    assert forward_flop(model, [row]) - per_pair * needed + per_pair * all_pairs == counter.get_total_flops()
+    assert len(targets) == pairs[0].chosen.tokens + pairs[0].rejected.tokens
+
+
+def test_training_takes_forward_and_activation_gradients(case) -> None:
+    """Torch also counts the gradient of attention with all keys, and none for the first layer's input."""
+    config, model, _, pairs = case
+    wrapped = new_adapter(model, config.lora, seed=1)
+    weights = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    row = rows_of(pairs[:1])[0]
+    with FlopCounterMode(display=False) as counter:
+        hidden, _, _ = answer_states(model, [row])
+        model.get_output_embeddings()(hidden).sum().backward()
+    expected = training_flop(model, pairs[:1], weights)
+    assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)
+
+
+def test_seen_counts_what_the_mask_lets_through(case) -> None:
+    from mvp_align.scoring.rows import collate
+
+    rows = rows_of(case[3])
+    batch = collate(rows, torch.device("cpu"), torch.float32)
+    for number, row in enumerate(rows):
+        visible = (batch.mask[number, 0, : row.length, : row.length] == 0).sum()
+        assert seen(row) == int(visible)
+
+
+def test_one_at_a_time_says_the_same(case) -> None:
+    config, model, texts, pairs = case
+    scores = score_pairs(model, pairs)
+    found = one_at_a_time(model, load_tokenizer(config.model), texts)
+    for (chosen, rejected), score in zip(found, scores, strict=True):
+        assert chosen == pytest.approx(score.chosen_logp, abs=1e-3)
+        assert rejected == pytest.approx(score.rejected_logp, abs=1e-3)
+
+
+def test_the_sample_gives_pairs_in_order_and_a_seeded_draw() -> None:
+    task = Task("smollm2_135m", "sample", 12)
+    texts, pairs = evaluation_pairs(task)
+    assert len(texts) == len(pairs) == 12
+    drawn = training_pairs(task)
+    assert drawn == training_pairs(task)
+    assert len({pair.id for pair in drawn}) == 12
