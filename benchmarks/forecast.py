@@ -77,7 +77,7 @@ def main() -> None:
                 hours = (EPOCHS * TRAIN_PAIRS / training + TRAIN_PAIRS / scoring) / 3600
                 numbers = (f"{one.training_flop / 1e12:.1f}", f"{training:.0f}", f"{hours:.2f}", f"{scoring:.0f}")
                 table.add_row(name, f"{count} x {gpu}", *numbers)
-    Console().print(table)
+    Console(width=120).print(table)
     for name, config in SHAPES.items():
         one = forecast(config)
         for gpu, (peak, bandwidth) in GPUS.items():

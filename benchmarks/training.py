@@ -1,6 +1,6 @@
 """DPO training, ours against TRL's DPOTrainer as it ships, in turns on one machine: same pairs, seed and effective batch.
 
-python -m benchmarks.training [--data FILE] [--quick] [--json FILE]
+python -m benchmarks.training [--data FILE] [--quick] [--json FILE] [OVERRIDE ...]
 """
 
 import json
@@ -134,6 +134,7 @@ def best_micro_batch(worker: Worker) -> int:
 
 
 def main(
+    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, such as quantization=4bit.")] = None,
     data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
     model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
     pairs: Annotated[int, typer.Option(help="Training pairs, run through three times.")] = 32,
@@ -143,7 +144,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
 ) -> None:
     """Train on the same pairs with ours and with TRL; print medians, ratios and the largest difference of losses."""
-    task = Task(model, data, 8 if quick else pairs)
+    task = Task(model, data, 8 if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
     with tempfile.TemporaryDirectory() as root:
         workers = {contender: Worker() for contender in CONTENDERS}

@@ -31,15 +31,8 @@ class Task:
     def config(self, *more: str) -> Config:
         source = ["data=sample"]
         if self.data != "sample":
-            path = Path(self.data).resolve()
-            source = [
-                "data=files",
-                "data.format=ufp4",
-                f"data.train={path}",
-                f"data.test={path}",
-                "data.drop_repeats=true",
-            ]
-            source += ["data.max_tokens=2048", "data.max_prompt_tokens=1024"]
+            source = ["data=files", "data.format=ufp4", f"data.train={Path(self.data).resolve()}"]
+            source += ["data.drop_repeats=true", "data.max_tokens=2048", "data.max_prompt_tokens=1024"]
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
             composed = hydra.compose(
                 "train", [f"model={self.model}", *source, "evals=in_domain", *self.overrides, *more]
@@ -48,9 +41,11 @@ class Task:
 
 
 def evaluation_pairs(task: Task) -> tuple[list[PromptedPair], list[TokenizedPair]]:
-    """The first pairs of the test set, as evaluating runs over them: all questions of one person follow each other."""
+    """Test pairs (of a file: all of its pairs), person by person, the first so many."""
     config = task.config()
-    return ready(load_data(config).test[: task.pairs], config)
+    data = load_data(config)
+    pairs = data.test if task.data == "sample" else data.train + data.test
+    return ready(sorted(pairs, key=lambda pair: pair.user_id)[: task.pairs], config)
 
 
 def training_pairs(task: Task) -> list[PreferencePair]:
