@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mvp_align import __version__
 from mvp_align.config import Config
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.cache import LogpCache, open_cache
@@ -45,7 +46,7 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
         "quantization": "nf4" if getattr(inner, "is_loaded_in_4bit", False) else "none",
         "attention": str(config._attn_implementation),
         "device": inner.device.type,
-        "transformers": transformers.__version__,
+        "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
     }
 
 

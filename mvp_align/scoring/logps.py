@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
-from mvp_align.scoring.rows import Row, batches, can_share, collate, make_rows
+from mvp_align.scoring.rows import Row, batches, can_share, collate, make_rows, say_alone
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
@@ -44,7 +44,10 @@ def score_pairs(
     """
     causal = causal_model(model)
     answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
-    rows = make_rows(answers, can_share(causal))
+    share = can_share(causal)
+    if not share:
+        say_alone(type(causal).__name__)
+    rows = make_rows(answers, share)
     tokens = batch_size * 2 * sum(row.length for row in rows) // max(1, len(answers))
     state = PartialState()
     mine = list(batches(rows, tokens))[state.process_index :: state.num_processes]

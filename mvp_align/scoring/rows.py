@@ -11,6 +11,7 @@ is empty). Equal to one row an answer, up to the rounding of another order of su
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import takewhile
 
 import torch
@@ -77,6 +78,12 @@ def can_share(model: PreTrainedModel) -> bool:
     kinds = getattr(config, "layer_types", None)
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     return all(kind == "full_attention" for kind in kinds) if kinds else not windowed
+
+
+@cache
+def say_alone(kind: str) -> None:
+    """Once for each class of models that cannot share."""
+    print(f"{kind}: its attention takes no 4-D mask here, so each answer carries its own prompt")
 
 
 def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int = ROW_TOKENS) -> list[Row]:

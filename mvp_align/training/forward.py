@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
 from mvp_align.scoring.logps import answer_states
-from mvp_align.scoring.rows import can_share, make_rows
+from mvp_align.scoring.rows import can_share, make_rows, say_alone
 from mvp_align.scoring.tokens import Answer
 
 HEAD_CHUNK = 2048
@@ -30,7 +30,7 @@ def share_prompts(causal: PreTrainedModel) -> None:
     """
     share = can_share(causal)
     if not share:
-        print(f"{type(causal).__name__}: attention takes no 4-D mask here, so each answer carries its own prompt")
+        say_alone(type(causal).__name__)
     previous = causal.forward
 
     def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **inputs: Any) -> Any:

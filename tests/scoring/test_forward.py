@@ -12,6 +12,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
+from mvp_align.scoring.rows import say_alone
 from mvp_align.training import forward
 from mvp_align.training.forward import share_prompts
 
@@ -150,6 +151,7 @@ def test_a_pair_is_one_row(model: PeftModel, batch) -> None:
         lambda module, args, kwargs: rows.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     outputs_of(model, batch)
+    say_alone.cache_clear()
     share_prompts(base)
     outputs_of(model, batch)
     assert [shape[0] for shape in rows] == [12, 6]

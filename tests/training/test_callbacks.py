@@ -15,6 +15,8 @@ from transformers import (
     DataCollatorForLanguageModeling,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
 )
 from trl import DPOConfig, DPOTrainer
@@ -25,7 +27,7 @@ from mvp_align.errors import UserError
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
-from mvp_align.training.callbacks import OODCallback, OPACallback
+from mvp_align.training.callbacks import FirstLoss, OODCallback, OPACallback
 
 THRESHOLDS = {"0": 0.0, "0.2": 0.2, "2": 2.0, "4": 4.0, "6": 6.0, "8": 8.0}
 QUIET: dict[str, Any] = {
@@ -245,3 +247,23 @@ def test_checkpoints_hold_what_a_resume_needs(bench: Callable[..., Any]) -> None
         assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == step
         names = {path.name for path in folder.iterdir()}
         assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= names
+
+
+@pytest.mark.parametrize(
+    ("exact", "step", "loss", "stops"),
+    [
+        (True, 1, 0.6935, False),
+        (True, 1, 0.70, True),
+        (True, 2, 0.70, False),
+        (False, 1, 0.70, False),
+        (False, 1, 0.72, True),
+    ],
+)
+def test_a_first_loss_off_ln_2_stops_the_run(tmp_path: Path, exact: bool, step: int, loss: float, stops: bool) -> None:
+    arguments = (TrainingArguments(str(tmp_path)), TrainerState(global_step=step), TrainerControl())
+    watch = FirstLoss(exact)
+    if stops:
+        with pytest.raises(UserError, match=rf"The first DPO loss is {loss:.4f}, not ln 2 = 0\.6931"):
+            watch.on_log(*arguments, logs={"loss": loss})
+    else:
+        watch.on_log(*arguments, logs={"loss": loss})
