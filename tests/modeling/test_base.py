@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
-from mvp_align.modeling.base import assert_four_bit, fingerprint, four_bit_layers, load_base
+from mvp_align.modeling.base import assert_four_bit, four_bit_layers, load_base
 from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.identity import fingerprint
 from mvp_align.modeling.source import load_tokenizer, unavailable
 
 Load = Callable[..., PreTrainedModel]
