@@ -8,6 +8,7 @@ import os
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,8 @@ from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.modeling.source import load_tokenizer
+from mvp_align.modeling.identity import logps_folder
+from mvp_align.modeling.source import cache_root, load_tokenizer
 from mvp_align.stages import start_adapter
 from mvp_align.training.preflight import make_plan
 from mvp_align.training.trainers import dpo_arguments, dpo_trainer, pair_dataset
@@ -69,7 +71,10 @@ def prepare(task: Task, contender: str, folder: str) -> None:
     base = load_base(config.model, placement)
     loaded.update(task=task, contender=contender, base=base, placement=placement, folder=Path(folder))
     loaded.update(pairs=training_pairs(task), tokenizer=load_tokenizer(config.model))
-    os.environ["MVP_ALIGN_CACHE"] = os.environ["HF_DATASETS_CACHE"] = folder  # reference log-probs, ours and TRL's
+    for kept in cache_root().iterdir() if cache_root().is_dir() else ():
+        if kept != logps_folder():
+            (Path(folder) / kept.name).symlink_to(kept)
+    os.environ["MVP_ALIGN_CACHE"] = folder  # so that a cold run finds no reference log-probs
 
 
 def facts() -> Facts:
@@ -94,7 +99,8 @@ def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
     folder: Path = loaded["folder"]
     if not warm:
         for part in folder.iterdir():
-            shutil.rmtree(part)
+            if not part.is_symlink():  # the unpacked model
+                shutil.rmtree(part)
     config = loaded["task"].config(*TRAINING, f"train.micro_batch_size={micro_batch}", *overrides)
     model = start_adapter(loaded["base"], config)
     began = now(loaded["placement"].device)
@@ -122,7 +128,7 @@ def make_trainer(config: Config, model: PeftModel) -> Trainer:
     return trainer
 
 
-def best_micro_batch(worker: Worker) -> int:
+def best_micro_batch(worker: Worker, sizes: Sequence[int]) -> int:
     """The size that is fastest over one optimizer step, the trainer's making left out."""
     worker.call(train, 1, "train.max_steps=1", "train.batch_size=1")  # warm-up
 
@@ -130,7 +136,7 @@ def best_micro_batch(worker: Worker) -> int:
         timed = worker.call(train, size, "train.max_steps=1")
         return timed.seconds - timed.before_seconds
 
-    return min(MICRO_BATCHES, key=seconds)
+    return min(sizes, key=seconds)
 
 
 def main(
@@ -146,6 +152,7 @@ def main(
     """Train on the same pairs with ours and with TRL; print medians, ratios and the largest difference of losses."""
     task = Task(model, data, 8 if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
+    tried = MICRO_BATCHES[:2] if quick else MICRO_BATCHES
     with tempfile.TemporaryDirectory() as root:
         workers = {contender: Worker() for contender in CONTENDERS}
         for contender, worker in workers.items():
@@ -153,7 +160,7 @@ def main(
             folder.mkdir()
             worker.call(prepare, task, contender, str(folder))
         known = workers[OURS].call(facts)
-        sizes = {contender: best_micro_batch(workers[contender]) for contender in (OURS, TRL)}
+        sizes = {contender: best_micro_batch(workers[contender], tried) for contender in (OURS, TRL)}
         sizes[TRL_PRECOMPUTED] = sizes[TRL]
         timed: dict[str, list[Timed]] = {name: [] for name in (*CONTENDERS, WARM)}
         for _ in range(turns):
