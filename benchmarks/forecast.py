@@ -18,7 +18,6 @@ from mvp_align.scoring.tokens import Answer, TokenizedPair
 PROMPT, ANSWER = 80, 60
 """Tokens of a pair in the benchmark's format under LLaMA-2's tokenizer, about."""
 TRAIN_PAIRS, EPOCHS = 16_000, 3
-SCORED_PAIRS = 5_000
 MFU_TRAINING, MFU_SCORING = 0.40, 0.50
 """Share of the peak that useful products reach: what well-fed dense bf16 training reports; less for small micro-batches."""
 EIGHT_GPUS = 0.92
