@@ -1,11 +1,13 @@
 """What this machine can do, and a process for each contender: allocator, caches and peak memory are its own."""
 
+import os
 import platform
 import resource
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -33,13 +35,27 @@ class Worker:
     """A process that waits between calls, so that contenders take turns on the same machine in one run."""
 
     def __init__(self) -> None:
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self.pool.submit(function, *args, **kwargs).result()
 
-    def close(self) -> None:
-        self.pool.shutdown()
+
+def close(workers: dict[str, Worker]) -> None:
+    for worker in workers.values():
+        worker.pool.shutdown()
+
+
+def end_with_parent() -> None:
+    """A worker whose parent was killed would work on, and disturb whatever is timed next."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:

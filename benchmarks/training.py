@@ -20,7 +20,7 @@ from rich.table import Table
 from transformers import PrinterCallback, Trainer
 from trl import DPOTrainer
 
-from benchmarks.machine import Worker, gemm_rate, machine_name, native_placement, now, peak_memory_bytes
+from benchmarks.machine import Worker, close, gemm_rate, machine_name, native_placement, now, peak_memory_bytes
 from benchmarks.work import Task, forward_flop, largest_relative_gap, ready, rows_of, training_flop, training_pairs
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
@@ -38,6 +38,7 @@ WARM = "mvp-align, cache warm"
 EPOCHS = 3
 """The paper's."""
 MICRO_BATCHES = (1, 2, 4, 8)
+QUICK_MICRO_BATCHES = {OURS: (4, 8), TRL: (1, 2)}
 TRAINING = ("train.batch_size=8", f"train.epochs={EPOCHS}", "train.save_steps=100000", "tracking=none")
 
 
@@ -130,7 +131,6 @@ def make_trainer(config: Config, model: PeftModel) -> Trainer:
 
 def best_micro_batch(worker: Worker, sizes: Sequence[int]) -> int:
     """The size that is fastest over one optimizer step, the trainer's making left out."""
-    worker.call(train, 1, "train.max_steps=1", "train.batch_size=1")  # warm-up
 
     def seconds(size: int) -> float:
         timed = worker.call(train, size, "train.max_steps=1")
@@ -152,16 +152,15 @@ def main(
     """Train on the same pairs with ours and with TRL; print medians, ratios and the largest difference of losses."""
     task = Task(model, data, 8 if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
-    tried = MICRO_BATCHES[:2] if quick else MICRO_BATCHES
+    tried = QUICK_MICRO_BATCHES if quick else dict.fromkeys((OURS, TRL), MICRO_BATCHES)
     with tempfile.TemporaryDirectory() as root:
-        workers = {contender: Worker() for contender in CONTENDERS}
-        for contender, worker in workers.items():
-            folder = Path(root) / str(len(contender))
-            folder.mkdir()
-            worker.call(prepare, task, contender, str(folder))
+        workers = prepared(task, Path(root) / "tries", OURS, TRL)
         known = workers[OURS].call(facts)
-        sizes = {contender: best_micro_batch(workers[contender], tried) for contender in (OURS, TRL)}
+        sizes = {contender: best_micro_batch(worker, tried[contender]) for contender, worker in workers.items()}
         sizes[TRL_PRECOMPUTED] = sizes[TRL]
+        close(workers)
+        # Anew: the peak of memory is to be that of the best size alone.
+        workers = prepared(task, Path(root) / "timed", *CONTENDERS)
         timed: dict[str, list[Timed]] = {name: [] for name in (*CONTENDERS, WARM)}
         for _ in range(turns):
             for contender, worker in workers.items():
@@ -174,12 +173,21 @@ def main(
             workers[TRL].call(widen, compare_steps * 4)
             ours, theirs = (workers[name].call(train, min(sizes[name], 4), *longer) for name in (OURS, TRL))
             compared = ours, theirs
-        for worker in workers.values():
-            worker.close()
+        close(workers)
     figures = summary(timed, known, compared)
     show(timed, sizes, known, figures, task, len(compared[0].losses))
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def prepared(task: Task, root: Path, *contenders: str) -> dict[str, Worker]:
+    workers = {contender: Worker() for contender in contenders}
+    for number, (contender, worker) in enumerate(workers.items()):
+        folder = root / str(number)
+        folder.mkdir(parents=True)
+        worker.call(prepare, task, contender, str(folder))
+        worker.call(train, 1, "train.max_steps=1", "train.batch_size=1")  # warm-up
+    return workers
 
 
 def widen(pairs: int) -> None:
@@ -198,7 +206,7 @@ def summary(timed: dict[str, list[Timed]], known: Facts, compared: tuple[Timed, 
         "max_abs_error": max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True)),
         "loss_max_rel_error": largest_relative_gap(ours.losses, theirs.losses),
         "grad_norm_max_rel_error": largest_relative_gap(ours.grad_norms, theirs.grad_norms),
-        "peak_memory_ratio": timed[OURS][-1].peak_bytes / timed[TRL][-1].peak_bytes,
+        "peak_memory_ratio": timed[OURS][0].peak_bytes / timed[TRL][0].peak_bytes,
     }
 
 
@@ -217,7 +225,7 @@ def show(
         seconds = statistics.median(run.seconds for run in runs)
         before = statistics.median(run.before_seconds for run in runs)
         numbers = (f"{seconds:.1f}", f"{before:.1f}", f"{EPOCHS * task.pairs / seconds:.2f}")
-        table.add_row(name, str(sizes.get(name, sizes[OURS])), *numbers, f"{runs[-1].peak_bytes / 2**30:.2f}")
+        table.add_row(name, str(sizes.get(name, sizes[OURS])), *numbers, f"{runs[0].peak_bytes / 2**30:.2f}")
     console = Console()
     console.print(f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False)
     console.print(table)

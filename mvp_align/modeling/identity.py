@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from mvp_align import __version__
 from mvp_align.config import Config
 from mvp_align.modeling.source import cache_root
+from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache, open_cache
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -44,7 +45,7 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
         "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
         "dtype": str(inner.dtype).removeprefix("torch."),
         "quantization": "nf4" if getattr(inner, "is_loaded_in_4bit", False) else "none",
-        "attention": str(config._attn_implementation),
+        "attention": SHARED if share_attention(inner) else str(config._attn_implementation),
         "device": inner.device.type,
         "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
     }

@@ -15,8 +15,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.schema import PairScore
+from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache
-from mvp_align.scoring.rows import Row, batches, can_share, collate, make_rows, say_alone
+from mvp_align.scoring.rows import Row, batches, make_rows, pack, pad
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
@@ -44,11 +45,9 @@ def score_pairs(
     """
     causal = causal_model(model)
     answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
-    share = can_share(causal)
-    if not share:
-        say_alone(type(causal).__name__)
-    rows = make_rows(answers, share)
-    tokens = batch_size * 2 * sum(row.length for row in rows) // max(1, len(answers))
+    lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
+    tokens = batch_size * sum(lengths) // max(1, len(pairs))
+    rows = make_rows(answers, share_attention(causal), tokens)
     state = PartialState()
     mine = list(batches(rows, tokens))[state.process_index :: state.num_processes]
     found = answer_logps(causal, answers, mine, label, LogpCache() if cache is None else cache)
@@ -127,9 +126,11 @@ def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor,
         raise ValueError(f"{type(causal).__name__} changes its logits after the head ({', '.join(changes)})")
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
-    batch = collate(rows, weight.device, causal.dtype)
+    share = causal.config.get_text_config()._attn_implementation == SHARED
+    batch = pack(rows, weight.device) if share else pad(rows, weight.device)
+    apart = {"segments": batch.segments} if share else {"attention_mask": batch.mask}
     states = causal.base_model(
-        input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **apart
     ).last_hidden_state
     return states[batch.row_at, batch.position_at], batch.targets, batch.owners
 

@@ -1,28 +1,23 @@
-"""Work done once: answers to one prompt share a row, and so do the prompts of one person, which begin with one profile.
+"""Work done once: answers to one prompt share it, and so do the prompts of one person, which begin with one profile.
 
     row         p0 p1 ... pn | q0 ... | c0 c1 ... | r0 ... | q'0 ... | c'0 ... | r'0 ...
     positions    0  1 ...  n | n+1 .. | m+1   ... | m+1 .. | n+1 ... | m'+1 .. | m'+1 ..
     sees        prefix so far| prefix | prefix, q | prefix, q | prefix  | prefix, q' | prefix, q'
 
-A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c and r. A 4-D mask keeps
-branches, and the answers of a branch, apart. c0 and r0 are both predicted at the last token of q (of the prefix, where q
-is empty). Equal to one row an answer, up to the rounding of another order of sums.
+A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c and r. c0 and r0 are both
+predicted at the last token of q (of the prefix, where q is empty). Equal to one row an answer, up to the rounding of another
+order of sums.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import takewhile
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from mvp_align.scoring.attention import Segment, Span, segment
 from mvp_align.scoring.tokens import Answer
-
-ROW_TOKENS = 640
-"""Rows grow to this length by sharing a prefix. Attention is computed over a whole row, branches that cannot see each other
-included: beyond this that costs more than sharing saves (measured: docs/speed.md)."""
 
 WORTH_SHARING = 16
 """Tokens that a prefix must save for a branch to join a row."""
@@ -56,38 +51,24 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model inputs [rows, width], and for every answer token, answer by answer: where it is predicted, its id, its owner."""
+    """Model inputs [rows, width], and for every answer token, answer by answer: where it is predicted, its id, its owner.
+
+    Packed rows are one row of all their tokens, told apart by `segments`; padded ones have a `mask` [rows, width].
+    """
 
     ids: Tensor
     positions: Tensor
-    mask: Tensor
-    """Additive [rows, 1, width, width] in the model's dtype, or [rows, width] where every row holds one answer."""
+    mask: Tensor | None
+    segments: tuple[Segment, ...] | None
     row_at: Tensor
     position_at: Tensor
     targets: Tensor
     owners: Tensor
 
 
-def can_share(model: PreTrainedModel) -> bool:
-    """Whether the attention of `model` takes a 4-D mask that means what it says: SDPA or eager, rotary positions (others
-    ignore position ids or build masks of their own), no sliding window."""
-    config = model.config.get_text_config()
-    rotary = getattr(config, "rope_parameters", None) is not None
-    if not rotary or config._attn_implementation not in ("sdpa", "eager"):
-        return False
-    kinds = getattr(config, "layer_types", None)
-    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    return all(kind == "full_attention" for kind in kinds) if kinds else not windowed
-
-
-@cache
-def say_alone(kind: str) -> None:
-    """Once for each class of models that cannot share."""
-    print(f"{kind}: its attention takes no 4-D mask here, so each answer carries its own prompt")
-
-
-def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int = ROW_TOKENS) -> list[Row]:
-    """Rows of all answers, longest first; ties by ids, so that the order is fixed."""
+def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int | None = None) -> list[Row]:
+    """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a profile makes no row longer
+    than `row_tokens`."""
     if share:
         rows = grown(pairs_of(answers), row_tokens)
     else:
@@ -110,13 +91,13 @@ def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
     ]
 
 
-def grown(branches: Sequence[Branch], row_tokens: int) -> list[Row]:
+def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[Row]:
     """Each branch joins the row before it where their common beginning saves enough and the row stays short enough."""
     rows: list[Row] = []
     for branch in branches:
         joined = join(rows[-1], branch) if rows else None
         apart = rows[-1].length + branch.length if rows else 0
-        if joined and joined.length <= min(row_tokens, apart - WORTH_SHARING):
+        if joined and joined.length <= min(row_tokens or apart, apart - WORTH_SHARING):
             rows[-1] = joined
         else:
             rows.append(Row(branch.context, (Branch((), branch.answers),)))
@@ -133,65 +114,100 @@ def join(row: Row, branch: Branch) -> Row:
 
 
 def batches(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
-    """Consecutive rows (sorted, longest first) that, padded to the longest, hold at most `tokens`; at least one row."""
-    first = 0
-    while first < len(rows):
-        count = max(1, tokens // rows[first].length)
-        yield rows[first : first + count]
-        first += count
+    """Consecutive rows (sorted, longest first) of at most `tokens` together; at least one row."""
+    first = held = 0
+    for end, row in enumerate(rows):
+        if end > first and held + row.length > tokens:
+            yield rows[first:end]
+            first, held = end, 0
+        held += row.length
+    if rows:
+        yield rows[first:]
 
 
-def collate(rows: Sequence[Row], device: torch.device, dtype: torch.dtype) -> Batch:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens of a row that see the same `context`; `owner` is the index of the answer that they are."""
+
+    tokens: tuple[int, ...]
+    position: int
+    context: tuple[Span, ...]
+    owner: int | None
+
+
+def parts(row: Row, start: int) -> Iterator[Part]:
+    """The parts of a row whose first token is the batch's token `start`, in their order."""
+    prefix = (start, start + len(row.prefix))
+    yield Part(row.prefix, 0, (), None)
+    at = prefix[1]
+    for branch in row.branches:
+        rest = (at, at + len(branch.context))
+        yield Part(branch.context, len(row.prefix), joined((prefix,)), None)
+        for index, tokens in branch.answers:
+            yield Part(tokens, len(row.prefix) + len(branch.context), joined((prefix, rest)), index)
+        at += branch.length
+
+
+def joined(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+    """The same tokens in as few spans as can be, without empty ones."""
+    found: list[Span] = []
+    for first, end in spans:
+        if found and found[-1][1] == first:
+            found[-1] = (found[-1][0], end)
+        elif first < end:
+            found.append((first, end))
+    return tuple(found)
+
+
+def pack(rows: Sequence[Row], device: torch.device) -> Batch:
+    """All rows one after the other, as one."""
+    ids: list[int] = []
+    positions: list[int] = []
+    spans: list[tuple[tuple[Span, ...], Span]] = []
+    predicted: list[tuple[int, int, int, int]] = []
+    for row in rows:
+        for part in parts(row, len(ids)):
+            own = (len(ids), len(ids) + len(part.tokens))
+            if part.owner is not None:
+                places = (part.context[-1][1] - 1, *range(own[0], own[1] - 1))
+                predicted += [(part.owner, 0, place, token) for place, token in zip(places, part.tokens, strict=True)]
+            ids += part.tokens
+            positions += range(part.position, part.position + len(part.tokens))
+            if spans and part.context and part.context == joined((*spans[-1][0], spans[-1][1])):
+                spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))  # it sees all that the segment before it sees
+            elif part.tokens:
+                spans.append((part.context, own))
+    segments = tuple(segment(context, own, device) for context, own in spans)
+    return batch(torch.tensor([ids]), torch.tensor([positions]), None, segments, predicted, device)
+
+
+def pad(rows: Sequence[Row], device: torch.device) -> Batch:
+    """Rows of one answer each, padded to the right."""
     width = max(row.length for row in rows)
-    ids, positions = torch.zeros(2, len(rows), width, dtype=torch.long)
-    branch_of = torch.full((len(rows), width), NONE)
-    answer_of = torch.full((len(rows), width), ALL)
-    found: list[tuple[int, int, int, int]] = []
+    ids, positions, mask = torch.zeros(3, len(rows), width, dtype=torch.long)
+    predicted: list[tuple[int, int, int, int]] = []
     for number, row in enumerate(rows):
-        at = 0
-        for tokens, position, branch, answer, owner in segments(row):
-            part = slice(at, at + len(tokens))
-            ids[number, part] = torch.tensor(tokens, dtype=torch.long)
-            positions[number, part] = torch.arange(position, position + len(tokens))
-            branch_of[number, part] = branch
-            answer_of[number, part] = answer
-            if owner is None:
-                context_end = part.stop if tokens else len(row.prefix)
-            else:
-                predictors = (context_end - 1, *range(at, part.stop - 1))
-                found += [(owner, number, place, token) for place, token in zip(predictors, tokens, strict=True)]
-            at = part.stop
-    found.sort(key=lambda entry: entry[0])  # stable: tokens stay in order within an answer
-    owners, row_at, position_at, targets = torch.tensor(found).T.to(device)
-    if any(row.answers > 1 for row in rows):
-        mask = apart(branch_of.to(device), answer_of.to(device), dtype)
-    else:
-        mask = (branch_of != NONE).long().to(device)
-    return Batch(ids.to(device), positions.to(device), mask, row_at, position_at, targets, owners)
+        (branch,) = row.branches
+        ((owner, tokens),) = branch.answers
+        context = row.prefix + branch.context
+        ids[number, : row.length] = torch.tensor(context + tokens)
+        positions[number, : row.length] = torch.arange(row.length)
+        mask[number, : row.length] = 1
+        places = range(len(context) - 1, row.length - 1)
+        predicted += [(owner, number, place, token) for place, token in zip(places, tokens, strict=True)]
+    return batch(ids, positions, mask, None, predicted, device)
 
 
-ALL, NONE = -1, -2
-"""Of a token, in place of the branch or answer it belongs to: all of them see it; it is padding."""
-
-
-def segments(row: Row) -> Iterator[tuple[tuple[int, ...], int, int, int, int | None]]:
-    """Token ids, position of the first, branch, answer within the branch, and the answer's index: in the row's order."""
-    yield row.prefix, 0, ALL, ALL, None
-    for branch_number, branch in enumerate(row.branches):
-        yield branch.context, len(row.prefix), branch_number, ALL, None
-        start = len(row.prefix) + len(branch.context)
-        for answer_number, (index, tokens) in enumerate(branch.answers):
-            yield tokens, start, branch_number, answer_number, index
-
-
-def apart(branch_of: Tensor, answer_of: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive mask [rows, 1, width, width]: a token sees, up to itself, the prefix, its branch's context, its own answer.
-
-    Padding sees itself and the prefix, so that no row of the softmax is empty.
-    """
-    width = branch_of.shape[1]
-    earlier = torch.ones(width, width, dtype=torch.bool, device=branch_of.device).tril()
-    same_branch = (branch_of[:, None, :] == ALL) | (branch_of[:, None, :] == branch_of[:, :, None])
-    same_answer = (answer_of[:, None, :] == ALL) | (answer_of[:, None, :] == answer_of[:, :, None])
-    blocked = torch.zeros(same_branch.shape, dtype=dtype, device=branch_of.device)
-    return blocked.masked_fill(~(earlier & same_branch & same_answer), torch.finfo(dtype).min)[:, None]
+def batch(
+    ids: Tensor,
+    positions: Tensor,
+    mask: Tensor | None,
+    segments: tuple[Segment, ...] | None,
+    predicted: list[tuple[int, int, int, int]],
+    device: torch.device,
+) -> Batch:
+    """`predicted`: owner, row, position and id of each answer token; ordered by owner here."""
+    predicted.sort(key=lambda token: token[0])  # stable: tokens stay in order within an answer
+    owners, row_at, position_at, targets = torch.tensor(predicted).T.to(device)
+    on_device = None if mask is None else mask.to(device)
+    return Batch(ids.to(device), positions.to(device), on_device, segments, row_at, position_at, targets, owners)

@@ -15,12 +15,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import answer_states
-from mvp_align.scoring.rows import can_share, make_rows, say_alone
+from mvp_align.scoring.rows import make_rows
 from mvp_align.scoring.tokens import Answer
 
-HEAD_CHUNK = 2048
-"""Answer positions whose logits are alive at once; beyond that many, chunks are recomputed in the backward pass."""
+HEAD_CHUNK = 512
+"""Answer positions whose logits are alive at once."""
 
 
 def share_prompts(causal: PreTrainedModel) -> None:
@@ -28,9 +29,7 @@ def share_prompts(causal: PreTrainedModel) -> None:
 
     Models whose attention cannot keep two answers of a row apart still save the head on prompt tokens.
     """
-    share = can_share(causal)
-    if not share:
-        say_alone(type(causal).__name__)
+    share = share_attention(causal)
     previous = causal.forward
 
     def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **inputs: Any) -> Any:
@@ -72,48 +71,70 @@ def answer_outputs(
     )
 
 
-def token_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log-prob (with gradient), entropy, mean logit, whether the target is the top token: each [n]."""
-    if len(targets) <= HEAD_CHUNK:
-        return chunk_outputs(head, hidden, targets)
-    parts = [
-        checkpoint(chunk_outputs, head, h, t, use_reentrant=False)
-        for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
-    ]
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the top token."""
+
+
+def token_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
+    """Of `targets` [n] predicted from `hidden` [n, hidden], a chunk of logits at a time."""
+    outputs = frozen_outputs if frozen(head) else trained_outputs
+    parts = [outputs(head, h, t) for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)]
     log_probs, entropy, mean_logits, is_top1 = (torch.cat(column) for column in zip(*parts, strict=True))
     return log_probs, entropy, mean_logits, is_top1
 
 
-def chunk_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = TokenStatistics.apply(  # type: ignore[no-untyped-call]
-        head(hidden).float(), targets
-    )
+def frozen(head: nn.Module) -> bool:
+    return type(head) is nn.Linear and not head.weight.requires_grad
+
+
+def frozen_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
+    outputs: Outputs = FrozenHead.apply(head, hidden, targets)  # type: ignore[no-untyped-call]
     return outputs
 
 
-class TokenStatistics(torch.autograd.Function):
-    """Of logits [n, vocabulary] (fp32) at `targets` [n]: log-prob (with gradient), entropy, mean logit, whether the target
-    is the top token. One softmax serves all of them and the gradient, where separate formulas would take four."""
+def trained_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
+    """The same for a head that learns, its logits computed anew in the backward pass."""
+
+    def outputs(hidden: Tensor, targets: Tensor) -> Outputs:
+        logits = head(hidden).float()
+        _, entropy, mean, is_top, _ = statistics(logits.detach().clone(), targets)
+        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), entropy, mean, is_top
+
+    found: Outputs = checkpoint(outputs, hidden, targets, use_reentrant=False)
+    return found
+
+
+class FrozenHead(torch.autograd.Function):
+    """The outputs of a linear head without a gradient of its own.
+
+    d log p(target) / d hidden = W[target] - softmax(logits) W, times whatever gradient comes: known in the forward pass,
+    where the softmax is at hand, so that no logits outlive it and none are computed twice.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        top, top_at = logits.max(1)
-        shifted = logits - top[:, None]
-        weights = shifted.exp()
-        total = weights.sum(1)
-        log_total = total.log()
-        log_probs = shifted.gather(1, targets[:, None]).squeeze(1) - log_total
-        entropy = log_total - torch.linalg.vecdot(weights, shifted) / total
-        is_top = top_at == targets
-        mean = logits.mean(1)
-        ctx.save_for_backward(weights.div_(total[:, None]), targets)
+    def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Outputs:
+        log_probs, entropy, mean, is_top, probabilities = statistics(head(hidden).float(), targets)
+        if ctx.needs_input_grad[1]:
+            ctx.save_for_backward(head.weight[targets].float() - probabilities.to(head.weight.dtype) @ head.weight)
         ctx.mark_non_differentiable(entropy, mean, is_top)
         return log_probs, entropy, mean, is_top
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, None]:
-        """d log p(target) / d logits = onehot(target) - softmax."""
-        probabilities, targets = ctx.saved_tensors
-        found = probabilities * -grad[:, None]
-        return found.scatter_add_(1, targets[:, None], grad[:, None]), None
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, grad[:, None] * slope, None
+
+
+def statistics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n]: log-prob, entropy, mean logit, whether the target is
+    the top token, and the softmax [n, vocabulary]. One pass of exponentials serves all of them."""
+    mean = logits.mean(1)
+    top, top_at = logits.max(1)
+    shifted = logits.sub_(top[:, None])
+    weights = shifted.exp()
+    total = weights.sum(1)
+    log_total = total.log()
+    log_probs = shifted.gather(1, targets[:, None]).squeeze(1) - log_total
+    entropy = log_total - torch.linalg.vecdot(weights, shifted) / total
+    return log_probs, entropy, mean, top_at == targets, weights.div_(total[:, None])

@@ -9,8 +9,9 @@ from peft import PeftModel
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
+from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import answer_states, causal_model
-from mvp_align.scoring.rows import can_share, make_rows
+from mvp_align.scoring.rows import make_rows
 from mvp_align.scoring.tokens import TokenizedPair
 from mvp_align.training.forward import token_outputs
 from mvp_align.training.preflight import Plan
@@ -49,7 +50,7 @@ def fits(model: PeftModel, pairs: list[TokenizedPair]) -> bool:
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
     try:
         with torch.autocast(causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32):
-            hidden, targets, _ = answer_states(causal, make_rows(answers, can_share(causal)))
+            hidden, targets, _ = answer_states(causal, make_rows(answers, share_attention(causal)))
             log_probs, *_ = token_outputs(causal.get_output_embeddings(), hidden, targets)
         log_probs.sum().backward()
     except Exception as error:

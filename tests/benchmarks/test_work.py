@@ -1,9 +1,8 @@
 """The arithmetic that shares are taken of, against torch's own counter; rivals, against our scores."""
 
-from dataclasses import replace
-
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rivals import one_at_a_time
@@ -11,16 +10,19 @@ from benchmarks.work import Task, evaluation_pairs, forward_flop, ready, rows_of
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.source import load_tokenizer
+from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import answer_states, score_pairs
-from mvp_align.scoring.rows import make_rows
+from mvp_align.scoring.rows import Row, make_rows, pack
 
 
 @pytest.fixture
 def case(compose, sharp, placement, few_pairs):
     config = compose(*sharp)
     texts, pairs = ready(few_pairs, config)
-    eager = replace(placement, attention="eager")  # products that torch's counter sees
-    return config, load_base(config.model, eager).eval(), texts, pairs
+    model = load_base(config.model, placement).eval()
+    assert share_attention(model)
+    with sdpa_kernel(SDPBackend.MATH):  # products that torch's counter sees
+        yield config, model, texts, pairs
 
 
 def test_one_row_takes_the_products_that_torch_counts(case) -> None:
@@ -31,9 +33,9 @@ def test_one_row_takes_the_products_that_torch_counts(case) -> None:
         model.get_output_embeddings()(hidden)
     config = model.config
     per_pair = 4 * config.num_hidden_layers * config.hidden_size
-    all_pairs, needed = row.length**2, seen(row)
-    assert needed < all_pairs
-    assert forward_flop(model, [row]) - per_pair * needed + per_pair * all_pairs == counter.get_total_flops()
+    computed, needed = in_segments([row]), seen(row)
+    assert needed < computed < row.length**2
+    assert forward_flop(model, [row]) + per_pair * (computed - needed) == counter.get_total_flops()
     assert len(targets) == pairs[0].chosen.tokens + pairs[0].rejected.tokens
 
 
@@ -50,14 +52,24 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-def test_seen_counts_what_the_mask_lets_through(case) -> None:
-    from mvp_align.scoring.rows import collate
+def in_segments(rows: list[Row]) -> int:
+    """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their own tokens included."""
+    total = 0
+    for part in pack(rows, torch.device("cpu")).segments:
+        own = part.own[1] - part.own[0]
+        total += own * (own + sum(end - first for first, end in part.context))
+    return total
 
+
+def test_seen_counts_what_segments_see(case) -> None:
     rows = rows_of(case[3])
-    batch = collate(rows, torch.device("cpu"), torch.float32)
-    for number, row in enumerate(rows):
-        visible = (batch.mask[number, 0, : row.length, : row.length] == 0).sum()
-        assert seen(row) == int(visible)
+    upper = [own * (own - 1) // 2 for start, own in owns(rows)]
+    assert sum(map(seen, rows)) == in_segments(rows) - sum(upper)
+
+
+def owns(rows: list[Row]) -> list[tuple[int, int]]:
+    """Start and number of the tokens of each segment."""
+    return [(part.own[0], part.own[1] - part.own[0]) for part in pack(rows, torch.device("cpu")).segments]
 
 
 def test_one_at_a_time_says_the_same(case) -> None:

@@ -1,20 +1,22 @@
 """The policy's forward against the one it replaces: TRL's own fused head on the same batch, values and gradients."""
 
+import copy
 import random
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from mvp_align.scoring.rows import say_alone
+from mvp_align.scoring.attention import say_alone
 from mvp_align.training import forward
-from mvp_align.training.forward import share_prompts
+from mvp_align.training.forward import share_prompts, token_outputs
 
 FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
 BETA = 0.1
@@ -126,25 +128,28 @@ def test_outputs_and_gradients_are_trls(model: PeftModel, batch) -> None:
     check_step(model, batch, lambda: share_prompts(model.get_base_model()))
 
 
-def test_chunks_recomputed_in_the_backward_pass_are_the_same(model: PeftModel, batch, monkeypatch) -> None:
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_chunk_of_logits_lives_at_a_time(model: PeftModel, batch, monkeypatch, learns: bool) -> None:
     chunks = []
-    whole = forward.chunk_outputs
+    whole = forward.statistics
 
-    def counted(head, hidden, targets):
+    def counted(logits, targets):
         chunks.append(len(targets))
-        return whole(head, hidden, targets)
+        return whole(logits, targets)
 
     def replace() -> None:
         monkeypatch.setattr(forward, "HEAD_CHUNK", 7)
-        monkeypatch.setattr(forward, "chunk_outputs", counted)
+        monkeypatch.setattr(forward, "statistics", counted)
+        monkeypatch.setattr(forward, "frozen", lambda head: not learns)
         share_prompts(model.get_base_model())
 
     check_step(model, batch, replace)
     assert max(chunks) == 7
-    assert sum(chunks) == 3 * int((batch["labels"] != -100).sum())  # policy, reference, and the policy's once more
+    passes = 3 if learns else 2  # policy, reference, and a policy's whose head may learn once more
+    assert sum(chunks) == passes * int((batch["labels"] != -100).sum())
 
 
-def test_a_pair_is_one_row(model: PeftModel, batch) -> None:
+def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> None:
     rows = []
     base = model.get_base_model()
     base.model.register_forward_pre_hook(
@@ -154,7 +159,12 @@ def test_a_pair_is_one_row(model: PeftModel, batch) -> None:
     say_alone.cache_clear()
     share_prompts(base)
     outputs_of(model, batch)
-    assert [shape[0] for shape in rows] == [12, 6]
+    chosen, rejected = batch["attention_mask"].view(2, 6, -1).sum(-1)
+    prompts = (batch["labels"] != -100).int().argmax(1).view(2, 6)[0]
+    assert [tuple(shape) for shape in rows] == [
+        tuple(batch["input_ids"].shape),
+        (1, int((chosen + rejected - prompts).sum())),
+    ]
 
 
 def test_eager_attention_is_the_same(load_sharp) -> None:
@@ -196,22 +206,41 @@ def test_any_other_call_goes_to_the_model_as_it_was(model: PeftModel, batch) -> 
     assert torch.equal(before.loss, after.loss)
 
 
-@given(st.integers(0, 10_000), st.floats(0.01, 50))
-def test_token_statistics_and_their_gradient_are_the_plain_formulas(seed: int, scale: float) -> None:
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 50), st.booleans(), st.booleans())
+def test_outputs_and_their_gradient_are_the_plain_formulas(seed: int, scale: float, learns: bool, bias: bool) -> None:
     torch.manual_seed(seed)
-    logits = (torch.randn(5, 17) * scale).requires_grad_()
-    targets = torch.randint(17, (5,))
-    found = forward.TokenStatistics.apply(logits, targets)
+    head = nn.Linear(3, 17, bias=bias)
+    nn.init.normal_(head.weight, std=scale)
+    head.requires_grad_(learns)
+    hidden, targets = torch.randn(5, 3, requires_grad=True), torch.randint(17, (5,))
+    found = token_outputs(head, hidden, targets)
     weights = torch.randn(5)
-    (gradient,) = torch.autograd.grad((found[0] * weights).sum(), logits)
+    wanted = [hidden, *(parameter for parameter in head.parameters() if learns)]
+    gradients = torch.autograd.grad((found[0] * weights).sum(), wanted)
 
-    plain = logits.detach().double().requires_grad_()
-    log_probs = plain.log_softmax(1)
+    double = copy.deepcopy(head).double()
+    plain = hidden.detach().double().requires_grad_()
+    log_probs = double(plain).log_softmax(1)
     picked = log_probs[torch.arange(5), targets]
-    (expected,) = torch.autograd.grad((picked * weights).sum(), plain)
+    wanted = [plain, *(parameter for parameter in double.parameters() if learns)]
+    expected = torch.autograd.grad((picked * weights).sum(), wanted)
     torch.testing.assert_close(found[0].double(), picked, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(found[1].double(), -(log_probs.exp() * log_probs).sum(1), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found[2].double(), plain.mean(1), atol=1e-4, rtol=1e-4)
-    assert found[3].tolist() == (plain.argmax(1) == targets).tolist()
-    torch.testing.assert_close(gradient.double(), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[2].double(), double(plain).mean(1), atol=1e-4, rtol=1e-4)
+    assert found[3].tolist() == (log_probs.argmax(1) == targets).tolist()
+    for gradient, exact in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient.double(), exact, atol=1e-5 * max(1, scale), rtol=1e-4)
     assert not any(value.requires_grad for value in found[1:])
+
+
+def test_a_frozen_head_keeps_no_logits(model: PeftModel) -> None:
+    """What the graph holds on to: a vector a token, not a vocabulary."""
+    head = model.get_base_model().get_output_embeddings()
+    hidden = torch.randn(9, head.in_features, requires_grad=True)
+    kept: list[torch.Size] = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.shape) or tensor, lambda tensor: tensor
+    ):
+        token_outputs(head, hidden, torch.arange(9))
+    assert kept == [(9, head.in_features)]

@@ -19,8 +19,8 @@ from transformers import (
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring import logps
+from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.rows import can_share
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 NATS_A_TOKEN = 1e-5
@@ -103,13 +103,10 @@ def pairs() -> list[TokenizedPair]:
     return make_pairs()
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("share", [True, False])
-def test_scores_are_those_of_one_sequence_a_pass(load_sharp, monkeypatch, pairs, attention: str, share: bool) -> None:
+@pytest.mark.parametrize(("attention", "share"), [("sdpa", True), ("eager", False)])
+def test_scores_are_those_of_one_sequence_a_pass(load_sharp, pairs, attention: str, share: bool) -> None:
     model = load_sharp(attn_implementation=attention)
-    assert can_share(model)
-    if not share:
-        monkeypatch.setattr(logps, "can_share", lambda model: False)
+    assert share_attention(model) == share
     by_batch_size = {size: score_pairs(model, pairs, batch_size=size) for size in (1, 2, 3, 8, 16)}
     check(by_batch_size[8], pairs, model)
     reference = torch.tensor([(s.chosen_logp_mean, s.rejected_logp_mean) for s in by_batch_size[8]])
@@ -119,7 +116,7 @@ def test_scores_are_those_of_one_sequence_a_pass(load_sharp, monkeypatch, pairs,
         torch.testing.assert_close(found, reference, atol=NATS_A_TOKEN, rtol=0)
 
 
-def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, monkeypatch, pairs) -> None:
+def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, pairs) -> None:
     model = load_sharp()
     tokens: list[int] = []
     model.model.register_forward_hook(
@@ -136,7 +133,7 @@ def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, monkeypatch,
     )  # the last three repeat the first ones' answers
     assert sum(tokens) == once
     tokens.clear()
-    monkeypatch.setattr(logps, "can_share", lambda model: False)
+    model.set_attn_implementation("eager")
     score_pairs(model, pairs[:5], batch_size=1)
     assert sum(tokens) >= 2 * prompts + answers
 
@@ -196,12 +193,12 @@ def test_a_distributed_wrapper_is_looked_through(load_sharp, pairs) -> None:
 def test_a_sliding_window_is_respected(sharpen, pairs) -> None:
     torch.manual_seed(0)
     windowed = sharpen(MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)))
-    assert not can_share(windowed)
+    assert not share_attention(windowed)
     scores = score_pairs(windowed, pairs, batch_size=8)
     check(scores, pairs, windowed)
     everything = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=None)).eval()
     everything.load_state_dict(windowed.state_dict())
-    assert can_share(everything)
+    assert share_attention(everything)
     wide = score_pairs(everything, pairs, batch_size=8)
     check(wide, pairs, everything)
     assert max(abs(a.margin - b.margin) for a, b in zip(scores, wide, strict=True)) > 0.1  # the window matters here
@@ -213,14 +210,14 @@ def test_mixed_layers_are_not_shared_but_scored(sharpen, pairs) -> None:
     config._attn_implementation = "eager"
     assert "sliding_attention" in config.layer_types
     model = sharpen(Gemma2ForCausalLM(config))
-    assert not can_share(model)
+    assert not share_attention(model)
     check(score_pairs(model, pairs, batch_size=8), pairs, model)
 
 
-def test_flash_attention_takes_no_mask_of_ours(load_sharp) -> None:
+def test_flash_attention_stays_what_it_is(load_sharp) -> None:
     model = load_sharp()
     model.config._attn_implementation = "flash_attention_2"
-    assert not can_share(model)
+    assert not share_attention(model)
 
 
 def test_bf16_runs(load_sharp, pairs) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.rows import ROW_TOKENS, WORTH_SHARING, Row, apart, batches, collate, make_rows
+from mvp_align.scoring.rows import WORTH_SHARING, Batch, Row, batches, joined, make_rows, pack, pad
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 TOKENS = st.lists(st.integers(3, 100), min_size=1, max_size=12).map(tuple)
@@ -46,12 +46,12 @@ def test_every_answer_is_in_one_row_after_its_own_context(answers: list[Answer],
     assert make_rows(answers, share) == rows
 
 
-@given(people())
-def test_only_a_beginning_worth_sharing_is_shared(answers: list[Answer]) -> None:
-    for row in make_rows(answers, share=True):
+@given(people(), st.integers(1, 400))
+def test_only_a_beginning_worth_sharing_is_shared(answers: list[Answer], row_tokens: int) -> None:
+    for row in make_rows(answers, share=True, row_tokens=row_tokens):
         if len(row.branches) > 1:
             assert len(row.prefix) >= WORTH_SHARING
-            assert row.length <= ROW_TOKENS
+            assert row.length <= row_tokens
 
 
 def test_a_row_stays_within_its_length_and_alone_where_sharing_saves_little() -> None:
@@ -69,7 +69,22 @@ def test_batches_keep_to_their_tokens_and_lose_no_row(answers: list[Answer], tok
     rows = make_rows(answers, share=True)
     found = list(batches(rows, tokens))
     assert [row for batch in found for row in batch] == rows
-    assert all(len(batch) == 1 or len(batch) * max(row.length for row in batch) <= tokens for batch in found)
+    assert all(len(batch) == 1 or sum(row.length for row in batch) <= tokens for batch in found)
+
+
+def seen_in(batch: Batch) -> torch.Tensor:
+    """What each token of a packed batch sees: [tokens, tokens]."""
+    tokens = batch.ids.shape[1]
+    found = torch.zeros(tokens, tokens, dtype=torch.bool)
+    for part in batch.segments:
+        mask = part.mask
+        if mask is None:  # causal
+            assert not part.context
+            mask = torch.ones(part.own[1] - part.own[0], part.own[1] - part.own[0], dtype=torch.bool).tril()
+        columns = torch.cat([torch.arange(*span) for span in (*part.context, part.own)])
+        assert not found[part.own[0] : part.own[1]].any()
+        found[torch.arange(*part.own)[:, None], columns] = mask
+    return found
 
 
 def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
@@ -78,11 +93,11 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
     answers = [Answer((*prefix, 7, 8, 9), 21), Answer((*prefix, 7, 10), 21), Answer((*prefix, 11, 12), 21)]
     rows = make_rows(answers, share=True)
     assert len(rows) == 1
-    batch = collate(rows, torch.device("cpu"), torch.float32)
+    batch = pack(rows, torch.device("cpu"))
     assert batch.ids[0, 20:].tolist() == [7, 8, 9, 10, 11, 12]
     assert batch.positions[0, 19:].tolist() == [19, 20, 21, 22, 21, 20, 21]
-    seen = (batch.mask[0, 0, 20:, 20:] == 0).int().tolist()
-    assert seen == [
+    seen = seen_in(batch)
+    assert seen[20:, 20:].int().tolist() == [
         [1, 0, 0, 0, 0, 0],  # 7
         [1, 1, 0, 0, 0, 0],  # 7 8
         [1, 1, 1, 0, 0, 0],  # 7 8 9
@@ -90,18 +105,51 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
         [0, 0, 0, 0, 1, 0],  # 11
         [0, 0, 0, 0, 1, 1],  # 11 12
     ]
-    assert (batch.mask[0, 0, 20:, :20] == 0).all()
+    assert seen[20:, :20].all()
+    assert torch.equal(seen[:20, :20], torch.ones(20, 20, dtype=torch.bool).tril())
+    assert not seen[:20, 20:].any()
     assert batch.targets.tolist() == [8, 9, 10, 12]
     assert batch.position_at.tolist() == [20, 21, 20, 24]
     assert batch.owners.tolist() == [0, 0, 1, 2]
+    assert [part.own for part in batch.segments] == [(0, 23), (23, 24), (24, 26)]  # as few as can be
 
 
-def test_padding_leaves_no_softmax_empty() -> None:
-    branch_of, answer_of = torch.tensor([[-1, 0, -2, -2]]), torch.tensor([[-1, 0, -1, -1]])
-    assert ((apart(branch_of, answer_of, torch.float32)[0, 0] == 0).sum(1) > 0).all()
+@settings(deadline=None)
+@given(people())
+def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) -> None:
+    """Reading back, at each answer's last token, the ids that it sees, in their order: its own sequence and no more."""
+    batch = pack(make_rows(answers, share=True), torch.device("cpu"))
+    seen = seen_in(batch)
+    for index, answer in enumerate(answers):
+        mine = batch.owners == index
+        assert batch.targets[mine].tolist() == list(answer.ids[answer.start :])
+        last = next(  # where the answer's last token is
+            place
+            for place in range(batch.ids.shape[1])
+            if batch.ids[0, seen[place]].tolist() == list(answer.ids)
+            and batch.positions[0, place] == len(answer.ids) - 1
+        )
+        assert batch.positions[0, seen[last]].tolist() == list(range(len(answer.ids)))
+        for place, token in zip(batch.position_at[mine].tolist(), range(answer.start, len(answer.ids)), strict=True):
+            assert batch.ids[0, seen[place]].tolist() == list(answer.ids[:token])
 
 
-@pytest.mark.parametrize("row_tokens", [0, 60, 10_000])
+@given(people())
+def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
+    batch = pad(make_rows(answers, share=False), torch.device("cpu"))
+    assert batch.mask.shape == batch.ids.shape == (len(answers), max(len(answer.ids) for answer in answers))
+    for index, answer in enumerate(answers):
+        (row,) = set(batch.row_at[batch.owners == index].tolist())
+        assert batch.ids[row, batch.mask[row] == 1].tolist() == list(answer.ids)
+        assert batch.position_at[batch.owners == index].tolist() == list(range(answer.start - 1, len(answer.ids) - 1))
+
+
+def test_spans_that_touch_are_one() -> None:
+    assert joined(((0, 3), (3, 3), (3, 5), (7, 9), (9, 9))) == ((0, 5), (7, 9))
+    assert joined(()) == joined(((4, 4),)) == ()
+
+
+@pytest.mark.parametrize("row_tokens", [1, 60, 10_000])
 def test_sharing_profiles_does_not_move_a_score(load_sharp, monkeypatch, row_tokens: int) -> None:
     """The same pairs with rows of one pair, of some and of all; against one answer a row."""
     model = load_sharp()
@@ -113,11 +161,11 @@ def test_sharing_profiles_does_not_move_a_score(load_sharp, monkeypatch, row_tok
             chosen, rejected = (*context, *range(80, 82 + number)), (*context, *range(90, 95))
             pairs.append(TokenizedPair(f"{person}-{number}", "", Answer(chosen, 24), Answer(rejected, 24)))
     monkeypatch.setattr(
-        "mvp_align.scoring.logps.make_rows", lambda answers, share: make_rows(answers, share, row_tokens)
+        "mvp_align.scoring.logps.make_rows", lambda answers, share, _: make_rows(answers, share, row_tokens)
     )
     found = score_pairs(model, pairs, batch_size=4)
-    monkeypatch.setattr("mvp_align.scoring.logps.make_rows", lambda answers, share: make_rows(answers, share=False))
-    plain = score_pairs(model, pairs, batch_size=1)
+    monkeypatch.undo()
+    plain = score_pairs(load_sharp(attn_implementation="eager"), pairs, batch_size=1)
 
     def numbers(scores: list[PairScore]) -> torch.Tensor:
         return torch.tensor([(s.chosen_logp, s.rejected_logp) for s in scores])

@@ -122,7 +122,7 @@ def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str,
     )
     plain_rows = passes(plain)
     plain.train()
-    assert set(rows) == {2}  # pairs
+    assert set(rows) == {1}  # all of a pass, packed
     assert set(plain_rows) == {4}  # answers
     assert len(rows) == 5 * 2  # steps x passes a step: the reference was scored before
     assert len(plain_rows) == 5 * 2 * 2  # and once more for the reference, every step

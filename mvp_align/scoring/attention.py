@@ -1,0 +1,99 @@
+"""Attention over a packed row, in which a token sees its own ancestors only: prompts are shared, answers kept apart.
+
+Any number of prompts and answers lie one after the other in one row of tokens, without padding. Linear layers take it as it
+is; attention runs over a segment of it at a time, against exactly the keys that the segment sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+SHARED = "shared_prompt"
+"""The name of this attention in transformers' registry."""
+
+Span = tuple[int, int]
+"""First token and one after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Neighbouring tokens `own`, each of which sees all of `context`, itself and those of `own` before it."""
+
+    context: tuple[Span, ...]
+    own: Span
+    mask: Tensor | None
+    """Boolean [1, 1, own, context + own]; None where there is no context, and causality says it all."""
+
+    def keys(self, states: Tensor) -> Tensor:
+        """[1, heads, tokens, head width] -> what the segment sees of it."""
+        parts = [states[:, :, first:end] for first, end in (*self.context, self.own)]
+        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def segment(context: tuple[Span, ...], own: Span, device: torch.device) -> Segment:
+    seen, length = sum(end - first for first, end in context), own[1] - own[0]
+    mask = torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen) if seen else None
+    return Segment(context, own, mask)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: Sequence[Segment] | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """SDPA over the segments of a packed row [1, heads, tokens, head width]; over anything else, as transformers has it."""
+    if segments is None:
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return output, None
+    outputs = [
+        sdpa_attention_forward(
+            module, query[:, :, part.own[0] : part.own[1]], part.keys(key), part.keys(value), part.mask, **options
+        )[0]
+        for part in segments
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+AttentionInterface.register(SHARED, attend)
+AttentionMaskInterface.register(SHARED, sdpa_mask)
+
+
+def share_attention(model: PreTrainedModel) -> bool:
+    """Give `model` this attention in place of SDPA, which it equals wherever no row is packed. False, said once, where the
+    model cannot take it: it hands nothing through to its attention, does not use SDPA, has no rotary positions (others
+    ignore position ids), or a sliding window."""
+    if model.config.get_text_config()._attn_implementation == SHARED:
+        return True
+    if not can_share(model):
+        say_alone(type(model).__name__)
+        return False
+    model.set_attn_implementation(SHARED)
+    return True
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    config = model.config.get_text_config()
+    rotary = getattr(config, "rope_parameters", None) is not None
+    if not (rotary and model._supports_attention_backend and config._attn_implementation == "sdpa"):
+        return False
+    kinds = getattr(config, "layer_types", None)
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    return all(kind == "full_attention" for kind in kinds) if kinds else not windowed
+
+
+@cache
+def say_alone(kind: str) -> None:
+    """Once for each class of models that cannot share."""
+    print(f"{kind}: its attention cannot keep answers of one row apart, so each answer carries its own prompt")

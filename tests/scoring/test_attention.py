@@ -1,0 +1,53 @@
+"""The attention that keeps answers of one row apart: SDPA where nothing is packed, and nowhere that it would be wrong."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from mvp_align.scoring.attention import SHARED, can_share, say_alone, share_attention
+
+
+def test_unpacked_rows_go_through_sdpa_unchanged(load_sharp) -> None:
+    model = load_sharp()
+    ids = torch.randint(3, 90, (3, 17), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 9:] = mask[2, :4] = 0
+    with torch.no_grad():
+        before = model(input_ids=ids).logits, model(input_ids=ids, attention_mask=mask).logits
+        assert share_attention(model)
+        after = model(input_ids=ids).logits, model(input_ids=ids, attention_mask=mask).logits
+    assert model.config._attn_implementation == SHARED
+    assert all(map(torch.equal, before, after))
+
+
+def test_it_generates_the_same_tokens(load_sharp) -> None:
+    model, prompt = load_sharp(), torch.tensor([[1, 20, 33, 47]])
+    before = model.generate(prompt, max_new_tokens=12, do_sample=False)
+    share_attention(model)
+    assert torch.equal(model.generate(prompt, max_new_tokens=12, do_sample=False), before)
+
+
+def test_it_is_not_written_into_a_saved_model(load_sharp, tmp_path) -> None:
+    model = load_sharp()
+    share_attention(model)
+    model.save_pretrained(tmp_path)
+    assert SHARED not in (tmp_path / "config.json").read_text()
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
+
+
+def test_models_that_hand_nothing_through_cannot_share(load_sharp, monkeypatch) -> None:
+    model = load_sharp()
+    assert can_share(model)
+    monkeypatch.setattr(type(model), "_supports_attention_backend", False)
+    assert not can_share(model)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_cannot_share_is_said_once(times: int, capsys) -> None:
+    say_alone.cache_clear()
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))  # learned positions
+    assert [share_attention(model) for _ in range(times)] == [False] * times
+    assert capsys.readouterr().out.count("GPT2LMHeadModel") == 1
