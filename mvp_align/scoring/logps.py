@@ -137,5 +137,4 @@ def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor,
 
 def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """log softmax at `targets`, in float32: logits [n, vocabulary], targets [n] -> [n]."""
-    logits = logits.float()
-    return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(1)
+    return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
