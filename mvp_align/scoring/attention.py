@@ -7,6 +7,7 @@ is; attention runs over a segment of it at a time, against exactly the keys that
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,17 +31,36 @@ class Segment:
     own: Span
     mask: Tensor | None
     """Boolean [1, 1, own, context + own]; None where there is no context, and causality says it all."""
-
-    def keys(self, states: Tensor) -> Tensor:
-        """[1, heads, tokens, head width] -> what the segment sees of it."""
-        parts = [states[:, :, first:end] for first, end in (*self.context, self.own)]
-        return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+    pieces: tuple[int, ...]
+    """The layout's pieces that make up context and own."""
 
 
-def segment(context: tuple[Span, ...], own: Span, device: torch.device) -> Segment:
-    seen, length = sum(end - first for first, end in context), own[1] - own[0]
-    mask = torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen) if seen else None
-    return Segment(context, own, mask)
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A packed row as segments, in order, and cut into `pieces`: lengths, such that every span is a run of whole pieces.
+
+    Cutting once keeps the backward pass linear: the gradient of a slice would be as long as the row.
+    """
+
+    segments: tuple[Segment, ...]
+    pieces: tuple[int, ...]
+
+
+def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
+    """From the context and the own tokens of each segment; own tokens follow one another and fill the row."""
+    cuts = sorted({edge for context, own in spans for span in (*context, own) for edge in span})
+    number = {cut: place for place, cut in enumerate(cuts)}
+
+    def segment(context: tuple[Span, ...], own: Span) -> Segment:
+        seen, length = sum(end - first for first, end in context), own[1] - own[0]
+        mask = torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen) if seen else None
+        pieces = (place for first, end in (*context, own) for place in range(number[first], number[end]))
+        return Segment(context, own, mask, tuple(pieces))
+
+    return Layout(
+        tuple(segment(context, own) for context, own in spans),
+        tuple(end - first for first, end in pairwise(cuts)),
+    )
 
 
 def attend(
@@ -50,18 +70,25 @@ def attend(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    segments: Sequence[Segment] | None = None,
+    layout: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """SDPA over the segments of a packed row [1, heads, tokens, head width]; over anything else, as transformers has it."""
-    if segments is None:
+    if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
+    queries = query.split([part.own[1] - part.own[0] for part in layout.segments], dim=2)
+    keys, values = key.split(layout.pieces, dim=2), value.split(layout.pieces, dim=2)
     outputs = [
         sdpa_attention_forward(
-            module, query[:, :, part.own[0] : part.own[1]], part.keys(key), part.keys(value), part.mask, **options
+            module,
+            queries[number],
+            torch.cat([keys[piece] for piece in part.pieces], dim=2),
+            torch.cat([values[piece] for piece in part.pieces], dim=2),
+            part.mask,
+            **options,
         )[0]
-        for part in segments
+        for number, part in enumerate(layout.segments)
     ]
     return torch.cat(outputs, dim=1), None
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from mvp_align.scoring.attention import Segment, Span, segment
+from mvp_align.scoring.attention import Layout, Span, lay_out
 from mvp_align.scoring.tokens import Answer
 
 WORTH_SHARING = 16
@@ -53,13 +53,13 @@ class Row:
 class Batch:
     """Model inputs [rows, width], and for every answer token, answer by answer: where it is predicted, its id, its owner.
 
-    Packed rows are one row of all their tokens, told apart by `segments`; padded ones have a `mask` [rows, width].
+    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask` [rows, width].
     """
 
     ids: Tensor
     positions: Tensor
     mask: Tensor | None
-    segments: tuple[Segment, ...] | None
+    layout: Layout | None
     row_at: Tensor
     position_at: Tensor
     targets: Tensor
@@ -177,8 +177,7 @@ def pack(rows: Sequence[Row], device: torch.device) -> Batch:
                 spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))  # it sees all that the segment before it sees
             elif part.tokens:
                 spans.append((part.context, own))
-    segments = tuple(segment(context, own, device) for context, own in spans)
-    return batch(torch.tensor([ids]), torch.tensor([positions]), None, segments, predicted, device)
+    return batch(torch.tensor([ids]), torch.tensor([positions]), None, lay_out(spans, device), predicted, device)
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> Batch:
@@ -202,7 +201,7 @@ def batch(
     ids: Tensor,
     positions: Tensor,
     mask: Tensor | None,
-    segments: tuple[Segment, ...] | None,
+    layout: Layout | None,
     predicted: list[tuple[int, int, int, int]],
     device: torch.device,
 ) -> Batch:
@@ -210,4 +209,4 @@ def batch(
     predicted.sort(key=lambda token: token[0])  # stable: tokens stay in order within an answer
     owners, row_at, position_at, targets = torch.tensor(predicted).T.to(device)
     on_device = None if mask is None else mask.to(device)
-    return Batch(ids.to(device), positions.to(device), on_device, segments, row_at, position_at, targets, owners)
+    return Batch(ids.to(device), positions.to(device), on_device, layout, row_at, position_at, targets, owners)

@@ -24,10 +24,11 @@ HEAD_CHUNK = 512
 """Answer positions whose logits are alive at once."""
 
 
-def share_prompts(causal: PreTrainedModel) -> None:
-    """Answer TRL's fused call on `causal` with one row a pair. Call it after the trainer is made.
+def share_prompts(causal: PreTrainedModel) -> bool:
+    """Answer TRL's fused call on `causal` with packed rows. Call it after the trainer is made.
 
-    Models whose attention cannot keep two answers of a row apart still save the head on prompt tokens.
+    False for models whose attention cannot keep answers of a row apart: they have padded rows, an answer each, and still
+    save the head on prompt tokens.
     """
     share = share_attention(causal)
     previous = causal.forward
@@ -38,6 +39,7 @@ def share_prompts(causal: PreTrainedModel) -> None:
         return answer_outputs(self, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], share)
 
     causal.forward = types.MethodType(forward, causal)
+    return share
 
 
 def answer_outputs(

@@ -28,8 +28,8 @@ class PairTrainer(DPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         assert isinstance(self.model, nn.Module)
-        share_prompts(causal_model(self.model))
-        self.regroups = BATCH_LOSSES.isdisjoint(self.loss_types)
+        packed = share_prompts(causal_model(self.model))
+        self.regroups = not packed and BATCH_LOSSES.isdisjoint(self.loss_types)
 
     def precompute_reference(
         self, model: PeftModel, adapter: str | None, *, batch_size: int, cache: LogpCache | None = None
@@ -58,7 +58,7 @@ class PairTrainer(DPOTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | int | None]:
-        """The micro-batches of one optimizer step, their pairs regrouped by length."""
+        """The micro-batches of one optimizer step; where rows are padded, their pairs regrouped by length."""
         micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return by_length(micro_batches) if self.regroups else micro_batches, items
 

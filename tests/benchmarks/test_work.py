@@ -55,7 +55,7 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
 def in_segments(rows: list[Row]) -> int:
     """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their own tokens included."""
     total = 0
-    for part in pack(rows, torch.device("cpu")).segments:
+    for part in pack(rows, torch.device("cpu")).layout.segments:
         own = part.own[1] - part.own[0]
         total += own * (own + sum(end - first for first, end in part.context))
     return total
@@ -69,7 +69,7 @@ def test_seen_counts_what_segments_see(case) -> None:
 
 def owns(rows: list[Row]) -> list[tuple[int, int]]:
     """Start and number of the tokens of each segment."""
-    return [(part.own[0], part.own[1] - part.own[0]) for part in pack(rows, torch.device("cpu")).segments]
+    return [(part.own[0], part.own[1] - part.own[0]) for part in pack(rows, torch.device("cpu")).layout.segments]
 
 
 def test_one_at_a_time_says_the_same(case) -> None:

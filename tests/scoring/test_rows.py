@@ -76,7 +76,7 @@ def seen_in(batch: Batch) -> torch.Tensor:
     """What each token of a packed batch sees: [tokens, tokens]."""
     tokens = batch.ids.shape[1]
     found = torch.zeros(tokens, tokens, dtype=torch.bool)
-    for part in batch.segments:
+    for part in batch.layout.segments:
         mask = part.mask
         if mask is None:  # causal
             assert not part.context
@@ -111,7 +111,7 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
     assert batch.targets.tolist() == [8, 9, 10, 12]
     assert batch.position_at.tolist() == [20, 21, 20, 24]
     assert batch.owners.tolist() == [0, 0, 1, 2]
-    assert [part.own for part in batch.segments] == [(0, 23), (23, 24), (24, 26)]  # as few as can be
+    assert [part.own for part in batch.layout.segments] == [(0, 23), (23, 24), (24, 26)]  # as few as can be
 
 
 @settings(deadline=None)
