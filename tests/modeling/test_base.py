@@ -1,4 +1,4 @@
-"""The base model: what cannot be loaded says why, 4-bit is 4-bit, and the fingerprint knows the weights."""
+"""The base model: what cannot be loaded says why, and 4-bit is 4-bit."""
 
 import json
 import os
@@ -16,7 +16,6 @@ from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.base import assert_four_bit, four_bit_layers, load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import fingerprint
 from mvp_align.modeling.source import load_tokenizer, unavailable
 
 Load = Callable[..., PreTrainedModel]
@@ -137,31 +136,3 @@ def test_four_bit_layers_are_all_linear_ones_but_the_head(load: Load) -> None:
 def test_a_model_that_is_not_four_bit_is_found_out(load: Load) -> None:
     with pytest.raises(UserError, match="no layer of the loaded model is 4-bit"):
         assert_four_bit(load())
-
-
-def test_the_fingerprint_is_of_the_weights(load: Load, model_config: Model, placement: Placement) -> None:
-    model = load()
-    first = fingerprint(model)
-    assert len(first) == 16
-    assert fingerprint(load()) == first
-    for name, parameter in model.named_parameters():
-        kept = parameter.detach().clone()
-        with torch.no_grad():
-            parameter.reshape(-1)[0] += 1e-3
-        assert fingerprint(model) != first, name
-        with torch.no_grad():
-            parameter.copy_(kept)
-    assert fingerprint(model) == first
-    assert fingerprint(load_base(model_config, Placement(placement.device, torch.bfloat16, None))) != first
-    assert fingerprint(load("4bit")) != first
-
-
-def test_the_fingerprint_ignores_adapters(load: Load, trained) -> None:
-    bare = fingerprint(load())
-    assert fingerprint(trained) == bare
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            if "lora_" in name:
-                parameter.add_(1)
-    assert fingerprint(trained) == bare
-    assert fingerprint(trained.merge_and_unload()) != bare

@@ -1,17 +1,22 @@
 """Two models are one model only where every weight, and everything else that moves a log-probability, is equal."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
-from mvp_align.config import Config
+from mvp_align.config import Config, Model
 from mvp_align.modeling.adapters import load_reference, new_adapter, save_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import checksums, fingerprint, identity, logp_cache
 from mvp_align.modeling.source import load_tokenizer
+from mvp_align.scoring.attention import share_attention
+
+Load = Callable[..., PreTrainedModel]
 
 
 @pytest.fixture
@@ -75,3 +80,40 @@ def test_a_run_may_want_no_cache(base, compose, tiny, tmp_path: Path, monkeypatc
     made = logp_cache(base, compose(*tiny, "run.logp_cache=true"))
     assert made is not None and made.folder is not None
     assert made.folder.parent == tmp_path / "logps"
+
+
+def test_the_fingerprint_is_of_the_weights(load: Load, model_config: Model, placement: Placement) -> None:
+    model = load()
+    first = fingerprint(model)
+    assert len(first) == 16
+    assert fingerprint(load()) == first
+    for name, parameter in model.named_parameters():
+        kept = parameter.detach().clone()
+        with torch.no_grad():
+            parameter.reshape(-1)[0] += 1e-3
+        assert fingerprint(model) != first, name
+        with torch.no_grad():
+            parameter.copy_(kept)
+    assert fingerprint(model) == first
+    assert fingerprint(load_base(model_config, Placement(placement.device, torch.bfloat16, None))) != first
+    assert fingerprint(load("4bit")) != first
+
+
+def test_the_fingerprint_ignores_adapters(load: Load, trained) -> None:
+    bare = fingerprint(load())
+    assert fingerprint(trained) == bare
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if "lora_" in name:
+                parameter.add_(1)
+    assert fingerprint(trained) == bare
+    assert fingerprint(trained.merge_and_unload()) != bare
+
+
+def test_sharing_prompts_before_or_after_is_one_identity(load: Load) -> None:
+    fresh, shared = load(), load()
+    assert share_attention(shared)
+    assert identity(fresh) == identity(shared)
+    eager = load()
+    eager.set_attn_implementation("eager")
+    assert identity(eager) != identity(fresh)
