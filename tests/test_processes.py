@@ -59,3 +59,18 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
 def history(run: Path) -> list[float]:
     (state,) = run.glob("checkpoints/checkpoint-*/trainer_state.json")
     return [entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry]
+
+
+@pytest.mark.slow
+def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("sharded_step.py"))],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the same") == 2

@@ -95,10 +95,10 @@ def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[Row]:
     """Each branch joins the row before it where their common beginning saves enough and the row stays short enough."""
     rows: list[Row] = []
     for branch in branches:
-        joined = join(rows[-1], branch) if rows else None
+        wider = join(rows[-1], branch) if rows else None
         apart = rows[-1].length + branch.length if rows else 0
-        if joined and joined.length <= min(row_tokens or apart, apart - WORTH_SHARING):
-            rows[-1] = joined
+        if wider and wider.length <= min(row_tokens or apart, apart - WORTH_SHARING):
+            rows[-1] = wider
         else:
             rows.append(Row(branch.context, (Branch((), branch.answers),)))
     return rows
