@@ -128,7 +128,7 @@ class Hardware:
     precision: str = "auto"
     """auto, fp32, bf16 or fp16. auto is bf16 on GPUs that have it, fp16 on older ones, fp32 on a CPU."""
     attention: str = "auto"
-    """auto (the model's best), sdpa, eager, or flash_attention_2."""
+    """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and sdpa only."""
     gradient_checkpointing: bool = False
 
 
