@@ -128,9 +128,12 @@ def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor,
     assert isinstance(weight, Tensor)
     share = causal.config.get_text_config()._attn_implementation == SHARED
     batch = pack(rows, weight.device) if share else pad(rows, weight.device)
-    apart = {"layout": batch.layout} if share else {"attention_mask": batch.mask}
     states = causal.base_model(
-        input_ids=batch.ids, position_ids=batch.positions, use_cache=False, **apart
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        attention_mask=batch.mask,
+        use_cache=False,
+        **({"layout": batch.layout} if share else {}),
     ).last_hidden_state
     return states[batch.row_at, batch.position_at], batch.targets, batch.owners
 

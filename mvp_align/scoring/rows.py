@@ -53,12 +53,13 @@ class Row:
 class Batch:
     """Model inputs [rows, width], and for every answer token, answer by answer: where it is predicted, its id, its owner.
 
-    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask` [rows, width].
+    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask` [rows, width]. The mask of
+    packed ones is empty and 4-D, which transformers hands on as it is: given none, it would make one of tokens x tokens.
     """
 
     ids: Tensor
     positions: Tensor
-    mask: Tensor | None
+    mask: Tensor
     layout: Layout | None
     row_at: Tensor
     position_at: Tensor
@@ -177,7 +178,8 @@ def pack(rows: Sequence[Row], device: torch.device) -> Batch:
                 spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))  # it sees all that the segment before it sees
             elif part.tokens:
                 spans.append((part.context, own))
-    return batch(torch.tensor([ids]), torch.tensor([positions]), None, lay_out(spans, device), predicted, device)
+    mask, layout = torch.empty(1, 1, 0, 0), lay_out(spans, device)
+    return batch(torch.tensor([ids]), torch.tensor([positions]), mask, layout, predicted, device)
 
 
 def pad(rows: Sequence[Row], device: torch.device) -> Batch:
@@ -200,7 +202,7 @@ def pad(rows: Sequence[Row], device: torch.device) -> Batch:
 def batch(
     ids: Tensor,
     positions: Tensor,
-    mask: Tensor | None,
+    mask: Tensor,
     layout: Layout | None,
     predicted: list[tuple[int, int, int, int]],
     device: torch.device,
@@ -208,5 +210,5 @@ def batch(
     """`predicted`: owner, row, position and id of each answer token; ordered by owner here."""
     predicted.sort(key=lambda token: token[0])  # stable: tokens stay in order within an answer
     owners, row_at, position_at, targets = torch.tensor(predicted).T.to(device)
-    on_device = None if mask is None else mask.to(device)
-    return Batch(ids.to(device), positions.to(device), on_device, layout, row_at, position_at, targets, owners)
+    ids, positions, mask = ids.to(device), positions.to(device), mask.to(device)
+    return Batch(ids, positions, mask, layout, row_at, position_at, targets, owners)

@@ -5,8 +5,11 @@ import json
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mvp_align.scoring.attention import SHARED, can_share, say_alone, share_attention
+from mvp_align.scoring.attention import SHARED, attend, can_share, say_alone, share_attention
+from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 
 def test_unpacked_rows_go_through_sdpa_unchanged(load_sharp) -> None:
@@ -51,3 +54,17 @@ def test_what_cannot_share_is_said_once(times: int, capsys) -> None:
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))  # learned positions
     assert [share_attention(model) for _ in range(times)] == [False] * times
     assert capsys.readouterr().out.count("GPT2LMHeadModel") == 1
+
+
+def test_no_mask_of_tokens_by_tokens_is_made(load_sharp, monkeypatch) -> None:
+    """Of a packed row the layout says all; a mask of the whole row would grow with its square."""
+    model, masks = load_sharp(), []
+
+    def recorded(module, query, key, value, mask, **options):
+        masks.append(mask.shape)
+        return attend(module, query, key, value, mask, **options)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, SHARED, recorded)
+    pair = TokenizedPair("p", "", Answer((1, 5, 6, 7), 2), Answer((1, 5, 8), 2))
+    score_pairs(model, [pair], batch_size=1)
+    assert masks == [(1, 1, 0, 0)] * model.config.num_hidden_layers
