@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.schema import PairScore
-from mvp_align.scoring.attention import SHARED, share_attention
+from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.rows import Row, batches, make_rows, pack, pad
 from mvp_align.scoring.tokens import Answer, TokenizedPair
@@ -126,14 +126,13 @@ def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor,
         raise ValueError(f"{type(causal).__name__} changes its logits after the head ({', '.join(changes)})")
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
-    share = causal.config.get_text_config()._attn_implementation == SHARED
-    batch = pack(rows, weight.device) if share else pad(rows, weight.device)
+    batch = (pack if share_attention(causal) else pad)(rows, weight.device)
     states = causal.base_model(
         input_ids=batch.ids,
         position_ids=batch.positions,
         attention_mask=batch.mask,
         use_cache=False,
-        **({"layout": batch.layout} if share else {}),
+        **({"layout": batch.layout} if batch.layout else {}),  # other models take no such argument
     ).last_hidden_state
     return states[batch.row_at, batch.position_at], batch.targets, batch.owners
 
