@@ -121,7 +121,7 @@ def make_trainer(config: Config, model: PeftModel) -> Trainer:
     data = DataSets(train=loaded["pairs"], test=[])
     plan = make_plan(replace(config, evals=replace(config.evals, sets=[])), data, tokenizer, placement)
     if loaded["contender"] == OURS:
-        return dpo_trainer(config, plan, model, tokenizer, placement, checkpoints, [])
+        return dpo_trainer(config, plan, model, tokenizer, placement, checkpoints, logps_folder(), [])
     args = dpo_arguments(config, plan, placement, checkpoints)
     args.precompute_ref_log_probs = loaded["contender"] == TRL_PRECOMPUTED
     trainer = DPOTrainer(model=model, args=args, train_dataset=pair_dataset(plan.train), processing_class=tokenizer)

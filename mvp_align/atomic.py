@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,11 +52,34 @@ def full_disk_explained(path: Path) -> Iterator[None]:
         ) from None
 
 
+def move_folder(written: Path, target: Path) -> None:
+    """Make the finished folder `written` the folder `target`, synced to the disk; an older `target` is removed."""
+    for path in written.rglob("*"):
+        if path.is_file():
+            sync(path)
+    remove_folder(target)
+    written.rename(target)
+    sync_folder(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Out of sight first: a process killed in the midst leaves nothing that looks like the folder."""
+    if folder.exists():
+        hidden = folder.with_name(f".{folder.name}.gone")
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the file system can: some network ones refuse, and the file is whole anyway."""
+    """Make a new name in `folder` durable, where the file system can: some network ones refuse, and the file is whole."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(folder)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -14,6 +14,9 @@ class Run:
     name: str = "${recipe}-${model.name}-${data.name}-${prompt.name}-${seed}"
     dir: str = "outputs/${run.name}"
     """The run folder. No timestamp: the same command again finds its own folder, resumes it, or says that it is done."""
+    on_exists: str = "resume"
+    """What to do where the folder holds a run: resume (goes on, or says that it is DONE), fail, or overwrite (deletes it).
+    A job that Slurm started again always resumes."""
     logp_cache: bool = True
     """Keep log-probs of the base model and of references for later runs (`mvp-align cache ls`). Their last bits then depend
     on the run that computed them first, by the rounding of another batch."""

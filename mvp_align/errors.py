@@ -1,8 +1,20 @@
-"""The one exception that a user's mistake raises: entry points print it plainly, without a traceback."""
+"""What ends a command without being a defect: entry points print it plainly, without a traceback."""
+
+from pathlib import Path
 
 
 class UserError(Exception):
     """What was wrong and what to do about it, in words for the person who ran the command."""
+
+
+class AlreadyDone(Exception):
+    """The folder holds a finished run: there is nothing to do."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} is DONE. To run it again: run.on_exists=overwrite, or another run.name."
 
 
 def listed(problems: list[str], heading: str) -> UserError:

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -23,8 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
-from mvp_align.errors import UserError, listed
-from mvp_align.reporting.run_folder import AlreadyDone
+from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.validate import combination_problems
 
 CONF_DIR = Path(__file__).parents[1] / "conf"
@@ -38,31 +39,42 @@ QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPO
 def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
     """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or once a sweep value).
 
-    A user's mistake ends the process with exit code 2 and a message without a traceback.
+    A user's mistake ends the process with exit code 2 and a message without a traceback, a request to stop with 85.
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # each start, it misses a kernel that nothing here uses
     warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
 
     def composed(config: DictConfig) -> None:
+        listen()  # here, because a launcher of sweeps may run this in a process of its own
         try:
             job(to_config(config))
         except AlreadyDone as done:
-            print(done)
+            if not rank():
+                print(done)
+        except Preempted as asked:
+            if not rank():
+                print(f"\nStopped ({asked}). What was done is kept: the same command again goes on.", file=sys.stderr)
+            sys.exit(EXIT_CODE)
         except UserError as error:
-            stop(error)
+            stop(error, rank())
 
     words = get_args_parser().parse_args()
     if not (words.help or words.hydra_help):
         try:
             check_command(config_name, words.overrides)
         except UserError as error:
-            stop(error)
+            stop(error) if not rank() else sys.exit(2)  # all processes find the same
     hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
 
 
-def stop(error: UserError) -> None:
-    print(f"\n{error}", file=sys.stderr)
+def rank() -> int:
+    """Which of the processes of a distributed run this is; 0 speaks for all."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def stop(error: UserError, rank: int = 0) -> NoReturn:
+    print(f"\n[process {rank}] {error}" if rank else f"\n{error}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -12,8 +12,9 @@ from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, write_rows
-from mvp_align.modeling.adapters import load_adapter, new_adapter
-from mvp_align.modeling.identity import fingerprint, logp_cache
+from mvp_align.modeling.adapters import ADAPTER, load_adapter, new_adapter
+from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
+from mvp_align.processes import main_decides
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
@@ -22,6 +23,7 @@ from mvp_align.reporting.tracking import Tracker
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
+from mvp_align.training.checkpoints import newest_whole
 from mvp_align.training.preflight import Plan, left_out_lines
 
 Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
@@ -31,15 +33,20 @@ Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
 def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Config) -> Measured:
     """Score every evaluation set, or read what an interrupted process of this run scored already, and of the base model what
     any run did."""
-    cache = logp_cache(model, config) if stage == "base" else None
+    cache = logp_cache(model, base_logps(run, config)) if stage == "base" else logp_cache(model, run.logps, ADAPTER)
     return {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
 
 
+def base_logps(run: RunFolder, config: Config) -> Path:
+    """Where log-probs of the base model and of references are kept: with all other runs', or with this run alone."""
+    return logps_folder() if config.run.logp_cache else run.logps
+
+
 def measure_set(
-    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache | None
+    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache
 ) -> tuple[list[PairScore], list[PairScore]]:
     free_name = f"{subject.name}-prompt_free"
-    known, known_free = run.read_scores(stage, subject.name), run.read_scores(stage, free_name)
+    known, known_free = main_decides(lambda: (run.read_scores(stage, subject.name), run.read_scores(stage, free_name)))
     ids = [pair.id for pair in subject.pairs]
     if known and known_free and [s.id for s in known] == ids == [s.id for s in known_free]:
         return known, known_free
@@ -71,13 +78,15 @@ def onlookers(
 
 
 def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
-    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up."""
-    checkpoint = run.last_checkpoint()
+    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up, and Preempted,
+    a checkpoint written, where the run is asked to stop."""
+    checkpoint = main_decides(lambda: newest_whole(run.checkpoints))
     if checkpoint is not None:
-        print(f"Going on from {checkpoint}")
+        if run.writes:
+            print(f"Going on from {checkpoint}")
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if state.global_step >= state.max_steps:  # the Trainer would take a step more where that is amid an epoch
-            model.load_adapter(str(checkpoint), "default", is_trainable=True)
+            model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
             return
     with full_disk_explained(run.checkpoints):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

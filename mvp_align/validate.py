@@ -15,6 +15,7 @@ CHOICES = {
     "train.lr_scheduler": (
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     ),
+    "run.on_exists": ("resume", "fail", "overwrite"),
     "tracking.backend": ("wandb", "none"),
     "tracking.mode": ("auto", "offline", "online"),
 }  # fmt: skip

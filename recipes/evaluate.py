@@ -23,7 +23,7 @@ def main(config: Config) -> None:
     if config.train.dry_run:
         return
 
-    run = open_run(Path(config.run.dir), config, writes=placement.is_main)
+    run = open_run(Path(config.run.dir), config)
     tracker = start_tracking(config, run)
     base_model = load_base(config.model, placement, config.quantization)
     base = measure("base", base_model, plan, run, config)

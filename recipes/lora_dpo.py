@@ -13,7 +13,7 @@ from mvp_align.modeling.hardware import place
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
-from mvp_align.stages import conclude, measure, onlookers, rows_of, start_adapter, train
+from mvp_align.stages import base_logps, conclude, measure, onlookers, rows_of, start_adapter, train
 from mvp_align.training.micro_batch import fit_micro_batch
 from mvp_align.training.preflight import make_plan, print_plan
 from mvp_align.training.trainers import dpo_trainer
@@ -28,7 +28,7 @@ def main(config: Config) -> None:
     if config.train.dry_run:
         return
 
-    run = open_run(Path(config.run.dir), config, writes=placement.is_main)
+    run = open_run(Path(config.run.dir), config)
     tracker = start_tracking(config, run)
     base_model = load_base(config.model, placement, config.quantization)
     base = measure("base", base_model, plan, run, config)
@@ -36,9 +36,10 @@ def main(config: Config) -> None:
     model = start_adapter(base_model, config)
     plan = fit_micro_batch(plan, model, config)
     callbacks = onlookers(plan, config, tokenizer, tracker)
-    trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
+    logps = base_logps(run, config)
+    trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, logps, callbacks)
     train(trainer, model, run)
-    save_adapter(model, tokenizer, run.adapter)
+    save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 
     tuned = measure("tuned", model, plan, run, config)
     conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)

@@ -28,7 +28,7 @@ def main(config: Config) -> None:
     if config.train.dry_run:
         return
 
-    run = open_run(Path(config.run.dir), config, writes=placement.is_main)
+    run = open_run(Path(config.run.dir), config)
     tracker = start_tracking(config, run)
     base_model = load_base(config.model, placement, config.quantization)
     base = measure("base", base_model, plan, run, config)
@@ -38,7 +38,7 @@ def main(config: Config) -> None:
     callbacks = onlookers(plan, config, tokenizer, tracker)
     trainer = sft_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
     train(trainer, model, run)
-    save_adapter(model, tokenizer, run.adapter)
+    save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 
     tuned = measure("tuned", model, plan, run, config)
     conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)

@@ -1,9 +1,11 @@
-"""Run by torchrun: a DPO forward and backward pass of a whole model, and of the same model sharded by FSDP2."""
+"""Run by torchrun: a DPO forward and backward pass, scores and the saved adapter of a whole model, and of the same model
+sharded by FSDP2."""
 
 import random
 
 import torch
 import torch.distributed as dist
+from accelerate import PartialState
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -12,6 +14,11 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from mvp_align.modeling.adapters import whole
+from mvp_align.modeling.identity import identity
+from mvp_align.schema import PairScore
+from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.forward import share_prompts
 
 
@@ -46,19 +53,34 @@ def pairs() -> dict[str, Tensor]:
     return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, -100)}
 
 
-def whole(gradient: Tensor) -> Tensor:
-    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient.clone()
+def tokenized() -> list[TokenizedPair]:
+    draw = random.Random(6)
+
+    def ids(count: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, 101) for _ in range(count))
+
+    prompts = [ids(4 + number) for number in range(5)]
+    return [
+        TokenizedPair(str(n), "", *(Answer((*prompt, *ids(3 + n)), len(prompt)) for _ in range(2)))
+        for n, prompt in enumerate(prompts)
+    ]
 
 
 def step(model: PeftModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     model.zero_grad()
     outputs = model(**batch, use_cache=False, fused_lm_head=True)  # TRL's call
     outputs.log_probs.sum().backward()
-    return outputs.log_probs.detach(), {n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None}
+    return outputs.log_probs.detach(), {
+        n: whole(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None
+    }
 
 
-dist.init_process_group("gloo")
+PartialState(cpu=True)
 model, batch = tiny(), pairs()
+scores = score_pairs(model, tokenized(), batch_size=1)  # 5 batches: one process makes a pass for nothing
+with model.disable_adapter():
+    base_scores = score_pairs(model, tokenized(), batch_size=1)
+weights = identity(model, "default")
 log_probs, gradients = step(model, batch)
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 for layer in model.get_base_model().model.layers:
@@ -71,5 +93,21 @@ assert len(gradients) == len(sharded_gradients) == 2 * 2 * 2  # A and B of q and
 for name, gradient in gradients.items():
     assert gradient.abs().max() > 0
     torch.testing.assert_close(sharded_gradients[name], gradient, atol=1e-5, rtol=0)
+
+
+def same(found: list[PairScore], expected: list[PairScore]) -> None:
+    for now, then in zip(found, expected, strict=True):
+        assert now.id == then.id
+        for key in ("chosen_logp", "rejected_logp"):
+            torch.testing.assert_close(getattr(now, key), getattr(then, key), atol=1e-5, rtol=1e-6)
+
+
+same(score_pairs(model, tokenized(), batch_size=1), scores)
+with model.disable_adapter():
+    same(score_pairs(model, tokenized(), batch_size=1), base_scores)
+assert scores != base_scores and model.training
+assert identity(model, "default") == weights
+again, _ = step(model, batch)  # scoring leaves a model that trains
+torch.testing.assert_close(again, log_probs, atol=1e-6, rtol=0)
 dist.destroy_process_group()
 print("the same")

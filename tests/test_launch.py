@@ -233,7 +233,7 @@ def test_a_sweep_runs_each_value_and_a_finished_run_is_no_error(tmp_path: Path) 
     script.write_text(
         "from pathlib import Path\n"
         "from mvp_align.launch import run\n"
-        "from mvp_align.reporting.run_folder import AlreadyDone\n"
+        "from mvp_align.errors import AlreadyDone\n"
         "def job(config):\n"
         "    print('ran', config.run.name, type(config).__name__)\n"
         "    if config.seed == 12:\n        raise AlreadyDone(Path(config.run.dir))\n"
@@ -243,4 +243,4 @@ def test_a_sweep_runs_each_value_and_a_finished_run_is_no_error(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     names = [f"lora_dpo-smollm2_135m-sample-paper-{seed}" for seed in (12, 13)]
     assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [f"ran {n} Config" for n in names]
-    assert f"outputs/{names[0]} is DONE: delete the folder to run it again, or change run.name." in done.stdout
+    assert f"outputs/{names[0]} is DONE. To run it again: run.on_exists=overwrite, or another run.name." in done.stdout

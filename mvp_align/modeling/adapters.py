@@ -9,14 +9,17 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from mvp_align.atomic import full_disk_explained
+from mvp_align.atomic import full_disk_explained, move_folder
 from mvp_align.config import Lora
 from mvp_align.errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "default"
+"""PEFT's name for the adapter that is trained, or evaluated."""
 REFERENCE = "ref"
 """The name under which TRL's DPOTrainer looks for a frozen reference adapter."""
 LINEAR = ("Linear", "Linear4bit", "Conv1D")
@@ -63,7 +66,7 @@ def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool = False) 
     check_adapter(path, str(base.name_or_path))
     with misfits_explained(path, str(base.name_or_path)):
         model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
-        check_tensors(model, path, "default")
+        check_tensors(model, path, ADAPTER)
         return model
 
 
@@ -80,7 +83,7 @@ def load_reference(model: PeftModel, path: Path) -> None:
     for module in model.modules():  # TRL switched dropout off before this one came
         if isinstance(module, LoraLayer) and REFERENCE in module.lora_dropout:
             module.lora_dropout[REFERENCE] = nn.Identity()
-    model.set_adapter("default")
+    model.set_adapter(ADAPTER)
 
 
 @contextmanager
@@ -130,21 +133,29 @@ def check_adapter(path: Path, base_id: str) -> None:
         )
 
 
-def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path) -> None:
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path, *, writes: bool = True) -> None:
     """Write the trained adapter and the tokenizer to `target`: aside, then renamed, so a half-written one never stands.
 
+    Where several processes hold parts of the adapter all must call it, and one of them `writes`.
     Raises UserError where the disk is full; nothing of `target` is touched then.
     """
+    trained = {name: whole(value) for name, value in model.named_parameters() if f".{ADAPTER}." in name}
+    if not writes:
+        return
     aside = target.with_name(f".{target.name}-writing")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with full_disk_explained(target):
             # Without the last one PEFT asks the Hub whether the base's embeddings were resized; here they never are.
             model.save_pretrained(
-                str(aside), selected_adapters=["default"], safe_serialization=True, save_embedding_layers=False
+                str(aside), state_dict=trained, selected_adapters=[ADAPTER], save_embedding_layers=False
             )
             tokenizer.save_pretrained(aside)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
+            move_folder(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """`tensor`, put together from the parts that FSDP has given to several processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

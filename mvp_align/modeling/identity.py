@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mvp_align import __version__
-from mvp_align.config import Config
+from mvp_align.modeling.adapters import whole
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache, open_cache
@@ -26,16 +26,14 @@ def logps_folder() -> Path:
     return cache_root() / "logps"
 
 
-def logp_cache(model: nn.Module, config: Config, adapter: str | None = None) -> LogpCache | None:
-    """The log-probs that earlier runs computed with this base model, or with its frozen `adapter`; None where the run wants
-    none. Raises UserError where the cache cannot be written to."""
-    if not config.run.logp_cache:
-        return None
-    return open_cache(logps_folder(), identity(model, adapter))
+def logp_cache(model: nn.Module, folder: Path, adapter: str | None = None) -> LogpCache:
+    """The log-probs in `folder` that were computed with this base model, or with its `adapter`. Raises UserError where it
+    cannot be written to."""
+    return open_cache(folder, identity(model, adapter))
 
 
 def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
-    """What log-probabilities of the base model, or of its frozen `adapter`, depend on besides the tokens."""
+    """What log-probabilities of the base model, or of its `adapter`, depend on besides the tokens."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     config = inner.config.get_text_config()
@@ -74,7 +72,7 @@ def digest(named: Iterable[tuple[str, Tensor]]) -> str:
 def checksums(tensor: Tensor) -> tuple[int, int]:
     """The sum of the elements' bits, and of the bits times an odd number that differs from place to place, both modulo
     2**64: they see any changed element and any swap, on the tensor's device and in a fraction of the time of hashing."""
-    bits = tensor.detach().reshape(-1).view(BITS[tensor.element_size()])
+    bits = whole(tensor).detach().reshape(-1).view(BITS[tensor.element_size()])
     plain = weighted = 0
     for chunk in bits.split(CHECKSUM_CHUNK):
         values = chunk.long()

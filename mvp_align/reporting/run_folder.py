@@ -2,32 +2,28 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import __version__
 from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.config import Config
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.processes import main_decides
 from mvp_align.schema import PairScore
 
 FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size")
 """Settings that change no number of a run, so a resumed run may set them anew."""
-
-
-class AlreadyDone(Exception):
-    """The folder holds a finished run: there is nothing to do."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is DONE: delete the folder to run it again, or change run.name.")
-        self.path = path
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def logps(self) -> Path:
+        """Log-probs that an unfinished run has computed so far."""
+        return self.path / "logps"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -78,15 +79,6 @@ class RunFolder:
     def scores(self, stage: str, set_name: str) -> Path:
         return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
 
-    def last_checkpoint(self) -> Path | None:
-        """The newest whole `checkpoint-N`, or None. The trainer writes its state last: a readable one marks the end."""
-        numbered = [
-            (int(number), folder)
-            for folder in self.checkpoints.glob("checkpoint-*")
-            if (number := folder.name.removeprefix("checkpoint-")).isdigit() and is_whole(folder)
-        ]
-        return max(numbered)[1] if numbered else None
-
     def write_json(self, path: Path, value: object) -> None:
         """Write `environment.json` or `notes.json`. Raises UserError where the disk is full."""
         if self.writes:
@@ -108,30 +100,51 @@ class RunFolder:
     def finish(self) -> None:
         """Write DONE, the last file of a run: the time in UTC and the version of this package."""
         if self.writes:
+            shutil.rmtree(self.logps, ignore_errors=True)  # the scores say it all
             write_text(self.done, f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n")
 
 
-def open_run(directory: Path, config: Config, *, writes: bool = True) -> RunFolder:
-    """Start the run in `directory`, or go on with the same run that was cut off there.
+def open_run(directory: Path, config: Config) -> RunFolder:
+    """Start the run in `directory`, or go on with the same run that was cut off there, or what else `run.on_exists` says.
 
-    Call it on the one process that writes first; the others call it with `writes=False` after a barrier, look for
-    `last_checkpoint()` and leave `resumed` alone, which on them is also true of a run that just began.
-
-    Raises AlreadyDone on a finished run, and UserError where another run's settings, other files or a file are there,
-    or where it cannot be written.
+    All processes get what the main one finds, which alone writes. Raises AlreadyDone on a finished run, and UserError where
+    another run's settings, other files or a file are there, or where it cannot be written.
     """
+    folder = main_decides(partial(open_folder, directory, config))
+    return replace(folder, writes=PartialState().is_main_process)
+
+
+def open_folder(directory: Path, config: Config) -> RunFolder:
     if directory.exists() and not directory.is_dir():
         raise UserError(f"run.dir={directory} is a file: delete it, or set another run.dir or run.name.")
-    folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file(), writes=writes)
+    on_exists = "resume" if restarted() else config.run.on_exists
+    folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file())
+    if folder.resumed and on_exists == "fail":
+        raise UserError(f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on with it.")
+    if folder.resumed and on_exists == "overwrite":
+        remove(directory)
+        folder = replace(folder, resumed=False)
     if folder.done.exists():
         raise AlreadyDone(directory)
     if folder.resumed:
         refuse_other_settings(folder.config_yaml, config)
-        if writes and not os.access(directory, os.W_OK | os.X_OK):
+        if not os.access(directory, os.W_OK | os.X_OK):
             raise UserError(f"run.dir={directory} cannot be written: set another run.dir, or change its rights.")
-    elif writes:
+    else:
         start(folder, config)
     return folder
+
+
+def restarted() -> bool:
+    """Whether Slurm requeued this job: the run in the folder is then its own."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def remove(directory: Path) -> None:
+    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run."""
+    for name in ("DONE", "config.yaml"):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory)
 
 
 def start(folder: RunFolder, config: Config) -> None:
@@ -156,7 +169,7 @@ def refuse_other_settings(config_yaml: Path, config: Config) -> None:
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         raise UserError(
             f"{config_yaml} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}), "
-            "so this run cannot go on: delete the folder to start again, or change run.name."
+            "so this run cannot go on: run.on_exists=overwrite starts again, run.name=... starts another."
         ) from None
     wanted = settings(OmegaConf.structured(config))
     problems = [
@@ -168,7 +181,7 @@ def refuse_other_settings(config_yaml: Path, config: Config) -> None:
         raise listed(
             problems,
             f"{config_yaml.parent} holds an unfinished run with other settings. Set them as they are there to go on, "
-            "change run.name to start another, or delete the folder:",
+            "change run.name to start another, or delete this one by run.on_exists=overwrite:",
         )
 
 
@@ -214,11 +227,3 @@ def read_scores(path: Path) -> list[PairScore]:
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: no score of a pair ({error!r}). Delete the file.") from None
     return scores
-
-
-def is_whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (checkpoint / "adapter_model.safetensors").is_file()

@@ -4,16 +4,20 @@ Scores do not depend on the batch size: padding lies to the right under a causal
 its own tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from mvp_align.preemption import check
 from mvp_align.schema import PairScore
 from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.cache import LogpCache
@@ -43,15 +47,13 @@ def score_pairs(
 
     Raises ValueError for models whose logits are more than a linear head over the last hidden state.
     """
-    causal = causal_model(model)
     answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
     lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
     tokens = batch_size * sum(lengths) // max(1, len(pairs))
-    rows = make_rows(answers, share_attention(causal), tokens)
-    state = PartialState()
-    mine = list(batches(rows, tokens))[state.process_index :: state.num_processes]
-    found = answer_logps(causal, answers, mine, label, LogpCache() if cache is None else cache)
-    if state.num_processes > 1:
+    rows = make_rows(answers, share_attention(causal_model(model)), tokens)
+    work = list(batches(rows, tokens))
+    found = answer_logps(model, answers, work, label, LogpCache() if cache is None else cache) if work else {}
+    if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
     logps = {answer: found[index] for index, answer in enumerate(answers)}
     return [
@@ -68,33 +70,70 @@ def score_pairs(
 
 
 def answer_logps(
-    causal: PreTrainedModel,
+    model: nn.Module,
     answers: Sequence[Answer],
     work: Sequence[Sequence[Row]],
     label: str,
     cache: LogpCache,
 ) -> dict[int, float]:
-    """Summed log-probability of each answer in the batches `work`, in nats, by its index.
+    """Summed log-probability of each answer in this process's share of the batches `work`, in nats, by its index.
 
-    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the same bits.
+    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the same bits. Raises Preempted
+    between two batches. All processes make as many passes, of which the last ones of some are for nothing: a sharded model
+    computes only where all its parts do.
     """
-    logps: dict[int, float] = {}
-    was_training = causal.training
+    state = PartialState()
+    mine = [(batch, indices_of(batch)) for batch in work[state.process_index :: state.num_processes]]
+    todo = [(batch, indices) for batch, indices in mine if any(answers[index] not in cache for index in indices)]
+    passes = max(gather_object([len(todo)])) if state.num_processes > 1 else len(todo)
+    total = sum(len(indices) for _, indices in mine) / 2
+    known = total - sum(len(indices) for _, indices in todo) / 2
+    bar = tqdm(total=total, initial=known, desc=label, unit="pair", delay=2, disable=not state.is_main_process)
+    with bar, cache, scorer(model) as logps_of:
+        for number in range(passes):
+            check()
+            if number >= len(todo):
+                logps_of(work[0])
+                continue
+            batch, indices = todo[number]
+            for index, logp in logps_of(batch).items():
+                cache.add(answers[index], logp)
+            bar.update(len(indices) / 2)
+    return {index: cache[answers[index]] for _, indices in mine for index in indices}
+
+
+def indices_of(batch: Sequence[Row]) -> list[int]:
+    return [index for row in batch for branch in row.branches for index, _ in branch.answers]
+
+
+@contextmanager
+def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, float]]]:
+    """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was afterwards.
+
+    A sharded model gathers its weights when the outermost module is called, so there the batch goes in by that door.
+    """
+    causal = causal_model(model)
+    was_training, forward = causal.training, vars(causal).get("forward")
     causal.eval()
-    total = sum(row.answers for batch in work for row in batch) / 2
-    bar = tqdm(total=total, desc=label, unit="pair", delay=2, disable=not PartialState().is_main_process)
     try:
-        with torch.inference_mode(), bar, cache:
-            for batch in work:
-                indices = [index for row in batch for branch in row.branches for index, _ in branch.answers]
-                if any(answers[index] not in cache for index in indices):
-                    for index, logp in batch_logps(causal, batch).items():
-                        cache.add(answers[index], logp)
-                logps |= {index: cache[answers[index]] for index in indices}
-                bar.update(len(indices) / 2)
+        if not is_sharded(causal):
+            with torch.inference_mode():
+                yield partial(batch_logps, causal)
+            return
+        outermost = getattr(model, "module", model)
+        causal.forward = lambda *_, rows, **__: batch_logps(causal, rows)
+        with torch.no_grad():  # what is gathered in inference mode could not be trained on
+            yield lambda rows: outermost(rows=rows)
     finally:
+        vars(causal).pop("forward", None)
+        if forward is not None:
+            causal.forward = forward
         causal.train(was_training)
-    return logps
+
+
+def is_sharded(causal: PreTrainedModel) -> bool:
+    """Whether FSDP2 or ZeRO-3 has given its parameters' parts to several processes."""
+    return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in causal.parameters())
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:

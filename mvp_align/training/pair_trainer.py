@@ -15,6 +15,7 @@ from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.forward import share_prompts
+from mvp_align.training.resumable import Resumable
 
 BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
 """Losses of a micro-batch as a whole: which pairs share one matters to them."""
@@ -22,7 +23,7 @@ BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
 Inputs = dict[str, Tensor]
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(Resumable, DPOTrainer):
     """Made like TRL's. `precompute_reference` may follow before training."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -21,6 +21,11 @@ from mvp_align.schema import PromptedPair
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.preflight import Plan
+from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp
+
+
+class AnswerTrainer(Resumable, SFTTrainer):
+    """TRL's SFTTrainer that can be stopped and taken up again."""
 
 
 def dpo_trainer(
@@ -30,9 +35,10 @@ def dpo_trainer(
     tokenizer: PreTrainedTokenizerBase,
     placement: Placement,
     checkpoints: Path,
+    logps: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> PairTrainer:
-    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place.
+    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place, kept in the folder `logps`.
 
     The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
     copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
@@ -45,14 +51,14 @@ def dpo_trainer(
         processing_class=tokenizer,
         callbacks=[*callbacks, *watchers(plan, placement, fresh_sigmoid(config))],
     )
-    trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
+    finish_callbacks(trainer)
     if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
         model.delete_adapter(REFERENCE)
     reference = None if config.train.reference == "base" else REFERENCE
     if reference:
         load_reference(model, Path(config.train.reference))
     keep_fp32(model)
-    cache = logp_cache(model, config, reference)
+    cache = logp_cache(model, logps, reference)
     trainer.precompute_reference(model, reference, batch_size=config.evals.batch_size, cache=cache)
     return trainer
 
@@ -77,12 +83,12 @@ def sft_trainer(
     placement: Placement,
     checkpoints: Path,
     callbacks: Sequence[TrainerCallback],
-) -> SFTTrainer:
+) -> AnswerTrainer:
     """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
     args = SFTConfig(
         **shared_arguments(config, plan, placement, checkpoints), completion_only_loss=True, max_length=None
     )
-    trainer = SFTTrainer(
+    trainer = AnswerTrainer(
         model=model,
         args=args,
         train_dataset=completion_dataset(plan.train),
@@ -90,9 +96,15 @@ def sft_trainer(
         processing_class=tokenizer,
         callbacks=[*callbacks, *watchers(plan, placement, first_loss=False)],
     )
-    trainer.remove_callback(PrinterCallback)
+    finish_callbacks(trainer)
     keep_fp32(model)
     return trainer
+
+
+def finish_callbacks(trainer: Resumable) -> None:
+    trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
+    trainer.add_callback(StopInEvaluation())
+    trainer.add_callback(TakingUp(trainer))
 
 
 def keep_fp32(model: PeftModel) -> None:
@@ -133,7 +145,6 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
         "eval_steps": evals.every_steps,
         "save_strategy": "steps",
         "save_steps": train.save_steps,
-        "save_total_limit": 2,
         "dataloader_pin_memory": placement.device.type == "cuda",
         "disable_tqdm": True,
         "report_to": "none",

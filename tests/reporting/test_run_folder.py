@@ -14,10 +14,10 @@ import yaml
 from mvp_align import __version__
 from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.config import Config, Data, Evals, Lora, Model, Prompt, Run, Tracking, Train
-from mvp_align.errors import UserError
+from mvp_align.errors import AlreadyDone, UserError
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.reporting.environment import environment, git_state, redacted
-from mvp_align.reporting.run_folder import AlreadyDone, RunFolder, open_run, read_config, read_scores
+from mvp_align.reporting.run_folder import RunFolder, open_run, read_config, read_scores
 from mvp_align.schema import PairScore
 
 SCORE = PairScore("p1", "user\u20281", chosen_logp=-10.1, rejected_logp=-1 / 3, chosen_tokens=7, rejected_tokens=3)
@@ -31,15 +31,6 @@ def config(**changes: object) -> Config:
         "prompt": Prompt("paper", "{question}"),
     }
     return Config(**{**values, **changes})  # type: ignore[arg-type]
-
-
-def checkpoint(folder: RunFolder, step: int, state: str = "{}", *, adapter: bool = True) -> Path:
-    path = folder.checkpoints / f"checkpoint-{step}"
-    path.mkdir(parents=True)
-    (path / "trainer_state.json").write_text(state)
-    if adapter:
-        (path / "adapter_model.safetensors").write_bytes(b"weights")
-    return path
 
 
 @pytest.fixture
@@ -93,9 +84,11 @@ def test_done_run_says_so_even_with_other_settings(tmp_path: Path) -> None:
     time, name, version = folder.done.read_text().split()
     assert datetime.fromisoformat(time).tzinfo is not None
     assert (name, version) == ("mvp_align", __version__)
-    with pytest.raises(AlreadyDone, match=r"is DONE: delete the folder to run it again, or change run\.name") as caught:
+    with pytest.raises(
+        AlreadyDone, match=r"is DONE\. To run it again: run\.on_exists=overwrite, or another run\.name"
+    ) as caught:
         open_run(tmp_path, config(seed=99))
-    assert caught.value.path == tmp_path
+    assert str(tmp_path) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -137,15 +130,26 @@ def test_leftovers_of_a_kill_while_starting_do_not_block(tmp_path: Path) -> None
     assert not open_run(tmp_path, config()).resumed
 
 
-def test_last_checkpoint_is_the_newest_whole_one(tmp_path: Path) -> None:
-    folder = open_run(tmp_path, config())
-    assert folder.last_checkpoint() is None
-    checkpoint(folder, 9)
-    whole = checkpoint(folder, 100)
-    checkpoint(folder, 200, adapter=False)
-    checkpoint(folder, 300, state='{"global_step": 30')
-    (folder.checkpoints / "checkpoint-tmp").mkdir()
-    assert folder.last_checkpoint() == whole
+def test_an_existing_run_may_be_refused_or_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_run(tmp_path, config()).finish()
+    (tmp_path / "metrics.jsonl").write_text("old")
+    with pytest.raises(UserError, match=r"run\.on_exists=fail, and .* holds a run"):
+        open_run(tmp_path, config(run=Run(on_exists="fail")))
+    assert (tmp_path / "metrics.jsonl").read_text() == "old"
+    begun = open_run(tmp_path, config(seed=13, run=Run(on_exists="overwrite")))
+    assert not begun.resumed
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert read_config(tmp_path).seed == 13
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # the same command in a requeued job
+    for on_exists in ("overwrite", "fail"):
+        assert open_run(tmp_path, config(seed=13, run=Run(on_exists=on_exists))).resumed
+
+
+def test_only_a_run_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"holds files but no config\.yaml"):
+        open_run(tmp_path, config(run=Run(on_exists="overwrite")))
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
 def test_scores_come_back_to_the_last_bit(tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_rows_come_back_and_damage_names_the_line(tmp_path: Path) -> None:
 
 
 def test_processes_that_do_not_write_leave_nothing(tmp_path: Path) -> None:
-    folder = open_run(tmp_path / "run", config(), writes=False)
+    folder = RunFolder(tmp_path / "run", resumed=False, writes=False)
     folder.write_scores("base", "in_domain", [SCORE])
     folder.write_json(folder.notes, {})
     folder.finish()

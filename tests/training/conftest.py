@@ -30,12 +30,16 @@ class Bench:
     placement: Placement
     folder: Path
 
+    @property
+    def logps(self) -> Path:
+        return self.folder / "logps"
+
     def model(self) -> PeftModel:
         return start_adapter(load_base(self.config.model, self.placement, self.config.quantization), self.config)
 
     def dpo(self, model: PeftModel | None = None, callbacks: Sequence[TrainerCallback] = ()) -> DPOTrainer:
         parts = (self.config, self.plan, model or self.model(), self.tokenizer, self.placement)
-        return dpo_trainer(*parts, self.folder / "checkpoints", callbacks)
+        return dpo_trainer(*parts, self.folder / "checkpoints", self.logps, callbacks)
 
     def sft(self) -> SFTTrainer:
         parts = (self.config, self.plan, self.model(), self.tokenizer, self.placement)

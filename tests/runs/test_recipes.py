@@ -4,106 +4,22 @@ import json
 import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
+from run_files import WEIGHTS, adapter_bytes, lines, logged, score_bytes
 
-from mvp_align.config import Config
 from mvp_align.data.formats import UFP4_USER_TYPES
-from mvp_align.errors import UserError
-from mvp_align.reporting.run_folder import AlreadyDone
+from mvp_align.errors import AlreadyDone
 
-ROOT = Path(__file__).parents[1]
-WEIGHTS = "adapter_model.safetensors"
+ROOT = Path(__file__).parents[2]
 SCORE_KEYS = ["id", "user_id", "chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens", "margin"]
 ROW_KEYS = ["stage", "set", "metric", "group_by", "group", "value", "low", "high", "n", "users"]
 
 Run = Callable[..., Path]
-
-
-@pytest.fixture(scope="module")
-def ufp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """UF-P-4's four files, two rows each."""
-    folder = tmp_path_factory.mktemp("data") / "ufp4"
-    folder.mkdir()
-    for number, user_type in enumerate(UFP4_USER_TYPES):
-        rows = [
-            {
-                "prompt": f"Is {user_type} worth {n} coins?",
-                "chosen": f"Yes, {'surely ' * n}it is.",
-                "rejected": "No, it is not.",
-                "profile": "A collector of coins." * (number % 2),
-            }
-            for n in (1, 2)
-        ]
-        (folder / f"{user_type}.json").write_text(json.dumps(rows))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def settings(sharp_model: Path, ufp4: Path) -> list[str]:
-    """6 steps of 4 pairs over 10 pairs: three steps an epoch, the last one of two pairs."""
-    return [
-        f"model.id={sharp_model}", "model.name=sharp", "model.gguf_package=null", "hardware=cpu", "tracking=none",
-        f"evals.ufp4={ufp4}", "data.limit=10", "train.batch_size=4", "train.max_steps=5", "train.learning_rate=5e-3",
-        "train.save_steps=2",
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def run(compose: Callable[..., Config], settings: list[str]) -> Run:
-    """`run(folder, "train.beta=0.2", ...)`: a run through the recipe's own `main`."""
-
-    def ran(folder: Path, *overrides: str, name: str = "train") -> Path:
-        config = compose(*settings, f"run.dir={folder}", *overrides, name=name)
-        import_module(f"recipes.{config.recipe}").main(config)
-        return folder
-
-    return ran
-
-
-@pytest.fixture(scope="module")
-def finished(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished lora_dpo run that nobody may write to: others are compared with it."""
-    return run(tmp_path_factory.mktemp("runs") / "dpo")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def adapter_bytes(folder: Path) -> bytes:
-    return (folder / "adapter" / WEIGHTS).read_bytes()
-
-
-def score_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "scores").iterdir())}
-
-
-def logged(folder: Path) -> list[dict[str, Any]]:
-    newest = max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    return json.loads((newest / "trainer_state.json").read_text())["log_history"]
-
-
-def cut_off(folder: Path, target: Path, after: int) -> Path:
-    """A copy of a finished run as a kill leaves it some time after the checkpoint at step `after`."""
-    shutil.copytree(folder, target)
-    for name in ("DONE", "metrics.jsonl", "report.html", "notes.json", "environment.json"):
-        (target / name).unlink()
-    shutil.rmtree(target / "adapter")
-    for path in (target / "scores").glob("tuned-*"):
-        path.unlink()
-    for path in (target / "checkpoints").glob("checkpoint-*"):
-        if int(path.name.rpartition("-")[2]) > after:
-            shutil.rmtree(path)
-    return target
 
 
 # What a run leaves
@@ -183,7 +99,9 @@ def test_a_finished_run_says_so_and_is_left_alone(
     with pytest.raises(AlreadyDone):
         run(finished)
     assert command("train.py", *settings, f"run.dir={finished}") == 0
-    assert f"{finished} is DONE: delete the folder to run it again, or change run.name." in capsys.readouterr().out
+    assert (
+        f"{finished} is DONE. To run it again: run.on_exists=overwrite, or another run.name." in capsys.readouterr().out
+    )
     assert state() == before
 
 
@@ -194,86 +112,6 @@ def test_the_same_command_gives_the_same_bytes(run: Run, finished: Path, tmp_pat
     assert (again / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
     other = run(tmp_path / "other", "seed=13", "evals=in_domain", "train.max_steps=1")
     assert adapter_bytes(other) != adapter_bytes(finished)
-
-
-def test_a_killed_run_goes_on_to_the_same_bytes(finished: Path, settings: list[str], tmp_path: Path, run: Run) -> None:
-    """A real SIGKILL of a process of its own, between the checkpoint at step 2 and the end."""
-    folder = tmp_path / "killed"
-    slower = ["train.save_steps=2", f"run.dir={folder}"]
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *settings, *slower],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    state = folder / "checkpoints" / "checkpoint-2" / "trainer_state.json"
-    until = time.monotonic() + 120
-    while not state.is_file() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert state.is_file()
-    assert not (folder / "DONE").exists()
-    run(folder)
-    assert adapter_bytes(folder) == adapter_bytes(finished)
-    assert score_bytes(folder) == score_bytes(finished)
-    assert (folder / "DONE").is_file()
-
-
-@pytest.mark.parametrize("after", [4, 5])
-def test_a_resume_ends_in_the_same_bytes_from_any_checkpoint(
-    run: Run, finished: Path, tmp_path: Path, after: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Step 5 is the last one, and amid an epoch: a kill while the tuned model is scored."""
-    folder = cut_off(finished, tmp_path / "cut", after)
-    (folder / "checkpoints" / "checkpoint-9").mkdir()  # a save that was cut off
-    base = (folder / "scores" / "base-in_domain.jsonl").stat().st_mtime_ns
-    run(folder)
-    assert f"Going on from {folder}/checkpoints/checkpoint-{after}" in capsys.readouterr().out
-    assert adapter_bytes(folder) == adapter_bytes(finished)
-    assert score_bytes(folder) == score_bytes(finished)
-    assert (folder / "scores" / "base-in_domain.jsonl").stat().st_mtime_ns == base  # not scored again
-
-
-def test_other_settings_do_not_go_on_with_a_run(run: Run, finished: Path, tmp_path: Path) -> None:
-    folder = cut_off(finished, tmp_path / "cut", 4)
-    with pytest.raises(UserError, match=r"train\.beta: 0\.1 there, 0\.3 now"):
-        run(folder, "train.beta=0.3")
-    assert not (folder / "adapter").exists()
-
-
-def test_sft_and_a_reference_adapter_survive_a_resume(run: Run, finished: Path, tmp_path: Path) -> None:
-    reference = f"train.reference={finished / 'adapter'}"
-    for name, overrides in (("sft", ["recipe=lora_sft"]), ("reference", [reference])):
-        whole = run(tmp_path / name, *overrides, "evals=in_domain", "train.max_steps=4", "train.save_steps=3")
-        resumed = run(cut_off(whole, tmp_path / f"{name}-cut", 3), *overrides, "evals=in_domain", "train.max_steps=4",
-                      "train.save_steps=3")  # fmt: skip
-        assert adapter_bytes(resumed) == adapter_bytes(whole) != adapter_bytes(finished)
-        assert score_bytes(resumed) == score_bytes(whole)
-        assert [row["loss"] for row in logged(resumed) if "loss" in row] == [
-            row["loss"] for row in logged(whole) if "loss" in row
-        ]
-        assert {path.name for path in (whole / "adapter").iterdir() if path.is_dir()} == set()
-    sft = [row["loss"] for row in logged(tmp_path / "sft") if "loss" in row]
-    assert sft[0] > 5  # nats a token of a random model, not ln 2
-    other = [row["loss"] for row in logged(tmp_path / "reference") if "loss" in row]
-    assert abs(other[0] - 0.693147) > 1e-4  # the reference is not the policy's base
-
-
-def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_goes_on_with_more_room(
-    run: Run, finished: Path, mount_disk: Callable[[str], Path]
-) -> None:
-    disk = mount_disk("6m")  # a checkpoint takes about 3.7 MB, most of it the tokenizer
-    folder = disk / "run"
-    with pytest.raises(
-        UserError, match=r"No space left on the disk while writing .*checkpoints.* run the same command again"
-    ):
-        run(folder)
-    whole = folder / "checkpoints" / "checkpoint-2"
-    assert json.loads((whole / "trainer_state.json").read_text())["global_step"] == 2
-    assert not (folder / "adapter").exists()
-    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-    run(folder)
-    assert adapter_bytes(folder) == adapter_bytes(finished)
-    assert score_bytes(folder) == score_bytes(finished)
 
 
 # Evaluating

@@ -1,0 +1,32 @@
+"""Several processes, one run: what one of them finds out, all of them go by."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+T = TypeVar("T")
+
+
+def main_decides(decide: Callable[[], T]) -> T:
+    """What `decide` returns, or raises, in the main process, in all of them. All must call it.
+
+    Whether a file is there must not be asked by each for itself: a network file system may tell them different things, and
+    one that goes on alone waits for the others for ever.
+    """
+    state = PartialState()
+    if state.num_processes == 1:
+        return decide()
+    outcome: list[tuple[T | None, Exception | None] | None] = [None]
+    if state.is_main_process:
+        try:
+            outcome = [(decide(), None)]
+        except Exception as error:
+            outcome = [(None, error)]
+    broadcast_object_list(outcome)
+    assert outcome[0] is not None
+    found, problem = outcome[0]
+    if problem is not None:
+        raise problem
+    return found  # type: ignore[return-value]

@@ -1,0 +1,106 @@
+"""A trainer that can be stopped at any moment and taken up again as if it never had been."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mvp_align.preemption import Preempted, check
+from mvp_align.training.checkpoints import WRITING, keep, numbered
+
+
+class Resumable(Trainer):
+    """Mixed into TRL's trainers. Between two steps, and inside evaluations, it heeds a request to stop: it saves a
+    checkpoint of the step that just ended and raises Preempted."""
+
+    _total_train_tokens: int  # TRL's
+
+    @property
+    def checkpoints(self) -> Path:
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            check()
+        except Preempted:
+            if self.state.global_step not in [step for step, _ in numbered(self.checkpoints)]:
+                assert isinstance(self.model, nn.Module)
+                self._save_checkpoint(self.model, None)
+            raise
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        aside = self.checkpoints / WRITING
+        try:
+            if self.args.should_save:
+                shutil.rmtree(aside, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                keep(aside / f"checkpoint-{self.state.global_step}", self.checkpoints)
+        finally:
+            if self.args.should_save:  # a full disk is given back what half a checkpoint took
+                shutil.rmtree(aside, ignore_errors=True)
+        self.accelerator.wait_for_everyone()  # nobody goes on, and may be killed, before it stands
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where `Trainer._save_checkpoint` makes its folder."""
+        return str(self.checkpoints / WRITING)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Whole or, where it is cut off, as if it had not begun: neither random numbers nor half a record stay behind."""
+        history = self.state.log_history
+        begun = len(history)
+        try:
+            with training_randomness_kept():
+                return super()._evaluate(*args, **kwargs)
+        except Preempted:
+            del history[begun:]
+            raise
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL writes one with each checkpoint; this run's own report says more."""
+
+
+@contextmanager
+def training_randomness_kept() -> Iterator[None]:
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        yield
+
+
+class TakingUp(TrainerCallback):
+    """Before a resumed run takes its next step: TRL's count of tokens, which no checkpoint holds, and the evaluation that an
+    interruption kept from the last one. Added last, so that whoever listens to evaluations is ready."""
+
+    def __init__(self, trainer: Resumable) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        counts = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
+        if counts:
+            self.trainer._total_train_tokens = int(counts[-1])
+        every = state.eval_steps if args.eval_strategy == "steps" else None
+        if not every or state.global_step == 0 or state.global_step % every:
+            return
+        seen = (key for entry in state.log_history if entry["step"] == state.global_step for key in entry)
+        if not any(key.startswith("eval_") for key in seen):
+            self.trainer._evaluate(None, None)
+
+
+class StopInEvaluation(TrainerCallback):
+    """Heeds a request to stop between two batches of the Trainer's own evaluation."""
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        check()
