@@ -2,33 +2,54 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+
+from mvp_align.training.checkpoints import newest_whole
 
 ROOT = Path(__file__).parents[1]
 STEPS = 3
 
 
-def launch(processes: int, overrides: list[str]) -> str:
+def started(processes: int, overrides: list[str]) -> subprocess.Popen[str]:
     start = [
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
         "--num_machines",
         "1",
         "--mixed_precision",
         "no",
     ]
-    command = [*start, "--num_processes", str(processes), "--main_process_port", "0", "train.py", *overrides]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    several = ["--multi_gpu"] * (
+        processes > 1
+    )  # with --cpu in its place, one process is started, whatever one asks for
+    command = [*start, *several, "--num_processes", str(processes), "--main_process_port", "0", "train.py", *overrides]
+    environ = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def launch(processes: int, overrides: list[str]) -> str:
+    process = started(processes, overrides)
+    out, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, out + errors
+    return out
+
+
+def workers(launcher: subprocess.Popen[str], seen: Path) -> dict[int, psutil.Process]:
+    """The launcher's processes by rank, once the file `seen` is there."""
+    until = time.monotonic() + 200
+    while not seen.exists():
+        assert launcher.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    return {int(child.environ()["RANK"]): child for child in children if "RANK" in child.environ()}
 
 
 def scores(run: Path, name: str) -> dict[str, tuple[float, float]]:
@@ -45,6 +66,8 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
         runs[processes] = tmp_path / f"{processes}"
         overrides = [f"run.dir={runs[processes]}", "train.batch_size=4", f"train.max_steps={STEPS}", "evals=in_domain"]
         launch(processes, [*sharp, *overrides, "train.micro_batch_size=1"])
+    random_states = {n: {path.name for path in newest(runs[n]).glob("rng_state*")} for n in runs}
+    assert random_states == {1: {"rng_state.pth"}, 2: {"rng_state_0.pth", "rng_state_1.pth"}}
     for stage in ("base", "tuned"):
         one, two = (scores(runs[n], f"{stage}-in_domain") for n in (1, 2))
         assert one.keys() == two.keys()
@@ -56,9 +79,47 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     assert len({path.name for path in runs[2].iterdir()}) == len({path.name for path in runs[1].iterdir()})
 
 
+@pytest.mark.slow
+def test_one_process_asked_to_stop_stops_them_all_and_they_go_on_to_the_same_bytes(
+    sharp: list[str], tmp_path: Path
+) -> None:
+    overrides = [*sharp, "train.max_steps=30", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    launch(2, [*overrides, f"run.dir={tmp_path / 'whole'}"])
+    folder = tmp_path / "stopped"
+    process = started(2, [*overrides, f"run.dir={folder}"])
+    workers(process, folder / "checkpoints" / "checkpoint-2")[1].send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode != 0  # torch's launcher has a code of its own
+    assert "Stopped (another process was asked to stop)" in errors
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest(folder).iterdir()}
+    launch(2, [*overrides, f"run.dir={folder}"])
+    for file in ("adapter/adapter_model.safetensors", "scores/tuned-in_domain.jsonl", "metrics.jsonl"):
+        assert (folder / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path: Path) -> None:
+    overrides = [*sharp, "train.max_steps=4000", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    process = started(2, [*overrides, f"run.dir={tmp_path / 'run'}"])
+    ranks = workers(process, tmp_path / "run" / "checkpoints" / "checkpoint-2")
+    ranks[1].kill()
+    died = time.monotonic()
+    _, errors = process.communicate(timeout=100)
+    assert time.monotonic() - died < 40
+    assert process.returncode != 0
+    assert not ranks[0].is_running()
+    print(errors)
+
+
+def newest(run: Path) -> Path:
+    found = newest_whole(run / "checkpoints")
+    assert found is not None
+    return found
+
+
 def history(run: Path) -> list[float]:
-    (state,) = run.glob("checkpoints/checkpoint-*/trainer_state.json")
-    return [entry["loss"] for entry in json.loads(state.read_text())["log_history"] if "loss" in entry]
+    state = json.loads((newest(run) / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
 @pytest.mark.slow
