@@ -133,6 +133,8 @@ class Hardware:
     attention: str = "auto"
     """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and sdpa only."""
     gradient_checkpointing: bool = False
+    sharding: str = "none"
+    """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of them (PyTorch's FSDP2)."""
 
 
 @dataclass

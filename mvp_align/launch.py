@@ -32,6 +32,9 @@ CONF_DIR = Path(__file__).parents[1] / "conf"
 
 WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
 
+LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
+"""What gloo and NCCL say in the processes that are left when one has died."""
+
 # Set before any library that reads them is imported: nothing is reported home.
 QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 
@@ -58,6 +61,11 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
             sys.exit(EXIT_CODE)
         except UserError as error:
             stop(error, rank())
+        except RuntimeError as error:
+            if not any(words in str(error) for words in LOST):
+                raise
+            print(f"\n[process {rank()}] lost another process, whose own message says why.", file=sys.stderr)
+            sys.exit(1)
 
     words = get_args_parser().parse_args()
     if not (words.help or words.hydra_help):

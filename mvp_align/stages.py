@@ -110,9 +110,10 @@ def conclude(
     """Write environment.json, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
     tracker.table(rows)
     tracker.finish()
+    weights = fingerprint(base)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
-        hashes |= {"base_model": fingerprint(base), "prompt": sha256(config.prompt.template.encode()).hexdigest()}
+        hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         write_rows(run.metrics, rows)

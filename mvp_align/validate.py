@@ -12,6 +12,7 @@ CHOICES = {
     "hardware.device": ("auto", "cpu", "cuda"),
     "hardware.precision": ("auto", "fp32", "bf16", "fp16"),
     "hardware.attention": ("auto", "sdpa", "eager", "flash_attention_2"),
+    "hardware.sharding": ("none", "fsdp"),
     "train.lr_scheduler": (
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     ),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,7 @@ def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path
     assert time.monotonic() - died < 40
     assert process.returncode != 0
     assert not ranks[0].is_running()
-    print(errors)
+    assert "lost another process" in errors
 
 
 def newest(run: Path) -> Path:
@@ -124,9 +125,37 @@ def history(run: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
+    assert torchrun("sharded_step.py").count("the same") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
+    sharp: list[str], tmp_path: Path, checkpointing: bool
+) -> None:
+    overrides = [*sharp, "train.max_steps=4", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    sharded = [*overrides, "hardware.sharding=fsdp", f"hardware.gradient_checkpointing={checkpointing}"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    launch(1, [*overrides, f"run.dir={one}"])
+    torchrun("sharded_run.py", *sharded, f"run.dir={two}")
+    assert history(two) == pytest.approx(history(one), rel=1e-5)
+    for stage in ("base", "tuned"):
+        expected = scores(one, f"{stage}-in_domain")
+        found = scores(two, f"{stage}-in_domain")
+        assert found.keys() == expected.keys()
+        for name in found:
+            assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    trained = (two / "adapter" / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(newest(two))
+    (two / "DONE").unlink()
+    assert "Going on from" in torchrun("sharded_run.py", *sharded, f"run.dir={two}")
+    assert (two / "adapter" / "adapter_model.safetensors").read_bytes() == trained
+
+
+def torchrun(script: str, *words: str) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(Path(__file__).with_name("sharded_step.py"))],
+        [*command, str(Path(__file__).with_name(script)), *words],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -134,4 +163,4 @@ def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
         timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("the same") == 2
+    return done.stdout

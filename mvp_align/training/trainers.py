@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from mvp_align.config import Config
+from mvp_align.config import Config, Hardware
 from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import logp_cache
@@ -138,7 +138,7 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
         "bf16": placement.precision == "bf16",
         "fp16": placement.precision == "fp16",
         "use_cpu": placement.device.type == "cpu",
-        "gradient_checkpointing": config.hardware.gradient_checkpointing,
+        **sharding(config.hardware),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not a number is to be seen
         "eval_strategy": "no" if evals.every_steps is None else "steps",
@@ -148,6 +148,17 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
         "dataloader_pin_memory": placement.device.type == "cuda",
         "disable_tqdm": True,
         "report_to": "none",
+    }
+
+
+def sharding(hardware: Hardware) -> dict[str, Any]:
+    """FSDP2 wraps each decoder layer, and checkpoints its activations by itself."""
+    if hardware.sharding == "none":
+        return {"gradient_checkpointing": hardware.gradient_checkpointing}
+    return {
+        "gradient_checkpointing": False,  # TRL's default is true
+        "fsdp": True,
+        "fsdp_config": {"version": 2, "activation_checkpointing": hardware.gradient_checkpointing},
     }
 
 
