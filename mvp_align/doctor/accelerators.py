@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,16 @@ def driver_version() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.split()[0] if done.returncode == 0 and done.stdout.strip() else None
+
+
+def unless_full(check: Callable[[], Finding]) -> Finding:
+    """`check`'s finding, or a warning where the GPU has no memory left for it, as beside a run that makes full use of it."""
+    try:
+        return check()
+    except RuntimeError as error:  # torch.OutOfMemoryError, or CUDA's own where it cannot even begin
+        if "out of memory" not in str(error):
+            raise
+        return warn("not checked: no GPU memory is left", "A run that holds it may well want it; else see nvidia-smi.")
 
 
 def gpus() -> Finding:

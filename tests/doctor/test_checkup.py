@@ -273,6 +273,20 @@ def test_gpus_are_named() -> None:
     assert "on cuda" in accelerators.four_bit().found
 
 
+def test_a_gpu_without_memory_left_is_a_warning_and_other_errors_are_not() -> None:
+    """A health check beside a run that fills the GPU must not call the container ill."""
+
+    def full() -> Finding:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+
+    def broken() -> Finding:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    assert accelerators.unless_full(full).level == "warn"
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        accelerators.unless_full(broken)
+
+
 # The machine
 
 
