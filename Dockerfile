@@ -6,6 +6,9 @@
 #
 # compose.yaml says the same once and for all; apptainer.def is the same image for clusters.
 #
+# Built and run so far on Debian's base alone (--build-arg BASE=...), with torch's CPU wheel: not yet on NVIDIA's, nor with a
+# GPU.
+#
 # Base: torch's Linux wheels bring their own CUDA 13.0 libraries, so the image needs none but must ask for the driver they
 # need; this one refuses a driver older than CUDA 13 with a plain message (for older drivers change both the base and the
 # torch wheel). Ubuntu 24.04 is the newest that the image comes with, and has Python 3.12.
