@@ -4,14 +4,20 @@
 #   docker run --gpus all --shm-size 8g -v "$PWD/outputs:/app/outputs" -v "$HOME/.cache/huggingface:/hf" \
 #       mvp-align train.py experiment=divervalue_llama2_7b
 #
-# This file has not been built yet: it was written where no Docker daemon was at hand.
+# compose.yaml says the same once and for all; apptainer.def is the same image for clusters.
 #
-# Base: torch's Linux wheels bring their own CUDA 13 libraries, so the image needs none but must ask for the driver they
+# Built and run so far on Debian's base alone (--build-arg BASE=...), with torch's CPU wheel: not yet on NVIDIA's, nor with a
+# GPU.
+#
+# Base: torch's Linux wheels bring their own CUDA 13.0 libraries, so the image needs none but must ask for the driver they
 # need; this one refuses a driver older than CUDA 13 with a plain message (for older drivers change both the base and the
-# torch wheel). Ubuntu 24.04 is the newest the image comes with that has Python 3.11 or newer (3.12).
-FROM nvidia/cuda:13.0.1-base-ubuntu24.04
+# torch wheel). Ubuntu 24.04 is the newest that the image comes with, and has Python 3.12.
+ARG BASE=nvidia/cuda:13.0.1-base-ubuntu24.04@sha256:f8ef28f579ea42a44b415d2c5d46f788e6a9b395c6c83f2929416e1fc192c143
+FROM ${BASE}
 
 # gcc and Python's headers: Triton compiles a small launcher the first time that a kernel runs.
+# No versions: Ubuntu removes each one from its archive when it has a newer, and a pinned build fails that day.
+# hadolint ignore=DL3008
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt,sharing=locked \
     rm -f /etc/apt/apt.conf.d/docker-clean \
@@ -25,6 +31,7 @@ ENV HF_HUB_DISABLE_TELEMETRY=1 \
     WANDB_ERROR_REPORTING=false \
     PYTHONUNBUFFERED=1 \
     HF_HOME=/hf \
+    MVP_ALIGN_CACHE=/cache \
     PATH=/opt/venv/bin:$PATH
 
 # The heavy layer: rebuilt only when the dependencies change.
@@ -41,10 +48,14 @@ COPY conf conf
 COPY train.py evaluate.py ./
 
 # Not root, and with your own user id, so that what a run writes into a mounted folder is yours.
-# (--non-unique: the base image has a user 1000 already.)
+# (--non-unique, and HOME said: the base image has a user 1000 already.)
 ARG UID=1000
-RUN useradd --non-unique --create-home --uid $UID mvp && install -d -o mvp -g mvp outputs /hf
-USER mvp
+RUN useradd --non-unique --create-home --uid $UID mvp && install -d -o mvp -g mvp outputs /hf /cache
+ENV HOME=/home/mvp
+USER $UID
+
+# Once an hour: it takes seconds of CPU and half a GB of each GPU, which a run that fills them has not got to give.
+HEALTHCHECK --interval=1h --timeout=2m --retries=1 CMD ["mvp-align", "doctor", "--offline"]
 
 ENTRYPOINT ["accelerate", "launch"]
 CMD ["train.py", "--help"]

@@ -29,11 +29,12 @@ demo-long: $(READY) ## does stating the values help? two runs and their comparis
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest
 
-check: $(READY) ## style, types and shell scripts
+check: $(READY) ## style, types, shell scripts and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/hadolint Dockerfile
 
 clean: ## remove .venv and the tools' caches; outputs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,6 +1,8 @@
 """`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,8 @@ from mvp_align.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
 app.add_typer(cache, name="cache")
+runs = typer.Typer(no_args_is_help=True, help="Many runs at once.")
+app.add_typer(runs, name="runs")
 
 RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
 
@@ -48,6 +52,23 @@ def merge(
     typer.echo(
         f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
     )
+
+
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
+) -> None:
+    """Is this machine ready? A line a check, with what to do; ends with 1 where a check fails."""
+    from mvp_align.doctor.checkup import examine, print_findings
+
+    findings = examine(offline=offline)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        print_findings(findings)
+    if any(finding.level == "fail" for finding in findings):
+        raise typer.Exit(1)
 
 
 @cache.command("ls")
@@ -95,6 +116,28 @@ def clear_cache(
     for part in chosen:
         clear(part)
     typer.echo(f"Removed {sum(part.answers for part in chosen)} log-probs of {len(chosen)} models.")
+
+
+@runs.command("aggregate")
+def aggregate_runs(
+    folders: Annotated[list[str], typer.Argument(help="Run folders, folders of them, or quoted patterns: outputs.")],
+    seeds: Annotated[str, typer.Option(help="Seeds that there should be, as 12,13,14: absent ones are named.")] = "",
+    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
+) -> None:
+    """Runs that differ by their seed alone, taken together: means, standard deviations, intervals over people and seeds."""
+    from mvp_align.reporting.aggregate import aggregate
+    from mvp_align.reporting.aggregate_tables import FORMATS, remarks, shown_as
+
+    if form not in FORMATS:
+        raise UserError(f"--format {form}: must be one of {', '.join(FORMATS)}.")
+    try:
+        expected = [int(seed) for seed in seeds.split(",") if seed]
+    except ValueError:
+        raise UserError(f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14.") from None
+    groups, broken = aggregate(folders, expected)
+    typer.echo(shown_as(form, groups))
+    for line in remarks(groups, broken):
+        typer.echo(line, err=form in ("csv", "latex"))  # which a file or a paper takes as they are
 
 
 def main() -> None:

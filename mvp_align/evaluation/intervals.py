@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,9 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, share: b
         raise ValueError(f"{len(values)} values and {len(clusters)} clusters: both must be of one length above 0.")
     x = np.asarray(values, dtype=np.float64)
     n, mean = len(x), float(np.mean(x))
-    names, index = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
-    groups = len(names)
-    if groups < 2:
+    error, groups = clustered_error(x, clusters)
+    if error is None:
         return Estimate(mean, None, None, n, groups)
-    sums = np.bincount(index, weights=x - mean, minlength=groups)
-    error = math.sqrt(groups / (groups - 1) * float(np.sum(sums**2))) / n
     if share and error < 1e-12:  # 0 but for rounding
         return Estimate(mean, *wilson(mean, groups), n, groups)
     half = float(stats.t.ppf(0.975, groups - 1)) * error
@@ -45,6 +45,16 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, share: b
     if share:
         low, high = max(0.0, low), min(1.0, high)
     return Estimate(mean, low, high, n, groups)
+
+
+def clustered_error(x: FloatArray, clusters: Sequence[str]) -> tuple[float | None, int]:
+    """The standard error that `clustered_mean` gives, None where there is one cluster alone, and the number of clusters."""
+    names, index = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
+    groups = len(names)
+    if groups < 2:
+        return None, groups
+    sums = np.bincount(index, weights=x - np.mean(x), minlength=groups)
+    return math.sqrt(groups / (groups - 1) * float(np.sum(sums**2))) / len(x), groups
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -20,21 +20,31 @@ Groups = Mapping[str, Mapping[str, str]]
 """Pair id -> what its result is broken down by."""
 
 
+def pair_values(scores: Sequence[PairScore]) -> dict[str, list[float]]:
+    """What each OPA metric is the mean of: its value for each pair, in their order. `opa/margin` is in nats a token."""
+    margins = [score.margin for score in scores]
+    values = {f"opa/acc@{d:g}": [float(m > d) for m in margins] for d in THRESHOLDS}
+    values["opa/mean"] = [sum(m > d for d in THRESHOLDS) / len(THRESHOLDS) for m in margins]
+    values["opa/margin"] = margins
+    return values
+
+
 def opa_metrics(scores: Sequence[PairScore]) -> dict[str, Estimate]:
     """Every OPA metric of these pairs, with intervals clustered by user."""
-    users = [score.user_id for score in scores]
-    margins = [score.margin for score in scores]
-    metrics = {f"opa/acc@{d:g}": clustered_mean([float(m > d) for m in margins], users, share=True) for d in THRESHOLDS}
-    over_thresholds = [sum(m > d for d in THRESHOLDS) / len(THRESHOLDS) for m in margins]
-    metrics["opa/mean"] = clustered_mean(over_thresholds, users, share=True)
-    metrics["opa/margin"] = clustered_mean(margins, users)
-    return metrics
+    users = users_of(scores)
+    return {
+        metric: clustered_mean(values, users, share=metric != "opa/margin")
+        for metric, values in pair_values(scores).items()
+    }
 
 
 def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
     """How far training moved the chosen answers' own mean log-prob, in nats a token: below 0, they became less probable."""
-    moved = [now.chosen_logp_mean - before.chosen_logp_mean for before, now in paired(base, scores)]
-    return clustered_mean(moved, [score.user_id for score in scores])
+    return clustered_mean(chosen_shifts(scores, base), users_of(scores))
+
+
+def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> list[float]:
+    return [now.chosen_logp_mean - before.chosen_logp_mean for before, now in paired(base, scores)]
 
 
 def acc_lift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:

@@ -1,0 +1,53 @@
+"""All checks in turn, and the table of what they found."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mvp_align.doctor import accelerators, machine
+from mvp_align.doctor.findings import Finding, attempt
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def examine(*, offline: bool) -> list[Finding]:
+    """A finding a check; `offline` leaves out what would ask the network. Changes nothing, raises nothing."""
+    return [attempt(name, check) for name, check in checks(offline=offline).items()]
+
+
+def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
+    return {
+        "Python": machine.python,
+        "packages": machine.packages,
+        "torch": accelerators.torch_build,
+        "GPUs": lambda: accelerators.unless_full(accelerators.gpus),
+        "NCCL": accelerators.nccl,
+        "bitsandbytes": lambda: accelerators.unless_full(accelerators.four_bit),
+        "accelerate config": accelerators.launch_config,
+        "Slurm": machine.slurm,
+        "memory": machine.memory,
+        "disk of outputs/": lambda: machine.disk(Path("outputs"), 5, "run.dir=FOLDER"),
+        "disk of the hub cache": lambda: machine.disk(machine.hub_cache(), 15, "HF_HOME=FOLDER"),  # LLaMA-2-7B: 13.5
+        "disk of our cache": lambda: machine.disk(machine.own_cache(), 1, "MVP_ALIGN_CACHE=FOLDER"),
+        "Hugging Face hub": lambda: machine.hub(offline=offline),
+        "W&B": machine.wandb_login,
+        "demo model": machine.demo_model,
+    }
+
+
+def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
+    """A line a check, what to do below what was found."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.add_column("", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for finding in findings:
+        words = Text(finding.found)
+        if finding.remedy:
+            words.append(f"\n-> {finding.remedy}", style="bold")
+        table.add_row(Text(finding.level, style=STYLES[finding.level]), finding.check, words)
+    (console or Console(highlight=False)).print(table)

