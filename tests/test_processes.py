@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mvp_align.training.checkpoints import newest_whole
 
@@ -145,6 +147,10 @@ def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
         assert found.keys() == expected.keys()
         for name in found:
             assert found[name] == pytest.approx(expected[name], rel=1e-5)
+    expected_adapter, adapter = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two))
+    assert adapter.keys() == expected_adapter.keys()
+    for name in adapter:
+        torch.testing.assert_close(adapter[name], expected_adapter[name], atol=1e-4, rtol=0)
     trained = (two / "adapter" / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(newest(two))
     (two / "DONE").unlink()

@@ -152,14 +152,9 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
 
 
 def sharding(hardware: Hardware) -> dict[str, Any]:
-    """FSDP2 wraps each decoder layer, and checkpoints its activations by itself."""
-    if hardware.sharding == "none":
-        return {"gradient_checkpointing": hardware.gradient_checkpointing}
-    return {
-        "gradient_checkpointing": False,  # TRL's default is true
-        "fsdp": True,
-        "fsdp_config": {"version": 2, "activation_checkpointing": hardware.gradient_checkpointing},
-    }
+    """FSDP2 wraps each decoder layer. Under its own activation checkpointing, which renames them, PEFT would save nothing."""
+    fsdp = {"fsdp": True, "fsdp_config": {"version": 2}} if hardware.sharding == "fsdp" else {}
+    return {"gradient_checkpointing": hardware.gradient_checkpointing, **fsdp}
 
 
 def fresh_sigmoid(config: Config) -> bool:
