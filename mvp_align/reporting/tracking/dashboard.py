@@ -134,7 +134,8 @@ def save(dashboard: Dashboard, project: str, entity: str | None) -> str:
     import wandb
 
     try:
-        owner = entity or wandb.Api().default_entity or ""
+        api = wandb.Api(timeout=10)  # which asks the server whether it knows the key
+        owner = entity or api.default_entity or ""
         return str(workspace(dashboard, project, owner).save_as_new_view().url)
     except UserError:
         raise

@@ -11,9 +11,9 @@ from pathlib import Path
 from mvp_align.errors import UserError
 
 RETRIES = {
-    "WANDB_X_GRAPHQL_RETRY_MAX": "4",
-    "WANDB_X_FILE_STREAM_RETRY_MAX": "8",
-    "WANDB_X_FILE_TRANSFER_RETRY_MAX": "8",
+    "WANDB_X_GRAPHQL_RETRY_MAX": "2",
+    "WANDB_X_FILE_STREAM_RETRY_MAX": "4",
+    "WANDB_X_FILE_TRANSFER_RETRY_MAX": "4",
 }
 """W&B's own counts are for a training run, which must outlast an outage: hours. Here somebody waits for an answer."""
 

@@ -85,7 +85,7 @@ class WandbServer(ThreadingHTTPServer):
                 return {"serverInfo": {"features": []}}
             case "RunStoppedStatus":
                 return {"project": {"run": {"stopped": False}}}
-            case "Viewer" | "ViewerFull" | "GetViewer":
+            case "Viewer" | "GetViewer" | "GetDefaultEntity":
                 user = {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}
                 return {"viewer": user, "serverInfo": {}}
             case unknown:
