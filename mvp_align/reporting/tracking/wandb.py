@@ -20,6 +20,7 @@ from mvp_align.reporting.tracking.tables import (
     files_of,
     folders_of,
     group_of,
+    resolved,
     summary,
     tables,
 )
@@ -43,7 +44,7 @@ FINISH_SECONDS = 600
 
 class WandbRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
-        self._name = described(config)["run"]["name"]
+        self._name = resolved(config)["run"]["name"]
         self._with_artifacts = config.tracking.artifacts
         self._folder = folder
         self._run = start(config, folder)
@@ -141,7 +142,8 @@ def init(config: Config, folder: RunFolder, chosen: Mode) -> "Run":
 def code_state() -> dict[str, Any]:
     """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it is an installed one.
 
-    By itself W&B takes the repository around the run folder.
+    By itself W&B takes the repository around the run folder, and what it keeps of the code depends on the account:
+    `uncommitted` keeps the diff.
     """
     if git_state(PACKAGE) is None:
         return {"disable_git": True, "disable_code": True}

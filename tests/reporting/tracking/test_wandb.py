@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written_stops_the_tracker_alone(
     chosen = tracked()
     folder = open_run(tmp_path / "run", chosen)
     (folder.path / "wandb").write_text("a file stands where a folder is to be")
-    with pytest.warns(UserWarning, match="The run goes on") as caught:
+    with pytest.warns(UserWarning, match="Not a directory.* The run goes on") as caught:
         whole_run(start_tracking(chosen, folder), folder, rows)
     assert len(caught) == 1
 
@@ -254,7 +254,7 @@ def test_a_tracker_that_cannot_start_warns_and_lets_the_run_go_on(
     chosen = tracked(mode="offline")
     folder = open_run(tmp_path / "run", chosen)
     folder.wandb_id.write_text("no/such:id")
-    with pytest.warns(UserWarning, match="Tracking failed and is left out") as caught:
+    with pytest.warns(UserWarning, match="Tracking failed and is left out .*Run ID cannot contain") as caught:
         whole_run(start_tracking(chosen, folder), folder, rows)
     assert len(caught) == 1
 
@@ -284,11 +284,11 @@ def test_the_diff_is_kept_unless_it_shows_a_secret(
     chosen = tracked()
     folder = open_run(tmp_path / "elsewhere", chosen)
     start_tracking(chosen, folder).finish()
+    record = written(folder.path, "offline-run-*")
     patches = [path.read_text() for path in folder.path.glob("wandb/offline-run-*/files/code.patch")]
     assert [f"+{line}" in patch for patch in patches] == ([True] if kept else [])
     assert holds(folder.path, CANARY) == holds(folder.path, "hf_abcdefghijkl") == []
-    commit = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=repository)
-    assert holds(folder.path, commit.decode().strip())
+    assert subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=repository).strip() in record
 
 
 def test_an_installed_package_has_no_code_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
