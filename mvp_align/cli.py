@@ -13,7 +13,7 @@ from mvp_align.errors import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
 app.add_typer(cache, name="cache")
-runs = typer.Typer(no_args_is_help=True, help="Many runs at once.")
+runs = typer.Typer(no_args_is_help=True, help="Several runs at once.")
 app.add_typer(runs, name="runs")
 
 RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
@@ -138,6 +138,43 @@ def aggregate_runs(
     typer.echo(shown_as(form, groups))
     for line in remarks(groups, broken):
         typer.echo(line, err=form in ("csv", "latex"))  # which a file or a paper takes as they are
+
+
+@runs.command("sync")
+def sync_runs(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUNS]...", help="Run folders, or folders of them; without, outputs/."),
+    ] = None,
+) -> None:
+    """Upload W&B runs that were recorded offline. What is uploaded already is left alone; what fails can be tried again."""
+    from mvp_align.reporting.tracking.sync import offline_runs, sync_run
+
+    failed = 0
+    for folder, records in offline_runs(folders or [Path("outputs")]).items():
+        result = sync_run(folder, records)
+        failed += bool(result.problem)
+        typer.echo(result)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def dashboard(
+    project: Annotated[str, typer.Option(help="W&B project.")] = "mvp-align",
+    entity: Annotated[str | None, typer.Option(help="W&B user or team; by default your own.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="What to show; by default conf/dashboard.yaml.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be saved, and send nothing.")] = False,
+) -> None:
+    """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
+    from mvp_align.launch import CONF_DIR
+    from mvp_align.reporting.tracking.dashboard import as_json, read_dashboard, save, workspace
+
+    wanted = read_dashboard(spec or CONF_DIR / "dashboard.yaml")
+    if dry_run:
+        typer.echo(as_json(workspace(wanted, project, entity or "")))
+    else:
+        typer.echo(save(wanted, project, entity))
 
 
 def main() -> None:

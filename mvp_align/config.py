@@ -115,13 +115,18 @@ class Evals:
 @dataclass
 class Tracking:
     backend: str = "wandb"
-    """wandb or none."""
+    """wandb, tensorboard, trackio or none."""
     mode: str = "auto"
-    """offline, online, or auto: online where WANDB_API_KEY is set, else offline."""
+    """offline, online, or auto: W&B online where WANDB_API_KEY is set, everything else offline."""
     project: str = "mvp-align"
     entity: str | None = None
     group: str | None = None
+    """What runs are compared by; by default the run's name without its seed."""
     tags: list[str] = field(default_factory=list)
+    samples: int = 20
+    """Pairs of each set shown as text with their margins (never the person's profile); 0 shows none."""
+    artifacts: bool = True
+    """Hand over the adapter, the scores and the report when the run ends."""
 
 
 @dataclass

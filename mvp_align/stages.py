@@ -18,6 +18,7 @@ from mvp_align.processes import main_decides
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracking import Tracker
 from mvp_align.schema import PairScore
@@ -108,8 +109,6 @@ def conclude(
     rows: list[Row], config: Config, plan: Plan, data: DataSets, base: nn.Module, run: RunFolder, tracker: Tracker
 ) -> None:
     """Write environment.json, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
-    tracker.table(rows)
-    tracker.finish()
     weights = fingerprint(base)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
@@ -118,6 +117,9 @@ def conclude(
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         write_rows(run.metrics, rows)
         write_report(run.path)
+        tracker.results(rows, sample_pairs(config.tracking.samples, data, run))
+        tracker.artifacts(run)
+        tracker.finish()
         print_results(rows, data_format=config.data.format)
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

@@ -1,5 +1,6 @@
 """Combinations of settings that cannot work, found from the config alone, before data or a model is touched."""
 
+from importlib.util import find_spec
 from string import Formatter
 
 from mvp_align.config import Config
@@ -17,7 +18,7 @@ CHOICES = {
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     ),
     "run.on_exists": ("resume", "fail", "overwrite"),
-    "tracking.backend": ("wandb", "none"),
+    "tracking.backend": ("wandb", "tensorboard", "trackio", "none"),
     "tracking.mode": ("auto", "offline", "online"),
 }  # fmt: skip
 SETS = ("in_domain", "ufp4")
@@ -36,6 +37,7 @@ def combination_problems(config: Config) -> list[str]:
         *training_problems(config),
         *data_problems(config),
         *prompt_problems(config),
+        *tracking_problems(config),
     ]
 
 
@@ -148,4 +150,14 @@ def prompt_problems(config: Config) -> list[str]:
     ]
     if "question" not in used:
         problems.append("prompt.template never shows {question}.")
+    return problems
+
+
+def tracking_problems(config: Config) -> list[str]:
+    tracking = config.tracking
+    problems = [f"tracking.samples={tracking.samples}: must be 0 or above."] if tracking.samples < 0 else []
+    if tracking.backend in ("tensorboard", "trackio") and find_spec(tracking.backend) is None:
+        problems.append(
+            f"tracking.backend={tracking.backend} needs a package that is not installed: pip install {tracking.backend}"
+        )
     return problems

@@ -24,9 +24,9 @@ def main(config: Config) -> None:
         return
 
     run = open_run(Path(config.run.dir), config)
-    tracker = start_tracking(config, run)
-    base_model = load_base(config.model, placement, config.quantization)
-    base = measure("base", base_model, plan, run, config)
-    model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
-    tuned = measure("tuned", model, plan, run, config) if model else None
-    conclude(rows_of(plan, base, tuned), config, plan, data, model or base_model, run, tracker)
+    with start_tracking(config, run) as tracker:
+        base_model = load_base(config.model, placement, config.quantization)
+        base = measure("base", base_model, plan, run, config)
+        model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
+        tuned = measure("tuned", model, plan, run, config) if model else None
+        conclude(rows_of(plan, base, tuned), config, plan, data, model or base_model, run, tracker)

@@ -29,16 +29,16 @@ def main(config: Config) -> None:
         return
 
     run = open_run(Path(config.run.dir), config)
-    tracker = start_tracking(config, run)
-    base_model = load_base(config.model, placement, config.quantization)
-    base = measure("base", base_model, plan, run, config)
+    with start_tracking(config, run) as tracker:
+        base_model = load_base(config.model, placement, config.quantization)
+        base = measure("base", base_model, plan, run, config)
 
-    model = start_adapter(base_model, config)
-    plan = fit_micro_batch(plan, model, config)
-    callbacks = onlookers(plan, config, tokenizer, tracker)
-    trainer = sft_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
-    train(trainer, model, run)
-    save_adapter(model, tokenizer, run.adapter, writes=run.writes)
+        model = start_adapter(base_model, config)
+        plan = fit_micro_batch(plan, model, config)
+        callbacks = onlookers(plan, config, tokenizer, tracker)
+        trainer = sft_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
+        train(trainer, model, run)
+        save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 
-    tuned = measure("tuned", model, plan, run, config)
-    conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)
+        tuned = measure("tuned", model, plan, run, config)
+        conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)

@@ -18,6 +18,7 @@ FROM_ZERO_TO_ONE = [
     "lora.dropout=1.0", "lora.dropout=-0.1", "train.label_smoothing=1.0", "train.warmup_share=1.5",
 ]  # fmt: skip
 RULES = {
+    "samples": (["tracking.samples=-1"], "tracking.samples=-1: must be 0 or above."),
     "sets": (
         ["evals.sets=[in_domain,ood]"],
         "evals.sets: 'ood' is not one of in_domain, ufp4.",
@@ -174,3 +175,15 @@ def test_schedulers_are_ones_that_the_trainer_knows() -> None:
     from transformers.trainer_utils import SchedulerType
 
     assert set(CHOICES["train.lr_scheduler"]) <= {kind.value for kind in SchedulerType}
+
+
+@pytest.mark.parametrize("backend", ["tensorboard", "trackio"])
+def test_a_tracker_whose_library_is_missing_is_a_mistake(
+    backend: str, compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = compose(f"tracking={backend}")
+    assert combination_problems(config) == []
+    monkeypatch.setattr("mvp_align.validate.find_spec", lambda name: None)
+    assert combination_problems(config) == [
+        f"tracking.backend={backend} needs a package that is not installed: pip install {backend}"
+    ]

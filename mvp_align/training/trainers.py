@@ -152,7 +152,7 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
 
 
 def sharding(hardware: Hardware) -> dict[str, Any]:
-    """FSDP2 wraps each decoder layer. Under its own activation checkpointing, which renames them, PEFT would save nothing."""
+    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would save nothing."""
     fsdp = {"fsdp": True, "fsdp_config": {"version": 2}} if hardware.sharding == "fsdp" else {}
     return {"gradient_checkpointing": hardware.gradient_checkpointing, **fsdp}
 

@@ -1,0 +1,66 @@
+"""A handful of pairs as text, with what the model made of them: numbers alone hide what they are about."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from mvp_align.data.load import DataSets
+from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.schema import PairScore, PreferencePair
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One pair with its margins in nats a token, None where a stage was not scored. The person's profile is left out."""
+
+    set: str
+    id: str
+    groups: str
+    question: str
+    chosen: str
+    rejected: str
+    base_margin: float | None
+    tuned_margin: float | None
+
+
+def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
+    """Up to `count` scored pairs of each set. The hash of a pair's id chooses, so that all runs on a set show the same ones.
+
+    Raises UserError where a file of scores is broken.
+    """
+    sets = {"in_domain": data.test, "ufp4": data.ufp4}
+    return [
+        sample
+        for set_name, pairs in sets.items()
+        for sample in samples_of(
+            set_name, count, pairs, run.read_scores("base", set_name), run.read_scores("tuned", set_name)
+        )
+    ]
+
+
+def samples_of(
+    set_name: str,
+    count: int,
+    pairs: Sequence[PreferencePair],
+    base: Sequence[PairScore] | None,
+    tuned: Sequence[PairScore] | None,
+) -> list[Sample]:
+    before = {score.id: score.margin for score in base or ()}
+    after = {score.id: score.margin for score in tuned or ()}
+    scored = [pair for pair in pairs if pair.id in before or pair.id in after]
+    scored.sort(key=lambda pair: sha256(pair.id.encode()).digest())
+    return [
+        Sample(
+            set=set_name,
+            id=pair.id,
+            groups=", ".join(
+                f"{name}={pair.groups[name]}" for name in ("dimension", "level", "user_type") if name in pair.groups
+            ),
+            question=pair.question,
+            chosen=pair.chosen,
+            rejected=pair.rejected,
+            base_margin=before.get(pair.id),
+            tuned_margin=after.get(pair.id),
+        )
+        for pair in scored[:count]
+    ]

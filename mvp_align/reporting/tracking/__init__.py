@@ -1,0 +1,98 @@
+"""Experiment tracking: Weights & Biases, TensorBoard or trackio; a run without any goes through the same calls."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, Self
+
+from mvp_align.config import Config
+from mvp_align.evaluation.rows import Row
+from mvp_align.preemption import Preempted
+from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.reporting.samples import Sample
+
+
+class Backend(Protocol):
+    """One tracking library. Its methods may raise whatever the library does: `Tracker` stands before them."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def results(self, rows: Sequence[Row], samples: Sequence[Sample]) -> None: ...
+
+    def artifacts(self, folder: RunFolder) -> None: ...
+
+    def finish(self, *, preempted: bool) -> None: ...
+
+
+class Tracker:
+    """What a recipe logs to. Its methods raise nothing: a tracker that fails warns once and the run goes on."""
+
+    def __init__(self, backend: Backend | None = None) -> None:
+        self._backend = backend
+        self._warned = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Preempted):  # else the library sees the process fail, and says so
+            self.finish(preempted=kind is not None)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Numbers at an optimizer step. After a resume a step may come again: it is logged as an axis, not refused."""
+        self._attempt(lambda backend: backend.log(metrics, step))
+
+    def results(self, rows: Sequence[Row], samples: Sequence[Sample] = ()) -> None:
+        """All rows as a table, a table a breakdown, samples, and the run's summary (`tuned/in_domain/opa/acc@0`)."""
+        self._attempt(lambda backend: backend.results(rows, samples))
+
+    def artifacts(self, folder: RunFolder) -> None:
+        """The adapter, the scores, and the files that the report is made of, where they are there."""
+        self._attempt(lambda backend: backend.artifacts(folder))
+
+    def finish(self, *, preempted: bool = False) -> None:
+        """Flush and close. `preempted`: the run stops now and goes on later, which is no failure."""
+        self._attempt(lambda backend: backend.finish(preempted=preempted))
+        self._backend = None
+
+    def _attempt(self, send: Callable[[Backend], None]) -> None:
+        if self._backend is None:
+            return
+        try:
+            send(self._backend)
+        except Exception as error:  # whatever a tracker does, hours of training are worth more
+            if not self._warned:
+                warn(error)
+            self._warned = True
+
+
+def start_tracking(config: Config, folder: RunFolder) -> Tracker:
+    """Begin or resume this run's record; a null one for `tracking.backend=none` and processes that don't write."""
+    if config.tracking.backend == "none" or not folder.writes:
+        return Tracker()
+    try:
+        return Tracker(start_backend(config, folder))
+    except Exception as error:  # no account, no network, a broken installation: none of them is a reason to stop
+        warn(error)
+        return Tracker()
+
+
+def start_backend(config: Config, folder: RunFolder) -> Backend:
+    match config.tracking.backend:
+        case "wandb":
+            from mvp_align.reporting.tracking.wandb import WandbRun
+
+            return WandbRun(config, folder)
+        case "tensorboard":
+            from mvp_align.reporting.tracking.tensorboard import TensorBoardRun
+
+            return TensorBoardRun(config, folder)
+        case "trackio":
+            from mvp_align.reporting.tracking.trackio import TrackioRun
+
+            return TrackioRun(config, folder)
+        case unknown:
+            raise ValueError(f"no tracker is called {unknown}")
+
+
+def warn(error: Exception) -> None:
+    warnings.warn(f"Tracking failed and is left out ({type(error).__name__}: {error}). The run goes on.", stacklevel=3)

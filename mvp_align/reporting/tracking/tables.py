@@ -1,0 +1,89 @@
+"""What every tracker shows at the end of a run, as plain tables and numbers."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from mvp_align.config import Config
+from mvp_align.evaluation.rows import KEYS, Row
+from mvp_align.reporting.environment import environment
+from mvp_align.reporting.results import Line, Results, unique
+from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.reporting.samples import Sample
+
+IN_SUMMARY = ("dimension", "level")
+"""Breakdowns few enough in groups that each group is a number of its own, comparable over runs."""
+
+Cell = str | int | float | None
+Table = tuple[list[str], list[list[Cell]]]
+"""Names of the columns, and the rows."""
+
+GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n", "users"]
+
+
+def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
+    """`results` (every row), `groups/<set>_by_<breakdown>` (acc@0 of each group), and `samples` where there are some."""
+    found: dict[str, Table] = {"results": (list(KEYS), [list(asdict(row).values()) for row in rows])}
+    results = Results(rows)
+    for set_name in results.sets():
+        for group_by in unique(row.group_by for row in rows if row.set == set_name and row.group_by):
+            lines = results.groups(set_name, group_by)
+            name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
+            found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
+    if samples:
+        found["samples"] = ([field.name for field in fields(Sample)], [list(asdict(one).values()) for one in samples])
+    return found
+
+
+def group_cells(line: Line) -> list[Cell]:
+    lift, counts = line.lift, line.counts
+    values = [part.value if part else None for part in (line.base, line.tuned, lift)]
+    bounds = [lift.low, lift.high] if lift else [None, None]
+    return [line.label, *values, *bounds, counts.n if counts else None, counts.users if counts else None]
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for groups."""
+    return {
+        "/".join(filter(None, (row.stage, row.set, row.metric, row.group_by, row.group))): row.value
+        for row in rows
+        if not row.group_by or (row.group_by in IN_SUMMARY and row.metric == "opa/acc@0")
+    }
+
+
+def group_of(config: Config) -> str:
+    """`tracking.group`, or the run's name without its seed, so that the seeds of one configuration are one group."""
+    return config.tracking.group or resolved(config)["run"]["name"].removesuffix(f"-{config.seed}")
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """The whole config, interpolations resolved, as plain values."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def described(config: Config) -> dict[str, Any]:
+    """`resolved` with the versions, the commit and the device that the run started with."""
+    found = environment({})
+    del found["time"], found["hashes"]  # one is the tracker's own, the others are known at the end: environment.json
+    return {**resolved(config), "environment": found}
+
+
+def folders_of(folder: RunFolder) -> dict[Path, str]:
+    """What a run made that others build on, with the kind of artifact that it is; what is not there is left out."""
+    kinds = {folder.adapter: "model", folder.path / "scores": "scores"}
+    return {path: kind for path, kind in kinds.items() if path.is_dir()}
+
+
+def files_of(folder: RunFolder) -> list[Path]:
+    return [path for path in (folder.report, folder.metrics, folder.environment_json) if path.is_file()]
+
+
+def artifact_name(run_name: str, path: Path) -> str:
+    """`lora_dpo-...-12-adapter`, in the characters that W&B and trackio allow."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run_name}-{path.stem}")
