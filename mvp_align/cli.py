@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mvp_align.errors import UserError
+from mvp_align.telemetry import switch_off_telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
@@ -178,6 +179,7 @@ def dashboard(
 
 
 def main() -> None:
+    switch_off_telemetry()
     try:
         app()
     except UserError as error:

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mvp_align import config as typed
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
+from mvp_align.telemetry import switch_off_telemetry
 from mvp_align.validate import combination_problems
 
 CONF_DIR = Path(__file__).parents[1] / "conf"
@@ -35,9 +36,6 @@ WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what
 LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
 """What gloo and NCCL say in the processes that are left when one has died."""
 
-# Set before any library that reads them is imported: nothing is reported home.
-QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-
 
 def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
     """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or once a sweep value).
@@ -46,7 +44,8 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # each start, it misses a kernel that nothing here uses
     warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    switch_off_telemetry()
+    os.environ.setdefault("WANDB_SILENT", "true")
 
     def composed(config: DictConfig) -> None:
         listen()  # here, because a launcher of sweeps may run this in a process of its own
