@@ -121,9 +121,15 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, flo
                 yield partial(batch_logps, causal)
             return
         outermost = getattr(model, "module", model)
-        causal.forward = lambda *_, rows, **__: batch_logps(causal, rows)
+        found: list[dict[int, float]] = []
+
+        def logps_of(rows: Sequence[Row]) -> dict[int, float]:
+            outermost(rows=rows)
+            return found.pop()
+
+        causal.forward = lambda *_, rows, **__: found.append(batch_logps(causal, rows))
         with torch.no_grad():  # what is gathered in inference mode could not be trained on
-            yield lambda rows: outermost(rows=rows)
+            yield logps_of
     finally:
         vars(causal).pop("forward", None)
         if forward is not None:
@@ -132,8 +138,8 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, flo
 
 
 def is_sharded(causal: PreTrainedModel) -> bool:
-    """Whether FSDP2 or ZeRO-3 has given its parameters' parts to several processes."""
-    return any(isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in causal.parameters())
+    """Whether FSDP2 has given its parameters' parts to several processes."""
+    return any(isinstance(parameter, DTensor) for parameter in causal.parameters())
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
