@@ -22,7 +22,7 @@ def plan_of(tokens: int, batch_size: int) -> Plan:
     """Pairs whose answers have `tokens` tokens each; 49,152 logits a token make 0.2 MB, three to four times over."""
     answers = [Answer(tuple(range(1, tokens + 2)), 1), Answer((1, *range(7, tokens + 7)), 1)]
     pairs = [TokenizedPair(str(n), str(n), *answers) for n in range(batch_size)]
-    return Plan([], pairs, [], 0, 0, [], None, [], Batches(batch_size, batch_size, 1, 1, 1), {})
+    return Plan([], pairs, [], 0, 0, [], None, [], Batches(batch_size, batch_size, 1, 1, 1))
 
 
 @pytest.fixture
