@@ -30,7 +30,7 @@ from mvp_align.training.simulation import simulate
 from mvp_align.training.trainers import dpo_trainer
 
 GIB = 2**30
-WORDS = "tea rain bread snow cats jazz soup salt moss maps".split()
+WORDS = ("tea", "rain", "bread", "snow", "cats", "jazz", "soup", "salt", "moss", "maps")
 PROMPT, ANSWER = 128, 192
 """Tokens of a LLaMA-2 pair: its prompt, and each of its answers."""
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -126,9 +126,7 @@ def in_fresh_process(setting: Setting, keep_freed: bool) -> int:
 
 
 def print_validation() -> None:
-    print(
-        "| pairs a pass | prompt, answer | checkpointing | simulated | measured | simulated / measured | as our runs keep it |"
-    )
+    print("| pairs a pass | prompt, answer | checkpointing | simulated | measured | ratio | as our runs keep it |")
     print("|---|---|---|---|---|---|---|")
     for setting in SETTINGS:
         found, used = predicted(setting), in_fresh_process(setting, keep_freed=False)

@@ -45,24 +45,33 @@ def largest_batch(model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], c
 @contextmanager
 def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
     """The modes that the trainer will set, and after it those that were before."""
-    was_training = model.training
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
-    model.train()
     if config.hardware.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable()  # with the hook that makes the embeddings' output require a gradient
     if config.recipe == "lora_dpo" and config.train.disable_dropout:
         for module, _ in dropouts:
             module.p = 0
     try:
-        yield
+        with mode(model, training=True):
+            yield
     finally:
         for module, share in dropouts:
             module.p = share
         if config.hardware.gradient_checkpointing:
             model.gradient_checkpointing_disable()
             model.disable_input_require_grads()
-        model.train(was_training)
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """`train` or `eval`, and after it each module as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
 
 
 def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config) -> None:
@@ -77,11 +86,8 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
 
 def score_pass(model: PeftModel, rows: Sequence[Row]) -> None:
     """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors from the simulation."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with mode(model, training=False), torch.no_grad():
         answer_token_logps(causal_model(model), rows)
-    model.train(was_training)
 
 
 def dpo_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
