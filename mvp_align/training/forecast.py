@@ -126,7 +126,7 @@ def memory_lines(
     each = " a process" if placement.processes > 1 else ""
     if placement.device.type == "cpu":
         more = (
-            "a CPU's process keeps what it frees: it held 1.2 to 2.2 times that where it was measured (docs/memory.md)"
+            "a CPU's process keeps what it frees: it held 1.2 to 3.8 times that where it was measured (docs/memory.md)"
         )
     else:
         more = f"with fragmentation and context, assumed: {needed(found.peak, placement.device) / GIB:.1f} GiB"
