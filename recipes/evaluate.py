@@ -15,7 +15,7 @@ from mvp_align.training.preflight import make_plan, print_plan
 
 
 def main(config: Config) -> None:
-    placement = place(config.hardware)
+    placement = place(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
     tokenizer = load_tokenizer(config.model)
     plan = make_plan(config, data, tokenizer, placement)

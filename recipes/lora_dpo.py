@@ -20,7 +20,7 @@ from mvp_align.training.trainers import dpo_trainer
 
 
 def main(config: Config) -> None:
-    placement = place(config.hardware)
+    placement = place(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
     tokenizer = load_tokenizer(config.model)
     plan = make_plan(config, data, tokenizer, placement)
@@ -31,10 +31,11 @@ def main(config: Config) -> None:
     run = open_run(Path(config.run.dir), config)
     with start_tracking(config, run) as tracker:
         base_model = load_base(config.model, placement, config.quantization)
-        base = measure("base", base_model, plan, run, config)
-
-        model = start_adapter(base_model, config)
+        model = start_adapter(base_model, config)  # before the baseline: what does not fit is to fail at once
         plan = fit_micro_batch(plan, model, config)
+        with model.disable_adapter():
+            base = measure("base", base_model, plan, run, config)
+
         callbacks = onlookers(plan, config, tokenizer, tracker)
         logps = base_logps(run, config)
         trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, logps, callbacks)

@@ -32,11 +32,17 @@ def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     Seeding here, before PEFT draws A, is what makes two runs of one seed equal (huggingface/trl#6688).
     Raises UserError where the model has no layer of the asked names.
     """
+    config = lora_config(base, lora)
+    set_seed(seed)
+    return get_peft_model(base, config)
+
+
+def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
+    """Raises UserError where the model has no layer of the asked names."""
     every = lora.target_modules == ["all-linear"]
     if not every:
         check_targets(base, lora.target_modules)
-    set_seed(seed)
-    config = LoraConfig(
+    return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -44,7 +50,6 @@ def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(base, config)
 
 
 def check_targets(base: PreTrainedModel, names: list[str]) -> None:

@@ -36,12 +36,18 @@ class Placement:
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
 
-def place(hardware: Hardware) -> Placement:
+def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     """Resolve `auto`s against this machine.
 
-    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention.
+    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention. A dry run asks for no
+    GPU to be here: one with bf16 units is taken for granted where `device` is cuda.
     """
     has_gpu = torch.cuda.is_available()
+    attention = None if hardware.attention == "auto" else hardware.attention
+    if dry_run and hardware.device == "cuda" and not has_gpu:
+        PartialState(cpu=True)
+        precision = "bf16" if hardware.precision == "auto" else hardware.precision
+        return Placement(torch.device("cuda"), DTYPES[precision], attention)
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
             "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a CUDA build of torch "
@@ -54,7 +60,6 @@ def place(hardware: Hardware) -> Placement:
         keep_freed_memory()
     precision = hardware.precision if hardware.precision != "auto" else best_precision(on_gpu)
     check_precision(precision, on_gpu)
-    attention = None if hardware.attention == "auto" else hardware.attention
     if attention == "flash_attention_2":
         if not on_gpu:
             raise UserError("hardware.attention=flash_attention_2 needs a GPU: use hardware.attention=auto.")

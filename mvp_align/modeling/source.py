@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
@@ -74,6 +74,17 @@ def unpacked(gguf: Path) -> Path:
     finally:
         shutil.rmtree(making, ignore_errors=True)
     return target
+
+
+def load_shape(model: Model) -> PreTrainedConfig:
+    """The model's own config, without its weights. Raises UserError where it cannot be had."""
+    try:
+        shape: PreTrainedConfig = AutoConfig.from_pretrained(
+            locate(model), revision=model.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise unavailable(model, error) from error
+    return shape
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:

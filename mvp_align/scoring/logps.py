@@ -47,11 +47,8 @@ def score_pairs(
 
     Raises ValueError for models whose logits are more than a linear head over the last hidden state.
     """
-    answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
-    lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
-    tokens = batch_size * sum(lengths) // max(1, len(pairs))
-    rows = make_rows(answers, share_attention(causal_model(model)), tokens)
-    work = list(batches(rows, tokens))
+    answers = distinct_answers(pairs)
+    work = score_batches(pairs, batch_size, share_attention(causal_model(model)))
     found = answer_logps(model, answers, work, label, LogpCache() if cache is None else cache) if work else {}
     if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
@@ -67,6 +64,17 @@ def score_pairs(
         )
         for pair in pairs
     ]
+
+
+def distinct_answers(pairs: Sequence[TokenizedPair]) -> list[Answer]:
+    return list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
+
+
+def score_batches(pairs: Sequence[TokenizedPair], batch_size: int, share: bool) -> list[Sequence[Row]]:
+    """What `score_pairs` runs, the batch of the longest rows first. Their answers are indices into `distinct_answers`."""
+    lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
+    tokens = batch_size * sum(lengths) // max(1, len(pairs))
+    return list(batches(make_rows(distinct_answers(pairs), share, tokens), tokens))
 
 
 def answer_logps(
@@ -152,14 +160,19 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
 
 
 def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float]:
-    hidden, targets, owners = answer_states(causal, rows)
-    head = causal.get_output_embeddings()
-    chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
-    token_logps = torch.cat([target_logps(head(h), t) for h, t in chunks])
+    token_logps, owners = answer_token_logps(causal, rows)
     indices, answer_of = owners.unique_consecutive(return_inverse=True)
     sums = torch.zeros(len(indices), dtype=torch.float64, device=owners.device)
     sums.index_add_(0, answer_of, token_logps.double())
     return dict(zip(indices.tolist(), sums.tolist(), strict=True))
+
+
+def answer_token_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    """Log-probs of the answers' n tokens [n], in nats, and their owners [n], ordered by owner."""
+    hidden, targets, owners = answer_states(causal, rows)
+    head = causal.get_output_embeddings()
+    chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+    return torch.cat([target_logps(head(h), t) for h, t in chunks]), owners
 
 
 def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:

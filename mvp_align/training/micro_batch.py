@@ -1,5 +1,7 @@
-"""`train.micro_batch_size=auto`: the largest number of pairs a pass that fits, found by trying the longest pairs once."""
+"""Before step 1: the longest micro-batch and the largest scoring batch once for real, so that a run which cannot fit ends in
+its first minute. `train.micro_batch_size=auto` is decided by it: the largest number of pairs a pass that fits."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,50 +11,53 @@ from peft import PeftModel
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.scoring.attention import share_attention
-from mvp_align.scoring.logps import answer_states, causal_model
-from mvp_align.scoring.rows import make_rows
-from mvp_align.scoring.tokens import TokenizedPair
-from mvp_align.training.forward import token_outputs
-from mvp_align.training.preflight import Plan
+from mvp_align.training.forecast import remedies
+from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.step import as_in_training, largest_batch, longest_first, score_pass, train_pass
 
 
 def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
     """The plan with its micro-batch decided, where the config leaves that to us; else the plan as it is.
 
     Sizes are tried downwards among those that divide the effective batch, which therefore stays what it was. All
-    processes take the smallest size found by any. Raises UserError where one pair does not fit.
+    processes take the smallest size found by any. The model and the random state are left as they were. Raises UserError
+    where the size that is set, or a single pair, or the largest batch that is scored does not fit.
     """
-    if config.train.micro_batch_size != "auto" or plan.batches is None:
-        return plan
     batches = plan.batches
-    model.train()
-    if config.hardware.gradient_checkpointing:  # as the trainer will, so that what is tried is what will run
-        model.gradient_checkpointing_enable()
-        model.enable_input_require_grads()
+    if batches is None:
+        return plan
     share = batches.effective // batches.processes
-    longest = sorted(plan.train_tokens, key=lambda pair: pair.longest, reverse=True)
-    fitting = next((n for n in range(share, 0, -1) if share % n == 0 and fits(model, longest[:n])), 0)
-    fitting = min(gather_object([fitting])) if batches.processes > 1 else fitting
+    longest = longest_first(plan.train_tokens, config)
+    auto = config.train.micro_batch_size == "auto"
+    sizes = [n for n in range(share, 0, -1) if share % n == 0] if auto else [batches.micro]
+    with as_in_training(model, config):
+        fitting = next((n for n in sizes if fits(model, lambda n=n: train_pass(model, longest[:n], config))), 0)  # type: ignore[misc]
+    fitting = smallest(fitting, batches)
     if fitting == 0:
+        pairs = "The longest pair does" if sizes[-1] == 1 else f"The {sizes[-1]} longest pairs do"
         raise UserError(
-            f"The longest pair ({longest[0].longest} tokens with its longer answer) does not fit: try quantization=4bit, "
-            "hardware.gradient_checkpointing=true, or a lower data.max_tokens."
+            f"{pairs} not fit in a training pass ({longest[0].longest} tokens with the longer answer): "
+            f"try {remedies(config, training=True)}."
         )
+    scored = [plan.train_tokens, *(subject.pairs for subject in plan.eval_sets)]
+    largest = largest_batch(model, scored, config)
+    if not smallest(int(fits(model, lambda: score_pass(model, largest))), batches):
+        raise UserError(
+            f"The largest batch of evals.batch_size={config.evals.batch_size} does not fit: "
+            f"try {remedies(config, training=False)}."
+        )
+    if not auto:
+        return plan
     found = replace(batches, micro=fitting, accumulation=share // fitting)
     print(f"train.micro_batch_size=auto: {found.arithmetic}")
     return replace(plan, batches=found)
 
 
-def fits(model: PeftModel, pairs: list[TokenizedPair]) -> bool:
-    """Whether a forward and backward pass over these pairs runs out of no memory. Leaves no gradient behind."""
-    causal = causal_model(model)
-    answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+def fits(model: PeftModel, run: Callable[[], None]) -> bool:
+    """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it was."""
     try:
-        with torch.autocast(causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32):
-            hidden, targets, _ = answer_states(causal, make_rows(answers, share_attention(causal)))
-            log_probs, *_ = token_outputs(causal.get_output_embeddings(), hidden, targets)
-        log_probs.sum().backward()
+        with torch.random.fork_rng():
+            run()
     except Exception as error:
         if not should_reduce_batch_size(error):
             raise
@@ -61,3 +66,8 @@ def fits(model: PeftModel, pairs: list[TokenizedPair]) -> bool:
         model.zero_grad(set_to_none=True)
         clear_device_cache(garbage_collection=True)
     return True
+
+
+def smallest(found: int, batches: Batches) -> int:
+    """Of what all processes found."""
+    return min(gather_object([found])) if batches.processes > 1 else found

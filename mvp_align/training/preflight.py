@@ -1,4 +1,4 @@
-"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic, steps, memory.
+"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic, steps, and what they cost.
 
 Printed before every run; `train.dry_run=true` stops after it.
 """
@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import init_empty_weights
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
@@ -22,13 +20,10 @@ from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import locate, unavailable
+from mvp_align.modeling.source import load_shape
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
-
-GIB = 2**30
-BYTES_FOUR_BIT = 0.52
-"""Bytes a weight takes as NF4 with double quantisation: 4 bits, and 0.127 bits of scales (QLoRA, section 3)."""
+from mvp_align.training.forecast import forecast_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +58,6 @@ class Plan:
     val_set: EvalSet | None
     val_texts: list[PromptedPair]
     batches: Batches | None
-    gib: dict[str, float]
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
@@ -97,12 +91,11 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
-        gib=expected_gib(config, placement, [tokenized.pairs[number] for number in used], batches),
     )
 
 
 def check_context(config: Config) -> None:
-    context = getattr(base_config(config), "max_position_embeddings", None)
+    context = getattr(load_shape(config.model), "max_position_embeddings", None)
     if context is not None and config.data.max_tokens > context:
         raise UserError(
             f"data.max_tokens={config.data.max_tokens} is over the {context} tokens that model={config.model.name} can "
@@ -115,13 +108,6 @@ def check_adapters(config: Config) -> None:
     reference = None if config.train.reference == "base" else config.train.reference
     for path in filter(None, (config.adapter, reference)):
         check_adapter(Path(path), config.model.id)
-
-
-def base_config(config: Config) -> "object":
-    try:
-        return AutoConfig.from_pretrained(locate(config.model), revision=config.model.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise unavailable(config.model, error) from error
 
 
 def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
@@ -167,36 +153,6 @@ def reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).choice(numbers, reach, replace=False).tolist())
 
 
-def expected_gib(
-    config: Config, placement: Placement, tokens: Sequence[TokenizedPair], batches: Batches | None
-) -> dict[str, float]:
-    """A rough forecast by formula, in GiB: weights, adapter with its gradient and Adam state, activations of the longest
-    micro-batch (34 bytes a token, layer and hidden unit in 16 bits, twice that in 32: Korthikanti et al. 2022, eq. 2
-    without the attention term; only layer inputs with gradient checkpointing), logits of its answers."""
-    with init_empty_weights():
-        shape = base_config(config)
-        empty = AutoModelForCausalLM.from_config(shape)
-    parameters = sum(p.numel() for p in empty.parameters())
-    linear = {name: m for name, m in empty.named_modules() if isinstance(m, torch.nn.Linear) and "lm_head" not in name}
-    wanted = config.lora.target_modules
-    adapter = sum(
-        config.lora.r * (m.in_features + m.out_features)
-        for name, m in linear.items()
-        if wanted == ["all-linear"] or name.rsplit(".", 1)[-1] in wanted
-    )
-    width = placement.dtype.itemsize
-    in_linear = sum(m.weight.numel() for m in linear.values())
-    packed = in_linear * BYTES_FOUR_BIT if config.quantization == "4bit" else in_linear * width
-    gib = {"weights": (packed + (parameters - in_linear) * width) / GIB, "adapter and optimizer": adapter * 16 / GIB}
-    if batches is not None:
-        text = empty.config.get_text_config()
-        sequence = max(pair.longest for pair in tokens) * 2 * batches.micro
-        per_unit = width if config.hardware.gradient_checkpointing else 17 * width
-        gib["activations"] = sequence * text.num_hidden_layers * text.hidden_size * per_unit / GIB
-        gib["logits"] = min(sequence, 1024) * text.vocab_size * 4 * 3 / GIB
-    return gib
-
-
 def print_plan(
     config: Config, plan: Plan, data: DataSets, placement: Placement, console: Console | None = None
 ) -> None:
@@ -215,7 +171,7 @@ def print_plan(
         totals = percentiles([p.longest for p in pairs])
         lengths.add_row(name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over))
     console.print(lengths)
-    for line in plan_lines(config, plan, data, placement):
+    for line in [*plan_lines(config, plan, data, placement), *forecast_lines(config, plan, placement)]:
         console.print(f"  {line}", highlight=False)
 
 
@@ -236,8 +192,6 @@ def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement)
     if merged:
         lines.append(f"{merged} answers start inside the prompt's last token; that token is scored with neither")
     lines += left_out_lines(plan, data)
-    gib = ", ".join(f"{name} {value:.2f}" for name, value in plan.gib.items())
-    lines.append(f"expected memory, by formula: {sum(plan.gib.values()):.1f} GiB ({gib})")
     return lines
 
 

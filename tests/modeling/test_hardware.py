@@ -28,6 +28,14 @@ def test_the_cpu_in_fp32_can_be_asked_for() -> None:
     assert best_precision(on_gpu=False) == "fp32"
 
 
+@without_gpu
+def test_a_dry_run_may_ask_for_a_gpu_that_is_elsewhere() -> None:
+    placed = place(Hardware(device="cuda"), dry_run=True)
+    assert (placed.device.type, placed.precision, placed.processes) == ("cuda", "bf16", 1)
+    assert place(Hardware(device="cuda", precision="fp16"), dry_run=True).precision == "fp16"
+    assert place(Hardware(), dry_run=True).device.type == "cpu"
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -1,0 +1,188 @@
+"""The dry run's memory forecast: beside what training SmolLM2 really takes, and for LLaMA-2; `python -m benchmarks.memory`
+prints the tables of docs/memory.md.
+
+Measured is what a fresh process holds at its peak, from loading the model to the second step, less what it held before.
+"""
+
+import ctypes
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+import torch
+from accelerate import PartialState
+from transformers import LlamaConfig
+
+from benchmarks.machine import Worker, close
+from mvp_align.config import Config
+from mvp_align.data.load import DataSets
+from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import Placement, keep_freed_memory
+from mvp_align.modeling.source import load_tokenizer
+from mvp_align.schema import PreferencePair
+from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.stages import start_adapter
+from mvp_align.training.forecast import CONTEXT_GIB, FRAGMENTED, simulated
+from mvp_align.training.preflight import Plan, make_plan
+from mvp_align.training.simulation import simulate
+from mvp_align.training.trainers import dpo_trainer
+
+GIB = 2**30
+WORDS = ("tea", "rain", "bread", "snow", "cats", "jazz", "soup", "salt", "moss", "maps")
+PROMPT, ANSWER = 128, 192
+"""Tokens of a LLaMA-2 pair: its prompt, and each of its answers."""
+MICRO_BATCHES = (1, 2, 4, 8, 16)
+SHAPES = {
+    "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
+    "LLaMA-2-13B": LlamaConfig(
+        vocab_size=32_000, hidden_size=5120, intermediate_size=13_824, num_hidden_layers=40, num_attention_heads=40
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Pairs a pass, tokens of each prompt (about) and each answer, and whether activations are computed anew."""
+
+    pairs: int
+    prompt: int
+    answer: int
+    checkpointing: bool
+    overrides: tuple[str, ...] = ()
+
+
+SETTINGS = (
+    Setting(1, 128, 192, False),
+    Setting(4, 64, 96, False),
+    Setting(2, 256, 320, True),
+    Setting(8, 128, 192, True),
+)
+
+
+def predicted(setting: Setting) -> int:
+    config, plan = planned(setting)
+    return simulated(config, plan, torch.float32).peak
+
+
+def measured(setting: Setting, keep_freed: bool) -> int:
+    """Bytes at the peak of this process, which is to be a fresh one. `keep_freed`: as in our runs on a CPU, glibc keeps what
+    is freed; else it hands every block back, and what is measured is what is in use."""
+    PartialState(cpu=True)
+    if keep_freed:
+        keep_freed_memory()
+    else:
+        trim_threshold, mmap_threshold = -1, -3
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(mmap_threshold, 2**16)
+        glibc.mallopt(trim_threshold, 2**16)
+    config, plan = planned(setting)
+    placement, tokenizer = on_cpu(), load_tokenizer(config.model)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak from here on
+    model = start_adapter(load_base(config.model, placement, config.quantization), config)
+    with tempfile.TemporaryDirectory() as folder:
+        dpo_trainer(config, plan, model, tokenizer, placement, Path(folder), Path(folder), []).train()
+    return resident("VmHWM") - before
+
+
+def planned(setting: Setting) -> tuple[Config, Plan]:
+    """Two steps of one micro-batch each, of pairs of equal length."""
+    overrides = [
+        "hardware=cpu", "tracking=none", "evals.sets=[]", "prompt=question", "run.logp_cache=false",
+        f"train.batch_size={setting.pairs}", f"train.micro_batch_size={setting.pairs}", "train.max_steps=2",
+        f"hardware.gradient_checkpointing={str(setting.checkpointing).lower()}", *setting.overrides,
+    ]  # fmt: skip
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        config = to_config(hydra.compose("train", overrides))
+    pairs = [
+        PreferencePair(f"p{n}", f"u{n}", f"{n}" + f" {WORDS[n % 10]}" * setting.prompt, *answers(setting.answer))
+        for n in range(2 * setting.pairs)
+    ]
+    return config, make_plan(config, DataSets(train=pairs, test=[]), load_tokenizer(config.model), on_cpu())
+
+
+def answers(tokens: int) -> tuple[str, str]:
+    return " yes" * tokens, " no" * tokens
+
+
+def on_cpu() -> Placement:
+    """Made by hand, so that the allocator is as `measured` sets it."""
+    return Placement(torch.device("cpu"), torch.float32, "sdpa")
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def in_fresh_process(setting: Setting, keep_freed: bool) -> int:
+    worker = Worker()
+    found = worker.call(measured, setting, keep_freed)
+    close({"": worker})
+    return found
+
+
+def print_validation() -> None:
+    print("| pairs a pass | prompt, answer | checkpointing | simulated | measured | ratio | as our runs keep it |")
+    print("|---|---|---|---|---|---|---|")
+    for setting in SETTINGS:
+        found, used = predicted(setting), in_fresh_process(setting, keep_freed=False)
+        kept = in_fresh_process(setting, keep_freed=True)
+        print(
+            f"| {setting.pairs} | {setting.prompt}, {setting.answer} | {'on' if setting.checkpointing else 'off'} "
+            f"| {found / GIB:.2f} | {used / GIB:.2f} | {found / used:.2f} | {kept / GIB:.2f} |",
+            flush=True,
+        )
+
+
+def print_llama() -> None:
+    sizes = " | ".join(f"{size}" for size in MICRO_BATCHES)
+    print(f"| model | | checkpointing | weights | scoring | {sizes} | TFLOP a pair |")
+    print("|---|---|---|---|---|" + "---|" * len(MICRO_BATCHES) + "---|")
+    for name, shape in SHAPES.items():
+        for quantization in ("none", "4bit"):
+            for checkpointing in (False, True):
+                print(llama_row(name, shape, quantization, checkpointing), flush=True)
+
+
+def llama_row(name: str, shape: LlamaConfig, quantization: str, checkpointing: bool) -> str:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        overrides = [f"quantization={quantization}", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
+        config = to_config(hydra.compose("train", overrides))
+    found = [
+        simulate(config, shape, torch.bfloat16, llama_pairs(n), [llama_pairs(8)] * (n == 1)) for n in MICRO_BATCHES
+    ]
+    weights, scoring, last = found[0].weights / GIB, found[0].scoring, found[-1].training
+    assert scoring is not None and last is not None
+    peaks = " | ".join(f"{one.training.peak / GIB:.1f}" for one in found if one.training)
+    kind = "QLoRA" if quantization == "4bit" else "LoRA"
+    tflop = last.flop / MICRO_BATCHES[-1] / 1e12
+    on = "on" if checkpointing else "off"
+    return f"| {name} | {kind} | {on} | {weights:.1f} | {scoring.peak / GIB:.1f} | {peaks} | {tflop:.1f} |"
+
+
+def llama_pairs(count: int) -> list[TokenizedPair]:
+    """Pairs that share no prompt."""
+    made = []
+    for number in range(count):
+        prompt = tuple(range(number + 1, number + 1 + PROMPT))
+        chosen, rejected = (Answer((*prompt, *(first,) * ANSWER), PROMPT) for first in (1, 2))
+        made.append(TokenizedPair(f"{number}", f"{number}", chosen, rejected))
+    return made
+
+
+def main() -> None:
+    print("SmolLM2-135M, fp32, on this CPU; GiB\n")
+    print_validation()
+    print(
+        f"\nLLaMA-2 in bf16, prompts of {PROMPT} tokens, answers of {ANSWER}; peaks in GiB, simulated, by pairs a pass;"
+    )
+    print(f"a GPU holds about {FRAGMENTED:.0%} and {CONTEXT_GIB:.0f} GiB more\n")
+    print_llama()
+
+
+if __name__ == "__main__":
+    main()

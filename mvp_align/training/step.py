@@ -1,0 +1,119 @@
+"""The passes of a run, without its trainer: over a micro-batch, over a batch that is scored. Simulated on fake tensors
+before the model loads, tried on real ones before the first step."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
+
+from mvp_align.config import Config
+from mvp_align.scoring.attention import share_attention
+from mvp_align.scoring.logps import answer_states, answer_token_logps, causal_model, score_batches
+from mvp_align.scoring.rows import Row, make_rows
+from mvp_align.scoring.tokens import TokenizedPair
+from mvp_align.training.forward import token_outputs
+
+SFT_OUTPUTS = ("log_probs", "entropy", "is_top1")
+"""What TRL's SFTTrainer asks of its fused head."""
+
+
+def pair_tokens(pair: TokenizedPair) -> int:
+    """Tokens of both answers and of their prompt, once."""
+    return len(pair.chosen.ids) + pair.rejected.tokens
+
+
+def trained_tokens(pair: TokenizedPair, config: Config) -> int:
+    """Those of them that the recipe trains on."""
+    return len(pair.chosen.ids) if config.recipe == "lora_sft" else pair_tokens(pair)
+
+
+def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[TokenizedPair]:
+    return sorted(pairs, key=lambda pair: trained_tokens(pair, config), reverse=True)
+
+
+def largest_batch(model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config) -> Sequence[Row]:
+    """Of all that scoring these sets of pairs will run, the batch of most tokens."""
+    share = share_attention(causal_model(model))
+    firsts = [score_batches(pairs, config.evals.batch_size, share)[0] for pairs in scored if pairs]
+    return max(firsts, key=lambda rows: sum(row.length for row in rows), default=())
+
+
+@contextmanager
+def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
+    """The modes that the trainer will set, and after it those that were before."""
+    dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
+    if config.hardware.gradient_checkpointing:
+        model.gradient_checkpointing_enable()  # with the hook that makes the embeddings' output require a gradient
+    if config.recipe == "lora_dpo" and config.train.disable_dropout:
+        for module, _ in dropouts:
+            module.p = 0
+    try:
+        with mode(model, training=True):
+            yield
+    finally:
+        for module, share in dropouts:
+            module.p = share
+        if config.hardware.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
+
+
+@contextmanager
+def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """`train` or `eval`, and after it each module as it was."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config) -> None:
+    """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses take beyond the tokens'
+    log-probs is numbers a token, and left out."""
+    causal = causal_model(model)
+    log_probs = sft_log_probs if config.recipe == "lora_sft" else dpo_log_probs
+    with torch.autocast(causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32):
+        total = log_probs(causal, pairs).sum()
+    total.backward()
+
+
+def score_pass(model: PeftModel, rows: Sequence[Row]) -> None:
+    """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors from the simulation."""
+    with mode(model, training=False), torch.no_grad():
+        answer_token_logps(causal_model(model), rows)
+
+
+def dpo_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+    answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    hidden, targets, _ = answer_states(causal, make_rows(answers, share_attention(causal)))
+    log_probs, *_ = token_outputs(causal.get_output_embeddings(), hidden, targets)
+    return log_probs
+
+
+def sft_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+    """Of the chosen answers, by TRL's own forward, in padded rows."""
+    width = max(len(pair.chosen.ids) for pair in pairs)
+    ids, mask, labels = torch.zeros(3, len(pairs), width, dtype=torch.long)
+    labels -= 100
+    for row, answer in enumerate(pair.chosen for pair in pairs):
+        length = len(answer.ids)
+        ids[row, :length] = torch.tensor(answer.ids)
+        mask[row, :length] = 1
+        labels[row, answer.start : length] = ids[row, answer.start : length]
+    ids, mask, labels = ids.to(causal.device), mask.to(causal.device), labels.to(causal.device)
+    own = vars(causal).get("forward")
+    add_fused_lm_head(causal, outputs=SFT_OUTPUTS)
+    try:
+        log_probs: Tensor = causal(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs
+    finally:
+        del causal.forward
+        if own is not None:
+            causal.forward = own
+    return log_probs
