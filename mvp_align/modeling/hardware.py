@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -39,8 +40,15 @@ class Placement:
 def place(hardware: Hardware) -> Placement:
     """Resolve `auto`s against this machine.
 
-    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention.
+    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention; and where Slurm started
+    several processes that do not know of each other.
     """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and "RANK" not in os.environ:
+        raise UserError(
+            f"srun started {tasks} processes, and nothing told them of each other: each would do the whole run, all in one "
+            "folder. Use slurm/train.sbatch, or start one process."
+        )
     has_gpu = torch.cuda.is_available()
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
