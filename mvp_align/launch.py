@@ -98,7 +98,10 @@ def check_command(config_name: str, words: list[str]) -> None:
         try:
             configs = [compose(config_name, point) for point in sweep_points(words)]
         except WRONG as error:
-            problems = [problem for word in words if (problem := override_problem(config_name, word))]
+            hydras = [word for word in words if word.lstrip("+~").startswith("hydra")]
+            problems = [
+                problem for word in words if word not in hydras and (problem := override_problem(config_name, word))
+            ] + hydra_problems(config_name, hydras)
             # Where each works alone, Hydra's own words on the combination.
             raise listed(problems or [first_line(error)], "This command cannot run:") from None
     problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
@@ -155,6 +158,16 @@ def override_problem(config_name: str, word: str) -> str | None:
         declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""
         return f"{word}: {first_line(error)}{declared}"
     return None
+
+
+def hydra_problems(config_name: str, words: list[str]) -> list[str]:
+    """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher and its resources."""
+    try:
+        compose(config_name, words)
+    except WRONG as error:
+        hint = " `pip install -e '.[slurm]'` brings it." if "launcher/submitit_slurm'" in str(error) else ""
+        return [f"{' '.join(words)}: {first_line(error).rstrip('.')}.{hint}"]
+    return []
 
 
 def options(group: str) -> list[str]:

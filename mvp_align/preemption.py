@@ -36,7 +36,8 @@ class Request:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)  # the same again ends the process at once
+        if number == signal.SIGINT:  # the next Ctrl-C ends the process at once; Slurm sends its signals twice by itself
+            signal.signal(number, signal.SIG_DFL)
 
 
 request = Request()

@@ -143,6 +143,18 @@ def test_sweeps_pass(words: list[str]) -> None:
     check_command("train", words)
 
 
+def test_a_launcher_s_overrides_are_taken_together() -> None:
+    launcher = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu"]
+    check_command("train", ["seed=12,13", *launcher, "hydra.launcher.timeout_min=600"])
+    (problem,) = problems("seed=x", *launcher)
+    assert problem.startswith("seed=x: ")
+    assert problems(*launcher, "hydra.launcher.gress=1") == [
+        f"{' '.join(launcher)} hydra.launcher.gress=1: Key 'gress' not in 'SlurmQueueConf'."
+    ]
+    (problem,) = problems("hydra/launcher=slrum")
+    assert problem == "hydra/launcher=slrum: In 'hydra/config': Could not find 'hydra/launcher/slrum'."
+
+
 def test_every_value_of_a_sweep_is_checked() -> None:
     assert problems("seed=12,foo", "model=llama2_7b,llama2_8b", "prompt=paper,chat") == [
         "seed=12,foo: Value 'foo' of type 'str' could not be converted to Integer "

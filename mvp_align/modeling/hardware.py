@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -39,9 +40,16 @@ class Placement:
 def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     """Resolve `auto`s against this machine.
 
-    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention. A dry run asks for no
-    GPU to be here: one with bf16 units is taken for granted where `device` is cuda.
+    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention; and where Slurm started
+    several processes that do not know of each other. A dry run asks for no GPU to be here: one with bf16 units is taken for
+    granted where `device` is cuda.
     """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and "RANK" not in os.environ:
+        raise UserError(
+            f"srun started {tasks} processes, and nothing told them of each other: each would do the whole run, all in one "
+            "folder. Use slurm/train.sbatch, or start one process."
+        )
     has_gpu = torch.cuda.is_available()
     attention = None if hardware.attention == "auto" else hardware.attention
     if dry_run and hardware.device == "cuda" and not has_gpu:

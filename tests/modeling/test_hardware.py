@@ -76,3 +76,12 @@ class TestGpu:
         placed = place(Hardware())
         assert placed.device.type == "cuda"
         assert placed.precision == ("bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16")
+
+
+def test_processes_of_srun_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match=r"srun started 2 processes, .* Use slurm/train\.sbatch"):
+        place(Hardware())
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    place(Hardware(device="cpu"))
