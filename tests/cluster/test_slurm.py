@@ -101,7 +101,7 @@ def test_a_signal_saves_and_the_job_starts_again_to_the_same_bytes(
     slurm: Slurm, settings: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    job = slurm.submit("train.sbatch", *settings, f"run.dir={run}")
+    job = slurm.submit("train.sbatch", *settings, "tracking=wandb", "tracking.mode=offline", f"run.dir={run}")
     job.wait("checkpoint", lambda: training(run))
     slurm("scancel", "--signal=USR1", job.id)
     job.queued_again()
@@ -110,6 +110,9 @@ def test_a_signal_saves_and_the_job_starts_again_to_the_same_bytes(
     job.start_now().completed()
     assert went_on(job)
     same(run, undisturbed)
+    parts = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(parts) == 2  # of one run
+    assert {name.rpartition("-")[2] for name in parts} == {(run / "wandb_id.txt").read_text().strip()}
 
 
 def test_slurm_signals_a_job_before_its_time_limit(slurm: Slurm, settings: list[str], tmp_path: Path) -> None:
