@@ -1,13 +1,15 @@
 """Attention over a packed row, in which a token sees its own ancestors only: prompts are shared, answers kept apart.
 
 Any number of prompts and answers lie one after the other in one row of tokens, without padding. Linear layers take it as it
-is; attention runs over a segment of it at a time, against exactly the keys that the segment sees.
+is; attention runs over a segment of it at a time, against exactly the keys that the segment sees. GPUs that have
+FlashAttention take all segments in one call, in 16 bits: a call a segment would keep them waiting for the next one.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from inspect import signature
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -15,6 +17,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+try:
+    from torch.nn.attention.varlen import varlen_attn  # from torch 2.10 on
+except ImportError:
+    varlen_attn = None
+PARAMETERS = signature(varlen_attn).parameters if varlen_attn else {}
+GROUPED = {"enable_gqa": True} if "enable_gqa" in PARAMETERS else {}
+"""Versions of torch without it do not ask whether heads share keys."""
 
 SHARED = "shared_prompt"
 """The name of this attention in transformers' registry."""
@@ -36,6 +46,20 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnce:
+    """The segments as sequences of unlike length, whose last query sees the last key, as the kernel has causality."""
+
+    keys: Tensor
+    """Tokens of the row [context and own of all segments], int64, segment by segment."""
+    query_ends: Tensor
+    """[segments + 1], int32, the first one 0: in the row."""
+    key_ends: Tensor
+    """[segments + 1], int32, the first one 0: in `keys`."""
+    longest_query: int
+    longest_key: int
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A packed row as segments, in order, and cut into `pieces`: lengths, such that every span is a run of whole pieces.
 
@@ -44,6 +68,7 @@ class Layout:
 
     segments: tuple[Segment, ...]
     pieces: tuple[int, ...]
+    at_once: AtOnce
 
 
 def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
@@ -60,7 +85,19 @@ def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
     return Layout(
         tuple(segment(context, own) for context, own in spans),
         tuple(end - first for first, end in pairwise(cuts)),
+        lay_out_at_once(spans, device),
     )
+
+
+def lay_out_at_once(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> AtOnce:
+    keys = [[token for seen in (*context, own) for token in range(*seen)] for context, own in spans]
+    queries, seen = [end - first for _, (first, end) in spans], [len(tokens) for tokens in keys]
+
+    def ends(lengths: Sequence[int]) -> Tensor:
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+    gathered = torch.tensor([token for tokens in keys for token in tokens], device=device)
+    return AtOnce(gathered, ends(queries), ends(seen), max(queries), max(seen))
 
 
 def attend(
@@ -77,6 +114,8 @@ def attend(
     if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
+    if takes_all_at_once(query) and not options.get("dropout"):
+        return attend_at_once(query, key, value, layout.at_once, options.get("scaling")), None
     queries = query.split([part.own[1] - part.own[0] for part in layout.segments], dim=2)
     keys, values = key.split(layout.pieces, dim=2), value.split(layout.pieces, dim=2)
     outputs = [
@@ -91,6 +130,36 @@ def attend(
         for number, part in enumerate(layout.segments)
     ]
     return torch.cat(outputs, dim=1), None
+
+
+def takes_all_at_once(query: Tensor) -> bool:
+    """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a query."""
+    if "window_size" not in PARAMETERS or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    width = query.shape[-1]
+    return has_flash(query.device.index) and width % 8 == 0 and width <= 256
+
+
+@cache
+def has_flash(device: int) -> bool:
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def attend_at_once(query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale: float | None) -> Tensor:
+    """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads, head width]."""
+    output: Tensor = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1).index_select(0, row.keys),
+        value[0].transpose(0, 1).index_select(0, row.keys),
+        row.query_ends,
+        row.key_ends,
+        row.longest_query,
+        row.longest_key,
+        scale=scale,
+        window_size=(-1, 0),
+        **GROUPED,
+    )
+    return output[None]
 
 
 AttentionInterface.register(SHARED, attend)

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mvp_align.scoring.attention import SHARED, attend, can_share, say_alone, share_attention
+from mvp_align.scoring.attention import SHARED, attend, can_share, lay_out, say_alone, share_attention
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -68,3 +68,13 @@ def test_no_mask_of_tokens_by_tokens_is_made(load_sharp, monkeypatch) -> None:
     pair = TokenizedPair("p", "", Answer((1, 5, 6, 7), 2), Answer((1, 5, 8), 2))
     score_pairs(model, [pair], batch_size=1)
     assert masks == [(1, 1, 0, 0)] * model.config.num_hidden_layers
+
+
+def test_at_once_every_segment_has_the_keys_that_it_has_by_itself() -> None:
+    spans = [((), (0, 4)), (((0, 4),), (4, 6)), (((0, 6),), (6, 9)), (((0, 4), (4, 6)), (9, 10))]
+    row = lay_out(spans, torch.device("cpu")).at_once
+    assert row.keys.tolist() == [*range(4), *range(6), *range(9), *range(6), 9]
+    assert row.key_ends.tolist() == [0, 4, 10, 19, 26]
+    assert row.query_ends.tolist() == [0, 4, 6, 9, 10]
+    assert (row.longest_query, row.longest_key) == (4, 9)
+    assert row.query_ends.dtype == row.key_ends.dtype == torch.int32
