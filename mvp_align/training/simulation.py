@@ -37,13 +37,24 @@ AttentionInterface.register(PADDED, sdpa_attention_forward)
 AttentionMaskInterface.register(PADDED, sdpa_mask)
 
 aten = torch.ops.aten
+
+
+def attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Scores and their sum over values; [batch, heads, tokens, width], keys and values maybe of fewer heads."""
+    return 2 * query.shape[:-1].numel() * key.shape[2] * (query.shape[3] + value.shape[3])
+
+
+def attention_backward_flop(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    """Scores anew, and the gradients of query and key; those of probabilities and value."""
+    return 2 * query.shape[:-1].numel() * key.shape[2] * (3 * query.shape[3] + 2 * value.shape[3])
+
+
 FLOP = {
     **flop_registry,
-    # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch counts only the latter's FLOP.
-    aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[aten._scaled_dot_product_flash_attention],
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        aten._scaled_dot_product_flash_attention_backward
-    ],
+    # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch does not count its FLOP, and
+    # before 2.13 refused heads that share keys.
+    aten._scaled_dot_product_flash_attention_for_cpu: attention_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
 }
 
 
