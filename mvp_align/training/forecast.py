@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
-"""What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between blocks. Assumed."""
+"""What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between blocks. On an H200 it was
+0.75 GiB and 1 to 9 % (docs/memory.md)."""
 CHECKPOINTS = 3
 """Two are kept; a third is there before the oldest goes."""
-TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.4}
-"""Of the rate of matrix products that a step reaches: measured on a CPU (docs/speed.md), a guess on GPUs."""
+TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.35}
+"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU and, with LLaMA-2 at 4
+pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in small models and with checkpointing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,7 @@ def memory_lines(
             "a CPU's process keeps what it frees: it held 1.2 to 3.8 times that where it was measured (docs/memory.md)"
         )
     else:
-        more = f"with fragmentation and context, assumed: {needed(found.peak, placement.device) / GIB:.1f} GiB"
+        more = f"with fragmentation and context: {needed(found.peak, placement.device) / GIB:.1f} GiB"
     free = "" if here is None else f"; free here: {here / GIB:.1f} GiB"
     return [
         f"memory{each}, simulated, GiB: weights {found.weights / GIB:.2f}, adapter and optimizer {found.adapter / GIB:.2f}, "

@@ -1,0 +1,193 @@
+"""LLaMA-2 on the GPU that is here, with random weights: what training and scoring hold and how fast they are, beside what
+the dry run simulates. `python -m benchmarks.llama_gpu [7B|13B] [--json FILE]` prints the tables of docs/memory.md.
+
+Memory and speed do not depend on what the weights are, so nothing is downloaded.
+"""
+
+import gc
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import hydra
+import torch
+import typer
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from benchmarks.machine import gemm_rate, now
+from benchmarks.memory import GIB, MICRO_BATCHES, SHAPES, llama_pairs
+from benchmarks.work import forward_flop, rows_of, training_flop
+from mvp_align.config import Config, Hardware
+from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import place
+from mvp_align.stages import start_adapter
+from mvp_align.training.simulation import simulate
+from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
+
+SCORED = 8
+"""Pairs a batch that is scored."""
+TIMED = 3
+"""Passes, after one that takes the memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Peaks are bytes of live tensors since before the model was loaded, `reserved` what the allocator had taken for them.
+    Seconds are of one pass over all pairs; TFLOP/s counts useful products alone (benchmarks/work.py)."""
+
+    training: int
+    training_reserved: int
+    training_seconds: float
+    training_tflops: float
+    scoring: int
+    scoring_seconds: float
+    scoring_tflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table. `simulated`: bytes at the peak of training."""
+
+    model: str
+    quantization: str
+    checkpointing: bool
+    pairs: int
+    simulated: int
+    found: Measured | None
+
+    def line(self) -> str:
+        kind, on = "QLoRA" if self.quantization == "4bit" else "LoRA", "on" if self.checkpointing else "off"
+        head = f"| {self.model} | {kind} | {on} | {self.pairs} | {self.simulated / GIB:.1f} |"
+        if self.found is None:
+            return f"{head} does not fit | - | - | - | - |"
+        found = self.found
+        return (
+            f"{head} {found.training / GIB:.1f} | {found.training_reserved / GIB:.1f} | {found.training_tflops:.0f} "
+            f"| {self.pairs / found.training_seconds:.1f} | {SCORED / found.scoring_seconds:.1f} |"
+        )
+
+
+def random_model(shape: LlamaConfig, folder: Path) -> Path:
+    """A model of this shape, drawn on the GPU, saved in bf16."""
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    del model
+    release()
+    return folder
+
+
+def release() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measured:
+    """Passes over `pairs` pairs that share no prompt, AdamW's moments and gradients at hand as amid accumulation, and over
+    a batch that is scored. `before`: bytes that were taken when the model was not there. Raises torch.OutOfMemoryError."""
+    batch, largest = llama_pairs(pairs), largest_batch(model, [llama_pairs(SCORED)], config)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    with as_in_training(model, config):
+        train_pass(model, batch, config)
+        optimizer.step()
+        torch.cuda.reset_peak_memory_stats()
+        training_seconds = seconds(lambda: train_pass(model, batch, config))
+    training, reserved = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved() - before
+    optimizer.zero_grad()
+    score_pass(model, largest)
+    torch.cuda.reset_peak_memory_stats()
+    scoring_seconds = seconds(lambda: score_pass(model, largest))
+    scoring = torch.cuda.max_memory_allocated() - before
+    base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    adapter = sum(parameter.numel() for parameter in trained)
+    return Measured(
+        training=training,
+        training_reserved=reserved,
+        training_seconds=training_seconds,
+        training_tflops=training_flop(shapes_of(base), batch, adapter) / training_seconds / 1e12,
+        scoring=scoring,
+        scoring_seconds=scoring_seconds,
+        scoring_tflops=forward_flop(shapes_of(base), rows_of(llama_pairs(SCORED))) / scoring_seconds / 1e12,
+    )
+
+
+def seconds(run: Callable[[], None]) -> float:
+    device = torch.device("cuda")
+    began = now(device)
+    for _ in range(TIMED):
+        run()
+    return (now(device) - began) / TIMED
+
+
+def shapes_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model without data and without an adapter: 4-bit weights are stored in other shapes."""
+    with torch.device("meta"):
+        bare: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
+    return bare
+
+
+def config_of(folder: Path, quantization: str, checkpointing: bool) -> Config:
+    words = [
+        "hardware=cuda", f"quantization={quantization}", "model.name=random", f"model.id={folder}",
+        "model.gguf_package=null", f"hardware.gradient_checkpointing={str(checkpointing).lower()}",
+    ]  # fmt: skip
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return to_config(hydra.compose("train", words))
+
+
+def measured(model: PeftModel, configs: dict[bool, Config], before: int) -> dict[tuple[bool, int], Measured | None]:
+    """By checkpointing and pairs a pass; None where the GPU ran out of memory."""
+    found: dict[tuple[bool, int], Measured | None] = {}
+    for checkpointing, config in configs.items():
+        for pairs in MICRO_BATCHES:
+            try:
+                found[checkpointing, pairs] = measure(model, config, pairs, before)
+            except torch.OutOfMemoryError:
+                found[checkpointing, pairs] = None
+            model.zero_grad(set_to_none=True)
+            release()
+    return found
+
+
+def main(
+    size: Annotated[str, typer.Argument(help="7B or 13B.")] = "7B",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Measure on this GPU, simulate, and print both."""
+    name = f"LLaMA-2-{size}"
+    if name not in SHAPES:
+        raise typer.BadParameter(f"must be one of {', '.join(known.removeprefix('LLaMA-2-') for known in SHAPES)}")
+    placement = place(Hardware(device="cuda"))
+    rate = gemm_rate(placement.device, placement.dtype) / 1e12
+    print(f"{torch.cuda.get_device_name()}: matrix products at {rate:.0f} TFLOP/s in {placement.precision}\n")
+    print("| model | | checkpointing | pairs a pass | simulated | measured | reserved | TFLOP/s | pairs/s | scoring |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    figures = []
+    with tempfile.TemporaryDirectory() as root:
+        folder = random_model(SHAPES[name], Path(root) / "model")
+        for quantization in ("none", "4bit"):
+            before = torch.cuda.memory_allocated()
+            configs = {checkpointing: config_of(folder, quantization, checkpointing) for checkpointing in (False, True)}
+            model = start_adapter(load_base(configs[False].model, placement, quantization), configs[False])
+            for (checkpointing, pairs), found in measured(model, configs, before).items():
+                known = simulate(configs[checkpointing], SHAPES[name], placement.dtype, llama_pairs(pairs), [])
+                assert known.training is not None
+                figures.append(Figure(name, quantization, checkpointing, pairs, known.training.peak, found))
+                print(figures[-1].line(), flush=True)
+            del model
+            release()
+    if json_file is not None:
+        content = {"gemm_tflops": rate, "settings": [asdict(figure) for figure in figures]}
+        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
