@@ -11,7 +11,7 @@ PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-inp
 SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-long test test-cluster check clean
+.PHONY: help setup demo demo-long test test-gpu test-cluster check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -27,7 +27,10 @@ demo-long: $(READY) ## does stating the values help? two runs and their comparis
 	$(BIN)/mvp-align compare outputs/demo-long-paper outputs/demo-long-preference
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest -m 'not cluster'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster' -n 2 --dist loadfile
+
+test-gpu: $(READY) ## what needs a CUDA GPU, on the one that is here
+	$(BIN)/python -m pytest -m gpu -n 4
 
 test-cluster: $(READY) ## the Slurm scripts on a Slurm of their own: root, and Debian's slurmctld slurmd slurm-client munge
 	$(BIN)/python -m pytest -m cluster
