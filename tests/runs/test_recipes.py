@@ -94,6 +94,22 @@ def test_groups_of_few_people_are_counted_and_whose_each_pair_is_stands_in_a_fil
     ].keys()
 
 
+def test_statistics_of_a_finished_run_need_nothing_but_its_folder(finished: Path, tmp_path: Path) -> None:
+    from mvp_align.reporting.stats import Choices, write_statistics
+
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    known = {
+        (r["stage"], r["set"], r["metric"]): r["value"] for r in lines(copy / "metrics.jsonl") if not r["group_by"]
+    }
+    for name in ("in_domain", "ufp4"):
+        write_statistics(copy, Choices(set_name=name, min_users=1, draws=100))
+    rows = lines(copy / "metrics.jsonl")
+    now = {(r["stage"], r["set"], r["metric"]): r["value"] for r in rows if not r["group_by"]}
+    assert {key: now[key] for key in known} == pytest.approx(known)
+    assert any(r["metric"] == "opa/acc@0_p_holm" or r["metric"] == "opa/margin_lift_p_holm" for r in rows)
+    assert not [r for r in rows if r["metric"].endswith("_suppressed")]
+
+
 def test_training_started_at_ln_2_and_moved(finished: Path) -> None:
     losses = [row["loss"] for row in logged(finished) if "loss" in row]
     assert len(losses) == 5
