@@ -29,6 +29,40 @@ def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = 
 
 
 @app.command()
+def stats(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    against: Annotated[Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")] = None,
+    by: Annotated[str, typer.Option(help="Names with commas between them, as region,gender; by default all.")] = "",
+    cross: Annotated[
+        list[str] | None, typer.Option(help="Two names to cross, as region,gender; can come again.")
+    ] = None,
+    regions: Annotated[str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")] = "",
+    min_users: Annotated[
+        int | None, typer.Option(help="Groups of fewer people are not shown as they are; by default as the run has it.")
+    ] = None,
+    small: Annotated[str, typer.Option(help="What is done with them: suppress or shrink.")] = "suppress",
+    bootstrap: Annotated[int, typer.Option(help="How often people are drawn anew.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of those draws.")] = 12,
+    set_name: Annotated[str, typer.Option("--set")] = "in_domain",
+    metric: Annotated[
+        str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
+    ] = "opa/acc@0",
+) -> None:
+    """Every metric of a run by who asked: groups, worst group, gap, tests, and how sure each number is."""
+    from mvp_align.reporting.stats import SMALL, Choices, write_statistics
+    from mvp_align.reporting.stats_tables import print_statistics
+
+    if small not in SMALL:
+        raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
+    for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
+        if value is not None and value < least:
+            raise UserError(f"{name} {value}: must be {least} or above.")
+    names = tuple(name.strip() for name in by.split(",") if name.strip())
+    choices = Choices(set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed)
+    print_statistics(write_statistics(run, choices, against), metric)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Write report.html of a run again, from its files alone."""
     from mvp_align.reporting.html import write_report

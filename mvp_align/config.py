@@ -110,6 +110,11 @@ class Evals:
     every_steps: int | None = None
     """During training, score `every_pairs` validation (and ufp4) pairs every so many steps."""
     every_pairs: int = 64
+    min_users: int = 5
+    """Groups of fewer people are counted, and their results not shown."""
+    regions: str = "authors"
+    """What regions of birth are: authors (the benchmark's charts), un (M49), prism, or a .yaml or .json file of
+    `country: region`."""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
 from mvp_align.processes import main_decides
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
+from mvp_align.reporting.pair_files import write_groups
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
@@ -93,28 +94,30 @@ def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None) -> list[Row]:
-    """Every metric of both stages, set by set."""
+def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None, min_users: int) -> list[Row]:
+    """Every metric of both stages, set by set; groups of fewer than `min_users` people are counted, not shown."""
     rows: list[Row] = []
     for subject in plan.eval_sets:
         before = base[subject.name] if base else None
         if before:
-            rows += set_rows(subject, "base", *before)
+            rows += set_rows(subject, "base", *before, min_users=min_users)
         if tuned:
-            rows += set_rows(subject, "tuned", *tuned[subject.name], before[0] if before else None)
+            rows += set_rows(subject, "tuned", *tuned[subject.name], before[0] if before else None, min_users=min_users)
     return rows
 
 
 def conclude(
     rows: list[Row], config: Config, plan: Plan, data: DataSets, base: nn.Module, run: RunFolder, tracker: Tracker
 ) -> None:
-    """Write environment.json, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
+    """Write environment.json, groups/, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
     weights = fingerprint(base)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
+        for subject in plan.eval_sets:
+            write_groups(run.groups(subject.name), [(p.id, p.user_id, subject.groups[p.id]) for p in subject.pairs])
         write_rows(run.metrics, rows)
         write_report(run.path)
         tracker.results(rows, sample_pairs(config.tracking.samples, data, run))

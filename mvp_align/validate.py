@@ -62,7 +62,7 @@ def range_problems(config: Config) -> list[str]:
         "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha, "data.limit": data.limit,
         "data.max_prompt_tokens": data.max_prompt_tokens, "data.max_tokens": data.max_tokens,
         "evals.batch_size": config.evals.batch_size, "evals.every_steps": config.evals.every_steps,
-        "evals.every_pairs": config.evals.every_pairs,
+        "evals.every_pairs": config.evals.every_pairs, "evals.min_users": config.evals.min_users,
     }  # fmt: skip
     problems = [
         f"{key}={value}: must be above 0."

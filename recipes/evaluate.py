@@ -29,4 +29,6 @@ def main(config: Config) -> None:
         base = measure("base", base_model, plan, run, config)
         model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
         tuned = measure("tuned", model, plan, run, config) if model else None
-        conclude(rows_of(plan, base, tuned), config, plan, data, model or base_model, run, tracker)
+        conclude(
+            rows_of(plan, base, tuned, config.evals.min_users), config, plan, data, model or base_model, run, tracker
+        )

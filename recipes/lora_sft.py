@@ -42,4 +42,4 @@ def main(config: Config) -> None:
         save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 
         tuned = measure("tuned", model, plan, run, config)
-        conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)
+        conclude(rows_of(plan, base, tuned, config.evals.min_users), config, plan, data, model, run, tracker)

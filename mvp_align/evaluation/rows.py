@@ -14,7 +14,8 @@ class Row:
     """One number about one stage (`base`, `tuned`, `step-N`) on one set, for the whole set or one group of it.
 
     `value` is a share from 0 to 1, or nats a token for `opa/margin` and `opa/chosen_shift`; `low` and `high` bound its
-    95 % interval, clustered by user, and are None where none can be had. `n` counts pairs, `users` the clusters.
+    95 % interval, clustered by user, and are None where none can be had. `n` counts pairs, `users` the clusters. Groups of
+    too few people have no row: `<metric>_suppressed` counts them. The other endings: `evaluation.names`, docs/statistics.md.
     """
 
     stage: str

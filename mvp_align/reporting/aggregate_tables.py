@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.evaluation.names import NATS
 from mvp_align.evaluation.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
-from mvp_align.reporting.results import LABELS, NATS, number, unique
+from mvp_align.reporting.results import LABELS, number, unique
 
 FORMATS = ("table", "markdown", "csv", "latex")
 WIDTH = 110

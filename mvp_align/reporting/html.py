@@ -13,7 +13,7 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
-from mvp_align.reporting.results import Line, Results, Section, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Section, Who, number, prompt_sets, shown
 
 NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4"}
 
@@ -30,6 +30,10 @@ class SetPart:
     summary: list[Line]
     chart: Chart | None
     sections: list[Section]
+    who: list[Who]
+    people: list[tuple[str, list[Line], str]]
+    better_off: str
+    design_effect: str
 
 
 def write_report(run_dir: Path) -> Path:
@@ -86,6 +90,10 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
                 summary=results.summary(name),
                 chart=chart([("Whole set", [everyone]), *sections]) if everyone.base or everyone.tuned else None,
                 sections=sections,
+                who=results.who(name),
+                people=results.people(name),
+                better_off=results.better_off(name),
+                design_effect=results.design_effect(name),
             )
         )
     return parts

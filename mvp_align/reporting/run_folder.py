@@ -79,6 +79,13 @@ class RunFolder:
     def scores(self, stage: str, set_name: str) -> Path:
         return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
 
+    def groups(self, set_name: str) -> Path:
+        return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
+
+    def values(self, stage: str, set_name: str) -> Path:
+        """Other metrics of pairs than OPA's, such as labels of generated answers."""
+        return self.path / "values" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
+
     def write_json(self, path: Path, value: object) -> None:
         """Write `environment.json` or `notes.json`. Raises UserError where the disk is full."""
         if self.writes:

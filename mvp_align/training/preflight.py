@@ -18,6 +18,7 @@ from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
+from mvp_align.evaluation.regions import load_regions
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
@@ -116,7 +117,11 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         if not pairs[name]:
             raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
     limits = {"max_prompt_tokens": config.data.max_prompt_tokens, "max_tokens": config.data.max_tokens}
-    return [make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits) for name in config.evals.sets]
+    regions = load_regions(config.evals.regions)
+    return [
+        make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits, regions=regions)
+        for name in config.evals.sets
+    ]
 
 
 def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> EvalSet | None:
