@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mvp_align.errors import UserError
+from mvp_align.preemption import EXIT_CODE, Preempted
 from mvp_align.telemetry import switch_off_telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -34,6 +35,44 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
     from mvp_align.reporting.html import write_report
 
     typer.echo(write_report(run))
+
+
+@app.command()
+def judge(
+    run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
+    judges: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="A name of conf/judge, a YAML file, or semantic; several times for a panel."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your own."),
+    ] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Do not tell judges which reference is which.")] = False,
+    swap: Annotated[bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")] = False,
+    limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
+    replies: Annotated[Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")] = None,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")] = False,
+) -> None:
+    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and never paid for twice."""
+    from mvp_align.judging import judge as judging
+    from mvp_align.judging.judges import SEMANTIC, read_panel
+    from mvp_align.judging.labels import check_rules, read_rules
+    from mvp_align.preemption import listen
+
+    names = judges or []
+    way = judging.Way(read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap)
+    judging.check_way(way, names)
+    if relabel:
+        judging.relabel(run, names, way)
+    elif names == [SEMANTIC]:
+        judging.judge_semantically(run, way)
+    else:
+        panel = read_panel(names)
+        check_rules(way.rules, len(panel))
+        listen()
+        judging.judge_run(run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes)
 
 
 @app.command()
@@ -185,6 +224,9 @@ def main() -> None:
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as asked:
+        print(f"\nStopped ({asked}). What was done is kept: the same command again goes on.", file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ class Stored:
     prompt_tokens: int | None
     completion_tokens: int | None
 
+    @property
+    def cut(self) -> bool:
+        """Whether it ended at the token limit."""
+        return self.finish_reason == "length"
+
 
 class ReplyStore:
     """An open store; one process at a time has it. Made by `open_store`."""

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 
@@ -37,7 +39,7 @@ class YesNo:
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """Cosine of the model's answer with each reference, from -1 to 1. No judge: nearness in meaning is not fit to values."""
+    """Cosine of the model's answer with each reference, from -1 to 1; both 0 for an empty answer, which is near neither."""
 
     to_w: float
     to_l: float
@@ -95,6 +97,5 @@ def from_line(line: dict[str, Any]) -> Judgement:
     replies = tuple(line["replies"])
     for kind, shape in KINDS.items():
         if kind in line:
-            values = {name: tuple(value) if isinstance(value, list) else value for name, value in line[kind].items()}
-            return Judgement(*known, shape(**values), replies=replies)
+            return Judgement(*known, TypeAdapter[Verdict](shape).validate_python(line[kind]), replies=replies)
     return Judgement(*known, None, line["unscored"], replies)
