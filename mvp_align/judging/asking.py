@@ -1,6 +1,7 @@
 """Ask judges for the replies that the store lacks, several at a time, until all are there or no more can be had."""
 
 import asyncio
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,14 +9,13 @@ from dataclasses import dataclass, field
 from tqdm.auto import tqdm
 
 from mvp_align import preemption
-from mvp_align.errors import UserError
 from mvp_align.judging.client import CallFailed, ChatClient
 from mvp_align.judging.judges import Judge
 from mvp_align.judging.prompts import Request
 from mvp_align.judging.store import ReplyStore
 
 GIVE_UP_AFTER = 25
-"""Requests in a row without a reply, after which a server is taken for broken."""
+"""Requests in a row that failed through the server, after which it is taken for broken."""
 GRACE_SECONDS = 10
 """What requests under way are given to end, when asked to stop: they may be paid for already."""
 
@@ -31,6 +31,8 @@ class Asked:
     """Replies for which the server named no tokens."""
     unanswered: dict[str, str] = field(default_factory=dict)
     """Key -> why there is no reply."""
+    given_up: str = ""
+    """The last failure of a server that was not asked any further."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Round:
     stop: asyncio.Event
     asked: Asked = field(default_factory=Asked)
     streak: int = 0
-    """Requests in a row without a reply."""
+    """Requests in a row that failed through the server."""
 
 
 def ask(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore) -> list[Asked]:
@@ -72,8 +74,8 @@ async def ask_all(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: Re
 
 async def ask_judge(one: Round, place: int) -> None:
     """Workers share one iterator of requests. There are more of them than requests may be under way, because some wait
-    before they try again."""
-    waiting = iter(one.requests.items())
+    before they try again. The order is drawn, so that what fails each time is not what every command begins with."""
+    waiting = iter(random.sample(list(one.requests.items()), len(one.requests)))
     async with ChatClient(one.judge.endpoint) as client:
         with tqdm(total=len(one.requests), desc=one.judge.name, unit="reply", position=place) as bar:
             count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
@@ -102,22 +104,19 @@ async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
 async def work(one: Round, client: ChatClient, waiting: Iterator[tuple[str, Request]], bar: "tqdm[None]") -> None:
     asked, endpoint = one.asked, one.judge.endpoint
     for key, request in waiting:
-        if one.stop.is_set():
+        if one.stop.is_set() or one.asked.given_up:
             return
         try:
             reply = await client.complete(request.messages, request.parameters, request.schema)
         except CallFailed as failed:
             one.store.log(key, endpoint.model, failed.failures)
             asked.unanswered[key] = failed.reason
-            one.streak += 1
+            through_server = failed.status is None or failed.status >= 500 or failed.status == 429
+            one.streak = one.streak + 1 if through_server else 0
             if one.streak >= GIVE_UP_AFTER:
-                raise UserError(
-                    f"{one.judge.name}: {one.streak} requests in a row to {endpoint.base_url} got no reply "
-                    f"({failed.reason}). What was answered is kept: see to the server, then run the same command again."
-                ) from None
+                asked.given_up = failed.reason
         else:
             one.store.add(key, endpoint.model, reply)  # before anything else: it may have cost money
-            one.store.log(key, endpoint.model, reply.failures)
             one.streak = 0
             asked.replies += 1
             asked.prompt_tokens += reply.prompt_tokens or 0

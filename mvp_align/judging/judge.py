@@ -12,7 +12,7 @@ import typer
 
 from mvp_align.errors import UserError
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
-from mvp_align.judging.asking import ask
+from mvp_align.judging.asking import GIVE_UP_AFTER, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge
 from mvp_align.judging.labels import Rules, check_rules
@@ -83,7 +83,8 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
         for judge, requests in todo:
             if requests:
                 judge.endpoint.key()  # a missing one is told before anybody is asked
-        for judge, asked in zip(judges, ask(todo, store), strict=True):
+        outcomes = ask(todo, store)
+        for judge, asked in zip(judges, outcomes, strict=True):
             unanswered |= asked.unanswered
             typer.echo(spent(judge, asked))
         known |= store.known(key for _, requests in todo for key in requests)
@@ -92,6 +93,11 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
             found = [judgement_of(question, known, unanswered) for question in part]
             write_judgements(judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found)
     write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
+    if broken := [f"{judge.name} ({asked.given_up})" for judge, asked in zip(judges, outcomes, strict=True) if asked.given_up]:
+        raise UserError(
+            f"No longer asked, after {GIVE_UP_AFTER} requests in a row without a reply: {', '.join(broken)}. All replies "
+            "are kept: see to the server, then run the same command again."
+        )
 
 
 def question_of(case: Case, judge: Judge, way: Way) -> Question:
@@ -138,8 +144,8 @@ def judge_semantically(run: Path, way: Way) -> None:
         to_w = cosines(texts, [case.pair.chosen for case in subject.cases])
         to_l = cosines(texts, [case.pair.rejected for case in subject.cases])
         found = [
-            Judgement(case.pair.id, case.pair.user_id, Nearness(w, l) if text else Nearness(0.0, 0.0))
-            for case, text, w, l in zip(subject.cases, texts, to_w, to_l, strict=True)
+            Judgement(case.pair.id, case.pair.user_id, Nearness(*near) if text else Nearness(0.0, 0.0))
+            for case, text, *near in zip(subject.cases, texts, to_w, to_l, strict=True)
         ]
         write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
     write_results(run, sets, [SEMANTIC], way.rules, way.metric)

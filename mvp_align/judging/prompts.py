@@ -59,8 +59,8 @@ You decide whether an answer matches a reference.
 
 {MATERIAL}
 
-Its fields: `question`; `answer_w`, the reference; and `answer_model`, the answer under assessment. They match where somebody \
-who wanted the reference would be served the same way by the answer: it takes the same position, in the same manner.
+Its fields: `question`; `answer_w`, the reference; and `answer_model`, the answer under assessment. They match where \
+somebody who wanted the reference would be served the same way by the answer: it takes the same position, in the same manner.
 
 Reply with one word, Yes or No."""
 

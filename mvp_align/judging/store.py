@@ -67,24 +67,34 @@ class ReplyStore:
             return found
 
     def add(self, key: str, model: str, reply: Reply) -> None:
-        """Keep a reply, on the disk when this returns. Raises UserError where there is no room."""
+        """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises UserError on a full one."""
         values = (
             key, model, reply.model, reply.text, reply.raw, reply.finish_reason, reply.response_format,
             reply.prompt_tokens, reply.completion_tokens, reply.seconds, now(),
         )  # fmt: skip
-        with explained(self.path):
+        with self.transaction():
             self.connection.execute(f"INSERT INTO replies VALUES ({', '.join('?' * len(values))})", values)
+            self.insert_attempts(key, model, reply.failures)
 
     def log(self, key: str, model: str, problems: Sequence[str]) -> None:
-        """Record why attempts failed."""
-        if not problems:
-            return
+        """Record why all attempts failed."""
+        with self.transaction():
+            self.insert_attempts(key, model, problems)
+
+    def insert_attempts(self, key: str, model: str, problems: Sequence[str]) -> None:
+        rows = [(key, model, problem, now()) for problem in problems]
+        self.connection.executemany("INSERT INTO attempts VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         with explained(self.path):
-            self.connection.execute("BEGIN")
-            self.connection.executemany(
-                "INSERT INTO attempts VALUES (?, ?, ?, ?)", [(key, model, problem, now()) for problem in problems]
-            )
-            self.connection.execute("COMMIT")
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            finally:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
 
 
 @contextmanager
