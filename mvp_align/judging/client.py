@@ -49,9 +49,9 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class Endpoint:
     """A model on a server, and how hard it may be worked."""
 
-    base_url: str = "???"
+    base_url: str = ""
     """Up to and including /v1, as `http://localhost:8000/v1`."""
-    model: str = "???"
+    model: str = ""
     """The model's name on that server."""
     key_env: str | None = None
     """The NAME of the environment variable that holds the key; None where the server asks for none."""
@@ -81,7 +81,7 @@ class Endpoint:
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
             found.append("base_url: an address as https://host/v1 belongs there, without a user, a key or a query.")
-        if not self.model or self.model == "???":
+        if not self.model:
             found.append("model: name the model as the server knows it.")
         if self.key_env is not None and not VARIABLE.fullmatch(self.key_env):
             found.append("key_env: the NAME of an environment variable belongs there, never the key itself.")

@@ -37,7 +37,7 @@ class Estimate:
         return (
             f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests ({self.kept:,} replies are kept "
             f"already), about {self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out, "
-            f"at most {self.usd:.2f} USD"
+            f"at most {self.usd:,.2f} USD"
         )
 
 
@@ -78,7 +78,7 @@ def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
     total = sum(one.usd for one in estimates)
     if total <= limit_usd or yes:
         return
-    over = f"Judging may cost {total:.2f} USD, above --limit-usd {limit_usd:g}"
+    over = f"Judging may cost {total:,.2f} USD, above --limit-usd {limit_usd:g}"
     if not sys.stdin.isatty():
         raise UserError(f"{over}: nothing was asked. Raise the limit, or add --yes.")
     if not typer.confirm(f"{over}. Go on?"):
@@ -92,5 +92,5 @@ def spent(judge: Judge, asked: Asked) -> str:
     failed = f"; {len(asked.unanswered):,} requests got no reply" if asked.unanswered else ""
     return (
         f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in, {asked.completion_tokens:,} out, "
-        f"{cost:.2f} USD{told}{failed}"
+        f"{cost:,.2f} USD{told}{failed}"
     )

@@ -22,7 +22,7 @@ SEMANTIC = "semantic"
 class Judge:
     """A model that judges, as a YAML file describes it."""
 
-    name: str = "???"
+    name: str = ""
     """In file names and reports: letters, digits, _ and . only."""
     endpoint: Endpoint = field(default_factory=Endpoint)
     temperature: float = 0.0
@@ -62,7 +62,8 @@ def read_judge(name: str) -> Judge:
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"{path}: no setting {error.full_key or error.key}.{hint}") from None
     except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}. mvp_align/judging/judges.py has the fields.") from None
+        where = f"{path}, {key}" if (key := getattr(error, "full_key", None)) else str(path)
+        raise UserError(f"{where}: {str(error).splitlines()[0]}. mvp_align/judging/judges.py has the fields.") from None
     assert isinstance(judge, Judge)
     if found := judge.problems():
         raise listed(found, f"{path} cannot be used:")

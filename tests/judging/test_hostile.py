@@ -1,6 +1,5 @@
 """2,000 calls to a server that does everything wrong: each answer ends judged, or unscored with the reason."""
 
-import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mvp_align.judging.verdicts import Scores, read_judgements
 CALLS = 2000
 
 
-def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge) -> None:
+def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge, query) -> None:
     run = write_run(CALLS)
     kinds = {number: hostile(number)[0] for number in range(CALLS)}
     assert set(kinds.values()) == {GOOD, *PASSING, *SLOW, *SAID, *LASTING}  # all of it happens
@@ -54,11 +53,10 @@ def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge) -> 
     assert abs(rows["paa/dvb_judge/low"].value * CALLS - wins) < 1e-6
     assert abs(rows["paa/dvb_judge/high"].value * CALLS - (wins + counted.total())) < 1e-6
 
-    with sqlite3.connect(run / "replies.sqlite") as store:
-        kept = store.execute("SELECT count(*), count(DISTINCT key) FROM replies").fetchone()
-        failed = store.execute("SELECT count(*) FROM attempts WHERE problem LIKE 'HTTP 429%'").fetchone()[0]
-    assert kept == (CALLS - lasting, CALLS - lasting)
-    assert failed >= sum(kind.startswith("429") for kind in kinds.values())
+    store = run / "replies.sqlite"
+    assert query(store, "SELECT count(*), count(DISTINCT key) FROM replies") == [(CALLS - lasting, CALLS - lasting)]
+    ((refused,),) = query(store, "SELECT count(*) FROM attempts WHERE problem LIKE 'HTTP 429%'")
+    assert refused >= sum(kind.startswith("429") for kind in kinds.values())
 
 
 def test_a_server_that_answers_nothing_is_given_up(write_run, write_judge) -> None:
