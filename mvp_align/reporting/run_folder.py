@@ -22,7 +22,7 @@ from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.processes import main_decides
 from mvp_align.schema import PairScore
 
-FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size")
+FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size", "generation.batch_size")
 """Settings that change no number of a run, so a resumed run may set them anew."""
 
 
