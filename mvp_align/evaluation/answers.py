@@ -8,10 +8,14 @@ the benchmark's script does, which lifts every cosine by what the two texts have
 not agreement with anybody's values: it is a check that needs no network, and no substitute for a judge.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
+from mvp_align.atomic import write_text
+from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
@@ -36,6 +40,26 @@ class Nearness:
     chosen_with_prompt: float
     empty: bool
     finished: bool
+
+
+def write_nearness(path: Path, found: Iterable[Nearness]) -> None:
+    """`nearness/<stage>-<set>.jsonl`, a line an answer: all that SPMR and the semantic labels follow from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
+
+
+def read_nearness(path: Path) -> list[Nearness]:
+    """In the file's order. Raises UserError naming the line that is wrong, or the missing file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. A run writes it when evals.metrics has spmr or paa.")
+    found = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(Nearness(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: no cosines of an answer ({error}). Delete the file.") from None
+    return found
 
 
 def semantic_label(nearness: Nearness, epsilon: float = SEMANTIC_EPSILON) -> Label:
@@ -81,19 +105,20 @@ def answer_rows(
     found: Sequence[Nearness],
     base: Sequence[Nearness] | None = None,
 ) -> list[Row]:
-    """A row a metric, clustered by user; against `base`, the paired difference (`..._lift`) of each but the form's.
-
-    Raises ValueError where `base` is not of the same pairs in the same order.
-    """
+    """A row a metric, clustered by user; against `base`, the paired difference (`..._lift`) over the pairs that both stages
+    answered. No rows where `found` is empty."""
+    if not found:
+        return []
     users = [n.user_id for n in found]
-    if base is not None and [n.id for n in base] != [n.id for n in found]:
-        raise ValueError("the two stages' answers are not to the same pairs in the same order")
+    before = {n.id: n for n in base or ()}
+    both = [n for n in found if n.id in before]
     rows = []
     for measure in measures:
-        before = measure(base) if base is not None else {}
         for metric, values in measure(found).items():
             rows.append(row(stage, set_name, metric, clustered_mean(values, users, share=True)))
-            if metric in before and not metric.startswith("answers/"):
-                lifts = [now - then for now, then in zip(values, before[metric], strict=True)]
-                rows.append(row(stage, set_name, f"{metric}_lift", clustered_mean(lifts, users)))
+        if both:
+            now, then = measure(both), measure([before[n.id] for n in both])
+            for metric, values in now.items():
+                lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
+                rows.append(row(stage, set_name, f"{metric}_lift", clustered_mean(lifts, [n.user_id for n in both])))
     return rows
