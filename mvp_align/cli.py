@@ -38,6 +38,44 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
 
 
 @app.command()
+def judge(
+    run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
+    judges: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="A name of conf/judge, a YAML file, or semantic; several times for a panel."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your own."),
+    ] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Do not tell judges which reference is which.")] = False,
+    swap: Annotated[bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")] = False,
+    limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
+    replies: Annotated[Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")] = None,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")] = False,
+) -> None:
+    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and never paid for twice."""
+    from mvp_align.judging import judge as judging
+    from mvp_align.judging.judges import SEMANTIC, read_panel
+    from mvp_align.judging.labels import check_rules, read_rules
+    from mvp_align.preemption import listen
+
+    names = judges or []
+    way = judging.Way(read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap)
+    judging.check_way(way, names)
+    if relabel:
+        judging.relabel(run, names, way)
+    elif names == [SEMANTIC]:
+        judging.judge_semantically(run, way)
+    else:
+        panel = read_panel(names)
+        check_rules(way.rules, len(panel))
+        listen()
+        judging.judge_run(run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes)
+
+
+@app.command()
 def merge(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     target: Annotated[Path, typer.Argument(help="Folder to write the merged model to.")],

@@ -45,7 +45,7 @@ NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Endpoint:
     """A model on a server, and how hard it may be worked."""
 
@@ -127,7 +127,8 @@ class Reply:
 
 
 class CallFailed(Exception):
-    """No reply to this request; the next one may have one. `reason` is short and the same for the same cause."""
+    """No reply to this request; the next one may have one. `reason` is short and the same for the same cause; `status` is
+    the last HTTP status, None where there was none."""
 
     def __init__(self, reason: str, failures: Sequence[str], status: int | None = None) -> None:
         super().__init__(reason)
@@ -265,11 +266,11 @@ class ChatClient:
                 self.http.stream("POST", url, content=body, headers={"content-type": "application/json"}) as response,
             ):
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise AttemptFailed("compressed body, though none was asked for", again=False)
+                    raise AttemptFailed("compressed body", again=False, status=response.status_code)
                 async for chunk in response.aiter_raw():
                     content += chunk
                     if len(content) > cap:
-                        raise AttemptFailed(f"body over {cap:,} bytes", again=False)
+                        raise AttemptFailed(f"body over {cap:,} bytes", again=False, status=response.status_code)
                 return response.status_code, response.headers, bytes(content)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptFailed("timed out", type(error).__name__, again=True) from None
@@ -322,7 +323,8 @@ class ChatClient:
                 raise TypeError(type(said).__name__)
         except (ValueError, LookupError, TypeError, RecursionError):
             start = " ".join(raw.split())[:80]
-            raise AttemptFailed("HTTP 200 without a chat completion", start or "empty", again=True) from None
+            problem = "HTTP 200 without a chat completion"
+            raise AttemptFailed(problem, start or "empty", again=True, status=200) from None
         usage = body.get("usage")
         return Reply(
             text=self.clean(said or ""),
