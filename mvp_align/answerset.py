@@ -14,13 +14,11 @@ from transformers import PreTrainedTokenizerBase
 from mvp_align.config import Config, Prompt
 from mvp_align.data.prompts import ChatTokenizer, prompted, render
 from mvp_align.evaluation.answers import (
-    Nearness,
-    Values,
+    AnswerCosines,
     answer_rows,
     form_values,
-    semantic_values,
     similarity_values,
-    write_nearness,
+    write_cosines,
 )
 from mvp_align.evaluation.damage import Divergence, kl_row, perplexity_row
 from mvp_align.evaluation.rows import Row
@@ -46,12 +44,9 @@ from mvp_align.scoring.divergence import kl_to_base
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair, encode, start_token
 
-MEASURES: dict[str, Sequence[Values]] = {"spmr": (similarity_values,), "paa": (semantic_values,)}
-"""What each of `evals.metrics` that needs answers finds in them."""
-
 
 def needs_answers(config: Config) -> bool:
-    return any(metric in MEASURES for metric in config.evals.metrics)
+    return bool({"spmr", "paa"} & {*config.evals.metrics})
 
 
 def generation_prompts(pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer) -> list[PromptedPair]:
@@ -114,7 +109,9 @@ def made_with(model: nn.Module, data_sha256: str, config: Config) -> dict[str, A
     }
 
 
-def nearness(pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt) -> list[Nearness]:
+def answer_cosines(
+    pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt
+) -> list[AnswerCosines]:
     """By MiniLM, in the order of `answers`, which are to these pairs in the same order."""
     texts = [answer.answer.strip() for answer in answers]
     shown = [render(pair, prompt) for pair in pairs]
@@ -124,7 +121,7 @@ def nearness(pairs: Sequence[PreferencePair], answers: Sequence[Generated], prom
     # In one go, so that a text that is compared twice is embedded once.
     found = cosines([*texts, *texts, *with_prompt], [*references[0], *references[1], *fitting_with_prompt])
     return [
-        Nearness(
+        AnswerCosines(
             id=answer.id,
             user_id=answer.user_id,
             chosen=found[number],
@@ -141,25 +138,25 @@ def answered_rows(
     set_name: str,
     pairs: Sequence[PreferencePair],
     answers: Mapping[str, Sequence[Generated]],
-    metrics: Sequence[str],
     prompt: Prompt,
     run: RunFolder,
 ) -> list[Row]:
-    """The `metrics` of both stages' `answers` to one set, and the tuned one's lifts; `nearness/` is written.
+    """SPMR and form of both stages' `answers` to one set, and the tuned one's lifts; `cosines/` is written.
 
     A pair that a stage has no answer to is not in that stage's rows, nor in the lifts.
     """
     by_id = {pair.id: pair for pair in pairs}
-    measures = [form_values, *(values for metric in metrics for values in MEASURES.get(metric, ()))]
-    found: dict[str, list[Nearness]] = {}
+    found: dict[str, list[AnswerCosines]] = {}
     for stage, texts in answers.items():
-        found[stage] = main_decides(partial(nearness, [by_id[text.id] for text in texts], texts, prompt))
+        found[stage] = main_decides(partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt))
         if run.writes:
-            write_nearness(run.path / "nearness" / answers_path(run.path, stage, set_name).name, found[stage])
+            write_cosines(run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage])
     return [
         row
         for stage, near in found.items()
-        for row in answer_rows(stage, set_name, measures, near, found.get("base") if stage == "tuned" else None)
+        for row in answer_rows(
+            stage, set_name, [form_values, similarity_values], near, found.get("base") if stage == "tuned" else None
+        )
     ]
 
 

@@ -59,7 +59,6 @@ def judge(
     from mvp_align.judging import judge as judging
     from mvp_align.judging.judges import SEMANTIC, read_panel
     from mvp_align.judging.labels import check_rules, read_rules
-    from mvp_align.preemption import listen
 
     names = judges or []
     way = judging.Way(read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap)

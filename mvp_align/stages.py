@@ -12,8 +12,9 @@ from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.evalset import EvalSet, score_set, set_rows
-from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.generation.answers import Generated
+from mvp_align.judging.judge import judge_answers
 from mvp_align.modeling.adapters import ADAPTER, load_adapter, new_adapter
 from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
 from mvp_align.processes import main_decides
@@ -149,7 +150,7 @@ def rows_of_answers(
     for subject in plan.eval_sets:
         stages = {name: found[subject.name] for name, found in (("base", base), ("tuned", tuned)) if found}
         pairs = answered_pairs(subject, data, config)
-        rows += answered_rows(subject.name, pairs, stages, config.evals.metrics, config.generation.prompt, run)
+        rows += answered_rows(subject.name, pairs, stages, config.generation.prompt, run)
     return rows
 
 
@@ -187,6 +188,9 @@ def conclude(
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         write_rows(run.metrics, rows)
+        if "paa" in config.evals.metrics and config.evals.judge != "none":
+            judge_answers(run.path, config.evals.judge)
+            rows = read_rows(run.metrics)
         write_report(run.path)
         tracker.results(rows, sample_pairs(config.tracking.samples, data, run))
         tracker.artifacts(run)

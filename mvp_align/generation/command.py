@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from peft import PeftModel
 
-from mvp_align.answerset import MEASURES, answer_set, answered_rows, check_answerable, kl_rows
+from mvp_align.answerset import answer_set, answered_rows, check_answerable, kl_rows
 from mvp_align.config import Config, Prompt
 from mvp_align.data.load import DataSets, load_data
 from mvp_align.data.prompts import render
@@ -30,6 +31,7 @@ from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
 from mvp_align.modeling.source import load_tokenizer
+from mvp_align.processes import main_decides
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.schema import PreferencePair, PromptedPair
@@ -64,9 +66,9 @@ def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, e
         if isinstance(model, PeftModel):
             rows += kl_rows(model, tokenizer, set_name, pairs, answers, config)
     else:
-        answers = answers_of_server(endpoint, stage, set_name, pairs, data, run, config)
+        answers = main_decides(partial(answers_of_server, endpoint, stage, set_name, pairs, data, run, config))
     stages = answers_there(run, set_name, pairs)
-    rows += answered_rows(set_name, pairs, stages, tuple(MEASURES), config.generation.prompt, run)
+    rows += answered_rows(set_name, pairs, stages, config.generation.prompt, run)
     if run.writes:
         replace_rows(run.metrics, rows)
         write_report(run.path)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
+from mvp_align import preemption
 from mvp_align.config import Generation
 from mvp_align.generation.answers import Drafts, Generated
 from mvp_align.judging.client import CallFailed, ChatClient, Endpoint, Reply
-from mvp_align.preemption import check
 from mvp_align.schema import PromptedPair
 
 
@@ -39,6 +39,8 @@ def generate_remotely(
     """
     keys = [remote_key(endpoint, prompt, settings, seed) for prompt in prompts]
     failures = asyncio.run(ask_all(endpoint, prompts, keys, settings, seed, drafts, label))
+    if preemption.request:
+        raise preemption.Preempted(preemption.request.reason)
     answers = [drafts.known[key] for key in keys if key in drafts]
     return Asked(answers, failures)
 
@@ -71,7 +73,8 @@ async def ask_all(
 
             async def work() -> None:
                 for key, prompt in waiting:  # shared by all workers: each takes the next one
-                    check()
+                    if preemption.request:  # those under way may be paid for already: they are waited for
+                        return
                     try:
                         turn = {"role": "user", "content": prompt.prompt}
                         reply = await client.complete([turn], parameters(settings, seed))

@@ -24,8 +24,8 @@ LABELS = {
     "spmr@0.8": "SPMR at 0.8",
     "spmr_authors@0.8": "SPMR at 0.8, prompt included",
     "paa/semantic": "nearer the fitting text (semantic, no judge)",
-    "paa/semantic/L": "  nearer the contradicting one",
-    "paa/semantic/TIE": "  neither",
+    "paa/semantic/loss": "  nearer the contradicting one",
+    "paa/semantic/tie": "  neither",
     "damage/kl": "KL to the base, nats",
     "damage/perplexity": "perplexity",
 }

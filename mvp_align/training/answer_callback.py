@@ -5,18 +5,18 @@ trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chos
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from mvp_align.answerset import generation_prompts, nearness
+from mvp_align.answerset import generation_prompts
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
-from mvp_align.evaluation.answers import Label, semantic_label
 from mvp_align.generation.answers import Generated
 from mvp_align.generation.local import generate
+from mvp_align.judging.judge import nearness
+from mvp_align.judging.labels import PRESETS, Label, judge_label
 from mvp_align.processes import main_decides
 from mvp_align.schema import PreferencePair
 from mvp_align.training.callbacks import pairs_in
@@ -26,7 +26,7 @@ Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label
 
 
 class PAACallback(TrainerCallback):
-    """Adds `eval_paa/<name>` (the share of W among the labelled), `/L`, `/TIE`, `/coverage` (the share labelled), and
+    """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the share labelled), and
     `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()` returns.
 
     By default the judge is `semantic`: is the answer nearer the fitting reference than the contradicting one, by MiniLM?
@@ -48,7 +48,7 @@ class PAACallback(TrainerCallback):
             raise UserError("PAACallback: there are no pairs to answer.")
         self.tokenizer = tokenizer
         self.generation = generation or Generation()
-        self.judge = judge or partial(semantic, self.generation)
+        self.judge = judge or semantic
         self.name = name
         self.seed = seed
         self.prompts = generation_prompts(self.pairs, self.generation.prompt, tokenizer)
@@ -72,15 +72,15 @@ class PAACallback(TrainerCallback):
         if labelled:
             found |= {
                 metric: counts["W"] / labelled,
-                f"{metric}/L": counts["L"] / labelled,
-                f"{metric}/TIE": counts["TIE"] / labelled,
+                f"{metric}/loss": counts["L"] / labelled,
+                f"{metric}/tie": counts["TIE"] / labelled,
             }
         found["answers/empty"] = sum(answer.empty for answer in answers) / len(answers)
         found["answers/cut"] = sum(not answer.finished for answer in answers) / len(answers)
         return found
 
 
-def semantic(
-    generation: Generation, pairs: Sequence[PreferencePair], answers: Sequence[Generated]
-) -> list[Label | None]:
-    return [semantic_label(near) for near in nearness(pairs, answers, generation.prompt)]
+def semantic(pairs: Sequence[PreferencePair], answers: Sequence[Generated]) -> list[Label | None]:
+    """The preset `semantic`; an empty answer is near neither reference, a tie."""
+    verdicts = nearness(pairs, [answer.answer for answer in answers])
+    return [judge_label(verdict, PRESETS["semantic"]) for verdict in verdicts]

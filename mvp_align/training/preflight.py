@@ -19,6 +19,7 @@ from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
+from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
@@ -121,6 +122,8 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
     if needs_answers(config):
         for subject in sets:
             check_answerable(answered_pairs(subject, data, config), tokenizer, config)
+        if config.evals.judge not in ("none", SEMANTIC):
+            read_judge(config.evals.judge).endpoint.key()
     return sets
 
 

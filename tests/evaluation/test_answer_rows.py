@@ -1,4 +1,4 @@
-"""SPMR, the semantic labels and the form of answers, against counting by hand."""
+"""SPMR and the form of answers, against counting by hand."""
 
 from pathlib import Path
 
@@ -6,21 +6,19 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answers import (
-    Nearness,
+    AnswerCosines,
     answer_rows,
     form_values,
-    read_nearness,
-    semantic_label,
-    semantic_values,
+    read_cosines,
     similarity_values,
-    write_nearness,
+    write_cosines,
 )
 
 
 def near(
     id: str, chosen: float, rejected: float = 0.1, together: float = 0.9, *, empty: bool = False, finished: bool = True
-) -> Nearness:
-    return Nearness(id, f"u{id[0]}", chosen, rejected, together, empty, finished)
+) -> AnswerCosines:
+    return AnswerCosines(id, f"u{id[0]}", chosen, rejected, together, empty, finished)
 
 
 FOUND = [
@@ -35,23 +33,6 @@ FOUND = [
 def test_spmr_is_the_share_strictly_above_the_threshold() -> None:
     assert similarity_values(FOUND) == {"spmr@0.8": [1, 0, 1, 0, 0], "spmr_authors@0.8": [0, 1, 1, 0, 1]}
     assert similarity_values(FOUND, 0.5)["spmr@0.5"] == [1, 1, 1, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "rejected", "label"),
-    [(0.5, 0.4, "W"), (0.4, 0.5, "L"), (0.5, 0.5, "TIE"), (0.5, 0.485, "TIE"), (0.485, 0.5, "TIE"), (-0.1, -0.3, "W")],
-)
-def test_the_nearer_reference_is_the_label(chosen: float, rejected: float, label: str) -> None:
-    assert semantic_label(near("1", chosen, rejected)) == label
-    assert semantic_label(near("1", chosen, rejected, empty=True)) == "TIE"
-    assert semantic_label(near("1", chosen, rejected), epsilon=0.5) == "TIE"
-
-
-def test_the_three_labels_share_the_whole() -> None:
-    values = semantic_values(FOUND)
-    assert values["paa/semantic"] == [1, 1, 0, 0, 0]
-    assert values["paa/semantic/L"] == [0, 0, 1, 0, 0]
-    assert [sum(parts) for parts in zip(*values.values(), strict=True)] == [1] * 5
 
 
 def test_rows_count_the_empty_and_the_cut() -> None:
@@ -81,11 +62,11 @@ def test_no_answers_no_rows() -> None:
 
 
 def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "nearness" / "base-in_domain.jsonl"
-    write_nearness(path, FOUND)
-    assert read_nearness(path) == FOUND
+    path = tmp_path / "cosines" / "base-in_domain.jsonl"
+    write_cosines(path, FOUND)
+    assert read_cosines(path) == FOUND
     path.write_text(path.read_text() + '{"id": "x"}\n')
     with pytest.raises(UserError, match="line 6"):
-        read_nearness(path)
+        read_cosines(path)
     with pytest.raises(UserError, match="no such file"):
-        read_nearness(tmp_path / "nothing.jsonl")
+        read_cosines(tmp_path / "nothing.jsonl")

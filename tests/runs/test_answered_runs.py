@@ -18,7 +18,7 @@ from mvp_align.cli import app
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.errors import UserError
-from mvp_align.evaluation.answers import read_nearness, semantic_label
+from mvp_align.evaluation.answers import read_cosines
 from mvp_align.generation.answers import answers_path, read_answers
 from mvp_align.modeling.embedder import cosines, packaged_folder
 from mvp_align.reporting.run_folder import read_config
@@ -46,7 +46,7 @@ def test_answers_of_both_stages_to_every_set(answered: Path) -> None:
             assert [a.id for a in answers] == [s["id"] for s in scored]
             assert len(answers) == count
             assert all(a.tokens is not None and a.tokens <= 8 for a in answers)
-            near = read_nearness(answered / "nearness" / f"{stage}-{name}.jsonl")
+            near = read_cosines(answered / "cosines" / f"{stage}-{name}.jsonl")
             assert [n.id for n in near] == [a.id for a in answers]
     base, tuned = (answers_path(answered, stage, "in_domain").read_bytes() for stage in ("base", "tuned"))
     assert base != tuned
@@ -62,12 +62,13 @@ def test_the_rows_follow_from_the_answers(answered: Path) -> None:
     for stage in ("base", "tuned"):
         answers = read_answers(answers_path(answered, stage, "in_domain"))
         fitting = cosines([a.answer.strip() for a in answers], [pairs[a.id].chosen for a in answers])
-        near = read_nearness(answered / "nearness" / f"{stage}-in_domain.jsonl")
+        near = read_cosines(answered / "cosines" / f"{stage}-in_domain.jsonl")
         assert [n.chosen for n in near] == pytest.approx(fitting, abs=1e-6)
         row = found[stage, "in_domain", "spmr@0.8"]
         assert row["value"] == sum(f > 0.8 for f in fitting) / 10
-        labels = [semantic_label(n) for n in near]
-        assert found[stage, "in_domain", "paa/semantic"]["value"] == labels.count("W") / 10
+        wins = sum(n.chosen - n.rejected > 0.02 and not n.empty for n in near)
+        assert found[stage, "in_domain", "paa/semantic"]["value"] == wins / 10
+        assert found[stage, "in_domain", "paa/semantic/coverage"]["value"] == 1
         assert found[stage, "in_domain", "answers/cut"]["value"] == sum(not a.finished for a in answers) / 10
     lift = found["tuned", "in_domain", "paa/semantic_lift"]["value"]
     values = [found[stage, "in_domain", "paa/semantic"]["value"] for stage in ("base", "tuned")]
@@ -177,9 +178,9 @@ def test_generate_finds_what_the_run_found(answered: Path, finished: Path, tmp_p
         assert path.read_bytes() == answers_path(answered, stage, "in_domain").read_bytes()
     found = rows(folder)
     for key, row in expected.items():
-        if key[1] == "in_domain" and not key[2].startswith("opa/"):
+        if key[1] == "in_domain" and not key[2].startswith(("opa/", "paa/")):
             assert found[key] == pytest.approx(row), key
-    assert "nearer the fitting text" in (folder / "report.html").read_text()
+    assert "SPMR at 0.8" in (folder / "report.html").read_text()
     before = answers_path(folder, "tuned", "in_domain").read_bytes()
     with pytest.raises(UserError, match=r"temperature: 0.7 there, 0.0 now"):
         generate(folder, "--temperature", "0")
