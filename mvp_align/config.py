@@ -104,6 +104,9 @@ class Evals:
     sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
     metrics: list[str] = field(default_factory=lambda: ["opa"])
     """opa; spmr and paa generate answers first."""
+    judge: str = "semantic"
+    """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge of values, no network),
+    a judge of conf/judge or a YAML file (up to 5 USD; `mvp-align judge` has the options), or none (judge later)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None

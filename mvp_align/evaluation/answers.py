@@ -1,31 +1,26 @@
-"""What is said of generated answers without a judge: how many are empty or cut, how near they are to the two references.
+"""What is said of generated answers without a judge: how many are empty or cut, and how near they are to the references.
 
 SPMR (MVPBench, arXiv 2509.08022): the share of answers whose cosine with the fitting reference is above a threshold, 0.8 in
 the paper, which stands in the metric's name. `spmr` embeds the answer alone; `spmr_authors` prompt and answer together, as
 the benchmark's script does, which lifts every cosine by what the two texts have in common, the prompt.
-
-`paa/semantic` labels an answer W, L or TIE by which reference it is nearer to. It measures closeness of wording and topic,
-not agreement with anybody's values: it is a check that needs no network, and no substitute for a judge.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from mvp_align.atomic import write_text
+from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
 
 SPMR_THRESHOLD = 0.8
-SEMANTIC_EPSILON = 0.02
-"""Cosines that differ by no more are a tie: about what MiniLM's cosine moves when an answer is only worded otherwise."""
-
-Label = Literal["W", "L", "TIE"]
-"""The answer fits like the fitting reference, like the contradicting one, or neither is nearer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Nearness:
+class AnswerCosines:
     """One answer: its cosines with the fitting and the contradicting reference, and, with the prompt before both, with the
     fitting one. They mean nothing where it is `empty`. `finished` is false where it was cut at the token limit."""
 
@@ -38,15 +33,27 @@ class Nearness:
     finished: bool
 
 
-def semantic_label(nearness: Nearness, epsilon: float = SEMANTIC_EPSILON) -> Label:
-    """An empty answer is near neither."""
-    lead = 0.0 if nearness.empty else nearness.chosen - nearness.rejected
-    if abs(lead) <= epsilon:
-        return "TIE"
-    return "W" if lead > 0 else "L"
+def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
+    """`cosines/<stage>-<set>.jsonl`, a line an answer: all that SPMR follows from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
 
 
-def similarity_values(found: Sequence[Nearness], threshold: float = SPMR_THRESHOLD) -> dict[str, list[float]]:
+def read_cosines(path: Path) -> list[AnswerCosines]:
+    """In the file's order. Raises UserError naming the line that is wrong, or the missing file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. A run writes it when evals.metrics has spmr or paa.")
+    found = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(AnswerCosines(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: no cosines of an answer ({error}). Delete the file.") from None
+    return found
+
+
+def similarity_values(found: Sequence[AnswerCosines], threshold: float = SPMR_THRESHOLD) -> dict[str, list[float]]:
     """What each SPMR metric is the mean of: 1 above the threshold, strictly; an empty answer is 0."""
     return {
         f"spmr@{threshold:g}": [float(not n.empty and n.chosen > threshold) for n in found],
@@ -54,46 +61,37 @@ def similarity_values(found: Sequence[Nearness], threshold: float = SPMR_THRESHO
     }
 
 
-def semantic_values(found: Sequence[Nearness]) -> dict[str, list[float]]:
-    """PAA by `semantic_label`, and the shares of its other two labels."""
-    labels = [semantic_label(n) for n in found]
-    return {
-        "paa/semantic": [float(label == "W") for label in labels],
-        "paa/semantic/L": [float(label == "L") for label in labels],
-        "paa/semantic/TIE": [float(label == "TIE") for label in labels],
-    }
-
-
-def form_values(found: Sequence[Nearness]) -> dict[str, list[float]]:
+def form_values(found: Sequence[AnswerCosines]) -> dict[str, list[float]]:
     return {
         "answers/empty": [float(n.empty) for n in found],
         "answers/cut": [float(not n.finished) for n in found],
     }
 
 
-Values = Callable[[Sequence[Nearness]], Mapping[str, list[float]]]
+Values = Callable[[Sequence[AnswerCosines]], Mapping[str, list[float]]]
 
 
 def answer_rows(
     stage: str,
     set_name: str,
     measures: Sequence[Values],
-    found: Sequence[Nearness],
-    base: Sequence[Nearness] | None = None,
+    found: Sequence[AnswerCosines],
+    base: Sequence[AnswerCosines] | None = None,
 ) -> list[Row]:
-    """A row a metric, clustered by user; against `base`, the paired difference (`..._lift`) of each but the form's.
-
-    Raises ValueError where `base` is not of the same pairs in the same order.
-    """
+    """A row a metric, clustered by user; against `base`, the paired difference (`..._lift`) over the pairs that both stages
+    answered. No rows where `found` is empty."""
+    if not found:
+        return []
     users = [n.user_id for n in found]
-    if base is not None and [n.id for n in base] != [n.id for n in found]:
-        raise ValueError("the two stages' answers are not to the same pairs in the same order")
+    before = {n.id: n for n in base or ()}
+    both = [n for n in found if n.id in before]
     rows = []
     for measure in measures:
-        before = measure(base) if base is not None else {}
         for metric, values in measure(found).items():
             rows.append(row(stage, set_name, metric, clustered_mean(values, users, share=True)))
-            if metric in before and not metric.startswith("answers/"):
-                lifts = [now - then for now, then in zip(values, before[metric], strict=True)]
-                rows.append(row(stage, set_name, f"{metric}_lift", clustered_mean(lifts, users)))
+        if both:
+            now, then = measure(both), measure([before[n.id] for n in both])
+            for metric, values in now.items():
+                lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
+                rows.append(row(stage, set_name, f"{metric}_lift", clustered_mean(lifts, [n.user_id for n in both])))
     return rows

@@ -1,14 +1,14 @@
 """Generated answers as files: a line a pair, beside what they were generated with; and those of an unfinished set.
 
-    answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
-    answers/<stage>-<set>.json           model, prompt, temperature, seed ...
-    answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line, gone at the end
+answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
+answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, hash of the data ...
+answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line, gone at the end
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BufferedWriter
 from pathlib import Path
@@ -17,6 +17,9 @@ from uuid import uuid4
 
 from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.errors import UserError, listed
+
+UNANSWERED = "unanswered"
+"""Where the .json file says which pairs a server gave no answer to: id -> reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,13 @@ def generated(values: Any) -> Generated:
     return answer
 
 
-def finished_answers(path: Path, ids: Sequence[str], made_with: Mapping[str, Any]) -> list[Generated] | None:
-    """The answers in `path` where they are to these pairs and were made so; None where there are none yet.
+def answers_made_so(path: Path, made_with: Mapping[str, Any]) -> dict[str, Generated]:
+    """The answers in `path` by their pair's id; none where there is no file yet.
 
-    Raises UserError where other answers lie there: what was paid for is never overwritten.
+    Raises UserError where they were made otherwise: what took hours, or was paid for, is never overwritten.
     """
     if not path.is_file():
-        return None
+        return {}
     answers, how = read_answers(path), path.with_suffix(".json")
     try:
         known = json.loads(how.read_text("utf-8"))
@@ -91,13 +94,11 @@ def finished_answers(path: Path, ids: Sequence[str], made_with: Mapping[str, Any
     problems = [
         f"{key}: {known.get(key)!r} there, {made_with.get(key)!r} now"
         for key in sorted(known.keys() | made_with.keys())
-        if known.get(key) != made_with.get(key)
+        if key != UNANSWERED and known.get(key) != made_with.get(key)
     ]
-    if not problems and [answer.id for answer in answers] != list(ids):
-        problems = [f"they are to {len(answers)} pairs, and these are {len(ids)} (or others, or in another order)"]
     if problems:
         raise listed(problems, f"{path} holds answers that were made otherwise. Keep them, or delete the file first:")
-    return answers
+    return {answer.id: answer for answer in answers}
 
 
 @dataclass(slots=True)
@@ -149,7 +150,8 @@ def open_drafts(path: Path) -> dict[str, Generated]:
         for line in file.read_bytes().splitlines():
             try:
                 values = json.loads(line)
-                known[values.pop("key")] = generated(values)
+                name = values.pop("key")
+                known[name] = generated(values)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
     return known

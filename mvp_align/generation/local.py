@@ -20,6 +20,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -57,7 +58,7 @@ def generate(
     """
     drafts = drafts or Drafts(None)
     ids = [encode(prompt.prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
-    check_room(causal_model(model), ids, settings.max_new_tokens)
+    check_room(causal_model(model).config, ids, settings.max_new_tokens)
     stops = stop_ids(causal_model(model), tokenizer)
     keys = [key(prompt.id, row, stops, settings, seed) for prompt, row in zip(prompts, ids, strict=True)]
     order = sorted(range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number]))
@@ -75,7 +76,8 @@ def generate(
             if number >= len(todo):
                 continue
             batch = todo[number]
-            found = batch_answers(causal, tokenizer, [prompts[n] for n in batch], [ids[n] for n in batch], stops, settings, seed)
+            asked, rows = [prompts[n] for n in batch], [ids[n] for n in batch]
+            found = batch_answers(causal, tokenizer, asked, rows, stops, settings, seed)
             drafts.add({keys[n]: answer for n, answer in zip(batch, found, strict=True)})
             bar.update(len(batch))
     answers = {keys[number]: drafts.known[keys[number]] for batch in mine for number in batch}
@@ -84,13 +86,14 @@ def generate(
     return [answers[name] for name in keys]
 
 
-def check_room(causal: PreTrainedModel, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    context = getattr(causal.config.get_text_config(), "max_position_embeddings", None)
+def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raise UserError where the longest of the prompts leaves no room for an answer in the model's context."""
+    context = getattr(shape.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, ids), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise UserError(
             f"the longest prompt has {longest} tokens, and with generation.max_new_tokens={max_new_tokens} more it is over "
-            f"the {context} that {causal.name_or_path} can take: set generation.max_new_tokens={max(context - longest, 1)} "
+            f"the {context} that the model can take: set generation.max_new_tokens={max(context - longest, 1)} "
             "or less, or leave long prompts out by data.max_prompt_tokens."
         )
 
@@ -98,7 +101,8 @@ def check_room(causal: PreTrainedModel, ids: Sequence[Sequence[int]], max_new_to
 def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end an answer: EOS of the tokenizer and of the model, and what ends a turn in the chat template."""
     found: set[int] = set()
-    for given in (tokenizer.eos_token_id, causal.config.get_text_config().eos_token_id, causal.generation_config.eos_token_id):
+    shape = causal.config.get_text_config()
+    for given in (tokenizer.eos_token_id, shape.eos_token_id, causal.generation_config.eos_token_id):
         found |= set(given if isinstance(given, list | tuple) else [given])
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": MARK}, {"role": "assistant", "content": MARK}]
@@ -156,7 +160,7 @@ def batch_answers(
     if settings.temperature:
         draws = np.stack([uniforms(seed, prompt.id, settings.max_new_tokens) for prompt in prompts])
         processors.append(Draw(torch.from_numpy(draws).to(causal.device), settings.temperature, width))
-    written = causal.generate(
+    written = causal.generate(  # type: ignore[operator]
         input_ids=padded.to(causal.device),
         attention_mask=mask.to(causal.device),
         generation_config=config,
@@ -167,11 +171,11 @@ def batch_answers(
 
 
 def answer_of(
-    prompt: PromptedPair, row: Sequence[int], stops: Sequence[int], tokenizer: PreTrainedTokenizerBase
+    prompt: PromptedPair, row: list[int], stops: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> Generated:
     """The text up to the first stop token."""
     end = next((place for place, token in enumerate(row) if token in stops), None)
-    text = tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
     return Generated(prompt.id, prompt.user_id, text, len(row[:end]), finished=end is not None)
 
 

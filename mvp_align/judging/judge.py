@@ -14,14 +14,18 @@ from mvp_align.errors import UserError
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
 from mvp_align.judging.asking import GIVE_UP_AFTER, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
-from mvp_align.judging.judges import SEMANTIC, Judge
-from mvp_align.judging.labels import Rules, check_rules
+from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
+from mvp_align.judging.labels import PRESETS, Rules, check_rules
 from mvp_align.judging.parse import Unparsed
 from mvp_align.judging.prompts import Case, Request, merged, requests_for
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import Stored, open_store
 from mvp_align.judging.verdicts import Judgement, Nearness, judgement_file, write_judgements
 from mvp_align.reporting.run_folder import read_config
+from mvp_align.schema import PreferencePair
+
+LIMIT_USD = 5.0
+"""Above it, somebody is asked first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,9 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
             found = [judgement_of(question, known, unanswered) for question in part]
             write_judgements(judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found)
     write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
-    if broken := [f"{judge.name} ({asked.given_up})" for judge, asked in zip(judges, outcomes, strict=True) if asked.given_up]:
+    if broken := [
+        f"{judge.name} ({asked.given_up})" for judge, asked in zip(judges, outcomes, strict=True) if asked.given_up
+    ]:
         raise UserError(
             f"No longer asked, after {GIVE_UP_AFTER} requests in a row without a reply: {', '.join(broken)}. All replies "
             "are kept: see to the server, then run the same command again."
@@ -136,19 +142,34 @@ def judgement_of(question: Question, known: Mapping[str, Stored], unanswered: Ma
 
 def judge_semantically(run: Path, way: Way) -> None:
     """The same with nearness in meaning in the judge's place: no network, and no judge of values either."""
-    from mvp_align.modeling.embedder import cosines
-
     sets = answer_sets(run, read_config(run))
     for subject in sets:
-        texts = [case.answer.strip() for case in subject.cases]
-        to_w = cosines(texts, [case.pair.chosen for case in subject.cases])
-        to_l = cosines(texts, [case.pair.rejected for case in subject.cases])
+        near = nearness([case.pair for case in subject.cases], [case.answer for case in subject.cases])
         found = [
-            Judgement(case.pair.id, case.pair.user_id, Nearness(*near) if text else Nearness(0.0, 0.0))
-            for case, text, *near in zip(subject.cases, texts, to_w, to_l, strict=True)
+            Judgement(case.pair.id, case.pair.user_id, verdict)
+            for case, verdict in zip(subject.cases, near, strict=True)
         ]
         write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
     write_results(run, sets, [SEMANTIC], way.rules, way.metric)
+
+
+def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Nearness]:
+    """Of each answer to its pair's two references, by MiniLM."""
+    from mvp_align.modeling.embedder import cosines
+
+    texts = [answer.strip() for answer in answers]
+    to_w = cosines(texts, [pair.chosen for pair in pairs])
+    to_l = cosines(texts, [pair.rejected for pair in pairs])
+    return [Nearness(*near) if text else Nearness(0.0, 0.0) for text, *near in zip(texts, to_w, to_l, strict=True)]
+
+
+def judge_answers(run: Path, judge: str) -> None:
+    """What `evals.judge` asks for at the end of a run: by one judge and the benchmark's rules, or semantically."""
+    if judge == SEMANTIC:
+        judge_semantically(run, Way(PRESETS[SEMANTIC]))
+    else:
+        way = Way(PRESETS["dvb_judge"])
+        judge_run(run, [read_judge(judge)], way, run / "replies.sqlite", limit_usd=LIMIT_USD, yes=False)
 
 
 def relabel(run: Path, judges: Sequence[str], way: Way) -> None:

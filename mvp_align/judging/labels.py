@@ -14,10 +14,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
-from mvp_align.evaluation.answers import SEMANTIC_EPSILON
 from mvp_align.judging.verdicts import KINDS, Nearness, Scores, Verdict, YesNo
 
 Label = Literal["W", "L", "TIE"]
+
+SEMANTIC_EPSILON = 0.02
+"""A choice of ours: cosines that differ by less say little of which reference an answer is nearer to."""
 
 
 @dataclass

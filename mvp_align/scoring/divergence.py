@@ -1,4 +1,4 @@
-"""KL of a tuned model to its base on given answers: exact over the vocabulary at each token, never more logits than a chunk."""
+"""KL of a tuned model to its base on given answers: exact over the vocabulary, never more logits than a chunk."""
 
 from collections.abc import Sequence
 
@@ -39,7 +39,8 @@ def kl_to_base(
     found: dict[int, float] = {}
     try:
         with torch.inference_mode():
-            for number in tqdm(range(-(-len(work) // state.num_processes)), desc=label, delay=2, disable=not state.is_main_process):
+            passes = range(-(-len(work) // state.num_processes))
+            for number in tqdm(passes, desc=label, unit="batch", delay=2, disable=not state.is_main_process):
                 check()  # as often in all processes
                 if number < len(mine):
                     found |= batch_divergence(model, mine[number])
@@ -70,7 +71,7 @@ def batch_divergence(model: PeftModel, rows: Sequence[Row]) -> dict[int, float]:
 def divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
     """KL at each position, from last hidden states [n, hidden] of the two models -> [n]."""
     head = causal_model(model).get_output_embeddings()
-    log_p = head(tuned).float().log_softmax(dim=-1)
+    log_p: Tensor = head(tuned).float().log_softmax(dim=-1)
     with model.disable_adapter():
-        log_q = head(base).float().log_softmax(dim=-1)
+        log_q: Tensor = head(base).float().log_softmax(dim=-1)
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)

@@ -34,7 +34,9 @@ def write_run(compose: Callable[..., Config], tmp_path: Path) -> WriteRun:
         ]
         data = tmp_path / f"pairs-{count}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        config = compose("data=files", f"data.test={data}", "data.format=pairs", "evals.sets=[in_domain]", name="evaluate")
+        config = compose(
+            "data=files", f"data.test={data}", "data.format=pairs", "evals.sets=[in_domain]", name="evaluate"
+        )
         run = tmp_path / name
         (run / "answers").mkdir(parents=True)
         (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))

@@ -13,8 +13,8 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from multiprocessing.connection import Connection
 
 GOOD = "good"
@@ -77,7 +77,11 @@ def verdict(text: str) -> str:
     a, b, c, d, *_ = hashlib.sha256(text.encode()).digest()
     scores = {"score_w": 70 + a % 31, "score_l": b % 50, "score_model": c % 101}
     names = ("score_1", "score_2", "score_model") if '"answer_1"' in text else tuple(scores)
-    rest = {"enforced_dimensions_used": ["safety"], "hard_violations_model": ["Low safety"] * (d < 40), "reason": "It is so."}
+    rest = {
+        "enforced_dimensions_used": ["safety"],
+        "hard_violations_model": ["Low safety"] * (d < 40),
+        "reason": "It is so.",
+    }
     return json.dumps({**dict(zip(names, scores.values(), strict=True)), **rest})
 
 
@@ -87,7 +91,9 @@ def completion(said: str, finish_reason: str = "stop") -> bytes:
             "id": "x",
             "object": "chat.completion",
             "model": "a-judge-2025",
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish_reason}],
+            "choices": [
+                {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish_reason}
+            ],
             "usage": {"prompt_tokens": 400, "completion_tokens": 50, "total_tokens": 450},
         }
     ).encode()
