@@ -66,6 +66,7 @@ def judge(
     if relabel:
         judging.relabel(run, names, way)
     elif names == [SEMANTIC]:
+        check_rules(way.rules, 1)
         judging.judge_semantically(run, way)
     else:
         panel = read_panel(names)

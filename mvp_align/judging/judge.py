@@ -4,6 +4,7 @@ Replies are kept before anything is made of them, verdicts are re-read from them
 verdicts' files alone, so that other rules need neither a judge nor its replies (`relabel`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from mvp_align.judging.verdicts import Judgement, Nearness, judgement_file, writ
 from mvp_align.reporting.run_folder import read_config
 from mvp_align.schema import PreferencePair
 
+DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")
 LIMIT_USD = 5.0
 """Above it, somebody is asked first."""
 
@@ -204,9 +206,9 @@ def warn_of_same_model(judges: Sequence[Judge], sets: Sequence[AnswerSet]) -> No
 
 
 def same_model(one: str, other: str) -> bool:
-    """By the last part of the name, whoever serves it and under whichever date."""
-    first, second = (name.rstrip("/").rpartition("/")[2].lower() for name in (one, other))
-    return bool(first and second) and (first.startswith(second) or second.startswith(first))
+    """By the last part of the name, whoever serves it, and without the date that may end it."""
+    first, second = (DATE.sub("", name.rstrip("/").rpartition("/")[2].lower()) for name in (one, other))
+    return first == second != ""
 
 
 def check_way(way: Way, judges: Sequence[str]) -> None:

@@ -27,13 +27,17 @@ Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
 
 
-def write_results(run: Path, sets: Sequence[AnswerSet], judges: Sequence[str], rules: Rules, metric: str) -> None:
-    """Label by `rules` what the judges' files hold, write labels, rows and notes, and print them. Raises UserError."""
+def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> None:
+    """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
+
+    Raises UserError where a file is missing or about other answers.
+    """
+    judges = [name.partition("-")[0] for name in files]
     rows: list[Row] = []
     notes: list[str] = []
     labelled: dict[tuple[str, str], list[Labelled]] = {}
     for subject in sets:
-        judgements = [read_judged(run, subject, judge) for judge in judges]
+        judgements = [read_judged(run, subject, judge) for judge in files]
         panels: Panels = [[one.verdict for one in answer] for answer in zip(*judgements, strict=True)]
         answers = labels_of(judgements, panel_labels(panels, rules), judges)
         labelled[subject.stage, subject.set] = answers

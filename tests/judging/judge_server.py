@@ -185,6 +185,7 @@ def serve(pipe: Connection, behaviour: Behaviour, delay_seconds: float) -> None:
 def running(behaviour: Behaviour, delay_seconds: float = 0.0) -> Iterator[str]:
     """The base URL of a server in a process of its own."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["judge_server", "mvp_align.judging.judge", "mvp_align.data.load"])
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, behaviour, delay_seconds), daemon=True)
     process.start()

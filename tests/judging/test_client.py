@@ -252,7 +252,9 @@ def only(*formats: str) -> tuple[Answer, list[str]]:
     async def answer(body: dict, _: str, writer: asyncio.StreamWriter) -> None:
         asked.append(body.get("response_format", {"type": "text"})["type"])
         known = asked[-1] in formats
-        respond(writer, 200 if known else 400, completion("{}") if known else b'{"error": {"message": "no such format"}}')
+        respond(
+            writer, 200 if known else 400, completion("{}") if known else b'{"error": {"message": "no such format"}}'
+        )
 
     return answer, asked
 

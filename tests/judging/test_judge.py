@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mvp_align.cli import app
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.judging.judge import same_model
 from mvp_align.judging.judges import JUDGES, read_judge
 from mvp_align.judging.labels import PRESETS, judge_label, panel_label
 from mvp_align.judging.verdicts import Scores, YesNo, read_judgements
@@ -146,7 +147,9 @@ def half_silent(number: int) -> tuple[str, int]:
 def test_one_judge_without_a_verdict_leaves_the_answer_unscored(write_run, write_judge) -> None:
     run = write_run(20)
     with running(polite) as good, running(half_silent) as bad:
-        judge(run, "--judge", write_judge(good, "a"), "--judge", write_judge(good, "b"), "--judge", write_judge(bad, "c"))
+        judge(
+            run, "--judge", write_judge(good, "a"), "--judge", write_judge(good, "b"), "--judge", write_judge(bad, "c")
+        )
     rows = rows_of(run)
     assert rows["tuned", "paa/dvb_judge", ""].n == 10
     assert rows["tuned", "paa/dvb_judge/coverage", ""].value == 0.5
@@ -177,6 +180,8 @@ def test_a_judge_of_its_own_answers_is_warned_of(write_run, write_judge) -> None
     with running(polite) as url:
         assert "Warning: tester judges answers of org/model-tester" in judge(run, "--judge", write_judge(url)).output
         assert "Warning" not in judge(run, "--judge", write_judge(url, "another")).output
+    assert same_model("gpt-4o-2024-08-06", "openai/gpt-4o") and same_model("GPT-4-0613", "gpt-4/")
+    assert not same_model("gpt-4o", "gpt-4") and not same_model("", "") and not same_model("llama-2-7b", "llama-2-13b")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,6 @@ def judge_all(run: Path, judge: Path) -> None:
 
 def start(run: Path, judge: Path) -> multiprocessing.process.BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mvp_align.judging.judge", "mvp_align.data.load", "judge_server"])
     process = context.Process(target=judge_all, args=(run, judge))
     process.start()
     return process
@@ -56,11 +55,13 @@ def test_killed_at_twenty_moments(write_run, write_judge, query) -> None:
         for kill in range(KILLS):
             process = start(killed, judge)
             began, before = time.monotonic(), sum(answered for _, answered in counts(url).values())
-            if kill % 4:  # every fourth kill comes anywhere, while it starts or recovers the store; the others while it asks
+            if (
+                kill % 4
+            ):  # every fourth kill comes anywhere, while it starts or recovers the store; the others while it asks
                 while sum(answered for _, answered in counts(url).values()) == before and process.is_alive():
                     assert time.monotonic() - began < 60
-                    time.sleep(0.005)
-            time.sleep(draw.uniform(0, 0.4))
+                    time.sleep(0.02)
+            time.sleep(draw.uniform(0, 0.6))
             process.kill()
             process.join()
             assert process.exitcode == -signal.SIGKILL, "it ended before it could be killed"

@@ -60,7 +60,9 @@ def test_swapping_asks_in_both_orders() -> None:
         requests = asked(Case(PAIR, "Mine."), swap=True, blind=blind)
         assert [request.w_first for request in requests] == [True, False]
         assert len({request.key("m") for request in requests}) == 2
-        texts = [[value for name, value in shown(request).items() if name.startswith("answer_")] for request in requests]
+        texts = [
+            [value for name, value in shown(request).items() if name.startswith("answer_")] for request in requests
+        ]
         assert texts == [["It fits.", "It does not.", "Mine."], ["It does not.", "It fits.", "Mine."]]
 
 
