@@ -278,7 +278,7 @@ def test_a_signal_stops_it_and_keeps_what_came(write_run, write_judge, query, nu
 
 
 def test_a_key_is_in_no_file_and_no_word(write_run, write_judge, tmp_path: Path) -> None:
-    """Of the whole command: its folder, its W&B folder, the home of its caches, what it prints, with and without a failure."""
+    """Of the whole command, with and without a failure: run folder, W&B's folder, the home of its caches, what it prints."""
     canary = "canary-7f3a-judge-key"
     environment = os.environ | {"JUDGE_KEY": canary, "HOME": str(tmp_path), "WANDB_DIR": str(tmp_path)}
     with running(half_silent) as url:

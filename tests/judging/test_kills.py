@@ -17,7 +17,7 @@ from mvp_align.judging.labels import PRESETS
 CALLS = 1200
 KILLS = 20
 CONCURRENCY = 4
-KEPT = "SELECT key, model, served_by, text, raw, finish_reason, response_format, prompt_tokens, completion_tokens FROM replies"
+KEPT = "SELECT key, model, served_by, text, raw, finish_reason, response_format, prompt_tokens FROM replies"
 
 
 def quick(number: int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""End to end through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the counts say so."""
+"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the counts say so."""
 
 import os
 import signal
