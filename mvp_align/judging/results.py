@@ -1,6 +1,7 @@
 """From the judgements of a run to its labels, its rows and a few printed lines.
 
     labels/<stage>-<set>-<rules>.jsonl   id, user_id, label (W, L, TIE or null), unscored (why null)
+    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not, null where unlabelled}
 
 Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the answers were judged and what
 was left out, so that the report does.
@@ -42,6 +43,7 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
         answers = labels_of(judgements, panel_labels(panels, rules), judges)
         labelled[subject.stage, subject.set] = answers
         write_labels(run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl", answers)
+        keep_values(run / "values" / f"{subject.stage}-{subject.set}.jsonl", answers, metric)
         rows += set_rows(subject, answers, metric)
         if rules.ask == "scores":
             rows += grid_rows(subject, answers, panels, rules, metric)
@@ -78,6 +80,27 @@ def labels_of(
 def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
     path.parent.mkdir(exist_ok=True)
     write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in answers))
+
+
+def keep_values(path: Path, answers: Sequence[Labelled], metric: str) -> None:
+    """Put the metric's values beside those of others, pair by pair, for breakdowns and tests. Raises UserError."""
+    others: dict[str, dict[str, float | None]] = {}
+    try:
+        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+            known = json.loads(line)
+            others[known["id"]] = known["values"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} holds no values of pairs ({error!r}): delete it, and run the command again.") from None
+    lines = [
+        {
+            "id": one.id,
+            "user_id": one.user_id,
+            "values": {**others.get(one.id, {}), metric: None if one.label is None else float(one.label == "W")},
+        }
+        for one in answers
+    ]
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:

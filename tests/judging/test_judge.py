@@ -87,6 +87,21 @@ def test_from_answers_to_rows(write_run, write_judge) -> None:
     assert "a: 120 replies, 48,000 tokens in, 6,000 out" in result.output
 
 
+def test_values_of_pairs_stand_side_by_side(write_run, write_judge) -> None:
+    run = write_run(20)
+    with running(half_silent) as url:
+        judge(run, "--judge", write_judge(url))
+    judge(run, "--relabel", "--preset", "dvb_force_l")
+    lines = [json.loads(line) for line in (run / "values" / "tuned-in_domain.jsonl").read_text().splitlines()]
+    for metric in ("dvb_judge", "dvb_force_l"):
+        wins = {"W": 1.0, "L": 0.0, "TIE": 0.0, None: None}
+        assert [line["values"][f"paa/{metric}"] for line in lines] == [wins[label] for label in labels(run, metric)]
+    assert {line["user_id"] for line in lines} == {f"u{number}" for number in range(5)}
+    assert lines[1]["values"]["paa/dvb_judge"] is None
+    (run / "values" / "tuned-in_domain.jsonl").write_text("{}")
+    assert "holds no values of pairs" in refused(run, "--relabel")
+
+
 def test_relabelling_asks_nobody(write_run, write_judge) -> None:
     run = write_run(60)
     with running(polite) as url:

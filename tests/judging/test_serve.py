@@ -103,4 +103,4 @@ def test_smollm2_judges(compose, write_run, write_judge, query) -> None:
     model = compose().model
     if packaged_gguf(model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    judged_by(Path(locate(model)), write_run(4), write_judge, query, max_tokens=64)
+    judged_by(Path(locate(model)), write_run(3), write_judge, query, max_tokens=48)
