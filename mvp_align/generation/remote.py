@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from mvp_align import preemption
 from mvp_align.config import Generation
+from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
 from mvp_align.judging.client import CallFailed, ChatClient, Endpoint, Reply
 from mvp_align.schema import PromptedPair
@@ -68,12 +69,13 @@ async def ask_all(
     waiting = iter([(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key not in drafts])
     known = sum(key in drafts for key in keys)
     failures: dict[str, str] = {}
+    hopeless: list[UserError] = []
     with tqdm(total=len(keys), initial=known, desc=label, unit="answer") as bar, drafts:
         async with ChatClient(endpoint) as client:
 
             async def work() -> None:
                 for key, prompt in waiting:  # shared by all workers: each takes the next one
-                    if preemption.request:  # those under way may be paid for already: they are waited for
+                    if hopeless or preemption.request:  # what is under way may be paid for already: it is waited for
                         return
                     try:
                         turn = {"role": "user", "content": prompt.prompt}
@@ -81,15 +83,13 @@ async def ask_all(
                         drafts.add({key: answer_in(reply, prompt)})
                     except CallFailed as failed:
                         failures[prompt.id] = failed.reason
+                    except UserError as error:
+                        hopeless.append(error)
                     bar.update()
 
-            workers = [asyncio.create_task(work()) for _ in range(endpoint.concurrency)]
-            try:
-                await asyncio.gather(*workers)
-            finally:  # after a UserError of one, none may go on asking
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*(work() for _ in range(endpoint.concurrency)))
+    if hopeless:
+        raise hopeless[0]
     return failures
 
 
