@@ -32,7 +32,7 @@ def serving(folder: Path) -> Iterator[str]:
     command = [Path(sys.executable).with_name("transformers"), "serve", folder, "--host", "127.0.0.1"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-        env=os.environ | {"OMP_NUM_THREADS": "2", "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
