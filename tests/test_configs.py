@@ -14,7 +14,9 @@ from mvp_align.validate import combination_problems
 
 Compose = Callable[..., Config]
 
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml"))
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml") if path.parent.name != "judge"
+)  # judges are read by `mvp-align judge`, and tested there
 COMPANIONS = {("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]}
 """What an option cannot do without."""
 PAPER_RUNS = {

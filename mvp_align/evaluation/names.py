@@ -12,7 +12,7 @@ Kind = Literal["share", "difference", "number"]
 
 LIFT = "_lift"
 VERSUS = "_vs_"
-NATS = ("opa/margin", "opa/chosen_shift")
+NATS = ("opa/margin", "opa/chosen_shift", "opa/rejected_shift")
 """In nats a token; every other metric of pairs is a share, unless it is one of `NUMBERS`."""
 NUMBERS = ("damage/",)
 """Metrics that begin so are numbers without bounds."""

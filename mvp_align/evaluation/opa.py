@@ -48,6 +48,12 @@ def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Esti
     return clustered_mean(chosen_shifts(scores, base), users_of(scores))
 
 
+def rejected_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
+    """The same for the rejected answers: a margin grows as well where these merely become less probable."""
+    shifts = [now.rejected_logp_mean - before.rejected_logp_mean for before, now in paired(base, scores)]
+    return clustered_mean(shifts, users_of(scores))
+
+
 def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> list[float]:
     return [now.chosen_logp_mean - before.chosen_logp_mean for before, now in paired(base, scores)]
 
@@ -98,6 +104,7 @@ def opa_rows(
     whole = opa_metrics(scores)
     if base is not None:
         whole["opa/chosen_shift"] = chosen_shift(scores, base)
+        whole["opa/rejected_shift"] = rejected_shift(scores, base)
         whole["opa/acc@0_lift"] = acc_lift(scores, base)
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
     breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)

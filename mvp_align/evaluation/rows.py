@@ -38,6 +38,20 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
 
 
+def replace_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Put `rows` into the rows of `path`: each in the place of the one about the same thing, the others at the end.
+
+    Raises UserError where the file is missing or broken, or the disk is full.
+    """
+    merged = {about(row): row for row in read_rows(path)}
+    merged |= {about(row): row for row in rows}
+    write_rows(path, merged.values())
+
+
+def about(row: Row) -> tuple[str, str, str, str, str]:
+    return row.stage, row.set, row.metric, row.group_by, row.group
+
+
 def read_rows(path: Path) -> list[Row]:
     """The rows of `path` in the file's order. Raises UserError naming the line that is no row, or the missing file."""
     if not path.is_file():

@@ -30,6 +30,16 @@ LABELS = {
     "opa/mean": "OPA (mean of acc@d)",
     "opa/margin": "mean margin, nats",
     "opa/chosen_shift": "chosen shift, nats",
+    "opa/rejected_shift": "rejected shift, nats",
+    "answers/empty": "answers: empty",
+    "answers/cut": "answers: cut at the token limit",
+    "spmr@0.8": "SPMR at 0.8",
+    "spmr_authors@0.8": "SPMR at 0.8, prompt included",
+    "paa/semantic": "nearer the fitting text (semantic, no judge)",
+    "paa/semantic/loss": "  nearer the contradicting one",
+    "paa/semantic/tie": "  neither",
+    "damage/kl": "KL to the base, nats",
+    "damage/perplexity": "perplexity",
 }
 SAME_FOR_EVERY_MODEL = ("opa/length_only", CEILING)
 FIRST = ("opa/acc@0", "opa/length_only", "opa/prompt_free", CEILING)

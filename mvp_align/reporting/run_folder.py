@@ -22,8 +22,9 @@ from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.processes import main_decides
 from mvp_align.schema import PairScore
 
-FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size")
-"""Settings that change no number of a run, so a resumed run may set them anew."""
+FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size", "evals.judge", "generation.batch_size")
+"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot be reached now can be
+asked later.)"""
 
 
 @dataclass(frozen=True)

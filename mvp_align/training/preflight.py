@@ -13,16 +13,18 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from mvp_align.answerset import check_answerable, needs_answers
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
 from mvp_align.evaluation.regions import load_regions
+from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
-from mvp_align.schema import PromptedPair
+from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 from mvp_align.training.forecast import forecast_lines
 
@@ -118,10 +120,28 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
             raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
     limits = {"max_prompt_tokens": config.data.max_prompt_tokens, "max_tokens": config.data.max_tokens}
     regions = load_regions(config.evals.regions)
-    return [
+    sets = [
         make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits, regions=regions)
         for name in config.evals.sets
     ]
+    if needs_answers(config):
+        for subject in sets:
+            check_answerable(answered_pairs(subject, data, config), tokenizer, config)
+        if config.evals.judge not in ("none", SEMANTIC):
+            read_judge(config.evals.judge).endpoint.key()
+    return sets
+
+
+def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
+    """The pairs of a set that answers are generated to: those that are scored, up to `generation.limit`."""
+    pairs = {"in_domain": data.test, "ufp4": data.ufp4}[subject.name]
+    return [pair for pair in pairs if pair.id in subject.groups][: config.generation.limit]
+
+
+def answered_data(set_name: str, data: DataSets) -> str:
+    """The hash of what a set's pairs were read from; without `data.test` they are held out of `data.train`."""
+    source = "ufp4" if set_name == "ufp4" else "test" if "test" in data.read else "train"
+    return data.read[source].sha256
 
 
 def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> EvalSet | None:
