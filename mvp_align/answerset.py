@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
@@ -37,6 +38,7 @@ from mvp_align.modeling.embedder import cosines, embedder
 from mvp_align.modeling.identity import adapter_fingerprint
 from mvp_align.modeling.source import load_shape
 from mvp_align.processes import main_decides
+from mvp_align.reporting.pair_files import PairValues, keep_values
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.cache import LogpCache
@@ -151,6 +153,7 @@ def answered_rows(
         found[stage] = main_decides(partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt))
         if run.writes:
             write_cosines(run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage])
+            keep_similarities(run.values(stage, set_name), found[stage])
     return [
         row
         for stage, near in found.items()
@@ -158,6 +161,19 @@ def answered_rows(
             stage, set_name, [form_values, similarity_values], near, found.get("base") if stage == "tuned" else None
         )
     ]
+
+
+def keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
+    """SPMR pair by pair, so that `mvp-align stats` can break it down."""
+    values = similarity_values(found)
+    keep_values(
+        path,
+        list(values),
+        [
+            PairValues(one.id, one.user_id, {metric: column[place] for metric, column in values.items()})
+            for place, one in enumerate(found)
+        ],
+    )
 
 
 def kl_rows(

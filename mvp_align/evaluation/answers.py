@@ -93,5 +93,6 @@ def answer_rows(
             now, then = measure(both), measure([before[n.id] for n in both])
             for metric, values in now.items():
                 lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
-                rows.append(row(stage, set_name, f"{metric}_lift", clustered_mean(lifts, [n.user_id for n in both])))
+                estimate = clustered_mean(lifts, [n.user_id for n in both], difference=True)
+                rows.append(row(stage, set_name, f"{metric}_lift", estimate))
     return rows

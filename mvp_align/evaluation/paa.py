@@ -4,10 +4,12 @@ What no judge could label is neither a win nor a loss, so PAA is printed with it
 unlabelled answers lost (`/low`), all won (`/high`). MVPBench (arXiv 2509.08022) and DiverValue-Bench: PAA = W / N.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from mvp_align.evaluation.groups import break_down, default_by, group_rows, headline_rows
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
 from mvp_align.evaluation.opa import Groups, row
 from mvp_align.evaluation.rows import Row
@@ -45,8 +47,11 @@ def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
     return {name: clustered_mean(value, users, share=True) for name, value in values.items()}
 
 
-def paa_rows(stage: str, set_name: str, metric: str, answers: Sequence[Labelled], groups: Groups) -> list[Row]:
-    """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it, and of PAA by each group."""
+def paa_rows(
+    stage: str, set_name: str, metric: str, answers: Sequence[Labelled], groups: Groups, min_users: int
+) -> list[Row]:
+    """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it; PAA by each group of `min_users`
+    people and more, the lowest of them and the gaps."""
     labelled = [one for one in answers if one.label is not None]
     whole: Mapping[str, Estimate | None] = {
         metric: paa(answers),
@@ -55,16 +60,12 @@ def paa_rows(stage: str, set_name: str, metric: str, answers: Sequence[Labelled]
         **{f"{metric}/{name}": estimate for name, estimate in bounds(answers).items()},
     }
     rows = [row(stage, set_name, name, estimate) for name, estimate in whole.items() if estimate is not None]
-    parts: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
-    for one in labelled:
-        tags = groups.get(one.id, {})
-        crossed = (
-            {"dimension,level": f"{tags['dimension']},{tags['level']}"} if {"dimension", "level"} <= set(tags) else {}
-        )
-        for tag in {**tags, **crossed}.items():
-            parts[tag].append(one)
-    by_group = {tag: share("W", part) for tag, part in sorted(parts.items())}
-    return rows + [row(stage, set_name, metric, found, *tag) for tag, found in by_group.items() if found is not None]
+    if not labelled:
+        return rows
+    tags = [groups.get(one.id, {}) for one in labelled]
+    breakdown = break_down(stage, set_name, [one.user_id for one in labelled], tags, default_by(tags), min_users)
+    values = {metric: np.array([float(one.label == "W") for one in labelled])}
+    return rows + group_rows(breakdown, values) + headline_rows(breakdown, values)
 
 
 def paa_lift(base: Sequence[Labelled], tuned: Sequence[Labelled]) -> Estimate | None:
@@ -74,4 +75,4 @@ def paa_lift(base: Sequence[Labelled], tuned: Sequence[Labelled]) -> Estimate | 
     if not both:
         return None
     lifts = [float(one.label == "W") - float(before[one.id] == "W") for one in both]
-    return clustered_mean(lifts, [one.user_id for one in both])
+    return clustered_mean(lifts, [one.user_id for one in both], difference=True)

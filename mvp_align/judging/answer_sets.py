@@ -8,6 +8,8 @@ from pathlib import Path
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.errors import UserError
+from mvp_align.evaluation.groups import Tags, tags_of, with_region
+from mvp_align.evaluation.regions import load_regions
 from mvp_align.generation.answers import read_answers
 from mvp_align.judging.prompts import Case
 from mvp_align.schema import PreferencePair
@@ -25,10 +27,10 @@ class AnswerSet:
     cut: int
     model: str
     """What wrote them, as `answers/<stage>-<set>.json` tells; empty where it does not."""
-
-    @property
-    def groups(self) -> Mapping[str, Mapping[str, str]]:
-        return {case.pair.id: case.pair.groups for case in self.cases}
+    groups: Mapping[str, Tags]
+    """By the pair's id."""
+    min_users: int
+    """Groups of fewer people are counted, not shown."""
 
 
 def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
@@ -38,10 +40,13 @@ def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
         raise UserError(f"{run / 'answers'} holds no answers to judge. Generate them first: mvp-align generate {run}.")
     data = load_data(config)
     pairs = {"in_domain": {pair.id: pair for pair in data.test}, "ufp4": {pair.id: pair for pair in data.ufp4}}
-    return [read_set(path, pairs) for path in files]
+    regions = load_regions(config.evals.regions)
+    return [read_set(path, pairs, regions, config.evals.min_users) for path in files]
 
 
-def read_set(path: Path, pairs: Mapping[str, Mapping[str, PreferencePair]]) -> AnswerSet:
+def read_set(
+    path: Path, pairs: Mapping[str, Mapping[str, PreferencePair]], regions: Mapping[str, str], min_users: int
+) -> AnswerSet:
     set_name = next((name for name in SETS if path.stem.endswith(f"-{name}")), None)
     if set_name is None:
         raise UserError(f"{path}: its name must end in {' or '.join(f'-{name}.jsonl' for name in SETS)}.")
@@ -57,7 +62,10 @@ def read_set(path: Path, pairs: Mapping[str, Mapping[str, PreferencePair]]) -> A
         seen.add(answer.id)
         cases.append(Case(known[answer.id], answer.answer))
         cut += not answer.finished
-    return AnswerSet(path.stem.removesuffix(f"-{set_name}"), set_name, cases, cut, model_of(path))
+    tags = with_region([tags_of(case.pair) for case in cases], regions)
+    groups = {case.pair.id: tag for case, tag in zip(cases, tags, strict=True)}
+    stage = path.stem.removesuffix(f"-{set_name}")
+    return AnswerSet(stage, set_name, cases, cut, model_of(path), groups, min_users)
 
 
 def model_of(path: Path) -> str:

@@ -9,7 +9,7 @@ was left out, so that the report does.
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,12 +17,15 @@ import typer
 
 from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
+from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
+from mvp_align.evaluation.intervals import Estimate
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.paa import Labelled, paa_lift, paa_rows, share
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.judging.answer_sets import AnswerSet
-from mvp_align.judging.labels import Label, Rules, over_thresholds, panel_labels
-from mvp_align.judging.verdicts import Judgement, Verdict, judgement_file, read_judgements
+from mvp_align.judging.labels import Label, Rules, judge_label, over_thresholds, panel_labels
+from mvp_align.judging.verdicts import Judgement, Scores, Verdict, judgement_file, read_judgements
+from mvp_align.reporting.pair_files import PairValues, keep_values
 
 Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
@@ -43,14 +46,15 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
         answers = labels_of(judgements, panel_labels(panels, rules), judges)
         labelled[subject.stage, subject.set] = answers
         write_labels(run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl", answers)
-        keep_values(run / "values" / f"{subject.stage}-{subject.set}.jsonl", answers, metric)
+        keep_values(run / "values" / f"{subject.stage}-{subject.set}.jsonl", [metric], map(won(metric), answers))
         rows += set_rows(subject, answers, metric)
+        rows += agreement_rows(subject, panels, judges, rules, metric)
         if rules.ask == "scores":
             rows += grid_rows(subject, answers, panels, rules, metric)
         base = labelled.get(("base", subject.set))
         if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
             rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
-        notes += notes_of(subject, judges, judgements, metric)
+        notes += [*notes_of(subject, judges, judgements, metric), *kappa_notes(subject, panels, judges, rules, metric)]
     replace_rows(run / "metrics.jsonl", rows, metric)
     replace_notes(run / "notes.json", notes, metric)
     show(rows, notes, metric)
@@ -82,35 +86,59 @@ def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
     write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in answers))
 
 
-def keep_values(path: Path, answers: Sequence[Labelled], metric: str) -> None:
-    """Put the metric's values beside those of others, pair by pair, for breakdowns and tests. Raises UserError."""
-    others: dict[str, dict[str, float | None]] = {}
-    try:
-        for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-            known = json.loads(line)
-            others[known["id"]] = known["values"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no values of pairs ({error!r}): delete it, and run the command again.") from None
-    lines = [
-        {
-            "id": one.id,
-            "user_id": one.user_id,
-            "values": {**others.get(one.id, {}), metric: None if one.label is None else float(one.label == "W")},
-        }
-        for one in answers
-    ]
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
 def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
     """PAA of the whole set and its groups; for UF-P-4, of each user type as a set of its own."""
-    rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups)
+    rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups, subject.min_users)
     types: Mapping[str, str | None] = {name: tags.get("user_type") for name, tags in subject.groups.items()}
     for user_type in sorted({name for name in types.values() if name is not None}):
         part = [one for one in answers if types[one.id] == user_type]
-        rows += paa_rows(subject.stage, f"{subject.set}/{user_type}", metric, part, {})
+        rows += paa_rows(subject.stage, f"{subject.set}/{user_type}", metric, part, {}, subject.min_users)
     return rows
+
+
+def won(metric: str) -> Callable[[Labelled], PairValues]:
+    """1 where the answer's label is W, 0 where it is another one."""
+
+    def values(one: Labelled) -> PairValues:
+        return PairValues(one.id, one.user_id, {} if one.label is None else {metric: float(one.label == "W")})
+
+    return values
+
+
+def labels_by_judge(panels: Panels, judges: Sequence[str], rules: Rules) -> dict[str, list[Label | None]]:
+    return {
+        judge: [None if (said := panel[place]) is None else judge_label(said, rules) for panel in panels]
+        for place, judge in enumerate(judges)
+    }
+
+
+def agreement_rows(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[Row]:
+    """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of the model's answer."""
+    if len(judges) < 2:
+        return []
+    alphas = {"alpha": label_alpha(labels_by_judge(panels, judges, rules), order=("L", "TIE", "W"))}
+    if rules.ask == "scores":
+        scores = {
+            judge: [found.model if isinstance(found := panel[place], Scores) else None for panel in panels]
+            for place, judge in enumerate(judges)
+        }
+        alphas["alpha_scores"] = score_alpha(scores)
+    users = len({case.pair.user_id for case in subject.cases})
+    return [
+        row(subject.stage, subject.set, f"{metric}/{name}", Estimate(alpha, None, None, len(panels), users))
+        for name, alpha in alphas.items()
+        if alpha is not None
+    ]
+
+
+def kappa_notes(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[str]:
+    """Cohen's kappa of each two judges' labels."""
+    return [
+        f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on {found.agreement:.1%} of "
+        f"{found.items:,} answers, kappa {'undefined' if found.kappa is None else f'{found.kappa:.2f}'}."
+        for found in kappas(labels_by_judge(panels, judges, rules))
+        if found.agreement is not None
+    ]
 
 
 def grid_rows(subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str) -> list[Row]:

@@ -39,6 +39,16 @@ def write_values(path: Path, lines: Iterable[PairValues]) -> None:
     write_lines(path, ({"id": one.id, "user_id": one.user_id, "values": dict(one.values)} for one in lines))
 
 
+def keep_values(path: Path, metrics: Sequence[str], measured: Iterable[PairValues]) -> None:
+    """Put the values of `metrics` in place of earlier ones, beside those of other metrics; pairs that are not among
+    `measured` go. Raises UserError where the disk is full, or the file is of another shape."""
+    others = {
+        one.id: {metric: value for metric, value in one.values.items() if metric not in metrics}
+        for one in read_values(path)
+    }
+    write_values(path, (PairValues(one.id, one.user_id, {**others.get(one.id, {}), **one.values}) for one in measured))
+
+
 def write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects))
