@@ -103,6 +103,8 @@ class Train:
 class Evals:
     sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
     metrics: list[str] = field(default_factory=lambda: ["opa"])
+    profiles: list[str] = field(default_factory=list)
+    """Score the same pairs also under these profiles: none, demographics, values, shuffled (docs/checks.md)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mvp_align.evaluation.profiles import PREFIX
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import DIMENSIONS
 
@@ -97,7 +98,7 @@ class Results:
     def summary(self, set_name: str) -> list[Line]:
         """A line a metric of the whole set: acc@0 with what to read it against, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
-        shown = [name for name in found if not name.endswith("_lift")]
+        shown = [name for name in found if not name.endswith("_lift") and not name.startswith(PREFIX)]
         ordered = [name for name in FIRST if name in shown] + [name for name in shown if name not in FIRST]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
         if share := share_of_ceiling(self.line(set_name, "opa/acc@0")):
@@ -136,14 +137,19 @@ def unique(names: Iterable[str]) -> list[str]:
 
 
 def shown(row: Row | None, *, change: bool = False, unit: str = " %") -> str:
-    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, or `-`; a `change` is signed, in percentage points."""
+    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, or `-`; a `change`, as lifts are, is signed, in points."""
     if row is None or not math.isfinite(row.value):
         return "-"
-    nats = row.metric.removesuffix("_lift") in NATS
+    nats, change = is_nats(row.metric), change or row.metric.endswith("_lift")
     text = number(row.value, nats=nats, sign=change) + ("" if nats or change else unit)
     if row.low is None or row.high is None:
         return text
     return f"{text} [{number(row.low, nats=nats)}, {number(row.high, nats=nats)}]"
+
+
+def is_nats(metric: str) -> bool:
+    name = metric.partition("_vs_")[0].removesuffix("_lift")
+    return name in NATS or name.endswith("/margin")
 
 
 def number(value: float, *, nats: bool = False, sign: bool = False) -> str:
