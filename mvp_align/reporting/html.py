@@ -13,6 +13,7 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
+from mvp_align.reporting.references import published_lines
 from mvp_align.reporting.results import Line, Results, Section, number, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
@@ -34,6 +35,8 @@ class SetPart:
     profiles: list[Line]
     """The profile checks, empty where none were asked for, and what they say."""
     verdict: str
+    published: list[str]
+    """What others published for this model and data."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -93,6 +96,7 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
                 sections=sections,
                 profiles=profile_lines(results, name),
                 verdict=verdict(results, name),
+                published=published_lines(config, name, results.rows),
             )
         )
     return parts
