@@ -107,6 +107,8 @@ class Evals:
     judge: str = "semantic"
     """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge of values, no network),
     a judge of conf/judge or a YAML file (up to 5 USD; `mvp-align judge` has the options), or none (judge later)."""
+    profiles: list[str] = field(default_factory=list)
+    """Score the same pairs also under these profiles: none, demographics, values, shuffled (docs/checks.md)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None

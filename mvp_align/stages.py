@@ -18,6 +18,7 @@ from mvp_align.judging.judge import judge_answers
 from mvp_align.modeling.adapters import ADAPTER, load_adapter, new_adapter
 from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
 from mvp_align.processes import main_decides
+from mvp_align.profile_checks import measure_profiles, rows_of_profiles
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.pair_files import write_groups
@@ -43,7 +44,9 @@ def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Co
     """Score every evaluation set, or read what an interrupted process of this run scored already, and of the base model what
     any run did."""
     cache = logp_cache(model, base_logps(run, config)) if stage == "base" else logp_cache(model, run.logps, ADAPTER)
-    return {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
+    measured = {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
+    measure_profiles(stage, model, plan.profiles, run, config, cache)
+    return measured
 
 
 def base_logps(run: RunFolder, config: Config) -> Path:
@@ -188,6 +191,7 @@ def conclude(
         hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
+        rows = rows + rows_of_profiles(plan.profiles, run)
         for subject in plan.eval_sets:
             write_groups(run.groups(subject.name), [(p.id, p.user_id, subject.groups[p.id]) for p in subject.pairs])
         write_rows(run.metrics, rows)

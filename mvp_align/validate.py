@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from string import Formatter
 
 from mvp_align.config import Config
+from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 
 CHOICES = {
@@ -49,7 +50,10 @@ def choice_problems(config: Config) -> list[str]:
             value = getattr(value, part)
         if value not in choices:
             problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
-    for key, values, known in (("sets", config.evals.sets, SETS), ("metrics", config.evals.metrics, METRICS)):
+    evals = config.evals
+    for key, values, known in (
+        ("sets", evals.sets, SETS), ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
+    ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
     return problems
 

@@ -12,10 +12,9 @@ Kind = Literal["share", "difference", "number"]
 
 LIFT = "_lift"
 VERSUS = "_vs_"
-NATS = ("opa/margin", "opa/chosen_shift", "opa/rejected_shift")
-"""In nats a token; every other metric of pairs is a share, unless it is one of `NUMBERS`."""
-NUMBERS = ("damage/",)
-"""Metrics that begin so are numbers without bounds."""
+NUMBERS = ("/margin", "/chosen_shift", "/rejected_shift", "/kl", "/perplexity", "/alpha", "/alpha_scores")
+"""Metrics that end so are numbers, shown as they are: margins, shifts and KL in nats a token, perplexity, Krippendorff's
+alphas. Every other metric is a share."""
 
 SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
 WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = "_worst", "_gap", "_better_off", "_worse_off", "_suppressed", "_shrunk"
@@ -43,8 +42,8 @@ def base_metric(metric: str) -> str:
     return family(metric).partition(VERSUS)[0]
 
 
-def is_nats(metric: str) -> bool:
-    return base_metric(metric) in NATS
+def is_number(metric: str) -> bool:
+    return base_metric(metric).endswith(NUMBERS)
 
 
 def is_change(metric: str) -> bool:
@@ -55,6 +54,6 @@ def is_change(metric: str) -> bool:
 
 def kind_of(metric: str) -> Kind:
     """What the values of a metric of pairs are."""
-    if is_nats(metric) or metric.startswith(NUMBERS):
+    if is_number(metric):
         return "number"
     return "difference" if metric.endswith(LIFT) else "share"

@@ -17,8 +17,9 @@ from mvp_align.evaluation.names import (
     derivation,
     is_change,
     is_derived,
-    is_nats,
+    is_number,
 )
+from mvp_align.evaluation.profiles import PREFIX
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import DIMENSIONS
 
@@ -147,7 +148,7 @@ class Results:
     def summary(self, set_name: str) -> list[Line]:
         """A line a metric of the whole set: acc@0 with what to read it against, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
-        shown = [name for name in found if not is_derived(name)]
+        shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
         ordered = [name for name in FIRST if name in shown] + [name for name in shown if name not in FIRST]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
         if share := share_of_ceiling(self.line(set_name, "opa/acc@0")):
@@ -235,7 +236,7 @@ def shown(row: Row | None, *, unit: str = " %") -> str:
     """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012` for a p, or `-`."""
     if row is None or not math.isfinite(row.value):
         return "-"
-    word, nats, change = derivation(row.metric), is_nats(row.metric), is_change(row.metric)
+    word, nats, change = derivation(row.metric), is_number(row.metric), is_change(row.metric)
     if word in (P, P_HOLM):
         return f"{row.value:.3f}" if row.value >= 0.0005 else "< 0.001"
     if word in (DEFF, SUPPRESSED):

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.results import Line, Results, Who, number, prompt_sets, shown
+from mvp_align.reporting.who_asks import HEADING, OVER_SHUFFLED, profile_lines, verdict
 
 WIDTH = 100
 """Columns where the output is no terminal (a log file of a cluster job)."""
@@ -31,6 +32,9 @@ def print_results(rows: Sequence[Row], console: Console | None = None, *, data_f
         console.print(summary_table(results, name, users))
         if breakdown := breakdown_table(results, name, users):
             console.print(breakdown)
+        if profiles := profile_table(results, name, users):
+            console.print(profiles)
+            console.print(Text(verdict(results, name)))
         if who := who_table(results, name):
             console.print(who)
     for line in footnotes(results, prompts):
@@ -50,6 +54,13 @@ def breakdown_table(results: Results, set_name: str, users: str) -> Table | None
         for line in lines:
             add(table, line)
         table.add_section()
+    return table if table.row_count else None
+
+
+def profile_table(results: Results, set_name: str, users: str) -> Table | None:
+    table = new_table(f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points", "profile shown", users)
+    for line in profile_lines(results, set_name):
+        add(table, line)
     return table if table.row_count else None
 
 
@@ -92,7 +103,7 @@ def add(table: Table, line: Line) -> None:
     table.add_row(
         Text(line.label),  # a group's name may hold [brackets], which rich would take for markup
         Text(shown(line.base, unit="")),
-        Text(shown(line.tuned, unit=""), style="bold" if line.metric == "opa/acc@0" else ""),
+        Text(shown(line.tuned, unit=""), style="bold" if line.metric in ("opa/acc@0", *OVER_SHUFFLED) else ""),
         Text(shown(line.lift, unit="")),
         str(counts.n) if counts else "",
         str(counts.users) if counts else "",

@@ -21,7 +21,7 @@ from mvp_align.evaluation.groups import (
     with_region,
 )
 from mvp_align.evaluation.intervals import mean_estimate, wilson
-from mvp_align.evaluation.names import base_metric, derivation, family, is_change, is_derived, is_nats, kind_of
+from mvp_align.evaluation.names import base_metric, derivation, family, is_change, is_derived, is_number, kind_of
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PreferencePair, StatedValues
@@ -265,7 +265,7 @@ def test_holm_is_statsmodels(ps: list[float]) -> None:
 )
 def test_names_say_what_they_are_of(metric: str, word: str, about: str, base: str, kind: str | None) -> None:
     assert (derivation(metric), family(metric), base_metric(metric)) == (word, about, base)
-    assert is_nats(metric) == metric.startswith("opa/margin")
+    assert is_number(metric) == metric.startswith("opa/margin")
     assert is_derived(metric) == (metric != base)
     if kind:
         assert kind_of(metric) == kind
