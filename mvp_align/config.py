@@ -103,6 +103,12 @@ class Train:
 class Evals:
     sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
     metrics: list[str] = field(default_factory=lambda: ["opa"])
+    """opa; spmr and paa generate answers first."""
+    judge: str = "semantic"
+    """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge of values, no network),
+    a judge of conf/judge or a YAML file (up to 5 USD; `mvp-align judge` has the options), or none (judge later)."""
+    profiles: list[str] = field(default_factory=list)
+    """Score the same pairs also under these profiles: none, demographics, values, shuffled (docs/checks.md)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None
@@ -110,6 +116,40 @@ class Evals:
     every_steps: int | None = None
     """During training, score `every_pairs` validation (and ufp4) pairs every so many steps."""
     every_pairs: int = 64
+    min_users: int = 5
+    """Groups of fewer people are counted, and their results not shown."""
+    regions: str = "authors"
+    """What regions of birth are: authors (the benchmark's charts), un (M49), prism, or a .yaml or .json file of
+    `country: region`."""
+
+
+def paa_prompt() -> Prompt:
+    """`conf/prompt/paa.yaml`, for runs whose config.yaml knew of no generation."""
+    return Prompt(
+        name="paa",
+        template=(
+            "The person asking: age {age}, gender {gender}, education {education}, born in {birth_country}, marital status "
+            "{marital_status}.\nTheir question: {question}\nYour answer:"
+        ),
+        chat=True,
+    )
+
+
+@dataclass
+class Generation:
+    """How answers are generated, where evals.metrics has spmr or paa and in `mvp-align generate`."""
+
+    prompt: Prompt = field(default_factory=paa_prompt)
+    """Its `chat` holds where the model has a chat template; other models get the text alone."""
+    max_new_tokens: int = 512
+    temperature: float = 0.7
+    """0 takes the most probable token each time. Above, tokens are drawn, the same ones for the same seed."""
+    batch_size: int = 8
+    """Answers generated at once on each device."""
+    limit: int | None = None
+    """Only the first N pairs of each set."""
+    every_pairs: int = 16
+    """During training, answers to so many validation pairs at each evaluation, where evals.metrics has paa."""
 
 
 @dataclass
@@ -156,6 +196,7 @@ class Config:
     """An adapter to evaluate, or to go on training from."""
     train: Train = field(default_factory=Train)
     evals: Evals = field(default_factory=Evals)
+    generation: Generation = field(default_factory=Generation)
     tracking: Tracking = field(default_factory=Tracking)
     hardware: Hardware = field(default_factory=Hardware)
     run: Run = field(default_factory=Run)

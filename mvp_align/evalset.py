@@ -11,8 +11,9 @@ from mvp_align.config import Prompt
 from mvp_align.data.ceiling import value_blind_ceiling
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
+from mvp_align.evaluation.groups import tags_of, with_region
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
-from mvp_align.evaluation.opa import length_only, opa_rows, row
+from mvp_align.evaluation.opa import length_only, opa_headlines, opa_rows, row
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache
@@ -45,8 +46,11 @@ def make_eval_set(
     *,
     max_prompt_tokens: int,
     max_tokens: int,
+    regions: Mapping[str, str] | None = None,
 ) -> EvalSet:
-    """Raises UserError where no pair is within the limits."""
+    """`regions`: a map of `load_regions`, by which each pair gets the region of its person's birth country.
+
+    Raises UserError where no pair is within the limits."""
     texts = prompted(pairs, prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     fits = [p.prompt_tokens <= max_prompt_tokens and p.longest <= max_tokens for p in tokenized.pairs]
@@ -57,12 +61,13 @@ def make_eval_set(
             f"data.max_tokens={max_tokens}: raise the limits."
         )
     bare = [replace(text, prompt="") for text, fit in zip(texts, fits, strict=True) if fit]
+    tags = with_region([tags_of(pair) for pair in kept], regions or {})
     ceiling = value_blind_ceiling(kept)
     return EvalSet(
         name=name,
         pairs=[pair for pair, fit in zip(tokenized.pairs, fits, strict=True) if fit],
         prompt_free=tokenize_pairs(bare, tokenizer).pairs,
-        groups={pair.id: pair.groups for pair in kept},
+        groups={pair.id: tag for pair, tag in zip(kept, tags, strict=True)},
         ceiling=ceiling if ceiling < 1 else None,
         over_limit=len(pairs) - len(kept),
         merged=tokenized.merged,
@@ -80,10 +85,15 @@ def score_set(
 
 
 def scored_rows(
-    subject: EvalSet, stage: str, scores: Sequence[PairScore], base: Sequence[PairScore] | None = None
+    subject: EvalSet,
+    stage: str,
+    scores: Sequence[PairScore],
+    base: Sequence[PairScore] | None = None,
+    *,
+    min_users: int = 1,
 ) -> list[Row]:
     """OPA of the whole set and its groups; for UF-P-4, of each user type as a set of its own (`ufp4/honesty`)."""
-    rows = opa_rows(stage, subject.name, scores, subject.groups, base)
+    rows = opa_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
     before = {score.id: score for score in base or ()}
     for user_type in sorted({tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}):
         part = [score for score in scores if subject.groups[score.id].get("user_type") == user_type]
@@ -98,12 +108,16 @@ def set_rows(
     scores: Sequence[PairScore],
     prompt_free: Sequence[PairScore],
     base: Sequence[PairScore] | None = None,
+    *,
+    min_users: int = 1,
 ) -> list[Row]:
-    """`scored_rows` and what they are to be read against: the two baselines and the value-blind ceiling."""
+    """`scored_rows`, who is served worst, and what they are to be read against: the two baselines and the value-blind
+    ceiling. Groups of fewer than `min_users` people are counted, not shown."""
     users = [score.user_id for score in prompt_free]
     free = clustered_mean([float(score.margin > 0) for score in prompt_free], users, share=True)
     rows = [
-        *scored_rows(subject, stage, scores, base),
+        *scored_rows(subject, stage, scores, base, min_users=min_users),
+        *opa_headlines(stage, subject.name, scores, subject.groups, base, min_users=min_users),
         row(stage, subject.name, "opa/prompt_free", free),
         row(stage, subject.name, "opa/length_only", length_only(scores)),
     ]

@@ -150,9 +150,10 @@ def override_problem(config_name: str, word: str) -> str | None:
         key, _, value = word.lstrip("+~").partition("=")
         groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
         known = leaf_keys(OmegaConf.structured(typed.Config))
-        if key in groups and value not in options(key):
-            wrong = next((one for one in value.split(",") if one not in options(key)), value)
-            return f"{word}: no such {key}. Known: {', '.join(options(key))}.{nearest(wrong, options(key))}"
+        group = key.partition("@")[0]  # prompt@generation.prompt
+        if group in groups and value not in options(group):
+            wrong = next((one for one in value.split(",") if one not in options(group)), value)
+            return f"{word}: no such {group}. Known: {', '.join(options(group))}.{nearest(wrong, options(group))}"
         if key not in (*known, *groups):
             return f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
         declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""

@@ -7,35 +7,46 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainerState
 
+from mvp_align.answerset import answer_set, answered_rows, kl_rows, needs_answers, perplexity
 from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.evalset import EvalSet, score_set, set_rows
-from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.generation.answers import Generated
+from mvp_align.judging.judge import judge_answers
 from mvp_align.modeling.adapters import ADAPTER, load_adapter, new_adapter
 from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
 from mvp_align.processes import main_decides
+from mvp_align.profile_checks import measure_profiles, rows_of_profiles
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
+from mvp_align.reporting.pair_files import write_groups
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracking import Tracker
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
+from mvp_align.training.answer_callback import PAACallback
 from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
 from mvp_align.training.checkpoints import newest_whole
-from mvp_align.training.preflight import Plan, left_out_lines
+from mvp_align.training.preflight import Plan, answered_data, answered_pairs, left_out_lines
 
 Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
 """Set name -> scores with the prompt, scores without it."""
+
+Answered = dict[str, list[Generated]]
+"""Set name -> answers to its pairs; empty where no metric needs any."""
 
 
 def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Config) -> Measured:
     """Score every evaluation set, or read what an interrupted process of this run scored already, and of the base model what
     any run did."""
     cache = logp_cache(model, base_logps(run, config)) if stage == "base" else logp_cache(model, run.logps, ADAPTER)
-    return {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
+    measured = {subject.name: measure_set(stage, model, subject, run, config, cache) for subject in plan.eval_sets}
+    measure_profiles(stage, model, plan.profiles, run, config, cache)
+    return measured
 
 
 def base_logps(run: RunFolder, config: Config) -> Path:
@@ -57,6 +68,33 @@ def measure_set(
     return scores, free
 
 
+def answer(
+    stage: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Plan,
+    data: DataSets,
+    run: RunFolder,
+    config: Config,
+) -> Answered:
+    """Generate the answers that `evals.metrics` need, set by set, or read those of an interrupted process of this run."""
+    if not needs_answers(config):
+        return {}
+    return {
+        subject.name: answer_set(
+            stage,
+            model,
+            tokenizer,
+            subject.name,
+            answered_pairs(subject, data, config),
+            answered_data(subject.name, data),
+            run,
+            config,
+        )
+        for subject in plan.eval_sets
+    }
+
+
 def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
     """A fresh adapter from the run's seed, or the one that `adapter` names, made trainable."""
     if config.adapter is None:
@@ -65,16 +103,19 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
 
 
 def onlookers(
-    plan: Plan, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
+    plan: Plan, data: DataSets, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
 ) -> list[TrainerCallback]:
     """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on UF-P-4 where it is
-    among the sets."""
+    among the sets, and PAA on answers to validation pairs where it is among the metrics."""
     if plan.val_set is None:
         return [Tracking(tracker)]
     batch_size = config.evals.batch_size
     callbacks: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=batch_size)]
     ufp4 = [subject for subject in plan.eval_sets if subject.name == "ufp4"]
     callbacks += [OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in ufp4]
+    if "paa" in config.evals.metrics:
+        pairs = data.val[: config.generation.every_pairs]
+        callbacks.append(PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed))
     return [*callbacks, Tracking(tracker)]  # last, so that it sees what the others found
 
 
@@ -93,29 +134,70 @@ def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None) -> list[Row]:
-    """Every metric of both stages, set by set."""
+def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None, min_users: int) -> list[Row]:
+    """Every metric of both stages, set by set; groups of fewer than `min_users` people are counted, not shown."""
     rows: list[Row] = []
     for subject in plan.eval_sets:
         before = base[subject.name] if base else None
         if before:
-            rows += set_rows(subject, "base", *before)
+            rows += set_rows(subject, "base", *before, min_users=min_users)
         if tuned:
-            rows += set_rows(subject, "tuned", *tuned[subject.name], before[0] if before else None)
+            rows += set_rows(subject, "tuned", *tuned[subject.name], before[0] if before else None, min_users=min_users)
+    return rows
+
+
+def rows_of_answers(
+    plan: Plan, data: DataSets, base: Answered, tuned: Answered, run: RunFolder, config: Config
+) -> list[Row]:
+    """What is measured on both stages' answers, set by set; nothing where there are none."""
+    rows: list[Row] = []
+    for subject in plan.eval_sets:
+        stages = {name: found[subject.name] for name, found in (("base", base), ("tuned", tuned)) if found}
+        pairs = answered_pairs(subject, data, config)
+        rows += answered_rows(subject.name, pairs, stages, config.generation.prompt, run)
+    return rows
+
+
+def rows_of_damage(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    plan: Plan,
+    data: DataSets,
+    tuned: Answered,
+    run: RunFolder,
+    config: Config,
+) -> list[Row]:
+    """How far training moved the model where nobody asked it to: KL to the base on its answers, perplexity of a neutral
+    text before and after."""
+    rows: list[Row] = []
+    for subject in plan.eval_sets if tuned else ():
+        pairs = answered_pairs(subject, data, config)
+        rows += kl_rows(model, tokenizer, subject.name, pairs, tuned[subject.name], config)
+    batch_size = config.evals.batch_size
+    with model.disable_adapter():
+        cache = logp_cache(model, base_logps(run, config))
+        rows.append(perplexity("base", model, tokenizer, batch_size, cache))
+    rows.append(perplexity("tuned", model, tokenizer, batch_size, logp_cache(model, run.logps, ADAPTER)))
     return rows
 
 
 def conclude(
     rows: list[Row], config: Config, plan: Plan, data: DataSets, base: nn.Module, run: RunFolder, tracker: Tracker
 ) -> None:
-    """Write environment.json, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
+    """Write environment.json, groups/, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
     weights = fingerprint(base)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
+        rows = rows + rows_of_profiles(plan.profiles, run)
+        for subject in plan.eval_sets:
+            write_groups(run.groups(subject.name), [(p.id, p.user_id, subject.groups[p.id]) for p in subject.pairs])
         write_rows(run.metrics, rows)
+        if "paa" in config.evals.metrics and config.evals.judge != "none":
+            judge_answers(run.path, config.evals.judge)
+            rows = read_rows(run.metrics)
         write_report(run.path)
         tracker.results(rows, sample_pairs(config.tracking.samples, data, run))
         tracker.artifacts(run)

@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from string import Formatter
 
 from mvp_align.config import Config
+from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 
 CHOICES = {
@@ -22,7 +23,7 @@ CHOICES = {
     "tracking.mode": ("auto", "offline", "online"),
 }  # fmt: skip
 SETS = ("in_domain", "ufp4")
-METRICS = ("opa",)
+METRICS = ("opa", "spmr", "paa")
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
@@ -49,7 +50,10 @@ def choice_problems(config: Config) -> list[str]:
             value = getattr(value, part)
         if value not in choices:
             problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
-    for key, values, known in (("sets", config.evals.sets, SETS), ("metrics", config.evals.metrics, METRICS)):
+    evals = config.evals
+    for key, values, known in (
+        ("sets", evals.sets, SETS), ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
+    ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
     return problems
 
@@ -62,15 +66,22 @@ def range_problems(config: Config) -> list[str]:
         "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha, "data.limit": data.limit,
         "data.max_prompt_tokens": data.max_prompt_tokens, "data.max_tokens": data.max_tokens,
         "evals.batch_size": config.evals.batch_size, "evals.every_steps": config.evals.every_steps,
-        "evals.every_pairs": config.evals.every_pairs,
+        "evals.every_pairs": config.evals.every_pairs, "evals.min_users": config.evals.min_users,
+        "generation.max_new_tokens": config.generation.max_new_tokens,
+        "generation.batch_size": config.generation.batch_size, "generation.limit": config.generation.limit,
+        "generation.every_pairs": config.generation.every_pairs,
     }  # fmt: skip
     problems = [
         f"{key}={value}: must be above 0."
         for key, value in positive.items()
         if value is not None and not value > 0  # nan is not
     ]
-    if not train.weight_decay >= 0:
-        problems.append(f"train.weight_decay={train.weight_decay}: must be 0 or above.")
+    for key, value in (
+        ("train.weight_decay", train.weight_decay),
+        ("generation.temperature", config.generation.temperature),
+    ):
+        if not value >= 0:
+            problems.append(f"{key}={value}: must be 0 or above.")
     shares = {
         "lora.dropout": lora.dropout, "train.label_smoothing": train.label_smoothing,
         "train.warmup_share": train.warmup_share,
@@ -113,6 +124,11 @@ def training_problems(config: Config) -> list[str]:
         problems.append("train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.")
     if config.recipe == "lora_sft" and config.evals.every_steps and "in_domain" not in config.evals.sets:
         problems.append("evals.every_steps scores in_domain during training: add it to evals.sets.")
+    if config.recipe != "evaluate" and config.hardware.sharding == "fsdp" and {"spmr", "paa"} & {*config.evals.metrics}:
+        problems.append(
+            "evals.metrics: a model that hardware.sharding=fsdp has spread over devices cannot generate. Leave spmr and "
+            "paa out, and use `mvp-align generate RUN` or evaluate.py afterwards."
+        )
     if "lm_head" in config.lora.target_modules:
         problems.append("lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight directly).")
     if not config.lora.target_modules:
@@ -143,17 +159,22 @@ def data_problems(config: Config) -> list[str]:
 
 
 def prompt_problems(config: Config) -> list[str]:
+    return [
+        *template_problems("prompt.template", config.prompt.template),
+        *template_problems("generation.prompt.template", config.generation.prompt.template),
+    ]
+
+
+def template_problems(key: str, template: str) -> list[str]:
     try:
-        used = {name for _, name, _, _ in Formatter().parse(config.prompt.template) if name is not None}
+        used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
-        return [f"prompt.template is broken: {error}. Write a literal brace twice."]
+        return [f"{key} is broken: {error}. Write a literal brace twice."]
     problems = [
-        f"prompt.template uses {{{name}}}: it can use {', '.join(FIELDS)}."
-        for name in sorted(used)
-        if name not in FIELDS
+        f"{key} uses {{{name}}}: it can use {', '.join(FIELDS)}." for name in sorted(used) if name not in FIELDS
     ]
     if "question" not in used:
-        problems.append("prompt.template never shows {question}.")
+        problems.append(f"{key} never shows {{question}}.")
     return problems
 
 

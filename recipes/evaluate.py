@@ -10,7 +10,7 @@ from mvp_align.modeling.hardware import place
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
-from mvp_align.stages import conclude, measure, rows_of
+from mvp_align.stages import answer, conclude, measure, rows_of, rows_of_answers, rows_of_damage
 from mvp_align.training.preflight import make_plan, print_plan
 
 
@@ -27,6 +27,13 @@ def main(config: Config) -> None:
     with start_tracking(config, run) as tracker:
         base_model = load_base(config.model, placement, config.quantization)
         base = measure("base", base_model, plan, run, config)
+        base_answers = answer("base", base_model, tokenizer, plan, data, run, config)
         model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
         tuned = measure("tuned", model, plan, run, config) if model else None
-        conclude(rows_of(plan, base, tuned), config, plan, data, model or base_model, run, tracker)
+        answers = answer("tuned", model, tokenizer, plan, data, run, config) if model else {}
+        rows = rows_of(plan, base, tuned, config.evals.min_users) + rows_of_answers(
+            plan, data, base_answers, answers, run, config
+        )
+        if model:
+            rows += rows_of_damage(model, tokenizer, plan, data, answers, run, config)
+        conclude(rows, config, plan, data, model or base_model, run, tracker)

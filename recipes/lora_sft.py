@@ -13,7 +13,17 @@ from mvp_align.modeling.hardware import place
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
-from mvp_align.stages import conclude, measure, onlookers, rows_of, start_adapter, train
+from mvp_align.stages import (
+    answer,
+    conclude,
+    measure,
+    onlookers,
+    rows_of,
+    rows_of_answers,
+    rows_of_damage,
+    start_adapter,
+    train,
+)
 from mvp_align.training.micro_batch import fit_micro_batch
 from mvp_align.training.preflight import make_plan, print_plan
 from mvp_align.training.trainers import sft_trainer
@@ -35,11 +45,17 @@ def main(config: Config) -> None:
         plan = fit_micro_batch(plan, model, config)
         with model.disable_adapter():
             base = measure("base", base_model, plan, run, config)
+            base_answers = answer("base", base_model, tokenizer, plan, data, run, config)
 
-        callbacks = onlookers(plan, config, tokenizer, tracker)
+        callbacks = onlookers(plan, data, config, tokenizer, tracker)
         trainer = sft_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
         train(trainer, model, run)
         save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 
         tuned = measure("tuned", model, plan, run, config)
-        conclude(rows_of(plan, base, tuned), config, plan, data, model, run, tracker)
+        answers = answer("tuned", model, tokenizer, plan, data, run, config)
+        rows = rows_of(plan, base, tuned, config.evals.min_users) + rows_of_answers(
+            plan, data, base_answers, answers, run, config
+        )
+        rows += rows_of_damage(model, tokenizer, plan, data, answers, run, config)
+        conclude(rows, config, plan, data, model, run, tracker)

@@ -8,13 +8,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from mvp_align.config import Config, Prompt, Run
+from mvp_align.data.profiles import PREFERENCE, QUESTION
 from mvp_align.data.prompts import PAPER
 from mvp_align.launch import CONF_DIR
 from mvp_align.validate import combination_problems
 
 Compose = Callable[..., Config]
 
-OPTIONS = sorted((path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml"))
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml") if path.parent.name != "judge"
+)  # judges are read by `mvp-align judge`, and tested there
 COMPANIONS = {("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]}
 """What an option cannot do without."""
 PAPER_RUNS = {
@@ -50,6 +53,7 @@ CONTRACT: list[tuple[str, Any]] = [
     ("lora.target_modules=[q_proj,v_proj]", ["q_proj", "v_proj"]),
     ("evals.sets=[ufp4]", ["ufp4"]),
     ("evals.metrics=[opa]", ["opa"]),
+    ("evals.profiles=[values,shuffled]", ["values", "shuffled"]),
 ]
 
 
@@ -167,6 +171,11 @@ def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None
 def test_paper_prompt_in_code_is_the_one_in_conf() -> None:
     stored = OmegaConf.to_object(OmegaConf.merge(Prompt, OmegaConf.load(CONF_DIR / "prompt" / "paper.yaml")))
     assert stored == PAPER
+
+
+def test_profile_checks_show_the_prompts_in_conf(compose: Compose) -> None:
+    assert (compose("prompt=question").prompt, compose("prompt=preference").prompt) == (QUESTION, PREFERENCE)
+    assert compose().evals.profiles == []
 
 
 def test_prompts_differ_from_the_paper_where_they_say_so(compose: Compose) -> None:

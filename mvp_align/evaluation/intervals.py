@@ -1,14 +1,20 @@
-"""How sure a mean is when one person gives several answers: intervals clustered by user."""
+"""How sure a mean is when one person gives several answers: intervals and tests clustered by user."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 
-FloatArray = NDArray[np.float64]
+from mvp_align.evaluation.clusters import ZERO, Clusters, FloatArray, clustered_se, clusters_of
+from mvp_align.evaluation.names import Kind
+
+BOUNDS: dict[Kind, tuple[float, float]] = {
+    "share": (0.0, 1.0),
+    "difference": (-1.0, 1.0),
+    "number": (-math.inf, math.inf),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,44 +28,101 @@ class Estimate:
     users: int
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, share: bool = False) -> Estimate:
-    """Mean of `values` with a 95 % interval whose standard error is clustered (Liang & Zeger 1986).
-
-    SE^2 = G/(G-1) * sum over clusters of (sum of residuals)^2 / n^2, and Student's t with G-1 degrees of
-    freedom, G the number of clusters: what statsmodels' `cov_type="cluster"` gives for a regression on a constant.
-    `share` marks values from 0 to 1: the interval is kept inside [0, 1], and where all clusters agree (so that the SE
-    is 0) it is Wilson's with one observation a cluster, rather than a width of zero.
-    Raises ValueError where `values` is empty or lengths differ.
-    """
-    if not values or len(values) != len(clusters):
+def clustered_mean(
+    values: Sequence[float], clusters: Sequence[str], *, share: bool = False, difference: bool = False
+) -> Estimate:
+    """`mean_estimate` of `values`, `clusters` naming the user of each; of which kind they are, `share` and `difference`
+    say. Raises ValueError where `values` is empty or lengths differ."""
+    if not len(values) or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values and {len(clusters)} clusters: both must be of one length above 0.")
-    x = np.asarray(values, dtype=np.float64)
-    n, mean = len(x), float(np.mean(x))
-    error, groups = clustered_error(x, clusters)
+    kind: Kind = "share" if share else "difference" if difference else "number"
+    return mean_estimate(np.asarray(values, dtype=np.float64), clusters_of(clusters), kind)
+
+
+def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 0.95) -> Estimate:
+    """Mean of `x` [pairs] with an interval whose standard error is clustered by user.
+
+    Student's t with G-1 degrees of freedom, G the number of users, around `clustered_se`: what statsmodels'
+    `cov_type="cluster"` gives for a regression on a constant. The interval of a share is kept inside [0, 1], that of a
+    difference of shares inside [-1, 1]. Where all users agree the standard error is 0, which is no certainty: the
+    interval is then a score interval with one observation a user, Wilson's (1927) for a share and Tango's (1998) for a
+    paired difference. A number that is the same for all users has no width.
+    """
+    n, users, mean = clusters.pairs, clusters.users, float(x.mean())
+    error = clustered_se(x, clusters)
     if error is None:
-        return Estimate(mean, None, None, n, groups)
-    if share and error < 1e-12:  # 0 but for rounding
-        return Estimate(mean, *wilson(mean, groups), n, groups)
-    half = float(stats.t.ppf(0.975, groups - 1)) * error
-    low, high = mean - half, mean + half
-    if share:
-        low, high = max(0.0, low), min(1.0, high)
-    return Estimate(mean, low, high, n, groups)
+        return Estimate(mean, None, None, n, users)
+    if error < ZERO and kind == "share":
+        return Estimate(mean, *wilson(mean, users, level), n, users)
+    if error < ZERO and kind == "difference":
+        gained, lost = (float(np.maximum(sign * x, 0).mean()) for sign in (1, -1))
+        return Estimate(mean, *tango(gained, lost, users, level), n, users)
+    half = float(stats.t.ppf((1 + level) / 2, users - 1)) * error
+    lowest, highest = BOUNDS[kind]
+    return Estimate(mean, max(lowest, mean - half), min(highest, mean + half), n, users)
 
 
 def clustered_error(x: FloatArray, clusters: Sequence[str]) -> tuple[float | None, int]:
-    """The standard error that `clustered_mean` gives, None where there is one cluster alone, and the number of clusters."""
-    names, index = np.unique(np.asarray(clusters, dtype=object).astype(str), return_inverse=True)
-    groups = len(names)
-    if groups < 2:
-        return None, groups
-    sums = np.bincount(index, weights=x - np.mean(x), minlength=groups)
-    return math.sqrt(groups / (groups - 1) * float(np.sum(sums**2))) / len(x), groups
+    """The standard error that `clustered_mean` rests on, None with one cluster, and the number of clusters."""
+    made = clusters_of(clusters)
+    return clustered_se(x, made), made.users
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval (1927) of a share of `n` observations."""
-    z = float(stats.norm.ppf(0.975))
+def difference_p(x: FloatArray, clusters: Clusters, kind: Kind) -> float | None:
+    """Two-sided p of a paired difference `x` [pairs] being 0 on average; None where it cannot be had (one user).
+
+    Student's t with G-1 degrees of freedom on mean over `clustered_se`: below 0.05 exactly where the interval of
+    `mean_estimate` leaves 0 out. Where the standard error is 0, McNemar's (1947) score test with one observation a user,
+    which is Tango's at 0.
+    """
+    error = clustered_se(x, clusters)
+    if error is None:
+        return None
+    if error >= ZERO:
+        return float(2 * stats.t.sf(abs(float(x.mean())) / error, clusters.users - 1))
+    moved = float(np.abs(x).mean())
+    if moved < ZERO:
+        return 1.0
+    if kind != "difference":
+        return None
+    return float(2 * stats.norm.sf(abs(float(x.mean())) * math.sqrt(clusters.users / moved)))
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (1927, JASA 22) of a share of `n` observations."""
+    z = float(stats.norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Tango's score interval (1998, Statistics in Medicine 17, 891-908) of a difference of two paired shares.
+
+    `gained` of the `n` observations turned from wrong to right and `lost` the other way, as shares of `n`. The bounds are
+    the differences D at which |T(D)| = z, T's variance taken at its restricted maximum likelihood under D.
+    """
+    z = float(stats.norm.ppf((1 + level) / 2))
+    moved, mean = gained + lost, gained - lost
+
+    def score(difference: float) -> float:
+        b = -moved + (2 - mean) * difference
+        c = -lost * difference * (1 - difference)
+        changed = (math.sqrt(max(0.0, b**2 - 8 * c)) - b) / 4  # the restricted estimate of `lost`
+        variance = max(0.0, 2 * changed + difference * (1 - difference))
+        return math.copysign(math.inf, mean - difference) if variance < ZERO else (mean - difference) * math.sqrt(
+            n / variance
+        )  # fmt: skip
+
+    return root(score, z, -1.0, mean), root(score, -z, mean, 1.0)
+
+
+def root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """Where the falling `score` passes `target` between `low` and `high`; the outer end where it does not."""
+    if high - low < ZERO:
+        return low
+    edge, inner = (low, high) if target > 0 else (high, low)
+    near = edge + (inner - edge) * 1e-9  # at the very ends the variance may vanish
+    if abs(score(near)) <= abs(target):
+        return edge
+    return float(optimize.brentq(lambda d: (score(d) if d != inner else 0.0) - target, near, inner, xtol=1e-10))

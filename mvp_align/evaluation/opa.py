@@ -6,15 +6,20 @@ arXiv 2509.08022; DiverValue-Bench). acc@0 and the mean margin are the ones to r
 answer out of the model, which `opa/chosen_shift` shows from the other side.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from mvp_align.evaluation.groups import Breakdown, Values, break_down, default_by, group_rows, headline_rows
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
 
 THRESHOLDS = (0.0, 0.2, 2.0, 4.0, 6.0, 8.0)
 """DiverValue-Bench's d, in nats a token."""
+
+LIFTED = ("opa/acc@0", "opa/mean", "opa/margin")
+"""The metrics that are set against the base model's pair by pair."""
 
 Groups = Mapping[str, Mapping[str, str]]
 """Pair id -> what its result is broken down by."""
@@ -43,6 +48,12 @@ def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Esti
     return clustered_mean(chosen_shifts(scores, base), users_of(scores))
 
 
+def rejected_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
+    """The same for the rejected answers: a margin grows as well where these merely become less probable."""
+    shifts = [now.rejected_logp_mean - before.rejected_logp_mean for before, now in paired(base, scores)]
+    return clustered_mean(shifts, users_of(scores))
+
+
 def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> list[float]:
     return [now.chosen_logp_mean - before.chosen_logp_mean for before, now in paired(base, scores)]
 
@@ -50,7 +61,7 @@ def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> lis
 def acc_lift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
     """acc@0 minus the base's on the same pairs: a paired difference, so its interval is narrower than either's."""
     lifts = [float(now.margin > 0) - float(before.margin > 0) for before, now in paired(base, scores)]
-    return clustered_mean(lifts, [score.user_id for score in scores])
+    return clustered_mean(lifts, users_of(scores), difference=True)
 
 
 def paired(base: Sequence[PairScore], scores: Sequence[PairScore]) -> list[tuple[PairScore, PairScore]]:
@@ -70,44 +81,62 @@ def length_only(scores: Sequence[PairScore]) -> Estimate:
     return clustered_mean(longer if prefers_longer else [1 - x for x in longer], users, share=True)
 
 
+def opa_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> Values:
+    """Every OPA metric of pairs as an array [pairs]; against `base` also chosen_shift and the lifts."""
+    values = {metric: np.asarray(x, dtype=np.float64) for metric, x in pair_values(scores).items()}
+    if base is None:
+        return values
+    before = pair_values([was for was, _ in paired(base, scores)])
+    lifts = {f"{metric}_lift": values[metric] - np.asarray(before[metric]) for metric in LIFTED}
+    return {**values, "opa/chosen_shift": np.asarray(chosen_shifts(scores, base)), **lifts}
+
+
 def opa_rows(
     stage: str,
     set_name: str,
     scores: Sequence[PairScore],
     groups: Groups,
     base: Sequence[PairScore] | None = None,
+    *,
+    min_users: int = 1,
 ) -> list[Row]:
-    """Rows of the whole set, then acc@0, margin (and, against `base`, lift) by each group."""
+    """Rows of the whole set, then acc@0, margin (and, against `base`, lift) by each group of `min_users` people and more."""
     whole = opa_metrics(scores)
-    by_group: dict[str, Callable[[Sequence[PairScore]], Estimate]] = {
-        "opa/acc@0": lambda part: clustered_mean([float(s.margin > 0) for s in part], users_of(part), share=True),
-        "opa/margin": lambda part: clustered_mean([s.margin for s in part], users_of(part)),
-    }
     if base is not None:
-        before = {score.id: score for score in base}
         whole["opa/chosen_shift"] = chosen_shift(scores, base)
+        whole["opa/rejected_shift"] = rejected_shift(scores, base)
         whole["opa/acc@0_lift"] = acc_lift(scores, base)
-        by_group["opa/acc@0_lift"] = lambda part: acc_lift(part, [before[score.id] for score in part])
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
-    for (group_by, group), part in sorted(partition(scores, groups).items()):
-        rows += [row(stage, set_name, name, metric(part), group_by, group) for name, metric in by_group.items()]
-    return rows
+    breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)
+    return rows + group_rows(breakdown, by_group(opa_values(scores, base)))
+
+
+def opa_headlines(
+    stage: str,
+    set_name: str,
+    scores: Sequence[PairScore],
+    groups: Groups,
+    base: Sequence[PairScore] | None,
+    *,
+    min_users: int,
+) -> list[Row]:
+    """Worst groups, gaps, design effects, and who is better off."""
+    breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)
+    return headline_rows(breakdown, by_group(opa_values(scores, base)))
+
+
+def by_group(values: Values) -> Values:
+    """Those of `opa_values` that every run breaks down; `mvp-align stats` breaks down the rest too."""
+    return {metric: values[metric] for metric in ("opa/acc@0", "opa/margin", "opa/acc@0_lift") if metric in values}
+
+
+def opa_breakdown(stage: str, set_name: str, scores: Sequence[PairScore], groups: Groups, min_users: int) -> Breakdown:
+    tags = [groups.get(score.id, {}) for score in scores]
+    return break_down(stage, set_name, users_of(scores), tags, default_by(tags), min_users)
 
 
 def users_of(scores: Sequence[PairScore]) -> list[str]:
     return [score.user_id for score in scores]
-
-
-def partition(scores: Sequence[PairScore], groups: Groups) -> dict[tuple[str, str], list[PairScore]]:
-    """Scores by (group_by, group); dimension and level are crossed as well, because level means little without the other."""
-    parts: dict[tuple[str, str], list[PairScore]] = defaultdict(list)
-    for score in scores:
-        tags = dict(groups.get(score.id, {}))
-        if "dimension" in tags and "level" in tags:
-            tags["dimension,level"] = f"{tags['dimension']},{tags['level']}"
-        for group_by, group in tags.items():
-            parts[group_by, group].append(score)
-    return dict(parts)
 
 
 def row(stage: str, set_name: str, metric: str, estimate: Estimate, group_by: str = "", group: str = "") -> Row:

@@ -14,7 +14,8 @@ class Row:
     """One number about one stage (`base`, `tuned`, `step-N`) on one set, for the whole set or one group of it.
 
     `value` is a share from 0 to 1, or nats a token for `opa/margin` and `opa/chosen_shift`; `low` and `high` bound its
-    95 % interval, clustered by user, and are None where none can be had. `n` counts pairs, `users` the clusters.
+    95 % interval, clustered by user, and are None where none can be had. `n` counts pairs, `users` the clusters. Groups of
+    too few people have no row: `<metric>_suppressed` counts them. The other endings: `evaluation.names`, docs/statistics.md.
     """
 
     stage: str
@@ -35,6 +36,20 @@ KEYS = tuple(field.name for field in fields(Row))
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replace `path` by these rows, one JSON object a line. Raises UserError where the disk is full."""
     write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+
+
+def replace_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Put `rows` into the rows of `path`: each in the place of the one about the same thing, the others at the end.
+
+    Raises UserError where the file is missing or broken, or the disk is full.
+    """
+    merged = {about(row): row for row in read_rows(path)}
+    merged |= {about(row): row for row in rows}
+    write_rows(path, merged.values())
+
+
+def about(row: Row) -> tuple[str, str, str, str, str]:
+    return row.stage, row.set, row.metric, row.group_by, row.group
 
 
 def read_rows(path: Path) -> list[Row]:

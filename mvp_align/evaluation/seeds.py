@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from mvp_align.evaluation.intervals import clustered_error, clustered_mean
+from mvp_align.evaluation.clusters import ZERO, clusters_of
+from mvp_align.evaluation.intervals import BOUNDS, clustered_error, mean_estimate
+from mvp_align.evaluation.names import Kind
 
 Interval = tuple[float, float]
-ZERO = 1e-12
-"""Below it, a spread is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class SeedEstimate:
     users: int
 
 
-def over_seeds(values: Sequence[Sequence[float]], users: Sequence[str], *, share: bool = False) -> SeedEstimate:
+def over_seeds(values: Sequence[Sequence[float]], users: Sequence[str], kind: Kind = "number") -> SeedEstimate:
     """Mean and intervals of `values` [seeds, pairs], the pairs in one order, `users` [pairs] naming whose they are.
 
     - sd: standard deviation (divisor seeds - 1) of the seeds' means, what papers print after the plus-minus sign.
@@ -49,33 +49,33 @@ def over_seeds(values: Sequence[Sequence[float]], users: Sequence[str], *, share
       crossed, so what is particular to one person under one seed is counted in both: the interval errs to the wide side,
       and is widened to hold the other two, which the approximated degrees of freedom do not always see to.
 
-    `share` marks values from 0 to 1, whose intervals are kept inside [0, 1]. Raises ValueError where there are no values,
-    or not as many of each seed as there are users.
+    The intervals of a share or a difference of shares are kept inside what these can be. Raises ValueError where there are
+    no values, or not as many of each seed as there are users.
     """
     if not values or any(len(row) != len(users) for row in values):
         raise ValueError(f"{len(values)} seeds of {sorted({len(row) for row in values})} values for {len(users)} users")
     x = np.asarray(values, dtype=np.float64)
     by_seed, averaged = x.mean(axis=1), x.mean(axis=0)
-    estimate = clustered_mean(averaged.tolist(), users, share=share)
+    estimate = mean_estimate(averaged, clusters_of(users), kind)
     people = (estimate.low, estimate.high) if estimate.low is not None and estimate.high is not None else None
     mean, seeds = estimate.value, len(x)
     sd = float(np.std(by_seed, ddof=1)) if seeds > 1 else None
     training = both = None
     if sd is not None:
         error = sd / math.sqrt(seeds)
-        training = around(mean, error, seeds - 1, share) if sd > ZERO else None
+        training = around(mean, error, seeds - 1, kind) if sd > ZERO else None
         people_error, clusters = clustered_error(averaged, users)
         if people and people_error is not None:
             total = math.hypot(error, people_error)
-            summed = around(mean, total, satterthwaite((error, seeds), (people_error, clusters)), share)
+            summed = around(mean, total, satterthwaite((error, seeds), (people_error, clusters)), kind)
             both = hull(summed, people, *([training] if training else []))
     return SeedEstimate(mean, sd, people, training, both, tuple(by_seed.tolist()), x.shape[1], estimate.users)
 
 
-def around(mean: float, error: float, freedom: float, share: bool) -> Interval:
+def around(mean: float, error: float, freedom: float, kind: Kind) -> Interval:
     half = float(stats.t.ppf(0.975, freedom)) * error
-    low, high = mean - half, mean + half
-    return (max(0.0, low), min(1.0, high)) if share else (low, high)
+    lowest, highest = BOUNDS[kind]
+    return max(lowest, mean - half), min(highest, mean + half)
 
 
 def hull(*intervals: Interval) -> Interval:

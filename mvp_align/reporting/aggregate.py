@@ -12,10 +12,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError
+from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.opa import chosen_shifts, pair_values, users_of
 from mvp_align.evaluation.rows import Row, read_rows
 from mvp_align.evaluation.seeds import SeedEstimate, over_seeds
-from mvp_align.reporting.results import CEILING, NATS, unique
+from mvp_align.reporting.results import CEILING, unique
 from mvp_align.reporting.run_folder import FREE_TO_CHANGE, RunFolder, read_scores, settings
 from mvp_align.schema import PairScore
 
@@ -247,8 +248,8 @@ def summaries(runs: Sequence[Scores]) -> list[Summary]:
         for metric in unique(metric for by_seed in values.values() for metric in by_seed[0]):
             for stage, by_seed in values.items():
                 if metric in by_seed[0]:
-                    share = metric not in NATS and stage != "lift"
-                    estimate = over_seeds([one[metric] for one in by_seed], users, share=share)
+                    kind = kind_of(f"{metric}{LIFT}" if stage == "lift" else metric)
+                    estimate = over_seeds([one[metric] for one in by_seed], users, kind)
                     found.append(Summary(name, metric, stage, estimate))
     return found
 

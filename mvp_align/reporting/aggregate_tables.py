@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.evaluation.names import is_number
 from mvp_align.evaluation.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
-from mvp_align.reporting.results import LABELS, NATS, number, unique
+from mvp_align.reporting.results import LABELS, number, unique
 
 FORMATS = ("table", "markdown", "csv", "latex")
 WIDTH = 110
@@ -131,7 +132,7 @@ def cells(group: Group, name: str) -> list[list[str]]:
 
 
 def numbers(row: Summary) -> list[str]:
-    e, nats, sign = row.estimate, row.metric in NATS, row.stage == "lift"
+    e, nats, sign = row.estimate, is_number(row.metric), row.stage == "lift"
 
     def interval(bounds: Interval | None) -> str:
         return f"[{number(bounds[0], nats=nats)}, {number(bounds[1], nats=nats)}]" if bounds else "-"

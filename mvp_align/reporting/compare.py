@@ -5,10 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
 from mvp_align.evaluation.opa import acc_lift, opa_metrics, paired, users_of
+from mvp_align.reporting.references import config_of, published_lines
 from mvp_align.reporting.run_folder import read_scores
 from mvp_align.schema import PairScore
 
@@ -37,6 +39,9 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     for run, scores in list(scored.items())[1:]:
         accs, _ = differences_to(first, scores, runs[0], run)
         console.print(verdict(accs, runs[0].name, run.name), highlight=False)
+    references = [line for run in runs for line in published_lines(config_of(run), set_name)]
+    for line in dict.fromkeys(references):
+        console.print(Text(line, style="dim"))
 
 
 def tuned_scores(run: Path, set_name: str) -> list[PairScore]:

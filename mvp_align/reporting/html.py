@@ -13,7 +13,9 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
-from mvp_align.reporting.results import Line, Results, Section, number, prompt_sets, shown
+from mvp_align.reporting.references import published_lines
+from mvp_align.reporting.results import Line, Results, Section, Who, number, prompt_sets, shown
+from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
 NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4"}
 
@@ -30,6 +32,15 @@ class SetPart:
     summary: list[Line]
     chart: Chart | None
     sections: list[Section]
+    who: list[Who]
+    people: list[tuple[str, list[Line], str]]
+    better_off: str
+    design_effect: str
+    profiles: list[Line]
+    """The profile checks, empty where none were asked for, and what they say."""
+    verdict: str
+    published: list[str]
+    """What others published for this model and data."""
 
 
 def write_report(run_dir: Path) -> Path:
@@ -47,6 +58,7 @@ def write_report(run_dir: Path) -> Path:
     page = template().render(
         run_name=str(setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
+        who_asks=HEADING,
         is_sample=setting(config, "data.name") == "sample",
         facts=facts(config, environment),
         parts=parts,
@@ -86,6 +98,13 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
                 summary=results.summary(name),
                 chart=chart([("Whole set", [everyone]), *sections]) if everyone.base or everyone.tuned else None,
                 sections=sections,
+                who=results.who(name),
+                people=results.people(name),
+                better_off=results.better_off(name),
+                design_effect=results.design_effect(name),
+                profiles=profile_lines(results, name),
+                verdict=verdict(results, name),
+                published=published_lines(config, name, results.rows),
             )
         )
     return parts

@@ -1,14 +1,27 @@
 """Rows as a reader meets them: base beside tuned, with words and units. The terminal and the page both show these."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mvp_align.evaluation.names import (
+    BETTER,
+    DEFF,
+    GAP,
+    P_HOLM,
+    SUPPRESSED,
+    WORSE,
+    WORST,
+    P,
+    derivation,
+    is_change,
+    is_derived,
+    is_number,
+)
+from mvp_align.evaluation.profiles import PREFIX
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import DIMENSIONS
-
-NATS = ("opa/margin", "opa/chosen_shift")
-"""In nats a token; every other metric is a share."""
 
 CEILING = "opa/value_blind_ceiling"
 LABELS = {
@@ -18,6 +31,16 @@ LABELS = {
     "opa/mean": "OPA (mean of acc@d)",
     "opa/margin": "mean margin, nats",
     "opa/chosen_shift": "chosen shift, nats",
+    "opa/rejected_shift": "rejected shift, nats",
+    "answers/empty": "answers: empty",
+    "answers/cut": "answers: cut at the token limit",
+    "spmr@0.8": "SPMR at 0.8",
+    "spmr_authors@0.8": "SPMR at 0.8, prompt included",
+    "paa/semantic": "nearer the fitting text (semantic, no judge)",
+    "paa/semantic/loss": "  nearer the contradicting one",
+    "paa/semantic/tie": "  neither",
+    "damage/kl": "KL to the base, nats",
+    "damage/perplexity": "perplexity",
 }
 SAME_FOR_EVERY_MODEL = ("opa/length_only", CEILING)
 FIRST = ("opa/acc@0", "opa/length_only", "opa/prompt_free", CEILING)
@@ -28,6 +51,23 @@ BREAKDOWNS = {
     "user_type": "By user type",
 }
 """What is always broken down, with its heading; the rest (countries, ages) stands in the full table of the page."""
+
+PEOPLE = {
+    "region": "region of birth",
+    "birth_country": "country of birth",
+    "age": "age",
+    "gender": "gender",
+    "education": "education",
+    "employment_status": "employment",
+    "marital_status": "marital status",
+    "english_proficiency": "English",
+}
+"""What people are told apart by, and how a reader meets it."""
+SHOWN_PEOPLE = ("region", "age", "gender")
+"""Those whose groups the page shows one by one; the others' groups stand in its full table."""
+
+CROSSED = re.compile(r",(?! )")
+"""Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after their commas."""
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -49,6 +89,17 @@ class Line:
     @property
     def counts(self) -> Row | None:
         return (self.tuned or self.base) if self.counted else None
+
+
+@dataclass(frozen=True)
+class Who:
+    """How unlike the groups of one breakdown fare: the group with the lowest acc@0 (of the tuned model where there is one),
+    the gap to the highest, and the count of groups that were held back because they are of too few people."""
+
+    label: str
+    worst: Row | None
+    gap: Row | None
+    held: Row | None
 
 
 class Results:
@@ -97,12 +148,45 @@ class Results:
     def summary(self, set_name: str) -> list[Line]:
         """A line a metric of the whole set: acc@0 with what to read it against, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
-        shown = [name for name in found if not name.endswith("_lift")]
+        shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
         ordered = [name for name in FIRST if name in shown] + [name for name in shown if name not in FIRST]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
         if share := share_of_ceiling(self.line(set_name, "opa/acc@0")):
             lines.insert(1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share)
         return lines
+
+    def who(self, set_name: str) -> list[Who]:
+        """A line for everything that people are told apart by, where some group was measured or held back."""
+        lines = []
+        for group_by, label in PEOPLE.items():
+            found = {
+                derivation(row.metric): row
+                for stage in ("base", "tuned")  # the tuned model's rows take the place of the base's
+                for row in self.rows
+                if (row.stage, row.set, row.group_by) == (stage, set_name, group_by) and row.metric in ACC_BY_GROUP
+            }
+            if found:
+                lines.append(Who(label, found.get(WORST), found.get(GAP), found.get(SUPPRESSED)))
+        return lines
+
+    def people(self, set_name: str) -> list[tuple[str, list[Line], str]]:
+        """By region, age and gender: a heading, acc@0 of each group, and what was held back, in words."""
+        held = {line.label: held_back(line.held) for line in self.who(set_name)}
+        sections = [(PEOPLE[by], self.groups(set_name, by)) for by in SHOWN_PEOPLE]
+        return [(f"By {label}", lines, held.get(label, "")) for label, lines in sections if lines or held.get(label)]
+
+    def better_off(self, set_name: str) -> str:
+        """How many people have more, and fewer, of their pairs right than with the base model; empty without both models."""
+        better, worse = (self.index.get(("tuned", set_name, f"opa/acc@0{word}", "", "")) for word in (BETTER, WORSE))
+        if better is None or worse is None:
+            return ""
+        return f"{shown(better)} have more of their pairs right than with the base model, {shown(worse)} have fewer"
+
+    def design_effect(self, set_name: str) -> str:
+        """What it means for acc@0 that answers of one person are alike; empty where it is not known."""
+        found = [self.index.get((stage, set_name, f"opa/acc@0{DEFF}", "", "")) for stage in ("tuned", "base")]
+        row = next((row for row in found if row), None)
+        return f"design effect of acc@0: {shown(row)} (variance over that of as many unrelated answers)" if row else ""
 
     def groups(self, set_name: str, group_by: str) -> list[Line]:
         """acc@0 of each group: dimensions in the benchmark's order, levels as High, Low, others as in the file."""
@@ -112,9 +196,22 @@ class Results:
             if row.set == set_name and row.group_by == group_by and row.metric == "opa/acc@0"
         )
         order = {name: place for place, name in enumerate((*DIMENSIONS, "High", "Low"))}
-        names = {group: group.split(",") if "," in group_by else [group] for group in found}  # crossed: "safety,Low"
+        names = {
+            group: CROSSED.split(group) if "," in group_by else [group] for group in found
+        }  # crossed: "safety,Low"
         found.sort(key=lambda group: [order.get(name, len(order)) for name in names[group]])
         return [self.line(set_name, "opa/acc@0", group_by, group, label=" ".join(names[group])) for group in found]
+
+
+ACC_BY_GROUP = tuple(f"opa/acc@0{word}" for word in (WORST, GAP, SUPPRESSED))
+
+
+def held_back(row: Row | None) -> str:
+    if row is None:
+        return ""
+    groups = "1 group has" if row.value == 1 else f"{row.value:.0f} groups have"
+    people = "1 person" if row.users == 1 else f"{row.users} people"
+    return f"{groups} too few people to be shown: {people}, {row.n} pairs."
 
 
 def share_of_ceiling(acc: Line) -> Line | None:
@@ -135,11 +232,16 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def shown(row: Row | None, *, change: bool = False, unit: str = " %") -> str:
-    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, or `-`; a `change` is signed, in percentage points."""
+def shown(row: Row | None, *, unit: str = " %") -> str:
+    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012` for a p, or `-`."""
     if row is None or not math.isfinite(row.value):
         return "-"
-    nats = row.metric.removesuffix("_lift") in NATS
+    word, nats, change = derivation(row.metric), is_number(row.metric), is_change(row.metric)
+    if word in (P, P_HOLM):
+        return f"{row.value:.3f}" if row.value >= 0.0005 else "< 0.001"
+    if word in (DEFF, SUPPRESSED):
+        return f"{row.value:.2f}" if word == DEFF else f"{row.value:.0f}"
+    nats = nats and word not in (BETTER, WORSE)
     text = number(row.value, nats=nats, sign=change) + ("" if nats or change else unit)
     if row.low is None or row.high is None:
         return text

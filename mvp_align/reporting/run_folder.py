@@ -22,8 +22,9 @@ from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.processes import main_decides
 from mvp_align.schema import PairScore
 
-FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size")
-"""Settings that change no number of a run, so a resumed run may set them anew."""
+FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size", "evals.judge", "generation.batch_size")
+"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot be reached now can be
+asked later.)"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,13 @@ class RunFolder:
 
     def scores(self, stage: str, set_name: str) -> Path:
         return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
+
+    def groups(self, set_name: str) -> Path:
+        return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
+
+    def values(self, stage: str, set_name: str) -> Path:
+        """Other metrics of pairs than OPA's, such as labels of generated answers."""
+        return self.path / "values" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
 
     def write_json(self, path: Path, value: object) -> None:
         """Write `environment.json` or `notes.json`. Raises UserError where the disk is full."""

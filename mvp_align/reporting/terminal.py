@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.evaluation.rows import Row
-from mvp_align.reporting.results import Line, Results, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Who, number, prompt_sets, shown
+from mvp_align.reporting.who_asks import HEADING, OVER_SHUFFLED, profile_lines, verdict
 
 WIDTH = 100
 """Columns where the output is no terminal (a log file of a cluster job)."""
@@ -31,6 +32,11 @@ def print_results(rows: Sequence[Row], console: Console | None = None, *, data_f
         console.print(summary_table(results, name, users))
         if breakdown := breakdown_table(results, name, users):
             console.print(breakdown)
+        if profiles := profile_table(results, name, users):
+            console.print(profiles)
+            console.print(Text(verdict(results, name)))
+        if who := who_table(results, name):
+            console.print(who)
     for line in footnotes(results, prompts):
         console.print(Text(line, style="dim"))
 
@@ -51,10 +57,41 @@ def breakdown_table(results: Results, set_name: str, users: str) -> Table | None
     return table if table.row_count else None
 
 
-def new_table(title: str, first: str, users: str) -> Table:
-    table = Table(
+def profile_table(results: Results, set_name: str, users: str) -> Table | None:
+    table = new_table(f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points", "profile shown", users)
+    for line in profile_lines(results, set_name):
+        add(table, line)
+    return table if table.row_count else None
+
+
+def who_table(results: Results, set_name: str) -> Table | None:
+    lines = results.who(set_name)
+    if not lines:
+        return None
+    table = bare_table(f"{set_name}: who is served worst by the {stage_of(lines)} model, acc@0 in %")
+    table.add_column("by", no_wrap=True)
+    table.add_column("lowest", overflow="fold")
+    for name in ("acc@0", "to the highest, points", "held back"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        held = f"{line.held.value:.0f} of {line.held.users}" if line.held else ""
+        worst = line.worst.group if line.worst else ""
+        table.add_row(line.label, Text(worst), shown(line.worst, unit=""), shown(line.gap, unit=""), held)
+    return table
+
+
+def stage_of(lines: Sequence[Who]) -> str:
+    return next((row.stage for line in lines for row in (line.worst, line.held) if row), "base")
+
+
+def bare_table(title: str) -> Table:
+    return Table(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1)
     )
+
+
+def new_table(title: str, first: str, users: str) -> Table:
+    table = bare_table(title)
     table.add_column(first, overflow="fold")  # the one column that may wrap: numbers never do
     for name in ("base", "tuned", "lift, points", "n", users):
         table.add_column(name, justify="right", no_wrap=True)
@@ -66,8 +103,8 @@ def add(table: Table, line: Line) -> None:
     table.add_row(
         Text(line.label),  # a group's name may hold [brackets], which rich would take for markup
         Text(shown(line.base, unit="")),
-        Text(shown(line.tuned, unit=""), style="bold" if line.metric == "opa/acc@0" else ""),
-        Text(shown(line.lift, change=True)),
+        Text(shown(line.tuned, unit=""), style="bold" if line.metric in ("opa/acc@0", *OVER_SHUFFLED) else ""),
+        Text(shown(line.lift, unit="")),
         str(counts.n) if counts else "",
         str(counts.users) if counts else "",
     )
@@ -84,6 +121,11 @@ def footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
         if row and 0 < ceiling < 1:
             note += f"; {row.stage} reached {number(row.value / ceiling)} % of that ceiling"
         notes.append(f"{note}.")
+    for name in results.sets():
+        said = [text for text in (results.better_off(name), results.design_effect(name)) if text]
+        notes += [f"{name}: {'; '.join(said)}."] if said else []
+    if any(results.who(name) for name in results.sets()):
+        notes.append("held back: how many groups are of too few people to be shown, and of how many people they are.")
     if prompts:
         notes.append(f"* {' and '.join(prompts)}: the records name no person; users counts prompts.")
     return notes

@@ -5,9 +5,9 @@ is; attention runs over a segment of it at a time, against exactly the keys that
 FlashAttention take all segments in one call, in 16 bits: a call a segment would keep them waiting for the next one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from itertools import accumulate, pairwise
 from typing import Any
@@ -17,14 +17,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-
-try:
-    from torch.nn.attention.varlen import varlen_attn  # from torch 2.10 on
-except ImportError:
-    varlen_attn = None
-PARAMETERS = signature(varlen_attn).parameters if varlen_attn else {}
-GROUPED = {"enable_gqa": True} if "enable_gqa" in PARAMETERS else {}
-"""Versions of torch without it do not ask whether heads share keys."""
 
 SHARED = "shared_prompt"
 """The name of this attention in transformers' registry."""
@@ -132,9 +124,26 @@ def attend(
     return torch.cat(outputs, dim=1), None
 
 
+def varlen_kernel() -> Callable[..., Tensor] | None:
+    """Causal FlashAttention over sequences of unlike length, as torch has it from 2.11 on."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    kernel: Callable[..., Any] = varlen_attn
+    known = signature(kernel).parameters
+    if "window_size" not in known:
+        return None
+    grouped = {"enable_gqa": True} if "enable_gqa" in known else {}  # before 2.13 nobody asks whether heads share keys
+    return partial(kernel, window_size=(-1, 0), **grouped)
+
+
+VARLEN = varlen_kernel()
+
+
 def takes_all_at_once(query: Tensor) -> bool:
     """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a query."""
-    if "window_size" not in PARAMETERS or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+    if VARLEN is None or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     width = query.shape[-1]
     return has_flash(query.device.index) and width % 8 == 0 and width <= 256
@@ -147,7 +156,8 @@ def has_flash(device: int) -> bool:
 
 def attend_at_once(query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale: float | None) -> Tensor:
     """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads, head width]."""
-    output: Tensor = varlen_attn(
+    assert VARLEN is not None
+    output: Tensor = VARLEN(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1).index_select(0, row.keys),
         value[0].transpose(0, 1).index_select(0, row.keys),
@@ -156,8 +166,6 @@ def attend_at_once(query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale
         row.longest_query,
         row.longest_key,
         scale=scale,
-        window_size=(-1, 0),
-        **GROUPED,
     )
     return output[None]
 

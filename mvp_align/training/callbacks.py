@@ -103,6 +103,13 @@ def eval_set_of(
     prompt: Prompt,
 ) -> EvalSet:
     """Raises UserError, naming the row, where a mapping lacks one of its three texts."""
+    context = int(min(tokenizer.model_max_length, 2**31))
+    pairs = pairs_in(rows, "OPACallback")
+    return make_eval_set(name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context)
+
+
+def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> list[PreferencePair]:
+    """Raises UserError, in the name of `who`, where a mapping lacks one of its three texts."""
     pairs = []
     for number, row in enumerate(rows):
         if isinstance(row, PreferencePair):
@@ -110,7 +117,7 @@ def eval_set_of(
             continue
         for key in ("prompt", "chosen", "rejected"):
             if not isinstance(row.get(key), str) or not row[key].strip():
-                raise UserError(f"OPACallback row {number}, field '{key}': a text is needed, not {row.get(key)!r}.")
+                raise UserError(f"{who} row {number}, field '{key}': a text is needed, not {row.get(key)!r}.")
         pairs.append(
             PreferencePair(
                 id=str(number),
@@ -120,8 +127,7 @@ def eval_set_of(
                 rejected=row["rejected"],
             )
         )
-    context = int(min(tokenizer.model_max_length, 2**31))
-    return make_eval_set(name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context)
+    return pairs
 
 
 class FirstLoss(TrainerCallback):

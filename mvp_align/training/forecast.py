@@ -92,7 +92,7 @@ def simulated(config: Config, plan: "Plan", dtype: torch.dtype) -> Simulated:
         load_shape(config.model),
         dtype,
         longest_first(plan.train_tokens, config)[:micro],
-        [plan.train_tokens, *(subject.pairs for subject in plan.eval_sets)],
+        [plan.train_tokens, *plan.scored],
         accumulates=batches is not None and batches.accumulation > 1,
     )
 
@@ -165,8 +165,7 @@ def work(config: Config, plan: "Plan", found: Simulated) -> tuple[float, float, 
         training = step * plan.batches.steps
     if found.scoring:
         times = 1 if config.recipe == "evaluate" and config.adapter is None else 2
-        sets = [pairs for subject in plan.eval_sets for pairs in (subject.pairs, subject.prompt_free)]
-        scored = times * sum(map(pair_tokens, chain(*sets)))
+        scored = times * sum(map(pair_tokens, chain(*plan.scored)))
         if config.recipe == "lora_dpo":
             scored += sum(map(pair_tokens, plan.train_tokens))
         scoring = scored * found.scoring.flop / found.scoring.tokens

@@ -39,7 +39,7 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
             f"{pairs} not fit in a training pass ({longest[0].longest} tokens with the longer answer): "
             f"try {remedies(config, training=True)}."
         )
-    scored = [plan.train_tokens, *(subject.pairs for subject in plan.eval_sets)]
+    scored = [plan.train_tokens, *plan.scored]
     largest = largest_batch(model, scored, config)
     if not smallest(int(fits(model, lambda: score_pass(model, largest))), batches):
         raise UserError(

@@ -4,8 +4,8 @@ Printed before every run; `train.dry_run=true` stops after it.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
+from mvp_align.answerset import check_answerable, needs_answers
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
+from mvp_align.evaluation.regions import load_regions
+from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
-from mvp_align.schema import PromptedPair
+from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
+from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 from mvp_align.training.forecast import forecast_lines
 
@@ -58,6 +62,14 @@ class Plan:
     val_set: EvalSet | None
     val_texts: list[PromptedPair]
     batches: Batches | None
+    profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
+    """By the set's name; empty without `evals.profiles`."""
+
+    @property
+    def scored(self) -> list[list[TokenizedPair]]:
+        """All that is scored before and after training."""
+        sets = [pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)]
+        return sets + [pairs for passes in self.profiles.values() for pairs in passes.kinds.values()]
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
@@ -81,16 +93,18 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         used = reached(kept, batches, config.seed)
     val = validation_set(config, data, tokenizer)
     val_texts = prompted(data.val[: config.evals.every_pairs], config.prompt, tokenizer)
+    sets = eval_sets(config, data, tokenizer)
     return Plan(
         train=[texts[number] for number in used],
         train_tokens=[tokenized.pairs[number] for number in used],
         train_over_limit=[text.id for text, fit in zip(texts, fits, strict=True) if not fit],
         train_unused=len(kept) - len(used),
         train_merged=tokenized.merged,
-        eval_sets=eval_sets(config, data, tokenizer),
+        eval_sets=sets,
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
+        profiles=profile_checks(config, data, sets, tokenizer),
     )
 
 
@@ -116,7 +130,44 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         if not pairs[name]:
             raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
     limits = {"max_prompt_tokens": config.data.max_prompt_tokens, "max_tokens": config.data.max_tokens}
-    return [make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits) for name in config.evals.sets]
+    regions = load_regions(config.evals.regions)
+    sets = [
+        make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits, regions=regions)
+        for name in config.evals.sets
+    ]
+    if needs_answers(config):
+        for subject in sets:
+            check_answerable(answered_pairs(subject, data, config), tokenizer, config)
+        if config.evals.judge not in ("none", SEMANTIC):
+            read_judge(config.evals.judge).endpoint.key()
+    return sets
+
+
+def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
+    """The pairs of a set that answers are generated to: those that are scored, up to `generation.limit`."""
+    pairs = {"in_domain": data.test, "ufp4": data.ufp4}[subject.name]
+    return [pair for pair in pairs if pair.id in subject.groups][: config.generation.limit]
+
+
+def answered_data(set_name: str, data: DataSets) -> str:
+    """The hash of what a set's pairs were read from; without `data.test` they are held out of `data.train`."""
+    source = "ufp4" if set_name == "ufp4" else "test" if "test" in data.read else "train"
+    return data.read[source].sha256
+
+
+def profile_checks(
+    config: Config, data: DataSets, sets: Sequence[EvalSet], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, ProfilePasses]:
+    """Of the pairs that are scored at all."""
+    if not config.evals.profiles:
+        return {}
+    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
+    return {
+        subject.name: profile_passes(
+            [pair for pair in pairs[subject.name] if pair.id in subject.groups], config, tokenizer
+        )
+        for subject in sets
+    }
 
 
 def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> EvalSet | None:
@@ -188,6 +239,7 @@ def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement)
             lines.append(
                 f"{subject.name}: a model that ignores people's values cannot pass acc@0 {subject.ceiling:.1%}"
             )
+    lines += pass_lines(plan.profiles)
     merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
     if merged:
         lines.append(f"{merged} answers start inside the prompt's last token; that token is scored with neither")
@@ -203,7 +255,7 @@ def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     if plan.train_unused and plan.batches:
         over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
     over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
-    return over + data.notes
+    return over + missing_lines(plan.profiles) + data.notes
 
 
 def percentiles(values: Sequence[int]) -> str:

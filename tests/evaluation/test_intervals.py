@@ -8,8 +8,10 @@ import statsmodels.api as sm
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.optimize import minimize_scalar
 
-from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.clusters import clusters_of
+from mvp_align.evaluation.intervals import Estimate, clustered_mean, difference_p, mean_estimate, tango
 
 numbers = st.floats(-50, 50).map(lambda x: round(x, 3))
 shares = st.sampled_from([0.0, 1.0])
@@ -206,3 +208,84 @@ def test_coverage_of_shares_within_users() -> None:
     clustered, naive = coverage(lambda r: (r.random(ANSWERS) < r.beta(2, 1)).astype(float), truth=2 / 3, share=True)
     assert 0.9 <= clustered <= 0.99
     assert naive < 0.85
+
+
+# Paired differences of shares
+
+
+def differences(x: list[float], users: list[str]) -> Estimate:
+    return clustered_mean(x, users, difference=True)
+
+
+def tango_by_search(gained: float, lost: float, n: int) -> tuple[float, float]:
+    """The interval from its definition: the restricted likelihood maximised by a search, T(D) = z by bisection."""
+
+    def score(d: float) -> float:
+        b, c = n * gained, n * lost
+
+        def minus_likelihood(q: float) -> float:  # q: the probability of a loss, q + d of a gain
+            p = (q + d, q, 1 - d - 2 * q)
+            counts = (b, c, n - b - c)
+            return -sum(k * math.log(max(part, 1e-300)) for k, part in zip(counts, p, strict=True) if k > 0)
+
+        found = minimize_scalar(
+            minus_likelihood, bounds=(max(0.0, -d), (1 - d) / 2), method="bounded", options={"xatol": 1e-12}
+        )
+        return (b - c - n * d) / math.sqrt(n * (2 * found.x + d * (1 - d)))
+
+    def bound(low: float, high: float, target: float) -> float:
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > target else (low, middle)
+        return low
+
+    z, value = stats.norm.ppf(0.975), gained - lost
+    return bound(-1 + 1e-9, value, z), bound(value, 1 - 1e-9, -z)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(0.3, 0.1, 10), (0.5, 0.5, 12), (0.2, 0.05, 40), (0.1, 0.4, 30)])
+def test_tango_is_the_score_interval(gained: float, lost: float, n: int) -> None:
+    assert tango(gained, lost, n) == pytest.approx(tango_by_search(gained, lost, n), abs=1e-4)
+
+
+@pytest.mark.parametrize("users", [2, 3, 8, 31])
+def test_people_who_all_move_alike_are_no_certainty(users: int) -> None:
+    """Tango's interval where nothing moves is -+ z^2/(G + z^2), and where all is gained from (G - z^2)/(G + z^2) to 1."""
+    names, z2 = [f"u{n}" for n in range(users)] * 3, stats.norm.ppf(0.975) ** 2
+    still, gained, lost = (differences([move] * (3 * users), names) for move in (0.0, 1.0, -1.0))
+    assert (still.low, still.high) == pytest.approx((-z2 / (users + z2), z2 / (users + z2)), abs=1e-6)
+    assert (gained.low, gained.high) == pytest.approx(((users - z2) / (users + z2), 1), abs=1e-6)
+    assert (lost.low, lost.high) == pytest.approx((-1, -(users - z2) / (users + z2)), abs=1e-6)
+
+
+def test_an_interval_of_three_users_stays_within_100_points() -> None:
+    found = differences([1, 1, 0, 1, 0, 0], list("aabbcc"))
+    wide = clustered_mean([1, 1, 0, 1, 0, 0], list("aabbcc"))
+    assert wide.high > 1
+    assert (found.low, found.high) == (wide.low, 1.0)
+
+
+@given(answers(st.sampled_from([-1.0, 0.0, 1.0])))
+def test_differences_have_a_width_and_keep_to_their_bounds(rows: list[tuple[float, str]]) -> None:
+    found = differences([value for value, _ in rows], [user for _, user in rows])
+    if found.low is not None and found.high is not None:
+        assert -1 <= found.low <= found.value <= found.high <= 1
+        assert found.low < found.high
+
+
+@given(answers(st.sampled_from([-1.0, 0.0, 1.0])))
+def test_p_is_below_a_twentieth_where_the_interval_leaves_0_out(rows: list[tuple[float, str]]) -> None:
+    x, clusters = np.array([value for value, _ in rows]), clusters_of([user for _, user in rows])
+    found, p = mean_estimate(x, clusters, "difference"), difference_p(x, clusters, "difference")
+    assert (p is None) == (clusters.users < 2)
+    if p is not None and abs(p - 0.05) > 1e-6:
+        assert (p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+def test_p_is_the_t_test_of_people_and_mcnemars_where_all_agree() -> None:
+    x = np.array([0.3, -1.2, 2.5, 0.1, 0.9])
+    alone = clusters_of(list("abcde"))
+    assert difference_p(x, alone, "number") == pytest.approx(stats.ttest_1samp(x, 0).pvalue)
+    assert difference_p(np.ones(5), alone, "difference") == pytest.approx(stats.chi2.sf(5, 1))
+    assert difference_p(np.zeros(5), alone, "number") == difference_p(np.zeros(5), alone, "difference") == 1
+    assert difference_p(np.ones(5), alone, "number") is None

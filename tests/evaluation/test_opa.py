@@ -17,7 +17,6 @@ from mvp_align.evaluation.opa import (
     length_only,
     opa_metrics,
     opa_rows,
-    partition,
 )
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
@@ -194,24 +193,6 @@ GROUPS = {
     "p2": {"dimension": "fluency", "level": "High"},
     "p3": {"dimension": "safety", "level": "High"},
 }
-
-
-def test_partition_crosses_dimension_and_level() -> None:
-    parts = partition(of_margins([1, 1, 1, 1, 1]), GROUPS)  # p4 has no groups
-    assert {key: [score.id for score in part] for key, part in parts.items()} == {
-        ("dimension", "safety"): ["p0", "p1", "p3"],
-        ("dimension", "fluency"): ["p2"],
-        ("level", "High"): ["p0", "p2", "p3"],
-        ("level", "Low"): ["p1"],
-        ("country", "Chile"): ["p0", "p1"],
-        ("dimension,level", "safety,High"): ["p0", "p3"],
-        ("dimension,level", "safety,Low"): ["p1"],
-        ("dimension,level", "fluency,High"): ["p2"],
-    }
-
-
-def test_a_dimension_without_a_level_is_not_crossed() -> None:
-    assert {by for by, _ in partition(of_margins([1]), {"p0": {"dimension": "safety"}})} == {"dimension"}
 
 
 def test_rows_of_the_set_and_of_its_groups() -> None:

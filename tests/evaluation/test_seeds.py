@@ -88,14 +88,14 @@ def test_one_seed_has_people_alone() -> None:
 
 def test_seeds_that_agree_to_the_last_bit_say_nothing_of_their_spread() -> None:
     """An untrained model, say: `both` is then what people leave open."""
-    found = over_seeds([[1.0, 0.0, 1.0, 0.0]] * 3, list("abcd"), share=True)
+    found = over_seeds([[1.0, 0.0, 1.0, 0.0]] * 3, list("abcd"), "share")
     assert (found.sd, found.training) == (0, None)
     assert found.both == found.people
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_share_on_which_all_agree_is_no_certainty(value: float) -> None:
-    found = over_seeds([[value] * 6] * 3, list("aabbcc"), share=True)
+    found = over_seeds([[value] * 6] * 3, list("aabbcc"), "share")
     wilson = stats.binomtest(int(value * 3), 3).proportion_ci(method="wilson")
     assert found.people == found.both == pytest.approx((wilson.low, wilson.high))
 
@@ -104,7 +104,7 @@ def test_a_share_on_which_all_agree_is_no_certainty(value: float) -> None:
 def test_intervals_of_shares_lie_inside_0_and_1_and_both_holds_the_others(
     case: tuple[list[list[float]], list[str]],
 ) -> None:
-    found = over_seeds(*case, share=True)
+    found = over_seeds(*case, "share")
     for interval in (found.people, found.training, found.both):
         if interval is not None:
             assert 0 <= interval[0] <= found.mean + 1e-12

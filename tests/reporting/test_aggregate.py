@@ -106,8 +106,8 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
     lift = (margin["tuned"] > 0).astype(float) - (margin["base"] > 0)
     found = find(group, "lift", "opa/acc@0").estimate
     people = lift.mean(axis=0).reshape(4, 2).mean(axis=1)  # as many pairs of each: a t interval of the people's means
-    assert found.people == pytest.approx(tuple(stats.ttest_1samp(people, 0).confidence_interval()))
-    assert found.training == pytest.approx(tuple(stats.ttest_1samp(lift.mean(axis=1), 0).confidence_interval()))
+    for interval, sample in ((found.people, people), (found.training, lift.mean(axis=1))):  # no lift passes 100 points
+        assert interval == pytest.approx(np.clip(stats.ttest_1samp(sample, 0).confidence_interval(), -1, 1))
     told = [
         next(
             r["value"] for r in lines_of(f / "metrics.jsonl") if r["metric"] == "opa/acc@0_lift" and r["set"] == "ufp4"

@@ -15,6 +15,8 @@ from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import Line, Results
 from mvp_align.reporting.run_folder import RunFolder, open_run
 
+SCRIPT = "<script>alert('x')</script> & [red]"
+
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
@@ -80,6 +82,32 @@ def test_headline_says_who_how_many_and_from_where_to_where(tmp_path: Path, rows
         "Out of domain: UF-P-4: On 60 pairs over 45 unseen prompts, acc@0 went from 49.2 % to 53.3 %."
         in page.words["p"]
     )
+
+
+def test_who_gains_and_who_is_held_back(tmp_path: Path, rows: list[Row]) -> None:
+    def of(metric: str, value: float, by: str = "region", group: str = "", users: int = 6) -> Row:
+        return Row("tuned", "in_domain", f"opa/acc@0{metric}", by, group, value, None, None, 30, users)
+
+    text, page = page_of(finished_run(tmp_path, rows))
+    assert "Who gains" not in text
+    who = [
+        of("", 0.4, group=SCRIPT), of("", 0.6, group="Western"), of("_worst", 0.4, group=SCRIPT), of("_gap", 0.2),
+        of("_suppressed", 2, users=3), of("_suppressed", 1, by="age", users=1),
+        of("_better_off", 0.5, by=""), of("_worse_off", 0.25, by=""), of("_deff", 3.21, by=""),
+    ]  # fmt: skip
+    (tmp_path / "with").mkdir()
+    text, page = page_of(finished_run(tmp_path / "with", [*rows, *who]))
+    assert "Who gains, who does not" in page.words["h3"]
+    assert (
+        "Of the people, 50.0 % have more of their pairs right than with the base model, 25.0 % have fewer. "
+        "Design effect of acc@0: 3.21 (variance over that of as many unrelated answers)."
+    ) in page.words["p"]
+    assert "By region of birth: 2 groups have too few people to be shown: 3 people, 30 pairs." in page.words["p"]
+    assert "By age: 1 group has too few people to be shown: 1 person, 30 pairs." in page.words["p"]
+    assert "By region of birth: acc@0, with 95 % intervals" in page.words["caption"]
+    line = next(part for part in text.split("<tr>") if part.startswith('<th scope="row">region of birth</th>'))
+    assert "&lt;script&gt;" in line and "<td>40.0 %</td><td>+20.0</td><td>30</td><td>6</td>" in line
+    assert len(page.all("caption")) == len(page.all("table"))
 
 
 def test_headline_when_ignoring_values_costs_nothing(tmp_path: Path, rows: list[Row]) -> None:

@@ -66,6 +66,39 @@ def test_out_of_domain_has_no_ceiling_and_counts_prompts(rows: list[Row]) -> Non
     assert printed(rows, data_format="ufp4")[-1].startswith("* in_domain and ufp4:")
 
 
+WHO = [
+    Row("base", "in_domain", "opa/acc@0_worst", "region", "Oceania", 0.3, 0.2, 0.4, 30, 6),
+    Row("tuned", "in_domain", "opa/acc@0_worst", "region", "East Asia", 0.41, 0.3, 0.5, 44, 7),
+    Row("tuned", "in_domain", "opa/acc@0_gap", "region", "", 0.25, -0.1, 0.6, 90, 20),
+    Row("tuned", "in_domain", "opa/acc@0_suppressed", "region", "", 3.0, None, None, 12, 5),
+    Row("tuned", "in_domain", "opa/acc@0_suppressed", "birth_country", "", 1.0, None, None, 9, 1),
+    Row("tuned", "in_domain", "opa/acc@0_better_off", "", "", 0.5, 0.4, 0.6, 250, 48),
+    Row("tuned", "in_domain", "opa/acc@0_worse_off", "", "", 0.125, 0.05, 0.2, 250, 48),
+    Row("tuned", "in_domain", "opa/acc@0_deff", "", "", 2.345, None, None, 250, 48),
+]
+
+
+def test_who_is_served_worst_and_who_is_better_off(rows: list[Row]) -> None:
+    lines = printed([*rows, *WHO])
+    start = next(
+        n for n, line in enumerate(lines) if line.startswith("in_domain: who is served worst by the tuned model")
+    )
+    assert lines[start + 1 : start + 2] == [""]
+    assert "region of birth East Asia 41.0 [30.0, 50.0] +25.0 [-10.0, 60.0] 3 of 5" in lines
+    assert "country of birth - - 1 of 1" in lines
+    text = " ".join(lines)
+    assert (
+        "in_domain: 50.0 % [40.0, 60.0] have more of their pairs right than with the base model, 12.5 % [5.0, 20.0] have "
+        "fewer; design effect of acc@0: 2.35 (variance over that of as many unrelated answers)."
+    ) in text
+    assert "held back: how many groups are of too few people to be shown" in text
+    assert not [line for line in printed(rows) if "held back" in line or "served worst" in line]
+
+
+def test_what_is_derived_is_no_line_of_the_summary(rows: list[Row]) -> None:
+    assert [line for line in printed([*rows, *WHO]) if line.startswith("acc@0_")] == []
+
+
 def test_base_alone_leaves_dashes(rows: list[Row]) -> None:
     lines = printed([row for row in rows if row.stage == "base"])
     assert "acc@0 58.8 [53.8, 63.8] - - 250 48" in lines
@@ -116,3 +149,16 @@ def test_what_is_missing_or_no_number_is_a_dash() -> None:
     assert shown(None) == "-"
     assert shown(Row("base", "in_domain", "opa/acc@0", "", "", float("nan"), None, None, 0, 0)) == "-"
     assert shown(Row("base", "in_domain", "opa/acc@0", "", "", 0.5, None, None, 2, 1)) == "50.0 %"
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("opa/acc@0_lift", 0.03, "+3.0"), ("opa/margin_lift", 0.03, "+0.03"), ("opa/acc@0_lift_p", 0.0123, "0.012"),
+        ("opa/margin_lift_p_holm", 0.0001, "< 0.001"), ("opa/acc@0_deff", 2.345, "2.35"), ("opa/acc@0_gap", 0.2, "+20.0"),
+        ("opa/acc@0_suppressed", 3.0, "3"), ("opa/margin_better_off", 0.5, "50.0 %"), ("opa/acc@0_se", 0.051, "5.1 %"),
+        ("opa/margin_vs_b_lift", -0.5, "-0.50"), ("opa/margin_gap", 0.5, "+0.50"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_row_has_its_unit(metric: str, value: float, text: str) -> None:
+    assert shown(Row("tuned", "in_domain", metric, "", "", value, None, None, 9, 3)) == text

@@ -28,7 +28,7 @@ Run = Callable[..., Path]
 def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_model: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "config.yaml", "environment.json", "adapter", "checkpoints", "scores", "metrics.jsonl", "notes.json",
+        "config.yaml", "environment.json", "adapter", "checkpoints", "scores", "groups", "metrics.jsonl", "notes.json",
         "report.html", "DONE",
     }  # fmt: skip
     assert {"adapter_config.json", WEIGHTS, "tokenizer.json"} <= {
@@ -64,10 +64,13 @@ def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> No
     assert {row["set"] for row in rows} == {"in_domain", "ufp4", *(f"ufp4/{name}" for name in UFP4_USER_TYPES)}
     whole = {(r["stage"], r["set"], r["metric"]): r for r in rows if not r["group_by"]}
     metrics = {f"opa/acc@{d}" for d in ("0", "0.2", "2", "4", "6", "8")} | {"opa/mean", "opa/margin"}
+    headlines = {"opa/acc@0_deff", "opa/margin_deff"}
     against = {"opa/prompt_free", "opa/length_only"}
-    change = {"opa/chosen_shift", "opa/acc@0_lift"}
-    assert {metric for stage, name, metric in whole if (stage, name) == ("base", "ufp4")} == metrics | against
-    assert {metric for stage, name, metric in whole if (stage, name) == ("tuned", "ufp4")} == metrics | against | change
+    change = {"opa/chosen_shift", "opa/acc@0_lift", "opa/acc@0_better_off", "opa/acc@0_worse_off"}
+    of = {stage: {metric for at, name, metric in whole if (at, name) == (stage, "ufp4")} for stage in ("base", "tuned")}
+    assert of["base"] - headlines == metrics | against
+    assert of["tuned"] - headlines - {"opa/acc@0_lift_deff"} == metrics | against | change
+    assert "opa/margin_deff" in of["base"] & of["tuned"]
     for stage in ("base", "tuned"):
         for name in ("in_domain", "ufp4"):
             margins = [score["margin"] for score in lines(finished / "scores" / f"{stage}-{name}.jsonl")]
@@ -76,7 +79,35 @@ def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> No
             assert row["value"] == pytest.approx(sum(margin > 0 for margin in margins) / len(margins))
             assert row["low"] <= row["value"] <= row["high"]
             assert whole[stage, name, "opa/margin"]["value"] == pytest.approx(sum(margins) / len(margins))
-    assert {row["group_by"] for row in rows} >= {"", "dimension", "level", "birth_country", "user_type"}
+    assert {row["group_by"] for row in rows} >= {"", "dimension", "level", "birth_country", "region", "user_type"}
+
+
+def test_groups_of_few_people_are_counted_and_whose_each_pair_is_stands_in_a_file(finished: Path) -> None:
+    grouped = [row for row in lines(finished / "metrics.jsonl") if row["group_by"]]
+    assert all(row["users"] >= 5 for row in grouped if not row["metric"].endswith("_suppressed"))
+    assert any(row["metric"] == "opa/acc@0_suppressed" and row["group_by"] == "birth_country" for row in grouped)
+    for name in ("in_domain", "ufp4"):
+        groups, scores = lines(finished / "groups" / f"{name}.jsonl"), lines(finished / "scores" / f"base-{name}.jsonl")
+        assert [(one["id"], one["user_id"]) for one in groups] == [(one["id"], one["user_id"]) for one in scores]
+    assert {"birth_country", "region", "gender", "dimension"} <= lines(finished / "groups" / "in_domain.jsonl")[0][
+        "groups"
+    ].keys()
+
+
+def test_statistics_of_a_finished_run_need_nothing_but_its_folder(finished: Path, tmp_path: Path) -> None:
+    from mvp_align.reporting.stats import Choices, write_statistics
+
+    copy = Path(shutil.copytree(finished, tmp_path / "copy"))
+    known = {
+        (r["stage"], r["set"], r["metric"]): r["value"] for r in lines(copy / "metrics.jsonl") if not r["group_by"]
+    }
+    for name in ("in_domain", "ufp4"):
+        write_statistics(copy, Choices(set_name=name, min_users=1, draws=100))
+    rows = lines(copy / "metrics.jsonl")
+    now = {(r["stage"], r["set"], r["metric"]): r["value"] for r in rows if not r["group_by"]}
+    assert {key: now[key] for key in known} == pytest.approx(known)
+    assert any(r["metric"] == "opa/acc@0_p_holm" or r["metric"] == "opa/margin_lift_p_holm" for r in rows)
+    assert not [r for r in rows if r["metric"].endswith("_suppressed")]
 
 
 def test_training_started_at_ln_2_and_moved(finished: Path) -> None:

@@ -30,10 +30,12 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
     found: dict[str, Table] = {"results": (list(KEYS), [list(asdict(row).values()) for row in rows])}
     results = Results(rows)
     for set_name in results.sets():
-        for group_by in unique(row.group_by for row in rows if row.set == set_name and row.group_by):
+        shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == "opa/acc@0")
+        for group_by in unique(row.group_by for row in shown):
             lines = results.groups(set_name, group_by)
-            name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
-            found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
+            if lines:  # other metrics than acc@0 have groups of their own
+                name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
+                found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
     if samples:
         found["samples"] = ([field.name for field in fields(Sample)], [list(asdict(one).values()) for one in samples])
     return found

@@ -1,0 +1,115 @@
+"""The same pairs under several profiles: does a model use who is asking, or does any profile do?
+
+Four kinds, asked for by `evals.profiles`. `none` shows the question alone, `demographics` the paper's prompt, `values` the
+paper's prompt and the person's stated values, `shuffled` the person's demographics and another person's values. A profile in
+free text (UF-P-4, your own pairs) says both at once: there `demographics` and `values` are one kind, `given`, and `shuffled`
+shows another profile of the set.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mvp_align.config import Prompt
+from mvp_align.data.prompts import PAPER
+from mvp_align.schema import PreferencePair
+
+KINDS = ("none", "demographics", "values", "shuffled")
+QUESTION = Prompt(name="question", template="{question}")
+PREFERENCE = Prompt(
+    name="preference", template=PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion")
+)
+"""For code that has no config; `conf/prompt/question.yaml` and `preference.yaml` are the same."""
+SHUFFLE_SEED = 12
+"""Of the draw of other people, and no setting: the runs of every seed are to show a person the same other's values."""
+NO_OTHER = "nobody in the set has other values to show instead"
+
+
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """For each kind the prompt, and the same pairs in the same order as that prompt is to show them.
+
+    `level_changed` says of pairs that are about one value dimension (its id the key) whether `shuffled` shows another level
+    of that very dimension: where it shows the same level, values and shuffled values ask for the same answer. `left_out`
+    counts pairs by the reason why they are under no kind.
+    """
+
+    kinds: Mapping[str, tuple[Prompt, list[PreferencePair]]]
+    level_changed: Mapping[str, bool]
+    left_out: Mapping[str, int]
+
+
+def swap_profiles(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
+    """Every pair that all `kinds` can be shown for; no pair, and the reasons, where that is none."""
+    structured = any(pair.profile is not None for pair in pairs)
+    return swap_values(pairs, kinds) if structured else swap_texts(pairs, kinds)
+
+
+def swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
+    """Structured profiles: `shuffled` keeps a person's demographics and takes the values of another user."""
+    left_out: Counter[str] = Counter()
+    shows_values = bool({"values", "shuffled"} & set(kinds))
+    kept = []
+    for pair in pairs:
+        reason = "names no profile" if pair.profile is None else ""
+        if shows_values and not pair.preference.strip():
+            reason = reason or "states no values"
+        left_out.update([reason] if reason else [])
+        kept += [] if reason else [pair]
+    shuffled = kept
+    if "shuffled" in kinds:
+        first = {pair.user_id: pair for pair in reversed(kept)}  # of each user
+        donors = derangement({user: pair.preference for user, pair in first.items()})
+        left_out.update(NO_OTHER for pair in kept if pair.user_id not in donors)
+        kept = [pair for pair in kept if pair.user_id in donors]
+        shuffled = [with_values_of(first[donors[pair.user_id]], pair) for pair in kept]
+    shown = {"none": (QUESTION, kept), "demographics": (PAPER, kept), "values": (PREFERENCE, kept)}
+    shown["shuffled"] = (PREFERENCE, shuffled)
+    return Swapped({kind: shown[kind] for kind in kinds}, level_changes(kept, shuffled), left_out)
+
+
+def with_values_of(other: PreferencePair, pair: PreferencePair) -> PreferencePair:
+    return replace(pair, preference=other.preference, stated_values=other.stated_values)
+
+
+def level_changes(pairs: Sequence[PreferencePair], shuffled: Sequence[PreferencePair]) -> dict[str, bool]:
+    changed = {}
+    for own, other in zip(pairs, shuffled, strict=True):
+        dimension = own.groups.get("dimension")
+        if other is not own and dimension and own.stated_values and other.stated_values:
+            changed[own.id] = own.stated_values.level(dimension) != other.stated_values.level(dimension)
+    return changed
+
+
+def swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
+    """Profiles in free text: `shuffled` takes another text of the set."""
+    kept = [pair for pair in pairs if pair.profile_text.strip()]
+    left_out = Counter({"names no profile": len(pairs) - len(kept)})
+    shuffled = kept
+    if "shuffled" in kinds:
+        donors = derangement({pair.profile_text: pair.profile_text.strip() for pair in kept})
+        left_out[NO_OTHER] = sum(pair.profile_text not in donors for pair in kept)
+        kept = [pair for pair in kept if pair.profile_text in donors]
+        shuffled = [replace(pair, profile_text=donors[pair.profile_text]) for pair in kept]
+    shown = {"none": (QUESTION, kept), "given": (PAPER, kept), "shuffled": (PAPER, shuffled)}
+    asked = {"given" if kind in ("demographics", "values") else kind for kind in kinds}
+    return Swapped({kind: shown[kind] for kind in shown if kind in asked}, {}, +left_out)
+
+
+def derangement(texts: Mapping[str, str]) -> dict[str, str]:
+    """Person -> another person whose text differs, drawn at random, each person the other of at most one.
+
+    People in an order where equal texts stand together, the order of people and of texts drawn; each gets the one who
+    stands as many places on as the most frequent text has people. So nobody gets their own, nor an equal text, unless more
+    than half of all share one: as few as possible then have no other, and are not in what is returned.
+    """
+    draw = np.random.default_rng(SHUFFLE_SEED)
+    same: dict[str, list[str]] = defaultdict(list)
+    for person in map(sorted(texts).__getitem__, draw.permutation(len(texts))):
+        same[texts[person]].append(person)
+    people = [person for group in same.values() for person in group]
+    step = max(map(len, same.values()), default=0)
+    pairs = ((person, people[(place + step) % len(people)]) for place, person in enumerate(people))
+    return {person: other for person, other in pairs if texts[other] != texts[person]}

@@ -1,0 +1,59 @@
+"""What metrics are called, and what their names say of them.
+
+A metric of pairs (`opa/acc@0`) has a mean for the whole set and for each group. What is derived from it appends a word:
+`opa/acc@0_gap`. `_lift` is tuned minus base on the same pairs, `_vs_RUN_lift` this run minus RUN; both are metrics of
+pairs themselves, so `opa/acc@0_lift_gap` is how unlike the lifts of groups are.
+"""
+
+from typing import Literal
+
+Kind = Literal["share", "difference", "number"]
+"""What is averaged: values from 0 to 1; a paired difference of two such, from -1 to 1; or any number."""
+
+LIFT = "_lift"
+VERSUS = "_vs_"
+NUMBERS = ("/margin", "/chosen_shift", "/rejected_shift", "/kl", "/perplexity", "/alpha", "/alpha_scores")
+"""Metrics that end so are numbers, shown as they are: margins, shifts and KL in nats a token, perplexity, Krippendorff's
+alphas. Every other metric is a share."""
+
+SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
+WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = "_worst", "_gap", "_better_off", "_worse_off", "_suppressed", "_shrunk"
+DERIVED = (SE, BOOTSTRAP, DEFF, P_HOLM, P, WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK)
+
+
+def is_derived(metric: str) -> bool:
+    """Whether it is no mean of a set or group: a lift, or what is derived from a metric."""
+    return metric.endswith((LIFT, *DERIVED))
+
+
+def derivation(metric: str) -> str:
+    """`_gap` of `opa/acc@0_lift_gap`; empty for a metric of pairs."""
+    return next((word for word in DERIVED if metric.endswith(word)), "")
+
+
+def family(metric: str) -> str:
+    """`opa/acc@0` of `opa/acc@0_lift_gap`, and `opa/acc@0_vs_other` of `opa/acc@0_vs_other_lift_gap`: the metric, or the
+    comparison, that it is about."""
+    return metric.removesuffix(derivation(metric)).removesuffix(LIFT)
+
+
+def base_metric(metric: str) -> str:
+    """`opa/margin` of `opa/margin_vs_other_lift_gap`: what a model is measured by."""
+    return family(metric).partition(VERSUS)[0]
+
+
+def is_number(metric: str) -> bool:
+    return base_metric(metric).endswith(NUMBERS)
+
+
+def is_change(metric: str) -> bool:
+    """Whether it is a difference, which is shown signed and in points: a lift, a group's lift, or a gap."""
+    word = derivation(metric)
+    return word == GAP or (metric.removesuffix(word).endswith(LIFT) and word in ("", WORST, BOOTSTRAP, SHRUNK))
+
+
+def kind_of(metric: str) -> Kind:
+    """What the values of a metric of pairs are."""
+    if is_number(metric):
+        return "number"
+    return "difference" if metric.endswith(LIFT) else "share"

@@ -1,0 +1,161 @@
+"""Generated answers as files: a line a pair, beside what they were generated with; and those of an unfinished set.
+
+answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
+answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, hash of the data ...
+answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line, gone at the end
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+from mvp_align.atomic import full_disk_explained, write_text
+from mvp_align.errors import UserError, listed
+
+UNANSWERED = "unanswered"
+"""Where the .json file says which pairs a server gave no answer to: id -> reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The answer to one pair's question, as the model wrote it (blanks at its ends included).
+
+    `tokens` counts its tokens without the one that ends it (None where a server does not say); `finished` is false where it
+    was cut at the token limit.
+    """
+
+    id: str
+    user_id: str
+    answer: str
+    tokens: int | None
+    finished: bool
+
+    @property
+    def empty(self) -> bool:
+        return not self.answer.strip()
+
+
+def answers_path(run: Path, stage: str, set_name: str) -> Path:
+    return run / "answers" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
+
+
+def write_answers(path: Path, answers: Iterable[Generated], made_with: Mapping[str, Any]) -> None:
+    """The answers and, before them, what they were made with. Raises UserError where the disk is full."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path.with_suffix(".json"), json.dumps(made_with, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers))
+
+
+def read_answers(path: Path) -> list[Generated]:
+    """In the file's order. Raises UserError naming the line and field that is wrong, or the missing file."""
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file. Generate the answers first: mvp-align generate RUN, or evals.metrics=[opa,spmr]."
+        )
+    answers = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                answers.append(generated(json.loads(line)))
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}, line {number}: no generated answer ({error}). Delete the file.") from None
+    return answers
+
+
+def generated(values: Any) -> Generated:
+    """Raises ValueError or TypeError where a field is missing, unknown or of another type."""
+    answer = Generated(**values)
+    types = {"id": str, "user_id": str, "answer": str, "tokens": int | None, "finished": bool}
+    for name, kind in types.items():
+        value = getattr(answer, name)
+        if not isinstance(value, kind) or (name == "tokens" and isinstance(value, bool)):
+            raise TypeError(f"field '{name}' is {value!r}")
+    return answer
+
+
+def answers_made_so(path: Path, made_with: Mapping[str, Any]) -> dict[str, Generated]:
+    """The answers in `path` by their pair's id; none where there is no file yet.
+
+    Raises UserError where they were made otherwise: what took hours, or was paid for, is never overwritten.
+    """
+    if not path.is_file():
+        return {}
+    answers, how = read_answers(path), path.with_suffix(".json")
+    try:
+        known = json.loads(how.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{how}: what {path.name} was made with cannot be read ({error}). Delete both files.") from None
+    problems = [
+        f"{key}: {known.get(key)!r} there, {made_with.get(key)!r} now"
+        for key in sorted(known.keys() | made_with.keys())
+        if key != UNANSWERED and known.get(key) != made_with.get(key)
+    ]
+    if problems:
+        raise listed(problems, f"{path} holds answers that were made otherwise. Keep them, or delete the file first:")
+    return {answer.id: answer for answer in answers}
+
+
+@dataclass(slots=True)
+class Drafts:
+    """The answers of an unfinished set, by a key that says all they depend on. Appended and synced, never rewritten: a
+    process killed at any moment loses what it had not handed over, and no more."""
+
+    folder: Path | None
+    """None: forgotten with the process."""
+    known: dict[str, Generated] = field(default_factory=dict)
+    file: BufferedWriter | None = None
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.known
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+    def add(self, answers: Mapping[str, Generated]) -> None:
+        """Keep these, on the disk before this returns. Raises UserError where it is full."""
+        fresh = {key: answer for key, answer in answers.items() if key not in self.known}
+        self.known.update(fresh)
+        if self.folder is None or not fresh:
+            return
+        lines = [json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) for key, answer in fresh.items()]
+        with full_disk_explained(self.folder):
+            if self.file is None:  # a file of its own for each process: no lock, and no half line of another before it
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self.file = (self.folder / f"{uuid4().hex}.jsonl").open("xb")
+            self.file.write("".join(f"{line}\n" for line in lines).encode())
+            self.file.flush()
+            os.fsync(self.file.fileno())
+
+    def discard(self) -> None:
+        """Remove them from the disk, once the whole set is written."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def open_drafts(path: Path) -> dict[str, Generated]:
+    """What unfinished processes left for the answers file `path`; a line cut off by a kill is passed over."""
+    known: dict[str, Generated] = {}
+    for file in sorted(drafts_folder(path).glob("*.jsonl")):
+        for line in file.read_bytes().splitlines():
+            try:
+                values = json.loads(line)
+                name = values.pop("key")
+                known[name] = generated(values)
+            except (ValueError, TypeError, KeyError, AttributeError):
+                continue
+    return known
+
+
+def drafts_folder(path: Path) -> Path:
+    return path.with_name(f".{path.stem}")

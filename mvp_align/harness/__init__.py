@@ -1,0 +1,1 @@
+"""OPA in the tools that people already use: lm-evaluation-harness and Inspect."""

@@ -1,0 +1,90 @@
+"""`mvp_opa`, a task of Inspect: `inspect eval mvp_align/harness/inspect_task.py --model hf/ID`.
+
+Inspect's models generate; they do not say how probable a given answer was. So nothing is generated here: the scorer takes
+the transformers model that Inspect's `hf` provider has loaded and gives the two answers to our own scoring. Other providers
+are refused: a multiple-choice question about the two answers would be another measure.
+"""
+
+import anyio
+from anyio.to_thread import run_sync
+from inspect_ai import Task, task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import get_model
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from mvp_align.config import Data
+from mvp_align.errors import UserError
+from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.schema import PairScore, PromptedPair
+from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.tokens import tokenize_pairs
+
+BY_USER = [mean(), stderr(cluster="user_id")]
+
+
+@task
+def mvp_opa(data: str = "sample:test.json", format: str = "mvpbench", prompt: str = "paper") -> Task:
+    """A sample a pair: the rendered prompt, the fitting answer as target. `-T data=PATH -T format=pairs -T prompt=question`.
+
+    Raises UserError where the data cannot be read.
+    """
+    samples = [
+        Sample(
+            input=text.prompt,
+            target=text.chosen,
+            id=text.id,
+            metadata={"user_id": text.user_id, "rejected": text.rejected},
+        )
+        for text in read_texts(data, format, prompt)
+    ]
+    return Task(dataset=MemoryDataset(samples, name=data), solver=nothing_generated(), scorer=opa())
+
+
+@solver
+def nothing_generated() -> Solver:
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        return state
+
+    return solve
+
+
+@scorer(metrics={"acc@0": BY_USER, "opa": BY_USER, "margin": BY_USER})
+def opa() -> Scorer:
+    one_at_a_time = anyio.Lock()
+
+    async def score(state: TaskState, target: Target) -> Score | None:
+        model, tokenizer = local_model()
+        text = PromptedPair(
+            str(state.sample_id), state.metadata["user_id"], state.input_text, target.text, state.metadata["rejected"]
+        )
+        async with one_at_a_time:
+            found = await run_sync(scored, text, model, tokenizer)
+        if found is None:
+            return None
+        sums = {"chosen_logp": found.chosen_logp, "rejected_logp": found.rejected_logp}
+        tokens = {"chosen_tokens": found.chosen_tokens, "rejected_tokens": found.rejected_tokens}
+        return Score(value={**opa_of(found)}, metadata={**sums, **tokens})
+
+    return score
+
+
+def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """What the `hf` provider has loaded. Raises UserError for any other."""
+    api = get_model().api
+    model, tokenizer = getattr(api, "model", None), getattr(api, "tokenizer", None)
+    if not isinstance(model, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UserError(
+            f"OPA needs the log-probs of given answers, and {type(api).__name__} has no weights here to compute them "
+            "with: use Inspect's hf provider, --model hf/ID or --model hf/local -M model_path=FOLDER."
+        )
+    return model, tokenizer
+
+
+def scored(text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PairScore | None:
+    """None where the pair is over the token limits: Inspect counts it as unscored."""
+    (pair,) = tokenize_pairs([text], tokenizer).pairs
+    if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > Data.max_tokens:
+        return None
+    return score_pairs(model, [pair])[0]

@@ -1,0 +1,1 @@
+"""Judges: models behind OpenAI-compatible servers that score answers, and the rules that make labels of their scores."""

@@ -1,0 +1,75 @@
+"""The generated answers of a run, each with the pair that it answers, re-read from the run's data."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvp_align.config import Config
+from mvp_align.data.load import load_data
+from mvp_align.errors import UserError
+from mvp_align.evaluation.groups import Tags, tags_of, with_region
+from mvp_align.evaluation.regions import load_regions
+from mvp_align.generation.answers import read_answers
+from mvp_align.judging.prompts import Case
+from mvp_align.schema import PreferencePair
+
+SETS = ("in_domain", "ufp4")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerSet:
+    """Answers of one stage (base, tuned, step-N) to one set, in the file's order; `cut` of them hit the token limit."""
+
+    stage: str
+    set: str
+    cases: list[Case]
+    cut: int
+    model: str
+    """What wrote them, as `answers/<stage>-<set>.json` tells; empty where it does not."""
+    groups: Mapping[str, Tags]
+    """By the pair's id."""
+    min_users: int
+    """Groups of fewer people are counted, not shown."""
+
+
+def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
+    """Every file of `answers/`. Raises UserError where there is none, or an answer's pair is not in the run's data."""
+    files = sorted((run / "answers").glob("*.jsonl"))
+    if not files:
+        raise UserError(f"{run / 'answers'} holds no answers to judge. Generate them first: mvp-align generate {run}.")
+    data = load_data(config)
+    pairs = {"in_domain": {pair.id: pair for pair in data.test}, "ufp4": {pair.id: pair for pair in data.ufp4}}
+    regions = load_regions(config.evals.regions)
+    return [read_set(path, pairs, regions, config.evals.min_users) for path in files]
+
+
+def read_set(
+    path: Path, pairs: Mapping[str, Mapping[str, PreferencePair]], regions: Mapping[str, str], min_users: int
+) -> AnswerSet:
+    set_name = next((name for name in SETS if path.stem.endswith(f"-{name}")), None)
+    if set_name is None:
+        raise UserError(f"{path}: its name must end in {' or '.join(f'-{name}.jsonl' for name in SETS)}.")
+    known, seen, cases, cut = pairs[set_name], set(), [], 0
+    for number, answer in enumerate(read_answers(path), start=1):
+        if answer.id not in known:
+            raise UserError(
+                f"{path}, line {number}: id '{answer.id}' is no pair of {set_name} as the run's config.yaml describes it. "
+                "Run the command from where the run was started, with the same data files."
+            )
+        if answer.id in seen:
+            raise UserError(f"{path}, line {number}: id '{answer.id}' is there twice. Generate the answers again.")
+        seen.add(answer.id)
+        cases.append(Case(known[answer.id], answer.answer))
+        cut += not answer.finished
+    tags = with_region([tags_of(case.pair) for case in cases], regions)
+    groups = {case.pair.id: tag for case, tag in zip(cases, tags, strict=True)}
+    stage = path.stem.removesuffix(f"-{set_name}")
+    return AnswerSet(stage, set_name, cases, cut, model_of(path), groups, min_users)
+
+
+def model_of(path: Path) -> str:
+    try:
+        return str(json.loads(path.with_suffix(".json").read_text("utf-8"))["model"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

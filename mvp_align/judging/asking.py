@@ -1,0 +1,125 @@
+"""Ask judges for the replies that the store lacks, several at a time, until all are there or no more can be had."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tqdm.auto import tqdm
+
+from mvp_align import preemption
+from mvp_align.judging.client import CallFailed, ChatClient
+from mvp_align.judging.judges import Judge
+from mvp_align.judging.prompts import Request
+from mvp_align.judging.store import ReplyStore
+
+GIVE_UP_AFTER = 25
+"""Requests in a row that failed through the server, after which it is taken for broken."""
+GRACE_SECONDS = 10
+"""What requests under way are given to end, when asked to stop: they may be paid for already."""
+
+
+@dataclass
+class Asked:
+    """What came of asking one judge."""
+
+    replies: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    uncounted: int = 0
+    """Replies for which the server named no tokens."""
+    unanswered: dict[str, str] = field(default_factory=dict)
+    """Key -> why there is no reply."""
+    given_up: str = ""
+    """The last failure of a server that was not asked any further."""
+
+
+@dataclass
+class Round:
+    """One judge being asked."""
+
+    judge: Judge
+    requests: Mapping[str, Request]
+    store: ReplyStore
+    stop: asyncio.Event
+    asked: Asked = field(default_factory=Asked)
+    streak: int = 0
+    """Requests in a row that failed through the server."""
+
+
+def ask(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore) -> list[Asked]:
+    """Ask each judge its requests (by key) and keep the replies.
+
+    Raises:
+        Preempted: asked to stop; requests under way were given time to end.
+        UserError: nothing can come of going on.
+    """
+    return asyncio.run(ask_all(todo, store))
+
+
+async def ask_all(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore) -> list[Asked]:
+    stop = asyncio.Event()
+    rounds = [Round(judge, requests, store, stop) for judge, requests in todo if requests]
+    # Not a TaskGroup: it would cut off the requests under way to other judges when one fails.
+    ended = await asyncio.gather(*(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True)
+    if preemption.request:
+        raise preemption.Preempted(preemption.request.reason)
+    for failure in ended:
+        if failure is not None:
+            raise failure
+    outcome = {one.judge.name: one.asked for one in rounds}
+    return [outcome.get(judge.name, Asked()) for judge, _ in todo]
+
+
+async def ask_judge(one: Round, place: int) -> None:
+    """Workers share one iterator of requests. There are more of them than requests may be under way, because some wait
+    before they try again. The order is drawn, so that what fails each time is not what every command begins with."""
+    waiting = iter(random.sample(list(one.requests.items()), len(one.requests)))
+    async with ChatClient(one.judge.endpoint) as client:
+        with tqdm(total=len(one.requests), desc=one.judge.name, unit="reply", position=place) as bar:
+            count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
+            await watch({asyncio.create_task(work(one, client, waiting, bar)) for _ in range(count)}, one.stop)
+
+
+async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Wait for the workers. When one fails, or a signal asks to stop, the others may finish what they began, for a while."""
+    pending, deadline, failure = workers, float("inf"), None
+    while pending:
+        done, pending = await asyncio.wait(pending, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+        failure = failure or next((error for task in done if (error := task.exception())), None)
+        if failure or preemption.request:
+            stop.set()
+        if stop.is_set() and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if time.monotonic() > deadline:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+            break
+    if failure:
+        raise failure
+
+
+async def work(one: Round, client: ChatClient, waiting: Iterator[tuple[str, Request]], bar: "tqdm[None]") -> None:
+    asked, endpoint = one.asked, one.judge.endpoint
+    for key, request in waiting:
+        if one.stop.is_set() or one.asked.given_up:
+            return
+        try:
+            reply = await client.complete(request.messages, request.parameters, request.schema)
+        except CallFailed as failed:
+            one.store.log(key, endpoint.model, failed.failures)
+            asked.unanswered[key] = failed.reason
+            through_server = failed.status is None or failed.status >= 500 or failed.status == 429
+            one.streak = one.streak + 1 if through_server else 0
+            if one.streak >= GIVE_UP_AFTER:
+                asked.given_up = failed.reason
+        else:
+            one.store.add(key, endpoint.model, reply)  # before anything else: it may have cost money
+            one.streak = 0
+            asked.replies += 1
+            asked.prompt_tokens += reply.prompt_tokens or 0
+            asked.completion_tokens += reply.completion_tokens or 0
+            asked.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None
+        bar.update()

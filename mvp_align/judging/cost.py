@@ -1,0 +1,96 @@
+"""What judging will cost at most, told before, and what it did cost, told after."""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from tokenizers import Tokenizer
+
+from mvp_align.errors import UserError
+from mvp_align.judging.asking import Asked
+from mvp_align.judging.judges import Judge
+from mvp_align.judging.prompts import Request
+
+TOKENS_A_MESSAGE = 8
+"""What chat templates put around a message, at most."""
+BYTES_A_TOKEN = 3
+"""Where no tokenizer is at hand: English takes 4 to 5, so the estimate errs to the dear side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Requests still to be made to a judge, and their tokens: the longest that replies may be."""
+
+    judge: Judge
+    requests: int
+    kept: int
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def usd(self) -> float:
+        return usd(self.judge, self.prompt_tokens, self.completion_tokens)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests ({self.kept:,} replies are kept "
+            f"already), about {self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out, "
+            f"at most {self.usd:,.2f} USD"
+        )
+
+
+def usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
+    return (judge.usd_per_million_input * prompt_tokens + judge.usd_per_million_output * completion_tokens) / 1e6
+
+
+def token_counter(run: Path) -> Callable[[str], int]:
+    """Counts by the tokenizer beside the run's adapter, or by bytes. Judges' own tokenizers need a network; theirs are
+    larger, so they make fewer tokens of a text."""
+    path = run / "adapter" / "tokenizer.json"
+    if not path.is_file():
+        return lambda text: -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
+    tokenizer = Tokenizer.from_file(str(path))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def estimate(
+    judge: Judge, requests: Mapping[str, Request], kept: Iterable[str], count: Callable[[str], int]
+) -> Estimate:
+    known = set(kept)
+    todo = [request for key, request in requests.items() if key not in known]
+    counted: dict[str, int] = {}  # the task is the same in all
+    prompt_tokens = 0
+    for message in (message for request in todo for message in request.messages):
+        text = message["content"]
+        if text not in counted:
+            counted[text] = count(text)
+        prompt_tokens += counted[text] + TOKENS_A_MESSAGE
+    completion_tokens = sum(request.parameters["max_tokens"] for request in todo)
+    return Estimate(judge, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens)
+
+
+def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
+    """Show what it may cost, and ask above the limit. Raises UserError where the answer is no, or nobody is there to ask."""
+    for one in estimates:
+        typer.echo(one)
+    total = sum(one.usd for one in estimates)
+    if total <= limit_usd or yes:
+        return
+    over = f"Judging may cost {total:,.2f} USD, above --limit-usd {limit_usd:g}"
+    if not sys.stdin.isatty():
+        raise UserError(f"{over}: nothing was asked. Raise the limit, or add --yes.")
+    if not typer.confirm(f"{over}. Go on?"):
+        raise UserError("Nothing was asked.")
+
+
+def spent(judge: Judge, asked: Asked) -> str:
+    """What was used, by the server's own count."""
+    cost = usd(judge, asked.prompt_tokens, asked.completion_tokens)
+    told = f", not counting {asked.uncounted:,} replies whose tokens the server did not tell" if asked.uncounted else ""
+    failed = f"; {len(asked.unanswered):,} requests got no reply" if asked.unanswered else ""
+    return (
+        f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in, {asked.completion_tokens:,} out, "
+        f"{cost:,.2f} USD{told}{failed}"
+    )

@@ -1,0 +1,221 @@
+"""`mvp-align judge`: answers of a run -> replies -> verdicts -> labels -> rows of `metrics.jsonl`.
+
+Replies are kept before anything is made of them, verdicts are re-read from them at each run, and labels are made of the
+verdicts' files alone, so that other rules need neither a judge nor its replies (`relabel`).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import typer
+
+from mvp_align.errors import UserError
+from mvp_align.judging.answer_sets import AnswerSet, answer_sets
+from mvp_align.judging.asking import GIVE_UP_AFTER, ask
+from mvp_align.judging.cost import consent, estimate, spent, token_counter
+from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
+from mvp_align.judging.labels import PRESETS, Rules, check_rules
+from mvp_align.judging.parse import Unparsed
+from mvp_align.judging.prompts import Case, Request, merged, requests_for
+from mvp_align.judging.results import write_results
+from mvp_align.judging.store import Stored, open_store
+from mvp_align.judging.verdicts import Judgement, Nearness, judgement_file, write_judgements
+from mvp_align.reporting.run_folder import read_config
+from mvp_align.schema import PreferencePair
+
+DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")
+LIMIT_USD = 5.0
+"""Above it, somebody is asked first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How judges are asked, and what is made of what they say."""
+
+    rules: Rules
+    blind: bool = False
+    swap: bool = False
+
+    @property
+    def options(self) -> str:
+        return "-blind" * self.blind + "-swap" * self.swap
+
+    @property
+    def metric(self) -> str:
+        """Other ways of asking measure something else, so they have names of their own."""
+        return f"paa/{self.rules.name}{self.options}"
+
+    def file_name(self, judge: str) -> str:
+        """What stands for the judge in the name of its file: judgements do not depend on the rules, but on the question."""
+        return judge + ("-yes_no" if self.rules.ask == "yes_no" else "") + self.options
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One answer and the requests that its verdict takes, by key; or why it cannot be judged."""
+
+    case: Case
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    problem: str = ""
+
+
+def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, limit_usd: float, yes: bool) -> None:
+    """Have all answers of the run judged by all judges, and write `judgements/`, `labels/` and the rows of PAA.
+
+    Raises UserError, and Preempted where the process is asked to stop; every reply that came is kept.
+    """
+    sets = answer_sets(run, read_config(run))
+    warn_of_same_model(judges, sets)
+    questions = {
+        judge.name: [[question_of(case, judge, way) for case in subject.cases] for subject in sets] for judge in judges
+    }
+    wanted = {
+        judge.name: {
+            key: request for part in questions[judge.name] for one in part for key, request in one.requests.items()
+        }
+        for judge in judges
+    }
+    unanswered: dict[str, str] = {}
+    with open_store(replies) as store:
+        known = store.known(key for requests in wanted.values() for key in requests)
+        count = token_counter(run)
+        consent([estimate(judge, wanted[judge.name], known, count) for judge in judges], limit_usd, yes)
+        todo = [
+            (judge, {key: request for key, request in wanted[judge.name].items() if key not in known})
+            for judge in judges
+        ]
+        for judge, requests in todo:
+            if requests:
+                judge.endpoint.key()  # a missing one is told before anybody is asked
+        outcomes = ask(todo, store)
+        for judge, asked in zip(judges, outcomes, strict=True):
+            unanswered |= asked.unanswered
+            typer.echo(spent(judge, asked))
+        known |= store.known(key for _, requests in todo for key in requests)
+    for judge in judges:
+        for subject, part in zip(sets, questions[judge.name], strict=True):
+            found = [judgement_of(question, known, unanswered) for question in part]
+            write_judgements(judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found)
+    write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
+    if broken := [
+        f"{judge.name} ({asked.given_up})" for judge, asked in zip(judges, outcomes, strict=True) if asked.given_up
+    ]:
+        raise UserError(
+            f"No longer asked, after {GIVE_UP_AFTER} requests in a row without a reply: {', '.join(broken)}. All replies "
+            "are kept: see to the server, then run the same command again."
+        )
+
+
+def question_of(case: Case, judge: Judge, way: Way) -> Question:
+    try:
+        requests = requests_for(
+            case,
+            way.rules.ask,
+            temperature=judge.temperature,
+            max_tokens=judge.max_tokens,
+            blind=way.blind,
+            swap=way.swap,
+        )
+    except Unparsed as problem:
+        return Question(case, problem=str(problem))
+    return Question(case, {request.key(judge.endpoint.model): request for request in requests})
+
+
+def judgement_of(question: Question, known: Mapping[str, Stored], unanswered: Mapping[str, str]) -> Judgement:
+    """The verdict in the replies to one question, or why there is none."""
+    pair, keys = question.case.pair, tuple(question.requests)
+    verdicts, problem = [], question.problem
+    for key, request in question.requests.items():
+        reply = known.get(key)
+        if reply is None:
+            problem = problem or f"no reply: {unanswered.get(key, 'not asked')}"
+            continue
+        try:
+            verdicts.append(request.parse(reply.text))
+        except Unparsed as error:
+            problem = problem or (f"cut at {request.parameters['max_tokens']} tokens" if reply.cut else str(error))
+    kept = tuple(key for key in keys if key in known)
+    if problem:
+        return Judgement(pair.id, pair.user_id, None, problem, kept)
+    return Judgement(pair.id, pair.user_id, merged(verdicts), replies=kept)
+
+
+def judge_semantically(run: Path, way: Way) -> None:
+    """The same with nearness in meaning in the judge's place: no network, and no judge of values either."""
+    sets = answer_sets(run, read_config(run))
+    for subject in sets:
+        near = nearness([case.pair for case in subject.cases], [case.answer for case in subject.cases])
+        found = [
+            Judgement(case.pair.id, case.pair.user_id, verdict)
+            for case, verdict in zip(subject.cases, near, strict=True)
+        ]
+        write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
+    write_results(run, sets, [SEMANTIC], way.rules, way.metric)
+
+
+def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Nearness]:
+    """Of each answer to its pair's two references, by MiniLM."""
+    from mvp_align.modeling.embedder import cosines
+
+    texts = [answer.strip() for answer in answers]
+    to_w = cosines(texts, [pair.chosen for pair in pairs])
+    to_l = cosines(texts, [pair.rejected for pair in pairs])
+    return [Nearness(*near) if text else Nearness(0.0, 0.0) for text, *near in zip(texts, to_w, to_l, strict=True)]
+
+
+def judge_answers(run: Path, judge: str) -> None:
+    """What `evals.judge` asks for at the end of a run: by one judge and the benchmark's rules, or semantically."""
+    if judge == SEMANTIC:
+        judge_semantically(run, Way(PRESETS[SEMANTIC]))
+    else:
+        way = Way(PRESETS["dvb_judge"])
+        judge_run(run, [read_judge(judge)], way, run / "replies.sqlite", limit_usd=LIMIT_USD, yes=False)
+
+
+def relabel(run: Path, judges: Sequence[str], way: Way) -> None:
+    """Labels and rows by other rules, from the judgements that are there (of `judges`, or of all that judged this way);
+    nobody is asked anything. Raises UserError where there are none."""
+    sets = answer_sets(run, read_config(run))
+    names = [way.file_name(judge) for judge in judges or judges_of(run, sets[0], way)]
+    check_rules(way.rules, len(names))
+    write_results(run, sets, names, way.rules, way.metric)
+
+
+def judges_of(run: Path, subject: AnswerSet, way: Way) -> list[str]:
+    """Who judged these answers in this way, going by the files. Names of judges hold no hyphen."""
+    start = judgement_file(run, subject.stage, subject.set, "").stem
+    names = [path.stem.removeprefix(start) for path in sorted((run / "judgements").glob(f"{start}*.jsonl"))]
+    judges = [name.partition("-")[0] for name in names if name == way.file_name(name.partition("-")[0])]
+    found = [judge for judge in judges if (judge == SEMANTIC) == (way.rules.ask == "nearness")]
+    if not found:
+        raise UserError(
+            f"{run / 'judgements'}: nobody judged {subject.stage} {subject.set} in the way of {way.metric} yet."
+        )
+    return found
+
+
+def warn_of_same_model(judges: Sequence[Judge], sets: Sequence[AnswerSet]) -> None:
+    for judge in judges:
+        judged = sorted({subject.model for subject in sets if same_model(judge.endpoint.model, subject.model)})
+        for model in judged:
+            typer.echo(
+                f"Warning: {judge.name} judges answers of {model}, which is itself: models favour their own.", err=True
+            )
+
+
+def same_model(one: str, other: str) -> bool:
+    """By the last part of the name, whoever serves it, and without the date that may end it."""
+    first, second = (DATE.sub("", name.rstrip("/").rpartition("/")[2].lower()) for name in (one, other))
+    return first == second != ""
+
+
+def check_way(way: Way, judges: Sequence[str]) -> None:
+    """Raise UserError where these judges cannot be asked in this way."""
+    if way.rules.ask != "scores" and (way.blind or way.swap):
+        raise UserError(f"--blind and --swap are about two references; {way.rules.name} shows a judge one, or none.")
+    if SEMANTIC in judges and len(judges) > 1:
+        raise UserError(f"--judge {SEMANTIC} is no model that scores, so it judges alone.")
+    if judges and (SEMANTIC in judges) != (way.rules.ask == "nearness"):
+        raise UserError(f"--judge {SEMANTIC} and rules that go by nearness (--preset semantic) belong together.")

@@ -1,0 +1,85 @@
+"""Who judges: `conf/judge/<name>.yaml`, or a file of your own with the same fields."""
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from mvp_align.errors import UserError, listed
+from mvp_align.judging.client import Endpoint
+from mvp_align.launch import CONF_DIR, leaf_keys
+
+JUDGES = CONF_DIR / "judge"
+SEMANTIC = "semantic"
+"""The judge that is no model behind a server: nearness in meaning, computed here."""
+
+
+@dataclass
+class Judge:
+    """A model that judges, as a YAML file describes it."""
+
+    name: str = ""
+    """In file names and reports: letters, digits, _ and . only."""
+    endpoint: Endpoint = field(default_factory=Endpoint)
+    temperature: float = 0.0
+    max_tokens: int = 360
+    """Longest reply."""
+    usd_per_million_input: float = 0.0
+    usd_per_million_output: float = 0.0
+    """Prices change: set your own."""
+
+    def problems(self) -> list[str]:
+        found = [f"endpoint.{problem}" for problem in self.endpoint.problems()]
+        if not re.fullmatch(r"[A-Za-z0-9_.]+", self.name) or self.name == SEMANTIC:
+            found.append(f"name={self.name}: letters, digits, _ and . make a name, and it is not {SEMANTIC}.")
+        if not 0 <= self.temperature <= 2:
+            found.append(f"temperature={self.temperature}: must be from 0 to 2.")
+        if not self.max_tokens > 0:
+            found.append(f"max_tokens={self.max_tokens}: must be above 0.")
+        for name in ("usd_per_million_input", "usd_per_million_output"):
+            if not getattr(self, name) >= 0:
+                found.append(f"{name}={getattr(self, name)}: must be 0 or above.")
+        return found
+
+
+def read_judge(name: str) -> Judge:
+    """The judge of `conf/judge/`, or of the YAML file, that `name` names. Raises UserError with all that is wrong."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else JUDGES / f"{name}.yaml"
+    if not path.is_file():
+        known = [*sorted(file.stem for file in JUDGES.glob("*.yaml")), SEMANTIC]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"--judge {name}: no such judge. Known: {', '.join(known)}, or the path of a YAML file.{hint}")
+    shape = OmegaConf.structured(Judge(name=path.stem))
+    try:
+        judge = OmegaConf.to_object(OmegaConf.merge(shape, OmegaConf.load(path)))
+    except ConfigKeyError as error:
+        near = difflib.get_close_matches(str(error.key), [key.rpartition(".")[2] for key in leaf_keys(shape)], n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UserError(f"{path}: no setting {error.full_key or error.key}.{hint}") from None
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        where = f"{path}, {key}" if (key := getattr(error, "full_key", None)) else str(path)
+        raise UserError(f"{where}: {str(error).splitlines()[0]}. mvp_align/judging/judges.py has the fields.") from None
+    assert isinstance(judge, Judge)
+    if found := judge.problems():
+        raise listed(found, f"{path} cannot be used:")
+    return judge
+
+
+def read_panel(names: list[str]) -> list[Judge]:
+    """One to five judges, each another model under another name. Raises UserError."""
+    judges = [read_judge(name) for name in names]
+    if not 1 <= len(judges) <= 5:
+        raise UserError(f"{len(judges)} judges: name one to five by --judge NAME.")
+    for what, values in (
+        ("name", [judge.name for judge in judges]),
+        ("model", [judge.endpoint.model for judge in judges]),
+    ):
+        for value in values:
+            if values.count(value) > 1:
+                raise UserError(f"Two judges have the {what} {value}: one voice would count twice. Leave one out.")
+    return judges

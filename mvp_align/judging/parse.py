@@ -1,0 +1,119 @@
+"""A judge's reply made a verdict, or a reason why it is none. Nothing is guessed: what does not fit is unscored.
+
+Of scores, exactly one JSON object is taken, with exactly the keys that were asked for and numbers from 0 to 100. Words or a
+Markdown fence around it are let pass, because models without structured output add them; a second object, a brace before it
+or after it, or a key named twice are not, because then it is open which one is meant.
+"""
+
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mvp_align.judging.verdicts import Scores, YesNo
+
+Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+NO_VIOLATION = ("", "none", "n/a")
+"""Entries by which models say that a list is empty."""
+
+
+class Unparsed(Exception):
+    """The reply is no verdict; the message says why, in the same words for the same cause."""
+
+
+class Assessment(BaseModel):
+    """What every reply of scores holds. Types are strict: "85", "85/100" and true are no scores."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    score_model: Score
+    enforced_dimensions_used: list[str]
+    hard_violations_model: list[str]
+    reason: str
+
+
+class OpenAssessment(Assessment):
+    """The judge was told which reference is meant to fit."""
+
+    score_w: Score
+    score_l: Score
+
+
+class BlindAssessment(Assessment):
+    """The judge was not told."""
+
+    score_1: Score
+    score_2: Score
+
+
+def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
+    """The scores in a reply. In a blind one, `w_first` tells whether answer_w was the first reference. Raises Unparsed."""
+    values = one_object(text)
+    try:
+        if blind:
+            found: OpenAssessment | BlindAssessment = BlindAssessment.model_validate(values)
+        else:
+            found = OpenAssessment.model_validate(values)
+    except ValidationError as error:
+        raise Unparsed(first_problem(error)) from None
+    if isinstance(found, BlindAssessment):
+        w, l = (found.score_1, found.score_2) if w_first else (found.score_2, found.score_1)  # noqa: E741
+    else:
+        w, l = found.score_w, found.score_l  # noqa: E741
+    violations = tuple(name for name in found.hard_violations_model if name.strip().lower() not in NO_VIOLATION)
+    return Scores(w, l, found.score_model, tuple(found.enforced_dimensions_used), violations, found.reason)
+
+
+def parse_yes_no(text: str) -> YesNo:
+    """Yes or No alone, in any case, with or without punctuation. Raises Unparsed."""
+    if not text.strip():
+        raise Unparsed("empty reply")
+    said = re.fullmatch(r"[\W_]*(yes|no)[\W_]*", text, re.IGNORECASE)
+    if said is None:
+        raise Unparsed("neither Yes nor No alone")
+    return YesNo(said.group(1).lower() == "yes")
+
+
+def one_object(text: str) -> dict[str, Any]:
+    """The one JSON object in `text`. Raises Unparsed."""
+    if not text.strip():
+        raise Unparsed("empty reply")
+    start = text.find("{")
+    if start < 0:
+        raise Unparsed("no JSON object")
+    try:
+        values, end = DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError) as error:
+        raise Unparsed("a key named twice" if isinstance(error, KeyNamedTwice) else "broken JSON") from None
+    if "{" in text[end:] or "}" in text[end:]:
+        raise Unparsed("more than one JSON object")
+    assert isinstance(values, dict)  # it starts with a brace
+    return values
+
+
+class KeyNamedTwice(ValueError):
+    """A JSON object with two values under one key."""
+
+
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise KeyNamedTwice
+    return values
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=each_once)
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing wrong, in words that never repeat the reply's own."""
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    key = str(problem["loc"][0])
+    kind = problem["type"]
+    if kind == "missing":
+        return f"no {key}"
+    if kind == "extra_forbidden":
+        return "a key that was not asked for"
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"{key} outside 0-100"
+    return f"{key} of a wrong type"

@@ -1,0 +1,211 @@
+"""From the judgements of a run to its labels, its rows and a few printed lines.
+
+    labels/<stage>-<set>-<rules>.jsonl   id, user_id, label (W, L, TIE or null), unscored (why null)
+    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not, null where unlabelled}
+
+Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the answers were judged and what
+was left out, so that the report does.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from mvp_align.atomic import write_text
+from mvp_align.errors import UserError
+from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
+from mvp_align.evaluation.intervals import Estimate
+from mvp_align.evaluation.opa import row
+from mvp_align.evaluation.paa import Labelled, paa_lift, paa_rows, share
+from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.judging.answer_sets import AnswerSet
+from mvp_align.judging.labels import Label, Rules, judge_label, over_thresholds, panel_labels
+from mvp_align.judging.verdicts import Judgement, Scores, Verdict, judgement_file, read_judgements
+from mvp_align.reporting.pair_files import PairValues, keep_values
+
+Panels = list[list[Verdict | None]]
+"""For each answer, each judge's verdict."""
+
+
+def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> None:
+    """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
+
+    Raises UserError where a file is missing or about other answers.
+    """
+    judges = [name.partition("-")[0] for name in files]
+    rows: list[Row] = []
+    notes: list[str] = []
+    labelled: dict[tuple[str, str], list[Labelled]] = {}
+    for subject in sets:
+        judgements = [read_judged(run, subject, judge) for judge in files]
+        panels: Panels = [[one.verdict for one in answer] for answer in zip(*judgements, strict=True)]
+        answers = labels_of(judgements, panel_labels(panels, rules), judges)
+        labelled[subject.stage, subject.set] = answers
+        write_labels(run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl", answers)
+        keep_values(run / "values" / f"{subject.stage}-{subject.set}.jsonl", [metric], map(won(metric), answers))
+        rows += set_rows(subject, answers, metric)
+        rows += agreement_rows(subject, panels, judges, rules, metric)
+        if rules.ask == "scores":
+            rows += grid_rows(subject, answers, panels, rules, metric)
+        base = labelled.get(("base", subject.set))
+        if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
+            rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
+        notes += [*notes_of(subject, judges, judgements, metric), *kappa_notes(subject, panels, judges, rules, metric)]
+    replace_rows(run / "metrics.jsonl", rows, metric)
+    replace_notes(run / "notes.json", notes, metric)
+    show(rows, notes, metric)
+
+
+def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
+    """The judge's file, which must be about these answers. Raises UserError."""
+    path = judgement_file(run, subject.stage, subject.set, judge)
+    judgements = read_judgements(path)
+    if [one.id for one in judgements] != [case.pair.id for case in subject.cases]:
+        raise UserError(f"{path} is about other answers than those in answers/: judge again (replies are kept).")
+    return judgements
+
+
+def labels_of(
+    judgements: Sequence[Sequence[Judgement]], labels: Sequence[Label | None], judges: Sequence[str]
+) -> list[Labelled]:
+    answers = []
+    for label, by_judge in zip(labels, zip(*judgements, strict=True), strict=True):
+        missing = [
+            f"{judge}: {one.unscored}" for judge, one in zip(judges, by_judge, strict=True) if one.verdict is None
+        ]
+        answers.append(Labelled(by_judge[0].id, by_judge[0].user_id, label, "; ".join(missing)))
+    return answers
+
+
+def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in answers))
+
+
+def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
+    """PAA of the whole set and its groups; for UF-P-4, of each user type as a set of its own."""
+    rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups, subject.min_users)
+    types: Mapping[str, str | None] = {name: tags.get("user_type") for name, tags in subject.groups.items()}
+    for user_type in sorted({name for name in types.values() if name is not None}):
+        part = [one for one in answers if types[one.id] == user_type]
+        rows += paa_rows(subject.stage, f"{subject.set}/{user_type}", metric, part, {}, subject.min_users)
+    return rows
+
+
+def won(metric: str) -> Callable[[Labelled], PairValues]:
+    """1 where the answer's label is W, 0 where it is another one."""
+
+    def values(one: Labelled) -> PairValues:
+        return PairValues(one.id, one.user_id, {} if one.label is None else {metric: float(one.label == "W")})
+
+    return values
+
+
+def labels_by_judge(panels: Panels, judges: Sequence[str], rules: Rules) -> dict[str, list[Label | None]]:
+    return {
+        judge: [None if (said := panel[place]) is None else judge_label(said, rules) for panel in panels]
+        for place, judge in enumerate(judges)
+    }
+
+
+def agreement_rows(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[Row]:
+    """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of the model's answer."""
+    if len(judges) < 2:
+        return []
+    alphas = {"alpha": label_alpha(labels_by_judge(panels, judges, rules), order=("L", "TIE", "W"))}
+    if rules.ask == "scores":
+        scores = {
+            judge: [found.model if isinstance(found := panel[place], Scores) else None for panel in panels]
+            for place, judge in enumerate(judges)
+        }
+        alphas["alpha_scores"] = score_alpha(scores)
+    users = len({case.pair.user_id for case in subject.cases})
+    return [
+        row(subject.stage, subject.set, f"{metric}/{name}", Estimate(alpha, None, None, len(panels), users))
+        for name, alpha in alphas.items()
+        if alpha is not None
+    ]
+
+
+def kappa_notes(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[str]:
+    """Cohen's kappa of each two judges' labels."""
+    return [
+        f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on {found.agreement:.1%} of "
+        f"{found.items:,} answers, kappa {'undefined' if found.kappa is None else f'{found.kappa:.2f}'}."
+        for found in kappas(labels_by_judge(panels, judges, rules))
+        if found.agreement is not None
+    ]
+
+
+def grid_rows(subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str) -> list[Row]:
+    """PAA under other thresholds, in the groups `10,0` to `30,10` of `win_over_l,win_within_w`."""
+    rows = []
+    for (over_l, within_w), labels in over_thresholds(panels, rules).items():
+        relabelled = [
+            Labelled(one.id, one.user_id, label)
+            for one, label in zip(answers, labels, strict=True)
+            if label is not None
+        ]
+        if found := share("W", relabelled):
+            group = ("win_over_l,win_within_w", f"{over_l:g},{within_w:g}")
+            rows.append(row(subject.stage, subject.set, f"{metric}/grid", found, *group))
+    return rows
+
+
+def notes_of(
+    subject: AnswerSet, judges: Sequence[str], judgements: Sequence[Sequence[Judgement]], metric: str
+) -> list[str]:
+    """By whom, and what is not in the numbers and why."""
+    start = f"{metric}, {subject.stage} {subject.set}"
+    cut = f"; {subject.cut:,} of them were cut at the token limit" if subject.cut else ""
+    notes = [f"{start}: {len(subject.cases):,} answers judged by {', '.join(judges)}{cut}."]
+    for judge, judged in zip(judges, judgements, strict=True):
+        counted = Counter(one.unscored for one in judged if one.verdict is None)
+        if counted:
+            reasons = ", ".join(f"{number:,} ({reason})" for reason, number in counted.most_common())
+            notes.append(f"{start}: {counted.total():,} unscored by {judge}: {reasons}.")
+    return notes
+
+
+def replace_rows(path: Path, rows: Sequence[Row], metric: str) -> None:
+    """Those of `metric` and what belongs to it go, `rows` come, all else stays. Raises UserError."""
+    others = read_rows(path) if path.is_file() else []
+    mine = (metric, f"{metric}_lift")
+    kept = [one for one in others if one.metric not in mine and not one.metric.startswith(f"{metric}/")]
+    write_rows(path, [*kept, *rows])
+
+
+def replace_notes(path: Path, notes: Sequence[str], metric: str) -> None:
+    try:
+        others = json.loads(path.read_text("utf-8"))["notes"] if path.is_file() else []
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} holds no notes of a run: delete it, and run the command again.") from None
+    kept = [note for note in others if not note.startswith(f"{metric}, ")]
+    write_text(path, json.dumps({"notes": [*kept, *notes]}, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
+    """A line a set, then the notes."""
+    found = {(one.stage, one.set, one.metric): one for one in rows if not one.group_by}
+    for stage, set_name in dict.fromkeys((one.stage, one.set) for one in rows):
+        parts = {name: found.get((stage, set_name, f"{metric}{name}")) for name in ("", "/loss", "/tie")}
+        around = {name: found[stage, set_name, f"{metric}/{name}"] for name in ("coverage", "low", "high")}
+        covered = around["coverage"]
+        line = f"{stage} {set_name}: {metric} " + (percent(parts[""]) if parts[""] else "has no label to go by")
+        if parts["/loss"] and parts["/tie"]:
+            line += f", loss {parts['/loss'].value:.1%}, tie {parts['/tie'].value:.1%}"
+        line += f"; {covered.value:.1%} of {covered.n:,} labelled"
+        if covered.value < 1:
+            line += f", so from {around['low'].value:.1%} (all others lost) to {around['high'].value:.1%} (all won)"
+        typer.echo(line)
+    for note in notes:
+        typer.echo(note)
+
+
+def percent(one: Row) -> str:
+    interval = f" [{100 * one.low:.1f}, {100 * one.high:.1f}]" if one.low is not None and one.high is not None else ""
+    return f"{one.value:.1%}{interval}"

@@ -1,0 +1,135 @@
+"""Every reply that was paid for, kept for good: an SQLite file to which rows are added and none is changed.
+
+A reply is committed (synced to the disk) before anything else is done with it, so a process killed at any moment loses only
+the requests that were under way. It is found by what was asked (`Request.key`), so nothing is asked twice. Failures are
+written to a table of their own, as a record, and are never taken for replies.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mvp_align.atomic import FULL_WORDS
+from mvp_align.errors import UserError
+from mvp_align.judging.client import Reply
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS replies (
+  key TEXT PRIMARY KEY, model TEXT NOT NULL, served_by TEXT NOT NULL, text TEXT NOT NULL, raw TEXT NOT NULL,
+  finish_reason TEXT NOT NULL, response_format TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+  seconds REAL NOT NULL, at TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS attempts (key TEXT NOT NULL, model TEXT NOT NULL, problem TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+CREATE TRIGGER IF NOT EXISTS replies_are_not_changed BEFORE UPDATE ON replies
+  BEGIN SELECT RAISE(ABORT, 'replies are only added'); END;
+CREATE TRIGGER IF NOT EXISTS replies_are_not_removed BEFORE DELETE ON replies
+  BEGIN SELECT RAISE(ABORT, 'replies are only added'); END;
+"""
+WAIT_SECONDS = 5.0
+"""For another process to let go of the file."""
+DISK_FULL = (*FULL_WORDS, "database or disk is full")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A reply as it was kept. Token counts are None where the server gave none."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+    @property
+    def cut(self) -> bool:
+        """Whether it ended at the token limit."""
+        return self.finish_reason == "length"
+
+
+class ReplyStore:
+    """An open store; one process at a time has it. Made by `open_store`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path, self.connection = path, connection
+
+    def known(self, keys: Iterable[str]) -> dict[str, Stored]:
+        """The replies that are there, by key."""
+        with explained(self.path):
+            found = {}
+            for key in dict.fromkeys(keys):
+                row = self.connection.execute(
+                    "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM replies WHERE key = ?", (key,)
+                ).fetchone()
+                if row is not None:
+                    found[key] = Stored(*row)
+            return found
+
+    def add(self, key: str, model: str, reply: Reply) -> None:
+        """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises UserError on a full one."""
+        values = (
+            key, model, reply.model, reply.text, reply.raw, reply.finish_reason, reply.response_format,
+            reply.prompt_tokens, reply.completion_tokens, reply.seconds, now(),
+        )  # fmt: skip
+        with self.transaction():
+            self.connection.execute(f"INSERT INTO replies VALUES ({', '.join('?' * len(values))})", values)
+            self.insert_attempts(key, model, reply.failures)
+
+    def log(self, key: str, model: str, problems: Sequence[str]) -> None:
+        """Record why all attempts failed."""
+        with self.transaction():
+            self.insert_attempts(key, model, problems)
+
+    def insert_attempts(self, key: str, model: str, problems: Sequence[str]) -> None:
+        rows = [(key, model, problem, now()) for problem in problems]
+        self.connection.executemany("INSERT INTO attempts VALUES (?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        with explained(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            finally:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+
+
+@contextmanager
+def open_store(path: Path) -> Iterator[ReplyStore]:
+    """Raises UserError where the file is in use, no store, or cannot be made."""
+    with explained(path):
+        connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    try:
+        with explained(path):
+            # Exclusive before WAL: one writer, and no shared memory, which network file systems do not have.
+            for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
+                connection.execute(f"PRAGMA {setting}")
+            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
+        yield ReplyStore(path, connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into a UserError that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        said = str(error)
+        if "locked" in said:
+            remedy = "another process is judging with it: wait for its end."
+        elif any(words in said for words in DISK_FULL):
+            remedy = f"no space left on the disk: free some (df -h {path.parent}), then run the same command again."
+        elif "not a database" in said or "malformed" in said:
+            remedy = "it is no store of replies, or damaged: move it away; what it held is asked again."
+        else:
+            remedy = "see whether its folder is there and can be written to."
+        raise UserError(f"{path}: {said}; {remedy} Replies that were kept stay.") from None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

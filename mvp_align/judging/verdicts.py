@@ -1,0 +1,101 @@
+"""What a judge says of one answer, and the file of a run that keeps it: `judgements/<stage>-<set>-<judge>.jsonl`.
+
+A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, with `yes_no` or `nearness` in place of
+`scores` where that was asked, or with `"unscored": "why"` where there is no verdict. Labels are made of these lines alone.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from mvp_align.atomic import write_text
+from mvp_align.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well three answers fit the person's stated preferences, 0-100: answer_w, answer_l and the model's own."""
+
+    w: float
+    l: float  # noqa: E741
+    model: float
+    dimensions: tuple[str, ...] = ()
+    """What the judge says it went by."""
+    violations: tuple[str, ...] = ()
+    """Preferences that the model's answer plainly breaks."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class YesNo:
+    """Whether the model's answer matches answer_w."""
+
+    yes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Nearness:
+    """Cosine of the model's answer with each reference, from -1 to 1; both 0 for an empty answer, which is near neither."""
+
+    to_w: float
+    to_l: float
+
+
+Verdict = Scores | YesNo | Nearness
+KINDS: dict[str, type[Verdict]] = {"scores": Scores, "yes_no": YesNo, "nearness": Nearness}
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One judge on one answer; `unscored` says why where `verdict` is None."""
+
+    id: str
+    user_id: str
+    verdict: Verdict | None
+    unscored: str = ""
+    replies: tuple[str, ...] = ()
+
+
+def judgement_file(run: Path, stage: str, set_name: str, judge: str) -> Path:
+    return run / "judgements" / f"{stage}-{set_name.replace('/', '-')}-{judge}.jsonl"
+
+
+def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
+    """Replace `path`. Raises UserError where the disk is full."""
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, "".join(json.dumps(as_line(one), ensure_ascii=False) + "\n" for one in judgements))
+
+
+def as_line(judgement: Judgement) -> dict[str, Any]:
+    line: dict[str, Any] = {"id": judgement.id, "user_id": judgement.user_id, "replies": list(judgement.replies)}
+    if judgement.verdict is None:
+        return line | {"unscored": judgement.unscored}
+    kind = next(kind for kind, shape in KINDS.items() if isinstance(judgement.verdict, shape))
+    return line | {kind: asdict(judgement.verdict)}
+
+
+def read_judgements(path: Path) -> list[Judgement]:
+    """The file's judgements in order. Raises UserError naming the line that is none, or the missing file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so this judge has not judged these answers yet.")
+    judgements = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                judgements.append(from_line(json.loads(line)))
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{path}, line {number}: no judgement ({error!r}). Judge again to write it.") from None
+    return judgements
+
+
+def from_line(line: dict[str, Any]) -> Judgement:
+    known = line["id"], line["user_id"]
+    replies = tuple(line["replies"])
+    for kind, shape in KINDS.items():
+        if kind in line:
+            return Judgement(*known, TypeAdapter[Verdict](shape).validate_python(line[kind]), replies=replies)
+    return Judgement(*known, None, line["unscored"], replies)

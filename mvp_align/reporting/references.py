@@ -1,0 +1,35 @@
+"""Published figures in words, for a run that can be compared with them; they stand apart from what was measured."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mvp_align.evaluation.published import published, published_opa, published_paa
+from mvp_align.evaluation.rows import Row
+
+
+def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> list[str]:
+    """`published (source), not measured here: ...`, for OPA and, where `rows` have PAA by the authors' rules, for PAA; none
+    where the run's data, model or prompt are other ones. `config` is a run's config as it stands in its folder."""
+    if not isinstance(config, DictConfig):
+        return []
+    keys = ("data.name", "model.id", "prompt.name")
+    data, model, prompt = (str(OmegaConf.select(config, key)) for key in keys)
+    lines = []
+    if opa := published_opa(data, model, prompt, set_name, OmegaConf.select(config, "evals.ufp4")):
+        lines.append(f"OPA (mean of acc@d), base -> tuned (± over the authors' seeds): {opa}")
+    if any(row.metric.startswith("paa/dvb_") for row in rows) and (paa := published_paa(data, model)):
+        lines.append(f"PAA by three judges, on the whole benchmark: {paa}")
+    return [f"published ({published().source}), not measured here: {line}" for line in lines]
+
+
+def config_of(run: Path) -> Any:
+    """The config in a run's folder, unchecked; None where there is none that can be read."""
+    try:
+        return OmegaConf.load(run / "config.yaml")
+    except (OSError, yaml.YAMLError, OmegaConfBaseException):
+        return None

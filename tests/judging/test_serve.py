@@ -1,0 +1,106 @@
+"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the counts say so."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from mvp_align.cli import app
+from mvp_align.evaluation.rows import read_rows
+from mvp_align.judging.verdicts import YesNo, read_judgements
+from mvp_align.modeling.source import locate, packaged_gguf
+
+pytest.importorskip("fastapi", reason="transformers serve needs fastapi and openai")
+pytest.importorskip("openai")
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The base URL of a server of that model, the only one it serves."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("transformers"), "serve", folder, "--host", "127.0.0.1"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 240
+        while True:
+            assert process.poll() is None and time.monotonic() < until, "the server did not come up"
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def judged_by(folder: Path, run: Path, write_judge, query, max_tokens: int) -> None:
+    """Scores and Yes or No, of all answers; what is no verdict ends unscored, with its reason and its reply kept."""
+    with serving(folder) as url:
+        settings = {"concurrency": 2, "read_seconds": 300.0, "total_seconds": 300.0, "model": str(folder)}
+        command = ["judge", str(run), "--judge", str(write_judge(url, max_tokens=max_tokens, **settings))]
+        for extra in ([], ["--preset", "mvp_yesno"]):
+            result = CliRunner().invoke(app, [*command, *extra], catch_exceptions=False)
+            assert result.exit_code == 0, result.output
+            print(result.output)
+    again = CliRunner().invoke(app, command, catch_exceptions=False)  # the server is gone: all is kept
+    assert again.exit_code == 0 and " 0 requests (" in again.output
+
+    scored = read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
+    said = read_judgements(run / "judgements" / "tuned-in_domain-tester-yes_no.jsonl")
+    for one in (*scored, *said):
+        assert (one.verdict is None) == (one.unscored != "")
+        assert not one.unscored.startswith("no reply")
+        assert len(one.replies) == 1
+    store = run / "replies.sqlite"
+    kept = query(store, "SELECT prompt_tokens, completion_tokens FROM replies")
+    assert len(kept) == len(scored) + len(said)
+    assert all(prompt > 50 and 0 < completion <= max_tokens for prompt, completion in kept)
+    assert query(store, "SELECT count(*) FROM attempts") == [(0,)]
+
+    rows = {(row.metric): row for row in read_rows(run / "metrics.jsonl") if not row.group_by}
+    for metric, verdicts in (("paa/dvb_judge", scored), ("paa/mvp_yesno", said)):
+        with_verdict = [one for one in verdicts if one.verdict is not None]
+        coverage = rows[f"{metric}/coverage"]
+        assert (coverage.value, coverage.n) == (len(with_verdict) / len(verdicts), len(verdicts))
+        assert (metric in rows) == bool(with_verdict)
+    yes = [one.verdict.yes for one in said if isinstance(one.verdict, YesNo)]
+    if yes:
+        assert rows["paa/mvp_yesno"].value == pytest.approx(sum(yes) / len(yes))
+
+
+def test_a_random_model_judges_nothing(tiny_model: Path, write_run, write_judge, query) -> None:
+    run = write_run(6)
+    judged_by(tiny_model, run, write_judge, query, max_tokens=12)
+    assert {row.metric for row in read_rows(run / "metrics.jsonl") if row.value == 0} >= {
+        "paa/dvb_judge/coverage",
+        "paa/dvb_judge/low",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_smollm2_judges(compose, write_run, write_judge, query) -> None:
+    model = compose().model
+    if packaged_gguf(model) is None:
+        pytest.skip("the demo model's package is not installed: `make setup`")
+    judged_by(Path(locate(model)), write_run(3), write_judge, query, max_tokens=48)
