@@ -265,7 +265,7 @@ def test_holm_is_statsmodels(ps: list[float]) -> None:
 )
 def test_names_say_what_they_are_of(metric: str, word: str, about: str, base: str, kind: str | None) -> None:
     assert (derivation(metric), family(metric), base_metric(metric)) == (word, about, base)
-    assert is_number(metric) == metric.startswith("opa/margin")
+    assert is_number(metric) == metric.startswith(("opa/margin", "damage/"))
     assert is_derived(metric) == (metric != base)
     if kind:
         assert kind_of(metric) == kind
