@@ -179,7 +179,8 @@ class Hardware:
     """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and sdpa only."""
     gradient_checkpointing: bool = False
     sharding: str = "none"
-    """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of them (PyTorch's FSDP2)."""
+    """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of them (PyTorch's FSDP2).
+    zero2: a whole model on each device, gradients and optimizer spread over all of them (DeepSpeed, an extra)."""
 
 
 @dataclass

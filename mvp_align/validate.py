@@ -14,7 +14,7 @@ CHOICES = {
     "hardware.device": ("auto", "cpu", "cuda"),
     "hardware.precision": ("auto", "fp32", "bf16", "fp16"),
     "hardware.attention": ("auto", "sdpa", "eager", "flash_attention_2"),
-    "hardware.sharding": ("none", "fsdp"),
+    "hardware.sharding": ("none", "fsdp", "zero2"),
     "train.lr_scheduler": (
         "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
     ),
@@ -151,6 +151,10 @@ def data_problems(config: Config) -> list[str]:
         problems.append("hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with hardware.device=cpu.")
     if hardware.attention == "flash_attention_2" and hardware.precision == "fp32":
         problems.append("hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision.")
+    if hardware.sharding == "zero2" and find_spec("deepspeed") is None:
+        problems.append("hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed")
+    if hardware.sharding == "zero2" and hardware.precision == "fp16":
+        problems.append("hardware.sharding=zero2 computes in bf16 or fp32: change hardware.precision.")
     return problems
 
 

@@ -74,7 +74,7 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         ),
         ("recipe=lora_dpoo", "recipe=lora_dpoo: no such recipe. Known: lora_dpo, lora_sft. Did you mean 'lora_dpo'?"),
         ("recipe=evaluate", "recipe=evaluate: no such recipe. Known: lora_dpo, lora_sft."),
-        ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp."),
+        ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp, zero2."),
         ("prompt=", "prompt=: no such prompt. Known: chat, paa, paper, preference, question."),
         ("data=[smple]", "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?"),
         (

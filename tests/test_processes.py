@@ -158,15 +158,19 @@ def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("script", "sharding", "checkpointing"),
+    [("sharded_run.py", "fsdp", False), ("sharded_run.py", "fsdp", True), ("zero_run.py", "zero2", True)],
+)
 def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
-    sharp: list[str], tmp_path: Path, checkpointing: bool
+    sharp: list[str], tmp_path: Path, script: str, sharding: str, checkpointing: bool
 ) -> None:
     overrides = [*sharp, "train.max_steps=4", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
-    sharded = [*overrides, "hardware.sharding=fsdp", f"hardware.gradient_checkpointing={checkpointing}"]
+    overrides += ["train.micro_batch_size=1"]  # accumulated, in two processes as in one
+    sharded = [*overrides, f"hardware.sharding={sharding}", f"hardware.gradient_checkpointing={checkpointing}"]
     one, two = tmp_path / "one", tmp_path / "two"
     launch(1, [*overrides, f"run.dir={one}"])
-    torchrun("sharded_run.py", *sharded, f"run.dir={two}")
+    torchrun(script, *sharded, f"run.dir={two}")
     assert history(two) == pytest.approx(history(one), rel=1e-5)
     for stage in ("base", "tuned"):
         expected = scores(one, f"{stage}-in_domain")
@@ -181,7 +185,7 @@ def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
     trained = (two / "adapter" / "adapter_model.safetensors").read_bytes()
     shutil.rmtree(newest(two))
     (two / "DONE").unlink()
-    assert "Going on from" in torchrun("sharded_run.py", *sharded, f"run.dir={two}")
+    assert "Going on from" in torchrun(script, *sharded, f"run.dir={two}")
     assert (two / "adapter" / "adapter_model.safetensors").read_bytes() == trained
 
 

@@ -191,3 +191,16 @@ def test_a_tracker_whose_library_is_missing_is_a_mistake(
     assert combination_problems(config) == [
         f"tracking.backend={backend} needs a package that is not installed: pip install {backend}"
     ]
+
+
+def test_zero2_without_deepspeed_is_a_mistake(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = compose("hardware=zero2", "quantization=4bit")
+    assert combination_problems(config) == []
+    monkeypatch.setattr("mvp_align.validate.find_spec", lambda name: None if name == "deepspeed" else True)
+    assert combination_problems(config) == [
+        "hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed"
+    ]
+    config.hardware.precision = "fp16"
+    assert combination_problems(config)[1:] == [
+        "hardware.sharding=zero2 computes in bf16 or fp32: change hardware.precision."
+    ]

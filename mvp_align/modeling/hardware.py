@@ -41,8 +41,8 @@ def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     """Resolve `auto`s against this machine.
 
     Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention; and where Slurm started
-    several processes that do not know of each other. A dry run asks for no GPU to be here: one with bf16 units is taken for
-    granted where `device` is cuda.
+    several processes that do not know of each other, or ZeRO-2 has but one. A dry run asks for no GPU to be here: one with
+    bf16 units is taken for granted where `device` is cuda.
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks != "1" and "RANK" not in os.environ:
@@ -55,6 +55,7 @@ def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     if dry_run and hardware.device == "cuda" and not has_gpu:
         PartialState(cpu=True)
         precision = "bf16" if hardware.precision == "auto" else hardware.precision
+        check_sharding(hardware, precision, dry_run)
         return Placement(torch.device("cuda"), DTYPES[precision], attention)
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
@@ -66,8 +67,10 @@ def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     device = PartialState().device if on_gpu else torch.device("cpu")
     if not on_gpu:
         keep_freed_memory()
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, would look for a GPU by itself
     precision = hardware.precision if hardware.precision != "auto" else best_precision(on_gpu)
     check_precision(precision, on_gpu)
+    check_sharding(hardware, precision, dry_run)
     if attention == "flash_attention_2":
         if not on_gpu:
             raise UserError("hardware.attention=flash_attention_2 needs a GPU: use hardware.attention=auto.")
@@ -109,6 +112,21 @@ def check_precision(precision: str, on_gpu: bool) -> None:
         raise UserError(
             "hardware.precision=bf16: this CPU has no bf16 units, and emulation is hundreds of times slower than fp32. "
             "Use hardware.precision=fp32 (or auto)."
+        )
+
+
+def check_sharding(hardware: Hardware, precision: str, dry_run: bool) -> None:
+    if hardware.sharding != "zero2":
+        return
+    if precision == "fp16":
+        raise UserError(
+            "hardware.sharding=zero2 computes in bf16 or fp32, and this GPU has no bf16 units: use hardware.sharding=none, "
+            "or hardware.precision=fp32."
+        )
+    if not dry_run and "RANK" not in os.environ:
+        raise UserError(
+            "hardware.sharding=zero2 spreads gradients and optimizer over several processes, and this is one by itself. "
+            "Start it by `accelerate launch --num_processes N train.py ...`, or use hardware.sharding=none."
         )
 
 

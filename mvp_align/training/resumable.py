@@ -1,8 +1,9 @@
 """A trainer that can be stopped at any moment and taken up again as if it never had been."""
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ class Resumable(Trainer):
     def checkpoints(self) -> Path:
         assert self.args.output_dir is not None
         return Path(self.args.output_dir)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """Where DeepSpeed reads its part of a checkpoint."""
+        with tensors_only() if self.is_deepspeed_enabled else nullcontext():
+            return super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         try:
@@ -67,6 +73,22 @@ class Resumable(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL writes one with each checkpoint; this run's own report says more."""
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Where DeepSpeed asks torch to run whatever a pickled file says, let it have tensors, plain values and the three
+    classes of its own that it saves; anything else raises pickle.UnpicklingError."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        del os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
 
 
 @contextmanager

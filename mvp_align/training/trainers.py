@@ -13,14 +13,14 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
-from mvp_align.config import Config, Hardware
+from mvp_align.config import Config
 from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.pair_trainer import PairTrainer
-from mvp_align.training.preflight import Plan
+from mvp_align.training.preflight import Batches, Plan
 from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp
 
 
@@ -138,7 +138,7 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
         "bf16": placement.precision == "bf16",
         "fp16": placement.precision == "fp16",
         "use_cpu": placement.device.type == "cpu",
-        **sharding(config.hardware),
+        **sharding(config, batches, placement),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not a number is to be seen
         "eval_strategy": "no" if evals.every_steps is None else "steps",
@@ -151,10 +151,31 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
     }
 
 
-def sharding(hardware: Hardware) -> dict[str, Any]:
-    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would save nothing."""
-    fsdp = {"fsdp": True, "fsdp_config": {"version": 2}} if hardware.sharding == "fsdp" else {}
-    return {"gradient_checkpointing": hardware.gradient_checkpointing, **fsdp}
+def sharding(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
+    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would save nothing.
+
+    With `bf16` among its settings DeepSpeed would round the adapter, and the Trainer the references' log-probs; autocast,
+    which DeepSpeed has as well, is what one process does."""
+    shared = {"gradient_checkpointing": config.hardware.gradient_checkpointing}
+    if config.hardware.sharding == "fsdp":
+        return {**shared, "fsdp": True, "fsdp_config": {"version": 2}}
+    if config.hardware.sharding == "zero2":
+        return {**shared, "bf16": False, "deepspeed": zero2_settings(config, batches, placement)}
+    return shared
+
+
+def zero2_settings(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
+    """DeepSpeed's, from the run's own. They name no optimizer, so that it takes the Trainer's, torch's AdamW. An empty list
+    of modules safe in a lower precision keeps gradients in fp32 on their way between processes."""
+    autocast = {"enabled": True, "dtype": str(placement.dtype), "lower_precision_safe_modules": []}
+    return {
+        "zero_optimization": {"stage": 2},
+        "train_micro_batch_size_per_gpu": batches.micro,
+        "gradient_accumulation_steps": batches.accumulation,
+        "train_batch_size": batches.effective,
+        "gradient_clipping": config.train.max_grad_norm,
+        **({} if placement.precision == "fp32" else {"torch_autocast": autocast}),
+    }
 
 
 def fresh_sigmoid(config: Config) -> bool:

@@ -61,6 +61,17 @@ def test_bf16_only_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatc
     assert place(Hardware(device="cpu")).dtype == torch.float32
 
 
+@without_gpu
+def test_zero2_is_for_several_processes_in_a_precision_that_it_has() -> None:
+    asked = Hardware(device="cpu", sharding="zero2")
+    with pytest.raises(UserError, match="accelerate launch --num_processes N"):
+        place(asked)
+    assert place(asked, dry_run=True).precision == "fp32"
+    elsewhere = Hardware(device="cuda", precision="fp16", sharding="zero2")
+    with pytest.raises(UserError, match="bf16 or fp32"):
+        place(elsewhere, dry_run=True)
+
+
 def test_the_probe_agrees_with_the_kernel() -> None:
     flags = Path("/proc/cpuinfo")
     if not flags.is_file():
