@@ -75,7 +75,7 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         ("recipe=lora_dpoo", "recipe=lora_dpoo: no such recipe. Known: lora_dpo, lora_sft. Did you mean 'lora_dpo'?"),
         ("recipe=evaluate", "recipe=evaluate: no such recipe. Known: lora_dpo, lora_sft."),
         ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp."),
-        ("prompt=", "prompt=: no such prompt. Known: chat, paper, preference, question."),
+        ("prompt=", "prompt=: no such prompt. Known: chat, paa, paper, preference, question."),
         ("data=[smple]", "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?"),
         (
             "experiment=null",
@@ -179,7 +179,7 @@ def test_help_is_quick_and_imports_nothing_heavy(script: str, tmp_path: Path) ->
     assert "hydra" in imported
     assert not imported & HEAVY
     assert seconds < 20  # 1.3 s on a free CPU; a loaded one must not fail the suite
-    for shown in ("python train.py", f"model: {MODELS}", "prompt: chat, paper, preference, question", "beta: 0.1"):
+    for shown in ("python train.py", f"model: {MODELS}", "prompt: chat, paa, paper, preference, question", "beta: 0.1"):
         assert shown in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -23,7 +23,7 @@ RULES = {
         ["evals.sets=[in_domain,ood]"],
         "evals.sets: 'ood' is not one of in_domain, ufp4.",
     ),
-    "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa."),
+    "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa, spmr, paa."),
     "profiles": (
         ["evals.profiles=[values,horoscope]"],
         "evals.profiles: 'horoscope' is not one of none, demographics, values, shuffled.",

@@ -61,12 +61,14 @@ def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> No
     rows = lines(finished / "metrics.jsonl")
     assert all(list(row) == ROW_KEYS for row in rows)
     assert {row["stage"] for row in rows} == {"base", "tuned"}
-    assert {row["set"] for row in rows} == {"in_domain", "ufp4", *(f"ufp4/{name}" for name in UFP4_USER_TYPES)}
+    assert {row["set"] for row in rows} == {
+        "in_domain", "ufp4", *(f"ufp4/{name}" for name in UFP4_USER_TYPES), "neutral",
+    }  # fmt: skip
     whole = {(r["stage"], r["set"], r["metric"]): r for r in rows if not r["group_by"]}
     metrics = {f"opa/acc@{d}" for d in ("0", "0.2", "2", "4", "6", "8")} | {"opa/mean", "opa/margin"}
     headlines = {"opa/acc@0_deff", "opa/margin_deff"}
     against = {"opa/prompt_free", "opa/length_only"}
-    change = {"opa/chosen_shift", "opa/acc@0_lift", "opa/acc@0_better_off", "opa/acc@0_worse_off"}
+    change = {"opa/chosen_shift", "opa/rejected_shift", "opa/acc@0_lift", "opa/acc@0_better_off", "opa/acc@0_worse_off"}
     of = {stage: {metric for at, name, metric in whole if (at, name) == (stage, "ufp4")} for stage in ("base", "tuned")}
     assert of["base"] - headlines == metrics | against
     assert of["tuned"] - headlines - {"opa/acc@0_lift_deff"} == metrics | against | change
