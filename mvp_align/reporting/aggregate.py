@@ -200,7 +200,8 @@ def checked_scores(folder: Path, rows: Sequence[Row]) -> Scores:
 
 
 def unique_pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((row.stage, row.set) for row in rows if row.stage in STAGES and "/" not in row.set))
+    scored = (row for row in rows if row.metric.startswith("opa/"))  # the neutral text's perplexity is no set of pairs
+    return list(dict.fromkeys((row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set))
 
 
 def free_values(scores: Scores, stage: str, name: str) -> dict[str, list[float]]:
