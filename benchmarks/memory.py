@@ -25,7 +25,8 @@ from mvp_align.schema import PreferencePair
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.stages import start_adapter
 from mvp_align.training.forecast import CONTEXT_GIB, FRAGMENTED, simulated
-from mvp_align.training.preflight import Plan, make_plan
+from mvp_align.training.plan import Plan
+from mvp_align.training.preflight import make_plan
 from mvp_align.training.simulation import simulate
 from mvp_align.training.trainers import dpo_trainer
 

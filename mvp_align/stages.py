@@ -31,7 +31,8 @@ from mvp_align.scoring.cache import LogpCache
 from mvp_align.training.answer_callback import PAACallback
 from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
 from mvp_align.training.checkpoints import newest_whole
-from mvp_align.training.preflight import Plan, answered_data, answered_pairs, left_out_lines
+from mvp_align.training.plan import Plan
+from mvp_align.training.preflight import answered_data, answered_pairs, left_out_lines
 
 Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
 """Set name -> scores with the prompt, scores without it."""

@@ -179,7 +179,7 @@ def checked_scores(folder: Path, rows: Sequence[Row]) -> Scores:
         raise UserError(f"{files.metrics} has no results of a whole set.")
     scores: dict[tuple[str, str], list[PairScore]] = {}
     pairs: dict[str, list[tuple[str, str]]] = {}
-    for stage, name in unique_pairs([row for row in rows if row.metric.startswith("opa/")]):
+    for stage, name in unique_pairs(rows):
         for subject in (name, f"{name}{FREE}"):
             path = files.scores(stage, subject)
             if not path.is_file():

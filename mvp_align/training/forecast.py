@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -16,11 +15,9 @@ from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
+from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.simulation import Simulated, simulate
 from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
-
-if TYPE_CHECKING:
-    from mvp_align.training.preflight import Batches, Plan
 
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
@@ -59,7 +56,7 @@ GPUS = (
 )
 
 
-def forecast_lines(config: Config, plan: "Plan", placement: Placement) -> list[str]:
+def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str]:
     """Raises UserError where the adapter's layers are not in the model. A model that cannot be simulated is said so of."""
     timer = threading.Timer(2, print, ["simulating the step ..."])
     timer.start()
@@ -84,7 +81,7 @@ def forecast_lines(config: Config, plan: "Plan", placement: Placement) -> list[s
     return [*lines, *disk_lines(config, found)]
 
 
-def simulated(config: Config, plan: "Plan", dtype: torch.dtype) -> Simulated:
+def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> Simulated:
     batches = plan.batches
     micro = simulated_pairs(config, batches) if batches else 0
     return simulate(
@@ -97,7 +94,7 @@ def simulated(config: Config, plan: "Plan", dtype: torch.dtype) -> Simulated:
     )
 
 
-def simulated_pairs(config: Config, batches: "Batches") -> int:
+def simulated_pairs(config: Config, batches: Batches) -> int:
     """`auto` is decided on the device, by trying: the least that it can come to is simulated."""
     return 1 if config.train.micro_batch_size == "auto" else batches.micro
 
@@ -115,7 +112,7 @@ def available(placement: Placement) -> float | None:
 
 
 def memory_lines(
-    config: Config, found: Simulated, batches: "Batches | None", placement: Placement, here: float | None
+    config: Config, found: Simulated, batches: Batches | None, placement: Placement, here: float | None
 ) -> list[str]:
     parts = []
     if found.training and batches:
@@ -155,7 +152,7 @@ def remedies(config: Config, training: bool) -> str:
     return ", ".join([*ways, "a lower data.max_tokens", "a smaller model"])
 
 
-def work(config: Config, plan: "Plan", found: Simulated) -> tuple[float, float, float]:
+def work(config: Config, plan: Plan, found: Simulated) -> tuple[float, float, float]:
     """FLOP of a training step, of all of them, and of all scoring: references once, evaluation sets before and after. By
     tokens, at the simulated passes' FLOP a token, so without what shared profiles and earlier runs' log-probs save."""
     step = training = scoring = 0.0
@@ -172,7 +169,7 @@ def work(config: Config, plan: "Plan", found: Simulated) -> tuple[float, float, 
     return step, training, scoring
 
 
-def work_lines(config: Config, plan: "Plan", found: Simulated, placement: Placement) -> list[str]:
+def work_lines(config: Config, plan: Plan, found: Simulated, placement: Placement) -> list[str]:
     step, training, scoring = work(config, plan, found)
     lines = [
         f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps, {scoring / 1e12:.3g} in scoring"
@@ -210,7 +207,7 @@ def cpu_rate(dtype: torch.dtype) -> float:
     return 2 * 512 * 1024 * 1024 / fastest
 
 
-def gpu_lines(config: Config, plan: "Plan", half: Simulated) -> list[str]:
+def gpu_lines(config: Config, plan: Plan, half: Simulated) -> list[str]:
     """Which of the common GPUs the run fits on, in 16 bits, and how long it would take on one."""
     need = needed(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]

@@ -12,7 +12,7 @@ from peft import PeftModel
 from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.training.forecast import remedies
-from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.step import as_in_training, largest_batch, longest_first, score_pass, train_pass
 
 

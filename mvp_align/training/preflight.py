@@ -4,8 +4,7 @@ Printed before every run; `train.dry_run=true` stops after it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,51 +24,10 @@ from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
-from mvp_align.schema import PreferencePair, PromptedPair
-from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
+from mvp_align.schema import PreferencePair
+from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.forecast import forecast_lines
-
-
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """effective = micro x accumulation x processes, in pairs."""
-
-    effective: int
-    micro: int
-    accumulation: int
-    processes: int
-    steps: int
-
-    @property
-    def arithmetic(self) -> str:
-        return (
-            f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated x "
-            f"{self.processes} process{'es' if self.processes > 1 else ''}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same tokenised."""
-
-    train: list[PromptedPair]
-    train_tokens: list[TokenizedPair]
-    train_over_limit: list[str]
-    train_unused: int
-    """Pairs within the limits that the run's steps do not reach."""
-    train_merged: int
-    eval_sets: list[EvalSet]
-    val_set: EvalSet | None
-    val_texts: list[PromptedPair]
-    batches: Batches | None
-    profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
-    """By the set's name; empty without `evals.profiles`."""
-
-    @property
-    def scored(self) -> list[list[TokenizedPair]]:
-        """All that is scored before and after training."""
-        sets = [pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)]
-        return sets + [pairs for passes in self.profiles.values() for pairs in passes.kinds.values()]
+from mvp_align.training.plan import Batches, Plan
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:

@@ -20,7 +20,7 @@ from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.pair_trainer import PairTrainer
-from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp
 
 

@@ -29,7 +29,7 @@ from mvp_align.scoring.tokens import Answer, TokenizedPair, tokenize_pairs
 from mvp_align.stages import start_adapter
 from mvp_align.training.checkpoints import newest_whole
 from mvp_align.training.micro_batch import fit_micro_batch
-from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.simulation import simulate
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")]

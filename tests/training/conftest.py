@@ -18,7 +18,8 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.schema import PreferencePair
 from mvp_align.stages import start_adapter
-from mvp_align.training.preflight import Plan, make_plan
+from mvp_align.training.plan import Plan
+from mvp_align.training.preflight import make_plan
 from mvp_align.training.trainers import dpo_trainer, sft_trainer
 
 

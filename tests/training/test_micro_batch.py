@@ -17,7 +17,7 @@ from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.micro_batch import fit_micro_batch
-from mvp_align.training.preflight import Batches, Plan
+from mvp_align.training.plan import Batches, Plan
 
 GIB = 2**30
 

@@ -13,7 +13,8 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.schema import PreferencePair
-from mvp_align.training.preflight import Batches, Plan, left_out_lines, make_plan, plan_batches
+from mvp_align.training.plan import Batches, Plan
+from mvp_align.training.preflight import left_out_lines, make_plan, plan_batches
 from recipes import lora_dpo
 
 Compose = Callable[..., Config]

@@ -1,0 +1,51 @@
+"""What a run will do, decided before the model loads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mvp_align.evalset import EvalSet
+from mvp_align.profile_checks import ProfilePasses
+from mvp_align.schema import PromptedPair
+from mvp_align.scoring.tokens import TokenizedPair
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """effective = micro x accumulation x processes, in pairs."""
+
+    effective: int
+    micro: int
+    accumulation: int
+    processes: int
+    steps: int
+
+    @property
+    def arithmetic(self) -> str:
+        return (
+            f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated x "
+            f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same tokenised."""
+
+    train: list[PromptedPair]
+    train_tokens: list[TokenizedPair]
+    train_over_limit: list[str]
+    train_unused: int
+    """Pairs within the limits that the run's steps do not reach."""
+    train_merged: int
+    eval_sets: list[EvalSet]
+    val_set: EvalSet | None
+    val_texts: list[PromptedPair]
+    batches: Batches | None
+    profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
+    """By the set's name; empty without `evals.profiles`."""
+
+    @property
+    def scored(self) -> list[list[TokenizedPair]]:
+        """All that is scored before and after training."""
+        sets = [pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)]
+        return sets + [pairs for passes in self.profiles.values() for pairs in passes.kinds.values()]
