@@ -11,13 +11,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
+from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.references import published_lines
-from mvp_align.reporting.results import Line, Results, Section, Who, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Section, Who, counted, number, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
-NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4"}
+NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4", NEUTRAL: "A neutral text"}
+NO_PAIRS = (
+    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
+)
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,13 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
     for name in results.sets():
         sections = results.sections(name)
         everyone = results.line(name, "opa/acc@0", label="everyone")
-        counted = "prompts" if name in prompts else "people"
+        unit = counted(name, prompts)
         parts.append(
             SetPart(
                 name=name,
                 title=NAMES.get(name, name),
-                sentence=sentence(everyone, counted, unseen=setting(config, "recipe") != "evaluate"),
-                counted=counted,
+                sentence=sentence(everyone, unit, unseen=setting(config, "recipe") != "evaluate"),
+                counted=unit,
                 summary=results.summary(name),
                 chart=chart([("Whole set", [everyone]), *sections]) if everyone.base or everyone.tuned else None,
                 sections=sections,
@@ -110,13 +114,13 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
     return parts
 
 
-def sentence(acc: Line, counted: str, *, unseen: bool) -> str:
+def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
     """The result in plain words: who, how many questions, from where to where, what a value-blind model can reach."""
     row = acc.tuned or acc.base
     if row is None:
-        return "There is no acc@0 for this set."
-    whose = f"{row.users} {'unseen ' if unseen else ''}{counted}"
-    where = f"On {whose}’s {row.n} questions" if counted == "people" else f"On {row.n} pairs over {whose}"
+        return NO_PAIRS if unit == "passages" else "There is no acc@0 for this set."
+    whose = f"{row.users} {'unseen ' if unseen else ''}{unit}"
+    where = f"On {whose}’s {row.n} questions" if unit == "people" else f"On {row.n} pairs over {whose}"
     if acc.base and acc.tuned:
         text = f"{where}, acc@0 went from {number(acc.base.value)} % to {number(acc.tuned.value)} %"
     else:

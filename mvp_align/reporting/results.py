@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.names import (
     BETTER,
     DEFF,
@@ -252,6 +253,13 @@ def number(value: float, *, nats: bool = False, sign: bool = False) -> str:
     digits = 2 if nats else 1
     rounded = round(value if nats else 100 * value, digits) + 0.0  # the sum turns -0.0 into 0.0
     return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+
+
+def counted(set_name: str, prompts: Sequence[str]) -> str:
+    """What `users` counts in a set: people; prompts where its records name no person; passages of the neutral text."""
+    if set_name == NEUTRAL:
+        return "passages"
+    return "prompts" if set_name in prompts else "people"
 
 
 def prompt_sets(sets: Sequence[str], data_format: str) -> list[str]:

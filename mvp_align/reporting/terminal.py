@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import Row
-from mvp_align.reporting.results import Line, Results, Who, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Who, counted, number, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, OVER_SHUFFLED, profile_lines, verdict
 
 WIDTH = 100
@@ -28,7 +29,7 @@ def print_results(rows: Sequence[Row], console: Console | None = None, *, data_f
         return
     prompts = prompt_sets(results.sets(), data_format)
     for name in results.sets():
-        users = "users*" if name in prompts else "users"
+        users = {"people": "users", "prompts": "users*"}.get(unit := counted(name, prompts), unit)
         console.print(summary_table(results, name, users))
         if breakdown := breakdown_table(results, name, users):
             console.print(breakdown)
@@ -42,7 +43,8 @@ def print_results(rows: Sequence[Row], console: Console | None = None, *, data_f
 
 
 def summary_table(results: Results, set_name: str, users: str) -> Table:
-    table = new_table(f"{set_name}: shares in %, nats a token, [95 % intervals]", "metric", users)
+    what = "text about nobody's values" if set_name == NEUTRAL else "shares in %, nats a token, [95 % intervals]"
+    table = new_table(f"{set_name}: {what}", "metric", users)
     for line in results.summary(set_name):
         add(table, line)
     return table
