@@ -28,12 +28,12 @@ demo-long: $(READY) ## does stating the values help? two runs and their comparis
 	$(BIN)/mvp-align compare outputs/demo-long-paper outputs/demo-long-preference
 
 test: $(READY) ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster and not gpu' -n 2 --dist worksteal
 
 test-gpu: $(READY) ## what needs a CUDA GPU, on the one that is here
 	$(BIN)/python -m pytest -m gpu -n 4
 
-test-cluster: $(READY) ## the Slurm scripts on a Slurm of their own: root, and Debian's slurmctld slurmd slurm-client munge
+test-cluster: $(READY) ## several processes, kills, and the Slurm scripts on a Slurm of their own (root, and Debian's slurmctld slurmd slurm-client munge)
 	$(BIN)/python -m pytest -m cluster
 
 check: $(READY) ## style, types, shell scripts and the Dockerfile

