@@ -19,6 +19,7 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
 from mvp_align.evaluation.intervals import Estimate
+from mvp_align.evaluation.names import base_metric
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.paa import Labelled, paa_lift, paa_rows, share
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
@@ -55,7 +56,7 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
         if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
             rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
         notes += [*notes_of(subject, judges, judgements, metric), *kappa_notes(subject, panels, judges, rules, metric)]
-    replace_rows(run / "metrics.jsonl", rows, metric)
+    replace_metric(run / "metrics.jsonl", rows, metric)
     replace_notes(run / "notes.json", notes, metric)
     show(rows, notes, metric)
 
@@ -171,11 +172,12 @@ def notes_of(
     return notes
 
 
-def replace_rows(path: Path, rows: Sequence[Row], metric: str) -> None:
-    """Those of `metric` and what belongs to it go, `rows` come, all else stays. Raises UserError."""
+def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
+    """All rows of `metric`, of what belongs to it and of what was derived from either go, `rows` come, all else stays.
+    Raises UserError."""
     others = read_rows(path) if path.is_file() else []
-    mine = (metric, f"{metric}_lift")
-    kept = [one for one in others if one.metric not in mine and not one.metric.startswith(f"{metric}/")]
+    known = [(one, base_metric(one.metric)) for one in others]
+    kept = [one for one, base in known if base != metric and not base.startswith(f"{metric}/")]
     write_rows(path, [*kept, *rows])
 
 

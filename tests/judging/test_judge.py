@@ -104,6 +104,16 @@ def test_values_of_pairs_stand_side_by_side(write_run, write_judge) -> None:
     assert "tuned-in_domain.jsonl, line 1: no line of a pair" in refused(run, "--relabel")
 
 
+def test_the_same_labels_again_leave_the_same_rows(write_run, write_judge) -> None:
+    run = write_run(20, stages=("base", "tuned"))
+    with running(polite) as url:
+        judge(run, "--judge", write_judge(url))
+    once = (run / "metrics.jsonl").read_bytes()
+    assert b'"paa/dvb_judge_deff"' in once
+    assert judge(run, "--relabel").exit_code == 0
+    assert (run / "metrics.jsonl").read_bytes() == once
+
+
 def test_relabelling_asks_nobody(write_run, write_judge) -> None:
     run = write_run(60)
     with running(polite) as url:
