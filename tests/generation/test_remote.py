@@ -1,21 +1,14 @@
 """Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those made in this process."""
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import pytest
 import torch
+from model_server import serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -58,32 +51,8 @@ def served_folder(
 
 @pytest.fixture(scope="module")
 def endpoint(served_folder: Path) -> Iterator[Endpoint]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", served_folder, "--host", "127.0.0.1"]
-    environ = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        until = time.monotonic() + 240
-        while True:
-            assert process.poll() is None and time.monotonic() < until, "the server did not come up"
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.3)
-        yield Endpoint(f"http://127.0.0.1:{port}/v1", str(served_folder), concurrency=2, requests_per_minute=6000)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with serving(served_folder) as url:
+        yield Endpoint(url, str(served_folder), concurrency=2, requests_per_minute=6000)
 
 
 def test_a_server_and_this_process_write_the_same(

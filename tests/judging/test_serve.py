@@ -1,17 +1,9 @@
 """Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the counts say so."""
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import pytest
+from model_server import serving
 from typer.testing import CliRunner
 
 from mvp_align.cli import app
@@ -21,36 +13,6 @@ from mvp_align.modeling.source import locate, packaged_gguf
 
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and openai")
 pytest.importorskip("openai")
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """The base URL of a server of that model, the only one it serves."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", folder, "--host", "127.0.0.1"]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        until = time.monotonic() + 240
-        while True:
-            assert process.poll() is None and time.monotonic() < until, "the server did not come up"
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def judged_by(folder: Path, run: Path, write_judge, query, max_tokens: int) -> None:
