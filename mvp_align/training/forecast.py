@@ -22,12 +22,12 @@ from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
 """What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between blocks. On an H200 it was
-0.75 GiB and 1 to 9 % (docs/memory.md)."""
+0.75 GiB and up to 9 % (docs/memory.md)."""
 CHECKPOINTS = 3
 """Two are kept; a third is there before the oldest goes."""
 TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.35}
-"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU and, with LLaMA-2 at 4
-pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in small models and with checkpointing."""
+"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU and, with LLaMA-2-7B
+at 4 pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in small models and with checkpointing."""
 
 
 @dataclass(frozen=True, slots=True)
