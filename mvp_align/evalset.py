@@ -114,7 +114,7 @@ def set_rows(
     """`scored_rows`, who is served worst, and what they are to be read against: the two baselines and the value-blind
     ceiling. Groups of fewer than `min_users` people are counted, not shown."""
     users = [score.user_id for score in prompt_free]
-    free = clustered_mean([float(score.margin > 0) for score in prompt_free], users, share=True)
+    free = clustered_mean([float(score.margin > 0) for score in prompt_free], users, "share")
     rows = [
         *scored_rows(subject, stage, scores, base, min_users=min_users),
         *opa_headlines(stage, subject.name, scores, subject.groups, base, min_users=min_users),

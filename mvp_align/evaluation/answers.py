@@ -88,11 +88,11 @@ def answer_rows(
     rows = []
     for measure in measures:
         for metric, values in measure(found).items():
-            rows.append(row(stage, set_name, metric, clustered_mean(values, users, share=True)))
+            rows.append(row(stage, set_name, metric, clustered_mean(values, users, "share")))
         if both:
             now, then = measure(both), measure([before[n.id] for n in both])
             for metric, values in now.items():
                 lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
-                estimate = clustered_mean(lifts, [n.user_id for n in both], difference=True)
+                estimate = clustered_mean(lifts, [n.user_id for n in both], "difference")
                 rows.append(row(stage, set_name, f"{metric}_lift", estimate))
     return rows

@@ -28,14 +28,11 @@ class Estimate:
     users: int
 
 
-def clustered_mean(
-    values: Sequence[float], clusters: Sequence[str], *, share: bool = False, difference: bool = False
-) -> Estimate:
-    """`mean_estimate` of `values`, `clusters` naming the user of each; of which kind they are, `share` and `difference`
-    say. Raises ValueError where `values` is empty or lengths differ."""
+def clustered_mean(values: Sequence[float], clusters: Sequence[str], kind: Kind = "number") -> Estimate:
+    """`mean_estimate` of `values`, `clusters` naming the user of each. Raises ValueError where `values` is empty or lengths
+    differ."""
     if not len(values) or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values and {len(clusters)} clusters: both must be of one length above 0.")
-    kind: Kind = "share" if share else "difference" if difference else "number"
     return mean_estimate(np.asarray(values, dtype=np.float64), clusters_of(clusters), kind)
 
 

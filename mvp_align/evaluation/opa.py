@@ -12,6 +12,7 @@ import numpy as np
 
 from mvp_align.evaluation.groups import Breakdown, Values, break_down, default_by, group_rows, headline_rows
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.names import kind_of
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
 
@@ -37,10 +38,7 @@ def pair_values(scores: Sequence[PairScore]) -> dict[str, list[float]]:
 def opa_metrics(scores: Sequence[PairScore]) -> dict[str, Estimate]:
     """Every OPA metric of these pairs, with intervals clustered by user."""
     users = users_of(scores)
-    return {
-        metric: clustered_mean(values, users, share=metric != "opa/margin")
-        for metric, values in pair_values(scores).items()
-    }
+    return {metric: clustered_mean(values, users, kind_of(metric)) for metric, values in pair_values(scores).items()}
 
 
 def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
@@ -61,7 +59,7 @@ def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> lis
 def acc_lift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
     """acc@0 minus the base's on the same pairs: a paired difference, so its interval is narrower than either's."""
     lifts = [float(now.margin > 0) - float(before.margin > 0) for before, now in paired(base, scores)]
-    return clustered_mean(lifts, users_of(scores), difference=True)
+    return clustered_mean(lifts, users_of(scores), "difference")
 
 
 def paired(base: Sequence[PairScore], scores: Sequence[PairScore]) -> list[tuple[PairScore, PairScore]]:
@@ -78,7 +76,7 @@ def length_only(scores: Sequence[PairScore]) -> Estimate:
     ]
     prefers_longer = sum(longer) >= len(longer) / 2
     users = [score.user_id for score in scores]
-    return clustered_mean(longer if prefers_longer else [1 - x for x in longer], users, share=True)
+    return clustered_mean(longer if prefers_longer else [1 - x for x in longer], users, "share")
 
 
 def opa_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> Values:

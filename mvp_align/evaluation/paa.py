@@ -33,7 +33,7 @@ def paa(answers: Sequence[Labelled]) -> Estimate | None:
 def share(label: str, answers: Sequence[Labelled]) -> Estimate | None:
     if not answers:
         return None
-    return clustered_mean([float(one.label == label) for one in answers], [one.user_id for one in answers], share=True)
+    return clustered_mean([float(one.label == label) for one in answers], [one.user_id for one in answers], "share")
 
 
 def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
@@ -44,7 +44,7 @@ def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
         "low": [float(one.label == "W") for one in answers],
         "high": [float(one.label in ("W", None)) for one in answers],
     }
-    return {name: clustered_mean(value, users, share=True) for name, value in values.items()}
+    return {name: clustered_mean(value, users, "share") for name, value in values.items()}
 
 
 def paa_rows(
@@ -75,4 +75,4 @@ def paa_lift(base: Sequence[Labelled], tuned: Sequence[Labelled]) -> Estimate | 
     if not both:
         return None
     lifts = [float(one.label == "W") - float(before[one.id] == "W") for one in both]
-    return clustered_mean(lifts, [one.user_id for one in both], difference=True)
+    return clustered_mean(lifts, [one.user_id for one in both], "difference")

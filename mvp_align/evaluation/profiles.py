@@ -9,8 +9,8 @@ and `_lift`.
 
 from collections.abc import Mapping, Sequence
 
-from mvp_align.evaluation.intervals import Estimate, clustered_mean
-from mvp_align.evaluation.names import Kind, kind_of
+from mvp_align.evaluation.intervals import clustered_mean
+from mvp_align.evaluation.names import kind_of
 from mvp_align.evaluation.opa import row, users_of
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
@@ -52,9 +52,9 @@ def profile_rows(
     rows = []
     for metric, value in values.items():
         users, kind = users_of(lists[0]), kind_of(metric)
-        rows.append(row(stage, set_name, metric, mean_of(value, users, kind)))
+        rows.append(row(stage, set_name, metric, clustered_mean(value, users, kind)))
         if metric in before:
-            change = mean_of(minus(value, before[metric]), users, "difference" if kind == "share" else "number")
+            change = clustered_mean(minus(value, before[metric]), users, "difference" if kind == "share" else "number")
             rows.append(row(stage, set_name, f"{metric}_lift", change))
     if VALUES_OVER_SHUFFLED in values:
         rows += level_rows(stage, set_name, values[VALUES_OVER_SHUFFLED], scores["values"], level_changed)
@@ -74,7 +74,7 @@ def level_rows(
         there = [at for at, score in enumerate(scores) if level_changed.get(score.id) is change]
         if there:
             users = [scores[at].user_id for at in there]
-            estimate = mean_of([lifts[at] for at in there], users, kind_of(VALUES_OVER_SHUFFLED))
+            estimate = clustered_mean([lifts[at] for at in there], users, kind_of(VALUES_OVER_SHUFFLED))
             rows.append(row(stage, set_name, VALUES_OVER_SHUFFLED, estimate, LEVEL, group))
     return rows
 
@@ -91,10 +91,6 @@ def pair_values(scores: ByKind) -> dict[str, list[float]]:
                 lift = minus(found[f"{PREFIX}{kind}{what}"], found[f"{PREFIX}{other}{what}"])
                 found[f"{PREFIX}{kind}{what}_vs_{other}_lift"] = lift
     return found
-
-
-def mean_of(values: Sequence[float], users: Sequence[str], kind: Kind) -> Estimate:
-    return clustered_mean(values, users, share=kind == "share", difference=kind == "difference")
 
 
 def minus(values: Sequence[float], others: Sequence[float]) -> list[float]:

@@ -22,7 +22,7 @@ def answers(values: st.SearchStrategy[float]) -> st.SearchStrategy[list[tuple[fl
 
 
 def mean_of(rows: list[tuple[float, str]], share: bool = False) -> Estimate:
-    return clustered_mean([value for value, _ in rows], [user for _, user in rows], share=share)
+    return clustered_mean([value for value, _ in rows], [user for _, user in rows], "share" if share else "number")
 
 
 def by_statsmodels(values: list[float], clusters: list[str]) -> tuple[float, float, float]:
@@ -70,7 +70,7 @@ def test_by_hand() -> None:
     assert found.value == 0.5
     assert found.high - 0.5 == pytest.approx(12.7062 / 2, rel=1e-5)
     assert 0.5 - found.low == pytest.approx(12.7062 / 2, rel=1e-5)
-    kept = clustered_mean([1, 1, 0, 0], ["a", "a", "b", "b"], share=True)
+    kept = clustered_mean([1, 1, 0, 0], ["a", "a", "b", "b"], "share")
     assert (kept.value, kept.low, kept.high) == (0.5, 0.0, 1.0)
 
 
@@ -83,14 +83,14 @@ def test_one_answer_a_user_is_the_t_test() -> None:
 
 @pytest.mark.parametrize("share", [False, True])
 def test_one_user_has_no_interval(share: bool) -> None:
-    assert clustered_mean([1, 0, 1, 1], ["a"] * 4, share=share) == Estimate(0.75, None, None, 4, 1)
-    assert clustered_mean([1], ["a"], share=share) == Estimate(1.0, None, None, 1, 1)
+    assert clustered_mean([1, 0, 1, 1], ["a"] * 4, "share" if share else "number") == Estimate(0.75, None, None, 4, 1)
+    assert clustered_mean([1], ["a"], "share" if share else "number") == Estimate(1.0, None, None, 1, 1)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 @pytest.mark.parametrize("users", [2, 5, 30])
 def test_a_share_on_which_all_agree_has_wilsons_interval_over_users(value: float, users: int) -> None:
-    found = clustered_mean([value] * (3 * users), [f"u{n}" for n in range(users)] * 3, share=True)
+    found = clustered_mean([value] * (3 * users), [f"u{n}" for n in range(users)] * 3, "share")
     wilson = stats.binomtest(round(value * users), users).proportion_ci(method="wilson")
     assert found.value == value
     assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high))
@@ -102,9 +102,7 @@ def test_a_share_on_which_all_agree_has_wilsons_interval_over_users(value: float
 def test_a_share_that_is_the_same_for_every_user_is_no_certainty_either(ones: int) -> None:
     """Every user's share is ones/7, which is no exact binary number: sums of residuals are rounding, not zero."""
     users = [f"u{n}" for n in range(4)]
-    found = clustered_mean(
-        ([1.0] * ones + [0.0] * (7 - ones)) * 4, [user for user in users for _ in range(7)], share=True
-    )
+    found = clustered_mean(([1.0] * ones + [0.0] * (7 - ones)) * 4, [user for user in users for _ in range(7)], "share")
     assert found.value == pytest.approx(ones / 7)
     assert found.high - found.low > 0.3
     z = stats.norm.ppf(0.975)  # Wilson (1927): where |p - ones/7| = z sqrt(p (1 - p) / users)
@@ -190,7 +188,7 @@ def coverage(draw_user, truth: float, share: bool) -> tuple[float, float]:
     clustered = naive = 0
     for _ in range(RUNS):
         values = np.concatenate([draw_user(random) for _ in range(USERS)]).tolist()
-        ours, theirs = (clustered_mean(values, names, share=share) for names in (users, alone))
+        ours, theirs = (clustered_mean(values, names, "share" if share else "number") for names in (users, alone))
         clustered += ours.low <= truth <= ours.high
         naive += theirs.low <= truth <= theirs.high
     return clustered / RUNS, naive / RUNS
@@ -214,7 +212,7 @@ def test_coverage_of_shares_within_users() -> None:
 
 
 def differences(x: list[float], users: list[str]) -> Estimate:
-    return clustered_mean(x, users, difference=True)
+    return clustered_mean(x, users, "difference")
 
 
 def tango_by_search(gained: float, lost: float, n: int) -> tuple[float, float]:

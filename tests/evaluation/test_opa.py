@@ -120,7 +120,7 @@ def test_intervals_are_clustered_by_user() -> None:
     together = opa_metrics([with_margin(n, m, f"u{n // 3}") for n, m in enumerate(values)])["opa/acc@0"]
     assert (alone.users, together.users) == (9, 3)
     assert together.high - together.low > alone.high - alone.low
-    expected = clustered_mean([float(m > 0) for m in values], list("aaabbbccc"), share=True)
+    expected = clustered_mean([float(m > 0) for m in values], list("aaabbbccc"), "share")
     assert (together.low, together.high) == (expected.low, expected.high)
 
 

@@ -58,7 +58,7 @@ def make(compose: Callable[..., Config]) -> Make:
                 run.write_scores(stage, name, scores)
                 run.write_scores(stage, f"{name}-prompt_free", free)
                 rows += opa_rows(stage, name, scores, {}, base if stage == "tuned" else None)
-                blind = clustered_mean([float(score.margin > 0) for score in free], users, share=True)
+                blind = clustered_mean([float(score.margin > 0) for score in free], users, "share")
                 rows.append(row(stage, name, "opa/prompt_free", blind))
         write_rows(run.metrics, rows)
         run.write_json(run.environment_json, {"hashes": {"data/test": "abc", "base_model": "def"}})

@@ -56,7 +56,7 @@ def run_of(folder: Path, seed: int = 0, people: dict[str, int] = COUNTRIES, each
     run.write_scores("base", "in_domain", base)
     run.write_scores("tuned", "in_domain", tuned)
     write_groups(run.groups("in_domain"), [(s.id, s.user_id, g) for s, g in zip(base, groups, strict=True)])
-    free = clustered_mean([0.0, 1.0], ["a", "b"], share=True)
+    free = clustered_mean([0.0, 1.0], ["a", "b"], "share")
     write_rows(
         run.metrics,
         [
