@@ -1,6 +1,5 @@
 """`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align.errors import UserError, listed
+from mvp_align.json_files import to_json
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.telemetry import switch_off_telemetry
 
@@ -179,7 +179,7 @@ def doctor(
 
     findings = examine(offline=offline)
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        typer.echo(to_json([asdict(finding) for finding in findings], indent=2))
     else:
         print_findings(findings)
     if any(finding.level == "fail" for finding in findings):

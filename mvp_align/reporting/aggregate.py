@@ -16,6 +16,7 @@ from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.opa import chosen_shifts, pair_values, users_of
 from mvp_align.evaluation.rows import Row, read_rows
 from mvp_align.evaluation.seeds import SeedEstimate, over_seeds
+from mvp_align.json_files import from_json
 from mvp_align.reporting.results import CEILING, unique
 from mvp_align.reporting.run_folder import FREE_TO_CHANGE, RunFolder, read_scores, settings
 from mvp_align.schema import PairScore
@@ -79,7 +80,7 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
             broken.append(f"{folder}: broken. {error}")
     parts: dict[str, list[SeedRun]] = defaultdict(list)
     for run in runs:
-        parts[json.dumps(run.config, sort_keys=True, default=str)].append(run)
+        parts[json.dumps(run.config, sort_keys=True, default=str, allow_nan=False)].append(run)
     names = labels([members[0].config for members in parts.values()])
     groups = [group_of(label, members, expected) for label, members in zip(names, parts.values(), strict=True)]
     if not any(group.seeds for group in groups):
@@ -228,7 +229,7 @@ def unlike_inputs(folders: Sequence[Path]) -> list[str]:
     hashes: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         try:
-            known = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["hashes"]
+            known = from_json((folder / "environment.json").read_text(encoding="utf-8"))["hashes"]
         except (OSError, ValueError, KeyError, TypeError):
             return [f"{folder / 'environment.json'} cannot be read: nobody checked that the runs had the same inputs."]
         for name, value in known.items():

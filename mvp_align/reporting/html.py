@@ -13,6 +13,7 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import read_rows
+from mvp_align.json_files import from_json, to_json
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.references import published_lines
 from mvp_align.reporting.results import Line, Results, Section, Who, counted, number, prompt_sets, shown
@@ -70,7 +71,7 @@ def write_report(run_dir: Path) -> Path:
         left_out=flat(notes.get("left_out", {})),
         notes=notes.get("notes", []),
         config_text=config_text,
-        environment_text=json.dumps(environment, indent=2, ensure_ascii=False),
+        environment_text=to_json(environment, indent=2),
     )
     report = run_dir / "report.html"
     write_text(report, page)
@@ -185,9 +186,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = from_json(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}).") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: an object belongs there, not a {type(value).__name__}.")
     return value
