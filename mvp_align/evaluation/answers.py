@@ -5,16 +5,16 @@ the paper, which stands in the metric's name. `spmr` embeds the answer alone; `s
 the benchmark's script does, which lifts every cosine by what the two texts have in common, the prompt.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
+from mvp_align.json_files import from_json, write_json_lines
+from mvp_align.schema import is_finite
 
 SPMR_THRESHOLD = 0.8
 
@@ -32,11 +32,16 @@ class AnswerCosines:
     empty: bool
     finished: bool
 
+    def __post_init__(self) -> None:
+        for name in ("chosen", "rejected", "chosen_with_prompt"):
+            if not is_finite(getattr(self, name)):
+                raise ValueError(f"answer {self.id}: {name} is {getattr(self, name)!r}, no cosine")
+
 
 def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
     """`cosines/<stage>-<set>.jsonl`, a line an answer: all that SPMR follows from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
+    write_json_lines(path, map(asdict, found))
 
 
 def read_cosines(path: Path) -> list[AnswerCosines]:
@@ -47,7 +52,7 @@ def read_cosines(path: Path) -> list[AnswerCosines]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                found.append(AnswerCosines(**json.loads(line)))
+                found.append(AnswerCosines(**from_json(line)))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: no cosines of an answer ({error}). Delete the file.") from None
     return found

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
@@ -40,5 +41,12 @@ def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
     """Of the text whose passages these are, in `chosen_logp` and `chosen_tokens`. `n` and `users` both count passages. No
     interval: the text is what it is, not a sample of texts."""
     tokens = sum(passage.chosen_tokens for passage in passages)
-    value = math.exp(-sum(passage.chosen_logp for passage in passages) / tokens)
+    mean = sum(passage.chosen_logp for passage in passages) / tokens
+    try:
+        value = math.exp(-mean)
+    except OverflowError:
+        raise UserError(
+            f"{stage} {NEUTRAL}: the mean log-prob of the neutral text is {mean:g} nats a token, so its "
+            f"perplexity is beyond all numbers. {WHAT_TO_TRY}"
+        ) from None
     return row(stage, NEUTRAL, "damage/perplexity", Estimate(value, None, None, len(passages), len(passages)))

@@ -87,6 +87,8 @@ def difference_p(x: FloatArray, clusters: Clusters, kind: Kind) -> float | None:
 
 def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval (1927, JASA 22) of a share of `n` observations."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share} is no share")
     z = float(stats.norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -99,6 +101,8 @@ def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[floa
     `gained` of the `n` observations turned from wrong to right and `lost` the other way, as shares of `n`. The bounds are
     the differences D at which |T(D)| = z, T's variance taken at its restricted maximum likelihood under D.
     """
+    if not (0 <= gained <= 1 and 0 <= lost <= 1):
+        raise ValueError(f"{gained} and {lost} are no two shares")
     z = float(stats.norm.ppf((1 + level) / 2))
     moved, mean = gained + lost, gained - lost
 

@@ -54,6 +54,8 @@ class Rules:
         for name in ("win_over_l", "win_within_w", "loss_below_w"):
             if not -100 <= getattr(self, name) <= 100:
                 found.append(f"{name}={getattr(self, name)}: scores go from 0 to 100, so it must be from -100 to 100.")
+        if not 0 <= self.nearer_by <= 2:
+            found.append(f"nearer_by={self.nearer_by}: cosines differ by 0 to 2, so it must be from 0 to 2.")
         if self.votes is not None and not judges / 2 < self.votes <= judges:
             found.append(f"votes={self.votes}: must be more than half of the {judges} judges, and no more than all.")
         return found

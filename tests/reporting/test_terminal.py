@@ -145,9 +145,8 @@ def test_numbers(value: float, kind: dict[str, bool], text: str) -> None:
     assert number(value, **kind) == text
 
 
-def test_what_is_missing_or_no_number_is_a_dash() -> None:
+def test_what_is_missing_is_a_dash() -> None:
     assert shown(None) == "-"
-    assert shown(Row("base", "in_domain", "opa/acc@0", "", "", float("nan"), None, None, 0, 0)) == "-"
     assert shown(Row("base", "in_domain", "opa/acc@0", "", "", 0.5, None, None, 2, 1)) == "50.0 %"
 
 
