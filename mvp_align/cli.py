@@ -50,9 +50,11 @@ def stats(
     ] = "opa/acc@0",
 ) -> None:
     """Every metric of a run by who asked: groups, worst group, gap, tests, and how sure each number is."""
+    from mvp_align.evaluation.metrics import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 
+    metric_named(metric)  # a misspelt one is told before anything is worked out
     if small not in SMALL:
         raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
     for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Literal
 
 DIMENSIONS = ("creativity", "fluency", "factuality", "diversity", "safety", "personalisation", "helpfulness")
@@ -83,7 +82,7 @@ class PreferencePair:
 
 def is_finite(value: object) -> bool:
     """Whether `value` is a number that can be averaged and compared: neither NaN, nor infinite, nor a text or bool."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)

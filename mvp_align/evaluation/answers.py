@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
+from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
 from mvp_align.json_files import from_json, write_json_lines
@@ -93,11 +94,11 @@ def answer_rows(
     rows = []
     for measure in measures:
         for metric, values in measure(found).items():
-            rows.append(row(stage, set_name, metric, clustered_mean(values, users, "share")))
+            rows.append(row(stage, set_name, metric, clustered_mean(values, users, kind_of(metric))))
         if both:
             now, then = measure(both), measure([before[n.id] for n in both])
             for metric, values in now.items():
                 lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
-                estimate = clustered_mean(lifts, [n.user_id for n in both], "difference")
-                rows.append(row(stage, set_name, f"{metric}_lift", estimate))
+                estimate = clustered_mean(lifts, [n.user_id for n in both], kind_of(f"{metric}{LIFT}"))
+                rows.append(row(stage, set_name, f"{metric}{LIFT}", estimate))
     return rows

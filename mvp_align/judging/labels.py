@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
+from mvp_align.evaluation.names import base_metric
 from mvp_align.judging.verdicts import KINDS, Nearness, Scores, Verdict, YesNo
 
 Label = Literal["W", "L", "TIE"]
@@ -90,6 +91,8 @@ def read_rules(name: str) -> Rules:
         raise UserError(
             f"{path}: name={rules.name}: letters, digits, _ and . make a name, and it must not be a preset's."
         )
+    if base_metric(rules.name) != rules.name:
+        raise UserError(f"{path}: name={rules.name} ends as what is worked out from another metric does: change it.")
     return rules
 
 

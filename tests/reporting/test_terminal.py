@@ -138,7 +138,7 @@ def test_no_rows_say_so() -> None:
     ("value", "kind", "text"),
     [
         (0.58849, {}, "58.8"), (1.0, {}, "100.0"), (-0.0001, {}, "0.0"), (0.0, {"sign": True}, "+0.0"),
-        (-0.004, {"nats": True}, "0.00"), (-0.5149, {"nats": True}, "-0.51"),
+        (-0.004, {"percent": False}, "0.00"), (-0.5149, {"percent": False}, "-0.51"),
     ],
 )  # fmt: skip
 def test_numbers(value: float, kind: dict[str, bool], text: str) -> None:
