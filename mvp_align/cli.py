@@ -49,7 +49,7 @@ def stats(
         str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
     ] = "opa/acc@0",
 ) -> None:
-    """Every metric of a run by who asked: groups, worst group, gap, tests, and how sure each number is."""
+    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests, how sure each number is."""
     from mvp_align.evaluation.metrics import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics

@@ -15,14 +15,12 @@ from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import read_rows
 from mvp_align.json_files import from_json, to_json
 from mvp_align.reporting.charts import Chart, chart
+from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.references import published_lines
-from mvp_align.reporting.results import Line, Results, Section, Who, counted, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Section, Who, counted, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
 NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4", NEUTRAL: "A neutral text"}
-NO_PAIRS = (
-    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
-)
 
 
 @dataclass(frozen=True)
@@ -113,24 +111,6 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
             )
         )
     return parts
-
-
-def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
-    """The result in plain words: who, how many questions, from where to where, what a value-blind model can reach."""
-    row = acc.tuned or acc.base
-    if row is None:
-        return NO_PAIRS if unit == "passages" else "There is no acc@0 for this set."
-    whose = f"{row.users} {'unseen ' if unseen else ''}{unit}"
-    where = f"On {whose}’s {row.n} questions" if unit == "people" else f"On {row.n} pairs over {whose}"
-    if acc.base and acc.tuned:
-        text = f"{where}, acc@0 went from {number(acc.base.value)} % to {number(acc.tuned.value)} %"
-    else:
-        text = f"{where}, acc@0 is {number(row.value)} % ({row.stage} model)"
-    if acc.ceiling is None:
-        return f"{text}."
-    if acc.ceiling.value >= 1:
-        return f"{text}; a model that ignores people’s values can reach 100 % here: no proof of heeding them."
-    return f"{text}; a model that ignores people’s values cannot pass {number(acc.ceiling.value)} %."
 
 
 def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""`mvp-align stats`: every metric of a finished run by who asked, and how sure it is, from the run's files alone."""
+"""`mvp-align stats`: every metric that a finished run keeps pair by pair, by who asked, and how sure it is; from the run's
+files alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
