@@ -186,7 +186,7 @@ def main(
             release()
     if json_file is not None:
         content = {"gemm_tflops": rate, "settings": [asdict(figure) for figure in figures]}
-        json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

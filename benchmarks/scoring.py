@@ -123,7 +123,7 @@ def main(
     figures = summary(timed, known)
     show(timed, sizes, known, figures)
     if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def prepared(task: Task) -> dict[str, Worker]:

@@ -178,7 +178,7 @@ def main(
     figures = summary(timed, known, compared)
     show(timed, sizes, known, figures, task, len(compared[0].losses))
     if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def prepared(task: Task, root: Path, *contenders: str) -> dict[str, Worker]:

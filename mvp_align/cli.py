@@ -1,6 +1,5 @@
 """`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align.errors import UserError, listed
+from mvp_align.json_files import to_json
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.telemetry import switch_off_telemetry
 
@@ -49,10 +49,12 @@ def stats(
         str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
     ] = "opa/acc@0",
 ) -> None:
-    """Every metric of a run by who asked: groups, worst group, gap, tests, and how sure each number is."""
+    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests, how sure each number is."""
+    from mvp_align.evaluation.metrics import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 
+    metric_named(metric)  # a misspelt one is told before anything is worked out
     if small not in SMALL:
         raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
     for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
@@ -179,7 +181,7 @@ def doctor(
 
     findings = examine(offline=offline)
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        typer.echo(to_json([asdict(finding) for finding in findings], indent=2))
     else:
         print_findings(findings)
     if any(finding.level == "fail" for finding in findings):

@@ -7,6 +7,14 @@ class UserError(Exception):
     """What was wrong and what to do about it, in words for the person who ran the command."""
 
 
+WHAT_TO_TRY = (
+    "The weights hold NaN, or computing with them overflows. If the model was trained here: look at the losses, and train "
+    "again with a lower train.learning_rate or train.max_grad_norm. Otherwise try hardware.precision=fp32 (fp16 overflows "
+    "at 65504), and check the model's or adapter's files."
+)
+"""Of a model that gives no finite log-probs."""
+
+
 class AlreadyDone(Exception):
     """The folder holds a finished run: there is nothing to do."""
 

@@ -1,5 +1,6 @@
 """The only shapes that cross rooms: records become `PreferencePair`s, everything after reads those."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -79,9 +80,17 @@ class PreferencePair:
     groups: Mapping[str, str] = field(default_factory=dict)
 
 
+def is_finite(value: object) -> bool:
+    """Whether `value` is a number that can be averaged and compared: neither NaN, nor infinite, nor a text or bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """What the model makes of one pair: sums of token log-probabilities in nats, and the token counts behind them."""
+    """What the model makes of one pair: sums of token log-probabilities in nats, and the token counts behind them.
+
+    Raises ValueError where a sum is no finite number (`margin > d` would call such a pair wrong) or an answer has no token.
+    """
 
     id: str
     user_id: str
@@ -89,6 +98,15 @@ class PairScore:
     rejected_logp: float
     chosen_tokens: int
     rejected_tokens: int
+
+    def __post_init__(self) -> None:
+        for name in ("chosen_logp", "rejected_logp"):
+            if not is_finite(getattr(self, name)):
+                raise ValueError(f"pair {self.id}: {name} is {getattr(self, name)!r}, no finite number")
+        for name in ("chosen_tokens", "rejected_tokens"):
+            count = getattr(self, name)
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                raise ValueError(f"pair {self.id}: {name} is {count!r}, and must be 1 or above")
 
     @property
     def chosen_logp_mean(self) -> float:

@@ -1,5 +1,7 @@
 """Combinations of settings that cannot work, found from the config alone, before data or a model is touched."""
 
+import math
+from dataclasses import asdict
 from importlib.util import find_spec
 from string import Formatter
 
@@ -32,7 +34,7 @@ LOSSES = (
 
 def combination_problems(config: Config) -> list[str]:
     """Every reason why this config cannot run, each with what to do; empty where it can."""
-    return [
+    problems = [
         *choice_problems(config),
         *range_problems(config),
         *training_problems(config),
@@ -40,6 +42,8 @@ def combination_problems(config: Config) -> list[str]:
         *prompt_problems(config),
         *tracking_problems(config),
     ]
+    told = {problem.partition("=")[0] for problem in problems}
+    return problems + [text for key, text in number_problems("", asdict(config)) if key not in told]
 
 
 def choice_problems(config: Config) -> list[str]:
@@ -56,6 +60,18 @@ def choice_problems(config: Config) -> list[str]:
     ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
     return problems
+
+
+def number_problems(key: str, value: object) -> list[tuple[str, str]]:
+    """Every number that is NaN or infinite, with its key: comparisons with NaN are false, whichever way they are put."""
+    if isinstance(value, dict):
+        return [problem for name, part in value.items() for problem in number_problems(f"{key}.{name}", part)]
+    if isinstance(value, list | tuple):
+        return [problem for place, part in enumerate(value) for problem in number_problems(f"{key}[{place}]", part)]
+    if isinstance(value, float) and not math.isfinite(value):
+        name = key.removeprefix(".")
+        return [(name, f"{name}={value}: must be a finite number.")]
+    return []
 
 
 def range_problems(config: Config) -> list[str]:

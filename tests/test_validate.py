@@ -19,6 +19,12 @@ FROM_ZERO_TO_ONE = [
 ]  # fmt: skip
 RULES = {
     "samples": (["tracking.samples=-1"], "tracking.samples=-1: must be 0 or above."),
+    "infinite": (["train.learning_rate=inf"], "train.learning_rate=inf: must be a finite number."),
+    "infinite temperature": (["generation.temperature=inf"], "generation.temperature=inf: must be a finite number."),
+    "a weight that is no number": (
+        ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,nan]"],
+        "train.loss_weights[1]=nan: must be a finite number.",
+    ),
     "sets": (
         ["evals.sets=[in_domain,ood]"],
         "evals.sets: 'ood' is not one of in_domain, ufp4.",

@@ -3,6 +3,7 @@
 A matrix is one list of labels a judge, all over the same items; None where that judge gave no label.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ def label_alpha(labels: Mapping[str, Labels], order: Sequence[str] = ()) -> floa
 def score_alpha(scores: Mapping[str, Sequence[float | None]]) -> float | None:
     """Krippendorff's alpha of numeric scores (0-100), as an interval scale. None and ValueError as in `label_alpha`."""
     rows = matrix(scores)
+    if any(score is not None and not math.isfinite(score) for row in rows for score in row):
+        raise ValueError("a score is no finite number; one that is missing is None")
     return alpha(np.array([[np.nan if score is None else float(score) for score in row] for row in rows]), "interval")
 
 

@@ -5,16 +5,17 @@ the paper, which stands in the metric's name. `spmr` embeds the answer alone; `s
 the benchmark's script does, which lifts every cosine by what the two texts have in common, the prompt.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
+from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
+from mvp_align.json_files import from_json, write_json_lines
+from mvp_align.schema import is_finite
 
 SPMR_THRESHOLD = 0.8
 
@@ -32,11 +33,16 @@ class AnswerCosines:
     empty: bool
     finished: bool
 
+    def __post_init__(self) -> None:
+        for name in ("chosen", "rejected", "chosen_with_prompt"):
+            if not is_finite(getattr(self, name)):
+                raise ValueError(f"answer {self.id}: {name} is {getattr(self, name)!r}, no cosine")
+
 
 def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
     """`cosines/<stage>-<set>.jsonl`, a line an answer: all that SPMR follows from."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in found))
+    write_json_lines(path, map(asdict, found))
 
 
 def read_cosines(path: Path) -> list[AnswerCosines]:
@@ -47,7 +53,7 @@ def read_cosines(path: Path) -> list[AnswerCosines]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                found.append(AnswerCosines(**json.loads(line)))
+                found.append(AnswerCosines(**from_json(line)))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: no cosines of an answer ({error}). Delete the file.") from None
     return found
@@ -88,11 +94,11 @@ def answer_rows(
     rows = []
     for measure in measures:
         for metric, values in measure(found).items():
-            rows.append(row(stage, set_name, metric, clustered_mean(values, users, "share")))
+            rows.append(row(stage, set_name, metric, clustered_mean(values, users, kind_of(metric))))
         if both:
             now, then = measure(both), measure([before[n.id] for n in both])
             for metric, values in now.items():
                 lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
-                estimate = clustered_mean(lifts, [n.user_id for n in both], "difference")
-                rows.append(row(stage, set_name, f"{metric}_lift", estimate))
+                estimate = clustered_mean(lifts, [n.user_id for n in both], kind_of(f"{metric}{LIFT}"))
+                rows.append(row(stage, set_name, f"{metric}{LIFT}", estimate))
     return rows

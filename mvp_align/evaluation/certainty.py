@@ -62,6 +62,8 @@ def p_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
 def holm(ps: Sequence[float]) -> list[float]:
     """Holm's (1979, Scandinavian Journal of Statistics 6, 65-70) step-down correction, as statsmodels' `multipletests`
     gives it, which collects garbage at every call: seconds over the breakdowns of a run."""
+    if any(not 0 <= p <= 1 for p in ps):
+        raise ValueError(f"{list(ps)} are no ps")
     order = np.argsort(ps, kind="stable")
     times = np.arange(len(ps), 0, -1)
     corrected = np.empty(len(ps))

@@ -33,11 +33,19 @@ class Clusters:
         return len(self.counts)
 
     def sums(self, x: FloatArray) -> FloatArray:
-        """The sum of `x` [pairs] over each user's pairs, [users]."""
+        """The sum of `x` [pairs] over each user's pairs, [users]. Raises ValueError where one is no finite number."""
+        finite(x)
         return np.bincount(self.user, weights=x, minlength=self.users).astype(np.float64, copy=False)
 
     def means(self, x: FloatArray) -> FloatArray:
         return self.sums(x) / self.counts
+
+
+def finite(x: FloatArray) -> None:
+    """Raise ValueError where `x` holds NaN or an infinity: no mean, test or comparison means anything with them."""
+    if not np.isfinite(x).all():
+        wrong = int((~np.isfinite(x)).sum())
+        raise ValueError(f"{wrong} of {x.size} values are no finite numbers: there is nothing to estimate from them.")
 
 
 def clusters_of(users: Sequence[str] | IntArray) -> Clusters:
@@ -54,6 +62,7 @@ def clustered_se(x: FloatArray, clusters: Clusters) -> float | None:
 
     SE^2 = G/(G-1) * sum over the G users of (sum of the user's residuals)^2 / n^2 (Liang & Zeger 1986, Biometrika 73).
     """
+    finite(x)
     if clusters.users < 2:
         return None
     residuals = clusters.sums(x - x.mean())
@@ -62,6 +71,7 @@ def clustered_se(x: FloatArray, clusters: Clusters) -> float | None:
 
 def naive_se(x: FloatArray) -> float | None:
     """Standard error that takes every pair for a person of its own; None with one pair."""
+    finite(x)
     return float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else None
 
 

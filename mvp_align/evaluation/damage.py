@@ -10,11 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.names import kind_of
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
 
+KL = "damage/kl"
 NEUTRAL = "neutral"
 """The set that perplexity is a row of: no pairs, but passages of one text."""
 
@@ -33,12 +36,20 @@ def kl_row(set_name: str, found: Sequence[Divergence]) -> list[Row]:
     """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the answers that have."""
     if not found:
         return []
-    return [row("tuned", set_name, "damage/kl", clustered_mean([d.kl for d in found], [d.user_id for d in found]))]
+    kls, users = [d.kl for d in found], [d.user_id for d in found]
+    return [row("tuned", set_name, KL, clustered_mean(kls, users, kind_of(KL)))]
 
 
 def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
     """Of the text whose passages these are, in `chosen_logp` and `chosen_tokens`. `n` and `users` both count passages. No
     interval: the text is what it is, not a sample of texts."""
     tokens = sum(passage.chosen_tokens for passage in passages)
-    value = math.exp(-sum(passage.chosen_logp for passage in passages) / tokens)
+    mean = sum(passage.chosen_logp for passage in passages) / tokens
+    try:
+        value = math.exp(-mean)
+    except OverflowError:
+        raise UserError(
+            f"{stage} {NEUTRAL}: the mean log-prob of the neutral text is {mean:g} nats a token, so its "
+            f"perplexity is beyond all numbers. {WHAT_TO_TRY}"
+        ) from None
     return row(stage, NEUTRAL, "damage/perplexity", Estimate(value, None, None, len(passages), len(passages)))

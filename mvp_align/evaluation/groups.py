@@ -19,7 +19,8 @@ from mvp_align.evaluation.clusters import (
     clusters_of,
     design_effect,
 )
-from mvp_align.evaluation.intervals import BOUNDS, Estimate, mean_estimate, wilson
+from mvp_align.evaluation.intervals import Estimate, mean_estimate, wilson
+from mvp_align.evaluation.metrics import BOUNDS, Kind
 from mvp_align.evaluation.names import (
     BETTER,
     DEFF,
@@ -29,8 +30,8 @@ from mvp_align.evaluation.names import (
     SUPPRESSED,
     WORSE,
     WORST,
-    Kind,
     kind_of,
+    measure,
 )
 from mvp_align.evaluation.regions import region_of
 from mvp_align.evaluation.rows import Row
@@ -165,8 +166,8 @@ def small_rows(breakdown: Breakdown, group_by: str, metric: str, x: FloatArray, 
 
 
 def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
-    """For each breakdown and metric, the group with the lowest mean and the gap to the one with the highest; for the whole
-    set, the design effect and, of each lift of shares, who is better and who is worse off."""
+    """For each breakdown and metric, the worst group and the gap between the lowest and the highest; for the whole set, the
+    design effect and, of each lift, who is better and who is worse off."""
     rows: list[Row] = []
     for metric, x in values.items():
         effect = design_effect(x, breakdown.whole.clusters)
@@ -182,11 +183,15 @@ def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
 
 
 def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> list[Row]:
-    """The shares of people whose own mean rose, and fell, with Wilson's interval: a person counts once."""
-    sums = cell.clusters.sums(x[cell.pairs])
+    """The shares of people whose own mean became better, and worse, with Wilson's interval: a person counts once. No rows of
+    a metric neither end of which is better."""
+    higher = measure(metric).higher_is_better
+    if higher is None:
+        return []
+    gains = (1 if higher else -1) * cell.clusters.sums(x[cell.pairs])
     base, people = metric.removesuffix(LIFT), cell.clusters.users
     rows = []
-    for word, count in ((BETTER, int((sums > 1e-9).sum())), (WORSE, int((sums < -1e-9).sum()))):
+    for word, count in ((BETTER, int((gains > 1e-9).sum())), (WORSE, int((gains < -1e-9).sum()))):
         low, high = wilson(count / people, people) if people > 1 else (None, None)
         estimate = Estimate(count / people, low, high, cell.clusters.pairs, people)
         rows.append(row_of(breakdown, base + word, cell.where, estimate))
@@ -194,7 +199,8 @@ def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> 
 
 
 def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
-    """`_worst`, whose `group` is the group with the lowest mean, and `_gap`, best minus worst.
+    """`_worst`, whose `group` is the group with the lowest mean (the highest, where lower is better; none, where neither end
+    is), and `_gap`, highest minus lowest.
 
     Which groups are extreme is seen from the data, so plain intervals would be too narrow (and the gap of groups that are
     all alike is above 0): theirs are Bonferroni's, over all groups for the worst and over all pairs of groups for the gap.
@@ -202,28 +208,32 @@ def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatA
     """
     kind = kind_of(metric)
     means = [float(x[cell.pairs].mean()) for cell in cells]
-    worst, best = cells[int(np.argmin(means))], cells[int(np.argmax(means))]
-    lowest = mean_estimate(x[worst.pairs], worst.clusters, kind, level=1 - 0.05 / len(cells))
-    gap = gap_estimate(breakdown, worst, best, x, kind, level=1 - 0.05 / math.comb(len(cells), 2))
-    return [
-        row_of(breakdown, metric + WORST, worst.where, lowest),
-        row_of(breakdown, metric + GAP, (worst.group_by, ""), gap),
-    ]
+    lowest, highest = cells[int(np.argmin(means))], cells[int(np.argmax(means))]
+    gap = gap_estimate(breakdown, lowest, highest, x, kind, level=1 - 0.05 / math.comb(len(cells), 2))
+    gap_row = row_of(breakdown, metric + GAP, (lowest.group_by, ""), gap)
+    higher = measure(metric).higher_is_better
+    if higher is None:
+        return [gap_row]
+    worst = lowest if higher else highest
+    estimate = mean_estimate(x[worst.pairs], worst.clusters, kind, level=1 - 0.05 / len(cells))
+    return [row_of(breakdown, metric + WORST, worst.where, estimate), gap_row]
 
 
-def gap_estimate(breakdown: Breakdown, worst: Cell, best: Cell, x: FloatArray, kind: Kind, level: float) -> Estimate:
-    """Best minus worst, its interval put together from those of the two (MOVER: Zou & Donner 2008, Statistics in Medicine
-    27, 1693-1702). People who stand in both groups, as they do in two dimensions, make the two means correlated."""
+def gap_estimate(
+    breakdown: Breakdown, lowest: Cell, highest: Cell, x: FloatArray, kind: Kind, level: float
+) -> Estimate:
+    """Highest minus lowest, its interval put together from those of the two (MOVER: Zou & Donner 2008, Statistics in
+    Medicine 27, 1693-1702). People who stand in both groups, as they do in two dimensions, make the two means correlated."""
     everyone = breakdown.whole.clusters
     residuals = np.zeros((2, everyone.users))
     users = np.zeros(everyone.users, dtype=bool)
-    for number, cell in enumerate((best, worst)):
+    for number, cell in enumerate((highest, lowest)):
         user = everyone.user[cell.pairs]
         residuals[number] = np.bincount(user, x[cell.pairs] - x[cell.pairs].mean(), everyone.users)
         users[user] = True
     size = float(np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1]))
     alike = float(residuals[0] @ residuals[1]) / size if size > ZERO else 0.0
-    one, other = (mean_estimate(x[cell.pairs], cell.clusters, kind, level) for cell in (best, worst))
+    one, other = (mean_estimate(x[cell.pairs], cell.clusters, kind, level) for cell in (highest, lowest))
     gap, low, high = one.value - other.value, None, None
     if one.low is not None and one.high is not None and other.low is not None and other.high is not None:
         low = gap - combined(one.value - one.low, other.high - other.value, alike)

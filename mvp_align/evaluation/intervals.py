@@ -8,18 +8,13 @@ import numpy as np
 from scipy import optimize, stats
 
 from mvp_align.evaluation.clusters import ZERO, Clusters, FloatArray, clustered_se, clusters_of
-from mvp_align.evaluation.names import Kind
-
-BOUNDS: dict[Kind, tuple[float, float]] = {
-    "share": (0.0, 1.0),
-    "difference": (-1.0, 1.0),
-    "number": (-math.inf, math.inf),
-}
+from mvp_align.evaluation.metrics import BOUNDS, Kind
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `n` pairs of `users` people. `low`, `high`: 95 % interval, None where fewer than two people answered."""
+    """A mean over `n` pairs of `users` people. `low`, `high`: 95 % interval, None where none can be had: fewer than two
+    people answered, or a number is the same for all of them."""
 
     value: float
     low: float | None
@@ -40,10 +35,10 @@ def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 
     """Mean of `x` [pairs] with an interval whose standard error is clustered by user.
 
     Student's t with G-1 degrees of freedom, G the number of users, around `clustered_se`: what statsmodels'
-    `cov_type="cluster"` gives for a regression on a constant. The interval of a share is kept inside [0, 1], that of a
-    difference of shares inside [-1, 1]. Where all users agree the standard error is 0, which is no certainty: the
-    interval is then a score interval with one observation a user, Wilson's (1927) for a share and Tango's (1998) for a
-    paired difference. A number that is the same for all users has no width.
+    `cov_type="cluster"` gives for a regression on a constant, kept inside what a mean of that kind can be. Where all users
+    agree the standard error is 0, which is no certainty: the interval is then a score interval with one observation a
+    user, Wilson's (1927) for a share and Tango's (1998) for a paired difference; a number has none. Raises ValueError where
+    a value is NaN or infinite.
     """
     n, users, mean = clusters.pairs, clusters.users, float(x.mean())
     error = clustered_se(x, clusters)
@@ -54,6 +49,8 @@ def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 
     if error < ZERO and kind == "difference":
         gained, lost = (float(np.maximum(sign * x, 0).mean()) for sign in (1, -1))
         return Estimate(mean, *tango(gained, lost, users, level), n, users)
+    if error < ZERO:
+        return Estimate(mean, None, None, n, users)
     half = float(stats.t.ppf((1 + level) / 2, users - 1)) * error
     lowest, highest = BOUNDS[kind]
     return Estimate(mean, max(lowest, mean - half), min(highest, mean + half), n, users)
@@ -87,6 +84,8 @@ def difference_p(x: FloatArray, clusters: Clusters, kind: Kind) -> float | None:
 
 def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """Wilson's interval (1927, JASA 22) of a share of `n` observations."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{share} is no share")
     z = float(stats.norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
@@ -99,6 +98,8 @@ def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[floa
     `gained` of the `n` observations turned from wrong to right and `lost` the other way, as shares of `n`. The bounds are
     the differences D at which |T(D)| = z, T's variance taken at its restricted maximum likelihood under D.
     """
+    if not (0 <= gained <= 1 and 0 <= lost <= 1):
+        raise ValueError(f"{gained} and {lost} are no two shares")
     z = float(stats.norm.ppf((1 + level) / 2))
     moved, mean = gained + lost, gained - lost
 

@@ -1,24 +1,22 @@
-"""What metrics are called, and what their names say of them.
+"""What is derived from a metric, and what its name then says.
 
-A metric of pairs (`opa/acc@0`) has a mean for the whole set and for each group. What is derived from it appends a word:
-`opa/acc@0_gap`. `_lift` is tuned minus base on the same pairs, `_vs_RUN_lift` this run minus RUN; both are metrics of
-pairs themselves, so `opa/acc@0_lift_gap` is how unlike the lifts of groups are.
+A metric of pairs (`opa/acc@0`, a name of `evaluation.metrics`) has a mean for the whole set and for each group. What is
+derived from it appends a word: `opa/acc@0_gap`. `_lift` is tuned minus base on the same pairs, `_vs_RUN_lift` this run minus
+RUN; both are metrics of pairs themselves, so `opa/acc@0_lift_gap` is how unlike the lifts of groups are.
 """
 
-from typing import Literal
+from functools import cache
 
-Kind = Literal["share", "difference", "number"]
-"""What is averaged: values from 0 to 1; a paired difference of two such, from -1 to 1; or any number."""
+from mvp_align.evaluation.metrics import OF_LIFT, Kind, Metric, metric_named
 
 LIFT = "_lift"
 VERSUS = "_vs_"
-NUMBERS = ("/margin", "/chosen_shift", "/rejected_shift", "/kl", "/perplexity", "/alpha", "/alpha_scores")
-"""Metrics that end so are numbers, shown as they are: margins, shifts and KL in nats a token, perplexity, Krippendorff's
-alphas. Every other metric is a share."""
 
 SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
 WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = "_worst", "_gap", "_better_off", "_worse_off", "_suppressed", "_shrunk"
 DERIVED = (SE, BOOTSTRAP, DEFF, P_HOLM, P, WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK)
+SIGNED = ("", WORST, BOOTSTRAP, SHRUNK)
+"""Of a lift these are changes themselves."""
 
 
 def is_derived(metric: str) -> bool:
@@ -42,18 +40,28 @@ def base_metric(metric: str) -> str:
     return family(metric).partition(VERSUS)[0]
 
 
-def is_number(metric: str) -> bool:
-    return base_metric(metric).endswith(NUMBERS)
+@cache
+def measure(metric: str) -> Metric:
+    """The metric that a name, derived or not, is about. Raises UserError where there is none."""
+    return metric_named(base_metric(metric))
+
+
+def in_percent(metric: str) -> bool:
+    """Whether its means are shown times 100."""
+    return measure(metric).unit == "%"
 
 
 def is_change(metric: str) -> bool:
     """Whether it is a difference, which is shown signed and in points: a lift, a group's lift, or a gap."""
     word = derivation(metric)
-    return word == GAP or (metric.removesuffix(word).endswith(LIFT) and word in ("", WORST, BOOTSTRAP, SHRUNK))
+    return word == GAP or (metric.removesuffix(word).endswith(LIFT) and word in SIGNED)
 
 
+@cache
 def kind_of(metric: str) -> Kind:
-    """What the values of a metric of pairs are."""
-    if is_number(metric):
-        return "number"
-    return "difference" if metric.endswith(LIFT) else "share"
+    """What the values of a metric of pairs are. Raises UserError where the metric is unknown."""
+    kind = measure(metric).kind
+    rest = metric
+    while rest.endswith(LIFT):
+        kind, rest = OF_LIFT.get(kind, "number"), rest.removesuffix(LIFT)
+    return kind

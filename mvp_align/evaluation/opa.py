@@ -3,7 +3,7 @@
 Margin m = mean log p over the chosen answer's tokens - mean over the rejected one's, in nats a token. acc@d is the share
 of pairs with m > d, strictly; the first edition's OPA is acc@0, the second edition's the mean over six d (MVPBench,
 arXiv 2509.08022; DiverValue-Bench). acc@0 and the mean margin are the ones to read: large d reward pushing the rejected
-answer out of the model, which `opa/chosen_shift` shows from the other side.
+answer out of the model, which `opa/chosen_shift` and `opa/rejected_shift` show.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,48 +12,43 @@ import numpy as np
 
 from mvp_align.evaluation.groups import Breakdown, Values, break_down, default_by, group_rows, headline_rows
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
-from mvp_align.evaluation.names import kind_of
+from mvp_align.evaluation.metrics import metric_named
+from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
 
 THRESHOLDS = (0.0, 0.2, 2.0, 4.0, 6.0, 8.0)
 """DiverValue-Bench's d, in nats a token."""
 
-LIFTED = ("opa/acc@0", "opa/mean", "opa/margin")
-"""The metrics that are set against the base model's pair by pair."""
+BY_GROUP = ("opa/acc@0", "opa/margin", "opa/acc@0_lift")
+"""What every run breaks down; `mvp-align stats` breaks down the rest too."""
 
 Groups = Mapping[str, Mapping[str, str]]
 """Pair id -> what its result is broken down by."""
 
 
-def pair_values(scores: Sequence[PairScore]) -> dict[str, list[float]]:
-    """What each OPA metric is the mean of: its value for each pair, in their order. `opa/margin` is in nats a token."""
+def pair_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> dict[str, list[float]]:
+    """What each OPA metric is the mean of: its value for each pair, in their order. `opa/margin` is in nats a token.
+
+    Against `base` also how far training moved the answers' own mean log-probs, in nats a token: where `opa/chosen_shift` is
+    below 0 the chosen answers became less probable, and a margin grows as well where rejected ones merely do so more.
+    Raises ValueError where `base` is not of the same pairs in the same order.
+    """
     margins = [score.margin for score in scores]
     values = {f"opa/acc@{d:g}": [float(m > d) for m in margins] for d in THRESHOLDS}
     values["opa/mean"] = [sum(m > d for d in THRESHOLDS) / len(THRESHOLDS) for m in margins]
     values["opa/margin"] = margins
+    if base is not None:
+        both = paired(base, scores)
+        values["opa/chosen_shift"] = [now.chosen_logp_mean - was.chosen_logp_mean for was, now in both]
+        values["opa/rejected_shift"] = [now.rejected_logp_mean - was.rejected_logp_mean for was, now in both]
     return values
 
 
-def opa_metrics(scores: Sequence[PairScore]) -> dict[str, Estimate]:
-    """Every OPA metric of these pairs, with intervals clustered by user."""
-    users = users_of(scores)
-    return {metric: clustered_mean(values, users, kind_of(metric)) for metric, values in pair_values(scores).items()}
-
-
-def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
-    """How far training moved the chosen answers' own mean log-prob, in nats a token: below 0, they became less probable."""
-    return clustered_mean(chosen_shifts(scores, base), users_of(scores))
-
-
-def rejected_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
-    """The same for the rejected answers: a margin grows as well where these merely become less probable."""
-    shifts = [now.rejected_logp_mean - before.rejected_logp_mean for before, now in paired(base, scores)]
-    return clustered_mean(shifts, users_of(scores))
-
-
-def chosen_shifts(scores: Sequence[PairScore], base: Sequence[PairScore]) -> list[float]:
-    return [now.chosen_logp_mean - before.chosen_logp_mean for before, now in paired(base, scores)]
+def opa_metrics(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> dict[str, Estimate]:
+    """Every metric of `pair_values`, with intervals clustered by user."""
+    users, values = users_of(scores), pair_values(scores, base)
+    return {metric: clustered_mean(x, users, kind_of(metric)) for metric, x in values.items()}
 
 
 def acc_lift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
@@ -80,13 +75,18 @@ def length_only(scores: Sequence[PairScore]) -> Estimate:
 
 
 def opa_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> Values:
-    """Every OPA metric of pairs as an array [pairs]; against `base` also chosen_shift and the lifts."""
-    values = {metric: np.asarray(x, dtype=np.float64) for metric, x in pair_values(scores).items()}
-    if base is None:
-        return values
-    before = pair_values([was for was, _ in paired(base, scores)])
-    lifts = {f"{metric}_lift": values[metric] - np.asarray(before[metric]) for metric in LIFTED}
-    return {**values, "opa/chosen_shift": np.asarray(chosen_shifts(scores, base)), **lifts}
+    """Every metric of `pair_values` as an array [pairs]; against `base` also the lifts."""
+    values = {metric: np.asarray(x, dtype=np.float64) for metric, x in pair_values(scores, base).items()}
+    return values if base is None else {**values, **lifts(values, opa_values(base), LIFT)}
+
+
+def lifts(values: Values, before: Values, suffix: str) -> Values:
+    """Of every metric that both have and that is set against another model's: the difference, pair by pair."""
+    return {
+        f"{metric}{suffix}": x - before[metric]
+        for metric, x in values.items()
+        if metric in before and metric_named(metric).lifted
+    }
 
 
 def opa_rows(
@@ -99,10 +99,8 @@ def opa_rows(
     min_users: int = 1,
 ) -> list[Row]:
     """Rows of the whole set, then acc@0, margin (and, against `base`, lift) by each group of `min_users` people and more."""
-    whole = opa_metrics(scores)
+    whole = opa_metrics(scores, base)
     if base is not None:
-        whole["opa/chosen_shift"] = chosen_shift(scores, base)
-        whole["opa/rejected_shift"] = rejected_shift(scores, base)
         whole["opa/acc@0_lift"] = acc_lift(scores, base)
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
     breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)
@@ -124,8 +122,7 @@ def opa_headlines(
 
 
 def by_group(values: Values) -> Values:
-    """Those of `opa_values` that every run breaks down; `mvp-align stats` breaks down the rest too."""
-    return {metric: values[metric] for metric in ("opa/acc@0", "opa/margin", "opa/acc@0_lift") if metric in values}
+    return {metric: values[metric] for metric in BY_GROUP if metric in values}
 
 
 def opa_breakdown(stage: str, set_name: str, scores: Sequence[PairScore], groups: Groups, min_users: int) -> Breakdown:

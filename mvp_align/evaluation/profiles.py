@@ -10,7 +10,7 @@ and `_lift`.
 from collections.abc import Mapping, Sequence
 
 from mvp_align.evaluation.intervals import clustered_mean
-from mvp_align.evaluation.names import kind_of
+from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.opa import row, users_of
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
@@ -51,11 +51,12 @@ def profile_rows(
     values, before = pair_values(scores), pair_values(base)
     rows = []
     for metric, value in values.items():
-        users, kind = users_of(lists[0]), kind_of(metric)
-        rows.append(row(stage, set_name, metric, clustered_mean(value, users, kind)))
+        users = users_of(lists[0])
+        rows.append(row(stage, set_name, metric, clustered_mean(value, users, kind_of(metric))))
         if metric in before:
-            change = clustered_mean(minus(value, before[metric]), users, "difference" if kind == "share" else "number")
-            rows.append(row(stage, set_name, f"{metric}_lift", change))
+            change = f"{metric}{LIFT}"
+            estimate = clustered_mean(minus(value, before[metric]), users, kind_of(change))
+            rows.append(row(stage, set_name, change, estimate))
     if VALUES_OVER_SHUFFLED in values:
         rows += level_rows(stage, set_name, values[VALUES_OVER_SHUFFLED], scores["values"], level_changed)
     return rows

@@ -1,12 +1,12 @@
 """The tidy rows of a run's `metrics.jsonl`: what metrics end in, and all that a report reads of them."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
+from mvp_align.json_files import from_json, write_json_lines
+from mvp_align.schema import is_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,18 @@ class Row:
     n: int
     users: int
 
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.low, self.high) if bound is not None]
+        if wrong := [value for value in (self.value, *bounds) if not is_finite(value)]:
+            raise ValueError(f"{self.metric} of {self.stage} {self.set}: {wrong[0]!r} is no finite number")
+
 
 KEYS = tuple(field.name for field in fields(Row))
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Replace `path` by these rows, one JSON object a line. Raises UserError where the disk is full."""
-    write_text(path, "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_json_lines(path, map(asdict, rows))
 
 
 def replace_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -60,7 +65,7 @@ def read_rows(path: Path) -> list[Row]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                rows.append(Row(**json.loads(line)))
+                rows.append(Row(**from_json(line)))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: not a row of {', '.join(KEYS)} ({error}).") from None
     return rows

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
-from mvp_align.evaluation.clusters import ZERO, clusters_of
-from mvp_align.evaluation.intervals import BOUNDS, clustered_error, mean_estimate
-from mvp_align.evaluation.names import Kind
+from mvp_align.evaluation.clusters import ZERO, clusters_of, finite
+from mvp_align.evaluation.intervals import clustered_error, mean_estimate
+from mvp_align.evaluation.metrics import BOUNDS, Kind
 
 Interval = tuple[float, float]
 
@@ -30,8 +30,9 @@ class SeedEstimate:
     training: Interval | None
     both: Interval | None
     by_seed: tuple[float, ...]
-    n: int
-    users: int
+    n: int | None
+    users: int | None
+    """None where they were not the same under all seeds."""
 
 
 def over_seeds(values: Sequence[Sequence[float]], users: Sequence[str], kind: Kind = "number") -> SeedEstimate:
@@ -49,27 +50,36 @@ def over_seeds(values: Sequence[Sequence[float]], users: Sequence[str], kind: Ki
       crossed, so what is particular to one person under one seed is counted in both: the interval errs to the wide side,
       and is widened to hold the other two, which the approximated degrees of freedom do not always see to.
 
-    The intervals of a share or a difference of shares are kept inside what these can be. Raises ValueError where there are
-    no values, or not as many of each seed as there are users.
+    Intervals are kept inside what a mean of that kind can be. Raises ValueError where there are no values, not as many of
+    each seed as there are users, or a value is NaN or infinite.
     """
     if not values or any(len(row) != len(users) for row in values):
         raise ValueError(f"{len(values)} seeds of {sorted({len(row) for row in values})} values for {len(users)} users")
     x = np.asarray(values, dtype=np.float64)
-    by_seed, averaged = x.mean(axis=1), x.mean(axis=0)
+    averaged = x.mean(axis=0)
+    alone = over_means(x.mean(axis=1).tolist(), [(x.shape[1], len(set(users)))] * len(x), kind)
     estimate = mean_estimate(averaged, clusters_of(users), kind)
     people = (estimate.low, estimate.high) if estimate.low is not None and estimate.high is not None else None
-    mean, seeds = estimate.value, len(x)
+    people_error, clusters = clustered_error(averaged, users)
+    if alone.sd is None or people is None or people_error is None:
+        return replace(alone, mean=estimate.value, people=people)
+    error, seeds = alone.sd / math.sqrt(len(x)), len(x)
+    freedom = satterthwaite((error, seeds), (people_error, clusters))
+    summed = around(estimate.value, math.hypot(error, people_error), freedom, kind)
+    both = hull(summed, people, *([alone.training] if alone.training else []))
+    return replace(alone, mean=estimate.value, people=people, both=both)
+
+
+def over_means(means: Sequence[float], counts: Sequence[tuple[int, int]], kind: Kind) -> SeedEstimate:
+    """The same of what each seed's run says of itself alone: its mean, and how many pairs and users that is of. Nothing then
+    says how it would move had other people been asked. Raises ValueError where a mean is no finite number."""
+    by_seed = np.asarray(means, dtype=np.float64)
+    finite(by_seed)
+    mean, seeds = float(by_seed.mean()), len(by_seed)
     sd = float(np.std(by_seed, ddof=1)) if seeds > 1 else None
-    training = both = None
-    if sd is not None:
-        error = sd / math.sqrt(seeds)
-        training = around(mean, error, seeds - 1, kind) if sd > ZERO else None
-        people_error, clusters = clustered_error(averaged, users)
-        if people and people_error is not None:
-            total = math.hypot(error, people_error)
-            summed = around(mean, total, satterthwaite((error, seeds), (people_error, clusters)), kind)
-            both = hull(summed, people, *([training] if training else []))
-    return SeedEstimate(mean, sd, people, training, both, tuple(by_seed.tolist()), x.shape[1], estimate.users)
+    training = around(mean, sd / math.sqrt(seeds), seeds - 1, kind) if sd is not None and sd > ZERO else None
+    n, users = counts[0] if len(set(counts)) == 1 else (None, None)
+    return SeedEstimate(mean, sd, None, training, None, tuple(by_seed.tolist()), n, users)
 
 
 def around(mean: float, error: float, freedom: float, kind: Kind) -> Interval:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from mvp_align.evaluation.clusters import ZERO, FloatArray
+from mvp_align.evaluation.clusters import ZERO, FloatArray, finite
 
 FEWEST_GROUPS = 4
 """With fewer, Morris's correction is not defined: nothing can be learnt of how groups differ."""
@@ -25,6 +25,8 @@ def shrunk_means(
     four groups, no group of two people, or people do not vary within groups.
     """
     k = len(user_means)
+    for means in user_means:
+        finite(means)
     sizes = np.array([len(means) for means in user_means], dtype=np.float64)
     spare = float(sizes.sum()) - k
     if k < FEWEST_GROUPS or spare < 1:

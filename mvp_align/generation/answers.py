@@ -5,7 +5,6 @@ answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, 
 answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line, gone at the end
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from mvp_align.atomic import full_disk_explained, write_text
+from mvp_align.atomic import full_disk_explained
 from mvp_align.errors import UserError, listed
+from mvp_align.json_files import from_json, to_json, write_json, write_json_lines
 
 UNANSWERED = "unanswered"
 """Where the .json file says which pairs a server gave no answer to: id -> reason."""
@@ -48,8 +48,8 @@ def answers_path(run: Path, stage: str, set_name: str) -> Path:
 def write_answers(path: Path, answers: Iterable[Generated], made_with: Mapping[str, Any]) -> None:
     """The answers and, before them, what they were made with. Raises UserError where the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path.with_suffix(".json"), json.dumps(made_with, indent=2, ensure_ascii=False) + "\n")
-    write_text(path, "".join(json.dumps(asdict(answer), ensure_ascii=False) + "\n" for answer in answers))
+    write_json(path.with_suffix(".json"), made_with)
+    write_json_lines(path, map(asdict, answers))
 
 
 def read_answers(path: Path) -> list[Generated]:
@@ -62,7 +62,7 @@ def read_answers(path: Path) -> list[Generated]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                answers.append(generated(json.loads(line)))
+                answers.append(generated(from_json(line)))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: no generated answer ({error}). Delete the file.") from None
     return answers
@@ -88,7 +88,7 @@ def answers_made_so(path: Path, made_with: Mapping[str, Any]) -> dict[str, Gener
         return {}
     answers, how = read_answers(path), path.with_suffix(".json")
     try:
-        known = json.loads(how.read_text("utf-8"))
+        known = from_json(how.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{how}: what {path.name} was made with cannot be read ({error}). Delete both files.") from None
     problems = [
@@ -128,7 +128,7 @@ class Drafts:
         self.known.update(fresh)
         if self.folder is None or not fresh:
             return
-        lines = [json.dumps({"key": key, **asdict(answer)}, ensure_ascii=False) for key, answer in fresh.items()]
+        lines = [to_json({"key": key, **asdict(answer)}) for key, answer in fresh.items()]
         with full_disk_explained(self.folder):
             if self.file is None:  # a file of its own for each process: no lock, and no half line of another before it
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def open_drafts(path: Path) -> dict[str, Generated]:
     for file in sorted(drafts_folder(path).glob("*.jsonl")):
         for line in file.read_bytes().splitlines():
             try:
-                values = json.loads(line)
+                values = from_json(line)
                 name = values.pop("key")
                 known[name] = generated(values)
             except (ValueError, TypeError, KeyError, AttributeError):

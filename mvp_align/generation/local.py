@@ -115,7 +115,8 @@ def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
 def key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation, seed: int) -> str:
     """All that an answer depends on besides the model."""
     drawn = (settings.temperature, seed) if settings.temperature else (0,)
-    return hashlib.sha256(json.dumps([id, ids, stops, settings.max_new_tokens, *drawn]).encode()).hexdigest()
+    known = [id, ids, stops, settings.max_new_tokens, *drawn]
+    return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()
 
 
 @contextmanager

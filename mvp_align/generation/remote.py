@@ -49,7 +49,7 @@ def generate_remotely(
 def remote_key(endpoint: Endpoint, prompt: PromptedPair, settings: Generation, seed: int) -> str:
     """All that a request consists of."""
     parts = [endpoint.base_url, endpoint.model, prompt.id, prompt.prompt, *parameters(settings, seed).items()]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
 
 
 def parameters(settings: Generation, seed: int) -> dict[str, float | int]:

@@ -207,7 +207,7 @@ class ChatClient:
             name, extra = formats[level]
             body = {"model": self.endpoint.model, "messages": list(messages), **parameters, **extra, "stream": False}
             try:
-                reply = await self.persist(json.dumps(body).encode(), name, failures)
+                reply = await self.persist(json.dumps(body, allow_nan=False).encode(), name, failures)
             except AttemptFailed as failed:
                 if failed.status in NOT_UNDERSTOOD and level + 1 < len(formats):
                     continue

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
+from mvp_align.evaluation.names import base_metric
 from mvp_align.judging.verdicts import KINDS, Nearness, Scores, Verdict, YesNo
 
 Label = Literal["W", "L", "TIE"]
@@ -54,6 +55,8 @@ class Rules:
         for name in ("win_over_l", "win_within_w", "loss_below_w"):
             if not -100 <= getattr(self, name) <= 100:
                 found.append(f"{name}={getattr(self, name)}: scores go from 0 to 100, so it must be from -100 to 100.")
+        if not 0 <= self.nearer_by <= 2:
+            found.append(f"nearer_by={self.nearer_by}: cosines differ by 0 to 2, so it must be from 0 to 2.")
         if self.votes is not None and not judges / 2 < self.votes <= judges:
             found.append(f"votes={self.votes}: must be more than half of the {judges} judges, and no more than all.")
         return found
@@ -88,6 +91,8 @@ def read_rules(name: str) -> Rules:
         raise UserError(
             f"{path}: name={rules.name}: letters, digits, _ and . make a name, and it must not be a preset's."
         )
+    if base_metric(rules.name) != rules.name:
+        raise UserError(f"{path}: name={rules.name} ends as what is worked out from another metric does: change it.")
     return rules
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mvp_align.json_files import to_json
 from mvp_align.judging.client import Message
 from mvp_align.judging.parse import Unparsed, parse_scores, parse_yes_no
 from mvp_align.judging.verdicts import Scores, Verdict
@@ -90,7 +91,7 @@ class Request:
         Not of the address: a reply is worth the same through another gateway. So two models must not share one name.
         """
         content = [model, list(map(dict, self.messages)), dict(self.parameters), self.schema]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
     def parse(self, text: str) -> Verdict:
         """Raises Unparsed."""
@@ -143,14 +144,14 @@ def scored_material(case: Case, preferences: str, blind: bool, w_first: bool) ->
 
 def drawn(pair: PreferencePair) -> bool:
     """Whether answer_w comes first: a coin whose throw follows from the texts, whichever way round they are."""
-    texts = json.dumps([pair.question, *sorted([pair.chosen, pair.rejected])]).encode()
+    texts = json.dumps([pair.question, *sorted([pair.chosen, pair.rejected])], allow_nan=False).encode()
     return (hashlib.sha256(texts).digest()[0] % 2 == 0) == (pair.chosen < pair.rejected)
 
 
 def messages(task: str, material: Mapping[str, str]) -> tuple[Message, ...]:
     return (
         {"role": "system", "content": task},
-        {"role": "user", "content": json.dumps(dict(material), ensure_ascii=False, indent=1)},
+        {"role": "user", "content": to_json(dict(material), indent=1)},
     )
 
 

@@ -7,7 +7,6 @@ Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` s
 was left out, so that the report does.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import typer
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
 from mvp_align.evaluation.intervals import Estimate
@@ -23,6 +21,7 @@ from mvp_align.evaluation.names import base_metric
 from mvp_align.evaluation.opa import row
 from mvp_align.evaluation.paa import Labelled, paa_lift, paa_rows, share
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.json_files import from_json, write_json, write_json_lines
 from mvp_align.judging.answer_sets import AnswerSet
 from mvp_align.judging.labels import Label, Rules, judge_label, over_thresholds, panel_labels
 from mvp_align.judging.verdicts import Judgement, Scores, Verdict, judgement_file, read_judgements
@@ -84,7 +83,7 @@ def labels_of(
 
 def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_text(path, "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in answers))
+    write_json_lines(path, map(asdict, answers))
 
 
 def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
@@ -183,11 +182,11 @@ def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
 
 def replace_notes(path: Path, notes: Sequence[str], metric: str) -> None:
     try:
-        others = json.loads(path.read_text("utf-8"))["notes"] if path.is_file() else []
+        others = from_json(path.read_text("utf-8"))["notes"] if path.is_file() else []
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} holds no notes of a run: delete it, and run the command again.") from None
     kept = [note for note in others if not note.startswith(f"{metric}, ")]
-    write_text(path, json.dumps({"notes": [*kept, *notes]}, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, {"notes": [*kept, *notes]})
 
 
 def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:

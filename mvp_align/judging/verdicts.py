@@ -4,7 +4,6 @@ A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, 
 `scores` where that was asked, or with `"unscored": "why"` where there is no verdict. Labels are made of these lines alone.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
+from mvp_align.json_files import from_json, write_json_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,7 @@ def judgement_file(run: Path, stage: str, set_name: str, judge: str) -> Path:
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
     """Replace `path`. Raises UserError where the disk is full."""
     path.parent.mkdir(exist_ok=True)
-    write_text(path, "".join(json.dumps(as_line(one), ensure_ascii=False) + "\n" for one in judgements))
+    write_json_lines(path, map(as_line, judgements))
 
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
@@ -86,7 +85,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                judgements.append(from_line(json.loads(line)))
+                judgements.append(from_line(from_json(line)))
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(f"{path}, line {number}: no judgement ({error!r}). Judge again to write it.") from None
     return judgements

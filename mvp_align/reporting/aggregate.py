@@ -1,7 +1,6 @@
 """Finished runs that differ by nothing but their seed, found, checked and taken together."""
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,19 +11,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError
+from mvp_align.evaluation.metrics import CEILING
 from mvp_align.evaluation.names import LIFT, kind_of
-from mvp_align.evaluation.opa import chosen_shifts, pair_values, users_of
-from mvp_align.evaluation.rows import Row, read_rows
-from mvp_align.evaluation.seeds import SeedEstimate, over_seeds
-from mvp_align.reporting.results import CEILING, unique
-from mvp_align.reporting.run_folder import FREE_TO_CHANGE, RunFolder, read_scores, settings
-from mvp_align.schema import PairScore
+from mvp_align.evaluation.rows import Row
+from mvp_align.evaluation.seeds import SeedEstimate, over_means, over_seeds
+from mvp_align.json_files import from_json
+from mvp_align.reporting.finished import LIFTED, STAGES, Finished, Key, Scores, pairs_of, read_finished
+from mvp_align.reporting.results import unique
+from mvp_align.reporting.run_folder import FREE_TO_CHANGE, settings
 
-Scores = Mapping[tuple[str, str], Sequence[PairScore]]
-"""(stage, set) -> scores; `in_domain-prompt_free` is the set without its prompts."""
-
-STAGES = ("base", "tuned")
-FREE = "-prompt_free"
 WHO = ("recipe", "model.name", "data.name", "prompt.name")
 """What a configuration is called by where there is nothing to tell it from."""
 
@@ -79,7 +74,7 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
             broken.append(f"{folder}: broken. {error}")
     parts: dict[str, list[SeedRun]] = defaultdict(list)
     for run in runs:
-        parts[json.dumps(run.config, sort_keys=True, default=str)].append(run)
+        parts[json.dumps(run.config, sort_keys=True, default=str, allow_nan=False)].append(run)
     names = labels([members[0].config for members in parts.values()])
     groups = [group_of(label, members, expected) for label, members in zip(names, parts.values(), strict=True)]
     if not any(group.seeds for group in groups):
@@ -142,74 +137,33 @@ def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
 
 def group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Group:
     group = Group(label)
-    scored: dict[Path, Scores] = {}
+    found: list[Finished] = []
     for run in sorted(runs, key=lambda run: (run.seed, str(run.folder))):
         if not run.done:
             group.problems.append(f"seed {run.seed}: unfinished ({run.folder} has no DONE).")
             continue
         try:
-            rows = read_rows(run.folder / "metrics.jsonl")
-            scored[run.folder] = checked_scores(run.folder, rows)
+            finished = read_finished(run.folder)
         except (UserError, OSError, UnicodeDecodeError) as error:
             group.problems.append(f"seed {run.seed}: broken. {error}")
             continue
         if run.seed in group.seeds:
-            first = list(scored)[group.seeds.index(run.seed)]
+            first = found[group.seeds.index(run.seed)].folder
             raise UserError(
                 f"Seed {run.seed} of the same configuration comes twice, and would count twice: {first} and "
                 f"{run.folder}. Name one of them."
             )
         group.seeds.append(run.seed)
-        group.ceilings |= {row.set: row.value for row in rows if row.metric == CEILING}
+        group.ceilings |= {row.set: row.value for row in finished.rows if row.metric == CEILING}
+        found.append(finished)
     known = {run.seed for run in runs}
     group.problems += [f"seed {seed}: missing." for seed in expected if seed not in known]
-    if scored:
-        refuse_other_pairs(scored)
-        group.problems += unlike_inputs(list(scored))
-        group.summaries = summaries(list(scored.values()))
+    if found:
+        refuse_other_pairs({run.folder: run.scores for run in found})
+        group.problems += unlike_inputs([run.folder for run in found])
+        group.summaries, left_out = summaries(found, group.seeds)
+        group.problems += left_out
     return group
-
-
-def checked_scores(folder: Path, rows: Sequence[Row]) -> Scores:
-    """The scores of every set and stage that `rows` speak of. Raises UserError where a file is missing, empty, damaged,
-    or of another run than metrics.jsonl: its metrics then come out differently."""
-    files = RunFolder(folder, resumed=False, writes=False)
-    whole = {(row.stage, row.set, row.metric): row.value for row in rows if not row.group_by and "/" not in row.set}
-    if not whole:
-        raise UserError(f"{files.metrics} has no results of a whole set.")
-    scores: dict[tuple[str, str], list[PairScore]] = {}
-    pairs: dict[str, list[tuple[str, str]]] = {}
-    for stage, name in unique_pairs(rows):
-        for subject in (name, f"{name}{FREE}"):
-            path = files.scores(stage, subject)
-            if not path.is_file():
-                raise UserError(f"{path}: no such file.")
-            scores[stage, subject] = read_scores(path)
-            if not scores[stage, subject]:
-                raise UserError(f"{path} holds no scores.")
-            if pairs_of(scores[stage, subject]) != pairs.setdefault(name, pairs_of(scores[stage, subject])):
-                raise UserError(f"{path} is of other pairs than the other scores of {name}.")
-        for metric, values in {**pair_values(scores[stage, name]), **free_values(scores, stage, name)}.items():
-            told, found = whole.get((stage, name, metric), math.nan), sum(values) / len(values)
-            if not math.isclose(told, found, rel_tol=1e-9, abs_tol=1e-9):
-                raise UserError(
-                    f"{files.metrics} says {told:g} for {metric} of {stage} {name}, and scores/ says {found:g}: "
-                    "files of two runs. Run it again."
-                )
-    return scores
-
-
-def unique_pairs(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    scored = (row for row in rows if row.metric.startswith("opa/"))  # the neutral text's perplexity is no set of pairs
-    return list(dict.fromkeys((row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set))
-
-
-def free_values(scores: Scores, stage: str, name: str) -> dict[str, list[float]]:
-    return {"opa/prompt_free": [float(score.margin > 0) for score in scores[stage, f"{name}{FREE}"]]}
-
-
-def pairs_of(scores: Sequence[PairScore]) -> list[tuple[str, str]]:
-    return [(score.id, score.user_id) for score in scores]
 
 
 def refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
@@ -228,7 +182,7 @@ def unlike_inputs(folders: Sequence[Path]) -> list[str]:
     hashes: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         try:
-            known = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["hashes"]
+            known = from_json((folder / "environment.json").read_text(encoding="utf-8"))["hashes"]
         except (OSError, ValueError, KeyError, TypeError):
             return [f"{folder / 'environment.json'} cannot be read: nobody checked that the runs had the same inputs."]
         for name, value in known.items():
@@ -238,29 +192,46 @@ def unlike_inputs(folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def summaries(runs: Sequence[Scores]) -> list[Summary]:
-    """Every metric of every set, of base, tuned and their difference, over runs on the same pairs in the same order."""
+def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summary], list[str]]:
+    """Every metric that all runs have, of base, tuned and their difference, and what is left out because some lack it.
+
+    Pair by pair where the runs kept it so of the same pairs; else (perplexity, KL, PAA with other answers unlabelled) from
+    each run's own mean, and then nothing is known of other people.
+    """
+    told = [run.told() for run in runs]
+    keys = unique(key for run, rows in zip(runs, told, strict=True) for key in (*run.pairs, *rows))
     found: list[Summary] = []
-    for name in unique(name for _, name in runs[0] if not name.endswith(FREE)):
-        values = {stage: [values_of(run, stage, name) for run in runs] for stage in STAGES if (stage, name) in runs[0]}
-        if len(values) == len(STAGES):
-            values["lift"] = [lifts(base, tuned) for base, tuned in zip(values["base"], values["tuned"], strict=True)]
-        users = users_of(next(scores for (_, known), scores in runs[0].items() if known == name))
-        for metric in unique(metric for by_seed in values.values() for metric in by_seed[0]):
-            for stage, by_seed in values.items():
-                if metric in by_seed[0]:
-                    kind = kind_of(f"{metric}{LIFT}" if stage == "lift" else metric)
-                    estimate = over_seeds([one[metric] for one in by_seed], users, kind)
-                    found.append(Summary(name, metric, stage, estimate))
-    return found
+    left_out: list[str] = []
+    for key in in_order(keys):
+        name, metric, stage = key
+        if estimate := over_runs(key, runs, told):
+            found.append(Summary(name, metric, stage, estimate))
+            continue
+        lack = [
+            str(seed)
+            for seed, run, rows in zip(seeds, runs, told, strict=True)
+            if key not in rows and key not in run.pairs
+        ]
+        why = f"seed {', '.join(lack)} has none" if lack else "it is not of the same pairs under all seeds"
+        left_out.append(f"{metric} of {stage} {name}: left out, because {why}.")
+    return found, left_out
 
 
-def values_of(run: Scores, stage: str, name: str) -> dict[str, list[float]]:
-    values = {**pair_values(run[stage, name]), **free_values(run, stage, name)}
-    if stage == "tuned" and ("base", name) in run:
-        values["opa/chosen_shift"] = chosen_shifts(run["tuned", name], run["base", name])
-    return values
+def over_runs(key: Key, runs: Sequence[Finished], told: Sequence[Mapping[Key, Row]]) -> SeedEstimate | None:
+    """None where not all runs have it."""
+    _, metric, stage = key
+    kind = kind_of(f"{metric}{LIFT}" if stage == LIFTED else metric)
+    measured = [run.pairs[key] for run in runs if key in run.pairs]
+    if len(measured) == len(runs) and len({one.ids for one in measured}) == 1:
+        return over_seeds([one.values for one in measured], measured[0].users, kind)
+    rows = [of[key] for of in told if key in of]
+    if len(rows) < len(runs):
+        return None
+    return over_means([row.value for row in rows], [(row.n, row.users) for row in rows], kind)
 
 
-def lifts(base: Mapping[str, Sequence[float]], tuned: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    return {metric: [now - before for before, now in zip(base[metric], tuned[metric], strict=True)] for metric in base}
+def in_order(keys: Sequence[Key]) -> list[Key]:
+    """Set by set and metric by metric, as they come, base before tuned before lift."""
+    sets, metrics = unique(name for name, _, _ in keys), unique(metric for _, metric, _ in keys)
+    stages = (*STAGES, LIFTED)
+    return sorted(keys, key=lambda key: (sets.index(key[0]), metrics.index(key[1]), stages.index(key[2])))

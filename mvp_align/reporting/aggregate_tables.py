@@ -3,24 +3,29 @@
 import csv
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mvp_align.evaluation.names import is_number
+from mvp_align.evaluation.damage import NEUTRAL
+from mvp_align.evaluation.metrics import ACC
+from mvp_align.evaluation.names import in_percent, is_change
 from mvp_align.evaluation.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
-from mvp_align.reporting.results import LABELS, number, unique
+from mvp_align.reporting.finished import LIFTED
+from mvp_align.reporting.results import label_of, number, unique
 
 FORMATS = ("table", "markdown", "csv", "latex")
 WIDTH = 110
 HEADS = ("metric", "model", "mean", "sd over seeds", "over people", "over seeds", "over both")
 LEGEND = (
-    "Shares in %, lifts in points, margins and shifts in nats a token. sd: between the seeds' means. 95 % intervals: over "
-    "people, had others been asked (clustered by user, each pair averaged over the seeds); over seeds, had others been "
-    "drawn (t over the seeds' means); over both, either."
+    "Shares in %, their lifts in points, margins, shifts and KL in nats a token. sd: between the seeds' means. 95 % "
+    "intervals: over people, had others been asked (clustered by user, each pair averaged over the seeds; - where it was "
+    "not kept pair by pair, or not of the same pairs); over seeds, had others been drawn (t over the seeds' means); over "
+    "both, either."
 )
 PAPER = "The paper's row: OPA (mean of acc@d) in %, tuned ± sd over seeds"
 CSV_HEADS = (
@@ -39,15 +44,31 @@ def shown_as(form: str, groups: Sequence[Group]) -> str:
 
 
 def remarks(groups: Sequence[Group], broken: Sequence[str]) -> list[str]:
-    """Ceilings, where one seed stands alone, and every run that is not among the numbers."""
+    """Lifts that are not shown, ceilings, where one seed stands alone, and every run that is not among the numbers."""
     lines = []
     for group in groups:
+        lines += [f"{group.label}, {name}: {words}" for name in sets(group) if (words := not_shown(group, name))]
         for name, ceiling in group.ceilings.items():
             lines.append(f"{name}: a model that ignores who is asking cannot pass {number(ceiling)} % acc@0.")
         if len(group.seeds) == 1:
             lines.append(f"{group.label}: one seed, so no standard deviation, and no interval over seeds or both.")
         lines += [f"{group.label}: {problem}" for problem in group.problems]
     return unique([*lines, *broken])
+
+
+def not_shown(group: Group, name: str) -> str:
+    """That a lift of acc@0 is not beyond chance; empty where it is, or where there is none."""
+    found = [row.estimate for row in group.summaries if (row.set, row.metric, row.stage) == (name, ACC, LIFTED)]
+    if not found:
+        return ""
+    interval, over = (found[0].both, "people and seeds") if len(group.seeds) > 1 else (found[0].people, "people")
+    lift = number(found[0].mean, sign=True)
+    if interval is None:
+        return f"no change of acc@0 is shown: {lift} points, and one person's answers give no interval."
+    low, high = interval
+    if low > 0 or high < 0:
+        return ""
+    return f"no change of acc@0 is shown: {lift} [{number(low)}, {number(high)}] points over {over}, which holds 0."
 
 
 def as_table(groups: Sequence[Group]) -> str:
@@ -58,7 +79,9 @@ def as_table(groups: Sequence[Group]) -> str:
             padding=(0, 0, 0, 1),
         )  # fmt: skip
         for head in heads:
-            table.add_column(head, justify="left" if head in ("", *HEADS[:2]) else "right", no_wrap=head != "")
+            words = head in ("", HEADS[0])  # numbers never wrap
+            side: Literal["left", "right"] = "left" if words or head == HEADS[1] else "right"
+            table.add_column(head, justify=side, no_wrap=not words, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         console.print(table)
@@ -118,31 +141,33 @@ def heading(group: Group, name: str) -> str:
     e = next(row.estimate for row in group.summaries if row.set == name)
     count = len(group.seeds)
     seeds = f"{count} seed{'s' * (count > 1)} ({', '.join(map(str, group.seeds))})"
-    return f"{group.label}, {name}: {seeds}, {e.n} pairs, {e.users} users"
+    counted = f"{e.n} passages" if name == NEUTRAL else f"{e.n} pairs, {e.users} users"
+    return f"{group.label}, {name}: {seeds}, {counted}"
 
 
 def cells(group: Group, name: str) -> list[list[str]]:
     rows: list[list[str]] = []
     before = ""
     for row in (row for row in group.summaries if row.set == name):
-        label = LABELS.get(row.metric, row.metric.removeprefix("opa/")).strip()
+        label = label_of(row.metric).strip()
         rows.append(["" if label == before else label, row.stage, *numbers(row)])
         before = label
     return rows
 
 
 def numbers(row: Summary) -> list[str]:
-    e, nats, sign = row.estimate, is_number(row.metric), row.stage == "lift"
+    e, percent = row.estimate, in_percent(row.metric)
+    sign = row.stage == LIFTED or is_change(row.metric)
 
     def interval(bounds: Interval | None) -> str:
-        return f"[{number(bounds[0], nats=nats)}, {number(bounds[1], nats=nats)}]" if bounds else "-"
+        return f"[{number(bounds[0], percent=percent)}, {number(bounds[1], percent=percent)}]" if bounds else "-"
 
-    sd = number(e.sd, nats=nats) if e.sd is not None else "-"
-    return [number(e.mean, nats=nats, sign=sign), sd, interval(e.people), interval(e.training), interval(e.both)]
+    sd = number(e.sd, percent=percent) if e.sd is not None else "-"
+    return [number(e.mean, percent=percent, sign=sign), sd, interval(e.people), interval(e.training), interval(e.both)]
 
 
 def columns(groups: Sequence[Group]) -> list[str]:
-    names = unique(name for group in groups for name in sets(group))
+    names = unique(row.set for group in groups for row in group.summaries if row.metric == "opa/mean")
     return [f"{name} {stage}" for name in names for stage in ("base", "tuned")]
 
 

@@ -1,6 +1,5 @@
 """Where each mark of the page's dot-and-whisker chart lies. The template draws it; nothing here knows SVG's syntax."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,21 +77,19 @@ def chart(sections: Sequence[Section]) -> Chart | None:
 
 def band(line: Line, y: float) -> Band:
     both = line.base is not None and line.tuned is not None
-    dots = [dot(row, y + shift if both else y) for row, shift in ((line.base, -APART), (line.tuned, APART)) if row]
+    dots = tuple(dot(row, y + shift if both else y) for row, shift in ((line.base, -APART), (line.tuned, APART)) if row)
     ceiling = line.ceiling
     return Band(
         label=line.label,
         y=y,
-        dots=tuple(made for made in dots if made),
+        dots=dots,
         ceiling=across(ceiling.value) if ceiling else None,
         ceiling_text=f"value-blind ceiling {shown(ceiling)}",
         values=" → ".join(shown(row).partition(" [")[0] for row in (line.base, line.tuned) if row),
     )
 
 
-def dot(row: Row, y: float) -> Dot | None:
-    if not math.isfinite(row.value):
-        return None
+def dot(row: Row, y: float) -> Dot:
     low, high = (across(row.low), across(row.high)) if row.low is not None and row.high is not None else (None, None)
     text = f"{row.stage} {shown(row)}, {row.n} pairs, {row.users} users"
     return Dot(row.stage, across(row.value), y, low, high, text)

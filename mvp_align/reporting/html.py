@@ -13,15 +13,14 @@ from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import read_rows
+from mvp_align.json_files import from_json, to_json
 from mvp_align.reporting.charts import Chart, chart
+from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.references import published_lines
-from mvp_align.reporting.results import Line, Results, Section, Who, counted, number, prompt_sets, shown
+from mvp_align.reporting.results import Line, Results, Section, Who, counted, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
 NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4", NEUTRAL: "A neutral text"}
-NO_PAIRS = (
-    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
-)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def write_report(run_dir: Path) -> Path:
         left_out=flat(notes.get("left_out", {})),
         notes=notes.get("notes", []),
         config_text=config_text,
-        environment_text=json.dumps(environment, indent=2, ensure_ascii=False),
+        environment_text=to_json(environment, indent=2),
     )
     report = run_dir / "report.html"
     write_text(report, page)
@@ -112,24 +111,6 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
             )
         )
     return parts
-
-
-def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
-    """The result in plain words: who, how many questions, from where to where, what a value-blind model can reach."""
-    row = acc.tuned or acc.base
-    if row is None:
-        return NO_PAIRS if unit == "passages" else "There is no acc@0 for this set."
-    whose = f"{row.users} {'unseen ' if unseen else ''}{unit}"
-    where = f"On {whose}’s {row.n} questions" if unit == "people" else f"On {row.n} pairs over {whose}"
-    if acc.base and acc.tuned:
-        text = f"{where}, acc@0 went from {number(acc.base.value)} % to {number(acc.tuned.value)} %"
-    else:
-        text = f"{where}, acc@0 is {number(row.value)} % ({row.stage} model)"
-    if acc.ceiling is None:
-        return f"{text}."
-    if acc.ceiling.value >= 1:
-        return f"{text}; a model that ignores people’s values can reach 100 % here: no proof of heeding them."
-    return f"{text}; a model that ignores people’s values cannot pass {number(acc.ceiling.value)} %."
 
 
 def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
@@ -185,9 +166,11 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = from_json(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: broken JSON ({error.msg}).") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: an object belongs there, not a {type(value).__name__}.")
     return value

@@ -5,16 +5,15 @@
 was not measured for that pair, which is then left out of the metric and counted.
 """
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvp_align.atomic import write_text
 from mvp_align.errors import UserError
 from mvp_align.evaluation.groups import Tags
+from mvp_align.json_files import from_json, write_json_lines
+from mvp_align.schema import is_finite
 
 GroupLine = tuple[str, str, Tags]
 """Id of the pair, id of its user, groups."""
@@ -51,7 +50,7 @@ def keep_values(path: Path, metrics: Sequence[str], measured: Iterable[PairValue
 
 def write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in objects))
+    write_json_lines(path, objects)
 
 
 def read_groups(path: Path) -> dict[str, GroupLine]:
@@ -79,7 +78,7 @@ def read_values(path: Path) -> list[PairValues]:
             raise UserError(f"{path}, line {number}, field 'values': an object of numbers belongs there.")
         known = {metric: value for metric, value in values.items() if value is not None}
         for metric, value in known.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            if not is_finite(value):
                 raise UserError(f"{path}, line {number}, field 'values': {metric} is {value!r} where a number belongs.")
         found.append(PairValues(line["id"], line["user_id"], known))
     return found
@@ -92,7 +91,7 @@ def read_lines(path: Path) -> Sequence[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8") as lines:
         for number, text in enumerate(lines, start=1):
             try:
-                line = json.loads(text)
+                line = from_json(text)
                 id, user = line["id"], line["user_id"]
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path}, line {number}: no line of a pair ({error!r}). Delete the file.") from None

@@ -1,11 +1,12 @@
 """Rows as a reader meets them: base beside tuned, with words and units. The terminal and the page both show these."""
 
-import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mvp_align.evaluation.damage import NEUTRAL
+from mvp_align.evaluation.metrics import ACC, CEILING, SHARE_OF_CEILING
 from mvp_align.evaluation.names import (
     BETTER,
     DEFF,
@@ -16,35 +17,17 @@ from mvp_align.evaluation.names import (
     WORST,
     P,
     derivation,
+    in_percent,
     is_change,
     is_derived,
-    is_number,
+    measure,
 )
 from mvp_align.evaluation.profiles import PREFIX
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import DIMENSIONS
 
-CEILING = "opa/value_blind_ceiling"
-LABELS = {
-    "opa/length_only": "  length alone",
-    "opa/prompt_free": "  without prompt",
-    CEILING: "  value-blind ceiling",
-    "opa/mean": "OPA (mean of acc@d)",
-    "opa/margin": "mean margin, nats",
-    "opa/chosen_shift": "chosen shift, nats",
-    "opa/rejected_shift": "rejected shift, nats",
-    "answers/empty": "answers: empty",
-    "answers/cut": "answers: cut at the token limit",
-    "spmr@0.8": "SPMR at 0.8",
-    "spmr_authors@0.8": "SPMR at 0.8, prompt included",
-    "paa/semantic": "nearer the fitting text (semantic, no judge)",
-    "paa/semantic/loss": "  nearer the contradicting one",
-    "paa/semantic/tie": "  neither",
-    "damage/kl": "KL to the base, nats",
-    "damage/perplexity": "perplexity",
-}
 SAME_FOR_EVERY_MODEL = ("opa/length_only", CEILING)
-FIRST = ("opa/acc@0", "opa/length_only", "opa/prompt_free", CEILING)
+FIRST = (ACC, "opa/length_only", "opa/prompt_free", CEILING)
 BREAKDOWNS = {
     "dimension": "By value dimension",
     "level": "By stated level",
@@ -69,6 +52,8 @@ SHOWN_PEOPLE = ("region", "age", "gender")
 
 CROSSED = re.compile(r",(?! )")
 """Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after their commas."""
+
+T = TypeVar("T", bound=Hashable)
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -120,7 +105,7 @@ class Results:
 
     def sections(self, set_name: str) -> list[Section]:
         """The breakdowns of a set that are always shown. Its parts, where it has some, are its user types."""
-        parts = [self.line(part, "opa/acc@0", label=part.partition("/")[2]) for part in self.parts(set_name)]
+        parts = [self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)]
         sections = [(title, self.groups(set_name, group_by)) for group_by, title in BREAKDOWNS.items()]
         if parts:
             sections[-1] = (BREAKDOWNS["user_type"], parts)
@@ -134,12 +119,12 @@ class Results:
         if metric in SAME_FOR_EVERY_MODEL and self.has_both_stages(set_name):
             base, tuned = base or tuned, tuned or base
         return Line(
-            label=label or LABELS.get(metric) or metric.removeprefix("opa/"),
+            label=label or label_of(metric),
             metric=metric,
             base=base,
             tuned=tuned,
             lift=find("tuned", f"{metric}_lift"),
-            ceiling=find("tuned", CEILING) or find("base", CEILING) if metric == "opa/acc@0" else None,
+            ceiling=find("tuned", CEILING) or find("base", CEILING) if metric == ACC else None,
             counted=metric not in FIRST[1:],
         )
 
@@ -152,7 +137,7 @@ class Results:
         shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
         ordered = [name for name in FIRST if name in shown] + [name for name in shown if name not in FIRST]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
-        if share := share_of_ceiling(self.line(set_name, "opa/acc@0")):
+        if share := share_of_ceiling(self.line(set_name, ACC)):
             lines.insert(1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share)
         return lines
 
@@ -178,33 +163,31 @@ class Results:
 
     def better_off(self, set_name: str) -> str:
         """How many people have more, and fewer, of their pairs right than with the base model; empty without both models."""
-        better, worse = (self.index.get(("tuned", set_name, f"opa/acc@0{word}", "", "")) for word in (BETTER, WORSE))
+        better, worse = (self.index.get(("tuned", set_name, f"{ACC}{word}", "", "")) for word in (BETTER, WORSE))
         if better is None or worse is None:
             return ""
         return f"{shown(better)} have more of their pairs right than with the base model, {shown(worse)} have fewer"
 
     def design_effect(self, set_name: str) -> str:
         """What it means for acc@0 that answers of one person are alike; empty where it is not known."""
-        found = [self.index.get((stage, set_name, f"opa/acc@0{DEFF}", "", "")) for stage in ("tuned", "base")]
+        found = [self.index.get((stage, set_name, f"{ACC}{DEFF}", "", "")) for stage in ("tuned", "base")]
         row = next((row for row in found if row), None)
         return f"design effect of acc@0: {shown(row)} (variance over that of as many unrelated answers)" if row else ""
 
     def groups(self, set_name: str, group_by: str) -> list[Line]:
         """acc@0 of each group: dimensions in the benchmark's order, levels as High, Low, others as in the file."""
         found = unique(
-            row.group
-            for row in self.rows
-            if row.set == set_name and row.group_by == group_by and row.metric == "opa/acc@0"
+            row.group for row in self.rows if row.set == set_name and row.group_by == group_by and row.metric == ACC
         )
         order = {name: place for place, name in enumerate((*DIMENSIONS, "High", "Low"))}
         names = {
             group: CROSSED.split(group) if "," in group_by else [group] for group in found
         }  # crossed: "safety,Low"
         found.sort(key=lambda group: [order.get(name, len(order)) for name in names[group]])
-        return [self.line(set_name, "opa/acc@0", group_by, group, label=" ".join(names[group])) for group in found]
+        return [self.line(set_name, ACC, group_by, group, label=" ".join(names[group])) for group in found]
 
 
-ACC_BY_GROUP = tuple(f"opa/acc@0{word}" for word in (WORST, GAP, SUPPRESSED))
+ACC_BY_GROUP = tuple(f"{ACC}{word}" for word in (WORST, GAP, SUPPRESSED))
 
 
 def held_back(row: Row | None) -> str:
@@ -224,34 +207,42 @@ def share_of_ceiling(acc: Line) -> Line | None:
     def over(row: Row | None) -> Row | None:
         if row is None:
             return None
-        return Row(row.stage, row.set, "share_of_ceiling", "", "", row.value / ceiling, None, None, row.n, row.users)
+        return Row(row.stage, row.set, SHARE_OF_CEILING, "", "", row.value / ceiling, None, None, row.n, row.users)
 
-    return Line("  share of the ceiling", "share_of_ceiling", over(acc.base), over(acc.tuned), counted=False)
+    return Line(label_of(SHARE_OF_CEILING), SHARE_OF_CEILING, over(acc.base), over(acc.tuned), counted=False)
 
 
-def unique(names: Iterable[str]) -> list[str]:
+def label_of(metric: str) -> str:
+    """In words, moved in where it is to be read beside the line above it."""
+    if is_derived(metric):
+        return metric.removeprefix("opa/")
+    beside = metric in (*FIRST[1:], SHARE_OF_CEILING) or metric.startswith("paa/semantic/")
+    return "  " * beside + measure(metric).label
+
+
+def unique(names: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(names))
 
 
 def shown(row: Row | None, *, unit: str = " %") -> str:
     """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012` for a p, or `-`."""
-    if row is None or not math.isfinite(row.value):
+    if row is None:
         return "-"
-    word, nats, change = derivation(row.metric), is_number(row.metric), is_change(row.metric)
+    word, percent, change = derivation(row.metric), in_percent(row.metric), is_change(row.metric)
     if word in (P, P_HOLM):
         return f"{row.value:.3f}" if row.value >= 0.0005 else "< 0.001"
     if word in (DEFF, SUPPRESSED):
         return f"{row.value:.2f}" if word == DEFF else f"{row.value:.0f}"
-    nats = nats and word not in (BETTER, WORSE)
-    text = number(row.value, nats=nats, sign=change) + ("" if nats or change else unit)
+    percent = percent or word in (BETTER, WORSE)
+    text = number(row.value, percent=percent, sign=change) + (unit if percent and not change else "")
     if row.low is None or row.high is None:
         return text
-    return f"{text} [{number(row.low, nats=nats)}, {number(row.high, nats=nats)}]"
+    return f"{text} [{number(row.low, percent=percent)}, {number(row.high, percent=percent)}]"
 
 
-def number(value: float, *, nats: bool = False, sign: bool = False) -> str:
-    digits = 2 if nats else 1
-    rounded = round(value if nats else 100 * value, digits) + 0.0  # the sum turns -0.0 into 0.0
+def number(value: float, *, percent: bool = True, sign: bool = False) -> str:
+    digits = 1 if percent else 2
+    rounded = round(100 * value if percent else value, digits) + 0.0  # the sum turns -0.0 into 0.0
     return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 

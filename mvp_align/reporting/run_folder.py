@@ -1,6 +1,5 @@
 """The run folder: where each file of a run lies, and whether a command starts it, goes on with it, or is done."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from mvp_align import __version__
 from mvp_align.atomic import full_disk_explained, write_text
 from mvp_align.config import Config
 from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.json_files import from_json, write_json, write_json_lines
 from mvp_align.processes import main_decides
 from mvp_align.schema import PairScore
 
@@ -90,15 +90,14 @@ class RunFolder:
     def write_json(self, path: Path, value: object) -> None:
         """Write `environment.json` or `notes.json`. Raises UserError where the disk is full."""
         if self.writes:
-            write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            write_json(path, value)
 
     def write_scores(self, stage: str, set_name: str, scores: Iterable[PairScore]) -> None:
         """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on a full disk."""
         if self.writes:
             path = self.scores(stage, set_name)
             path.parent.mkdir(exist_ok=True)
-            lines = [json.dumps({**asdict(score), "margin": score.margin}, ensure_ascii=False) for score in scores]
-            write_text(path, "".join(f"{line}\n" for line in lines))
+            write_json_lines(path, ({**asdict(score), "margin": score.margin} for score in scores))
 
     def read_scores(self, stage: str, set_name: str) -> list[PairScore] | None:
         """The scores that an earlier process wrote, to the last bit; None where there are none. Raises UserError."""
@@ -229,7 +228,7 @@ def read_scores(path: Path) -> list[PairScore]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                values = json.loads(line)
+                values = from_json(line)
                 del values["margin"]  # follows from the rest
                 scores.append(PairScore(**values))
             except (ValueError, KeyError, TypeError) as error:

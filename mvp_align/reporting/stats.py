@@ -1,4 +1,5 @@
-"""`mvp-align stats`: every metric of a finished run by who asked, and how sure it is, from the run's files alone."""
+"""`mvp-align stats`: every metric that a finished run keeps pair by pair, by who asked, and how sure it is; from the run's
+files alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,9 +20,10 @@ from mvp_align.evaluation.groups import (
     row_of,
     with_region,
 )
-from mvp_align.evaluation.intervals import BOUNDS, mean_estimate
-from mvp_align.evaluation.names import LIFT, VERSUS, family, kind_of
-from mvp_align.evaluation.opa import LIFTED, opa_values
+from mvp_align.evaluation.intervals import mean_estimate
+from mvp_align.evaluation.metrics import BOUNDS
+from mvp_align.evaluation.names import LIFT, VERSUS, base_metric, family, kind_of, measure
+from mvp_align.evaluation.opa import lifts, opa_values
 from mvp_align.evaluation.regions import NOT_SAID, iso3, load_regions
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.reporting.html import write_report
@@ -204,20 +206,23 @@ def versus(
         raise UserError(
             f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they cannot be compared."
         )
-    now, before = opa_values(scores), opa_values(others)
-    return {f"{metric}{VERSUS}{other.name}{LIFT}": now[metric] - before[metric] for metric in LIFTED}
+    return lifts(opa_values(scores), opa_values(others), f"{VERSUS}{other.name}{LIFT}")
 
 
 def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
     """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each file of `others`, on the
-    pairs that have both. Raises UserError where a share lies outside 0 to 1."""
+    pairs that have both. Raises UserError where a metric is unknown, or a value is none that it can have."""
     lines = read_values(path)
     users = {one.id: one.user_id for one in lines}
     own = by_metric(lines)
+    for metric in own:
+        refuse_unknown(path, metric)
     found = dict(own)
     for suffix, file in others.items():
         before = by_metric(read_values(file))
-        for metric in own.keys() & before.keys():
+        for metric in sorted(own.keys() & before.keys()):
+            if not measure(metric).lifted:
+                continue
             both = {id: x - before[metric][id] for id, x in own[metric].items() if id in before[metric]}
             found |= {f"{metric}{suffix}": both} if both else {}
     for metric, values in found.items():
@@ -237,6 +242,17 @@ def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Me
         )
         for metric, values in sorted(found.items())
     ]
+
+
+def refuse_unknown(path: Path, metric: str) -> None:
+    try:
+        measure(metric)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    if base_metric(metric) != metric:
+        raise UserError(
+            f"{path}: {metric} ends as what is worked out from {base_metric(metric)}: give it another name."
+        )
 
 
 def by_metric(lines: Sequence[PairValues]) -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.errors import UserError
 from mvp_align.evaluation.names import (
     BETTER,
     BOOTSTRAP,
@@ -21,8 +22,11 @@ from mvp_align.evaluation.names import (
     WORSE,
     WORST,
     P,
+    base_metric,
     derivation,
     family,
+    in_percent,
+    measure,
 )
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.results import CROSSED, PEOPLE, held_back, shown, unique
@@ -33,7 +37,12 @@ Index = dict[tuple[str, str, str, str], Row]
 
 
 def print_statistics(found: Statistics, metric: str, console: Console | None = None) -> None:
-    """Every metric of the whole set; then, for `metric` alone, each breakdown. The rest stands in metrics.jsonl."""
+    """Every metric of the whole set; then, for `metric` alone, each breakdown. The rest stands in metrics.jsonl.
+
+    Raises UserError where `metric` is not among them.
+    """
+    if metric not in (known := unique(row.metric for row in found.rows if not derivation(row.metric))):
+        raise UserError(f"--metric {metric}: not measured pair by pair in this run, which has {', '.join(known)}.")
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     index = {(row.stage, row.metric, row.group_by, row.group): row for row in found.rows}
     for stage in unique(row.stage for row in found.rows):
@@ -42,7 +51,7 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
         console.print(better_off(change, index))
     console.print()
     for group_by in found.by:
-        rows = [row for row in found.rows if row.group_by == group_by and row.metric.startswith(metric)]
+        rows = [row for row in found.rows if row.group_by == group_by and base_metric(row.metric) == metric]
         if rows:
             print_breakdown(console, group_by, metric, rows, index)
     for line in found.remarks:
@@ -109,16 +118,23 @@ def group_table(
 
 
 def remarks(group_by: str, metric: str, stage: str, changes: Sequence[str], index: Index) -> list[str]:
-    """The lowest group and the gap, of the metric and of its changes; and what is not shown."""
+    """The worst group and the gap, of the metric and of its changes; and what is not shown."""
     lines = []
+    higher = measure(metric).higher_is_better
+    near, far = ("Highest", "lowest") if higher is False else ("Lowest", "highest")
     for name in (metric, *changes):
         worst = next((row for key, row in index.items() if key[:3] == (stage, name + WORST, group_by)), None)
         gap = index.get((stage, name + GAP, group_by, ""))
-        if worst and gap:
-            what = lift_name(name) if name in changes else stage
-            what = f"difference to {what}" if VERSUS in name else what
+        what = lift_name(name) if name in changes else stage
+        what = f"difference to {what}" if VERSUS in name else what
+        if gap is None:
+            continue
+        apart = f"{shown(gap)} {'points' if in_percent(metric) else measure(metric).unit}".rstrip()
+        if worst:
             group = crossed(group_by, worst.group)
-            lines.append(f"Lowest {what}: {group}, {shown(worst)}; {shown(gap)} points to the highest.")
+            lines.append(f"{near} {what}: {group}, {shown(worst)}; {apart} to the {far}.")
+        else:
+            lines.append(f"From the lowest to the highest {what}: {apart}.")
     held = index.get((stage, metric + SUPPRESSED, group_by, ""))
     return [*lines, held_back(held)] if held else lines
 

@@ -10,7 +10,8 @@ from rich.text import Text
 
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import Row
-from mvp_align.reporting.results import Line, Results, Who, counted, number, prompt_sets, shown
+from mvp_align.reporting.headline import against_ceiling, nothing_shown
+from mvp_align.reporting.results import Line, Results, Who, counted, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, OVER_SHUFFLED, profile_lines, verdict
 
 WIDTH = 100
@@ -116,13 +117,10 @@ def footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
     notes = []
     for name in results.sets():
         acc = results.line(name, "opa/acc@0")
-        if acc.ceiling is None:
-            continue
-        ceiling, row = acc.ceiling.value, acc.tuned or acc.base
-        note = f"{name}: a model that ignores who is asking cannot pass {number(ceiling)} % acc@0"
-        if row and 0 < ceiling < 1:
-            note += f"; {row.stage} reached {number(row.value / ceiling)} % of that ceiling"
-        notes.append(f"{note}.")
+        if acc.base and acc.tuned and (nothing := nothing_shown(acc.lift)):
+            notes.append(f"{name}: {nothing}{f': {shown(acc.lift)} points' if acc.lift else ''}.")
+        if against := against_ceiling(acc):
+            notes.append(f"{name}: {against}.")
     for name in results.sets():
         said = [text for text in (results.better_off(name), results.design_effect(name)) if text]
         notes += [f"{name}: {'; '.join(said)}."] if said else []

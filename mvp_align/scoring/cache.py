@@ -11,6 +11,7 @@ whose bytes do not match its name is removed and its entries computed again.
 
 import hashlib
 import json
+import math
 import shutil
 import struct
 import time
@@ -49,9 +50,10 @@ class LogpCache:
         return self.known[key(answer)]
 
     def add(self, answer: Answer, logp: float) -> None:
-        """Keep `logp` unless there is one already: a value, once seen, does not change by a rounding."""
+        """Keep `logp` unless there is one already: a value, once seen, does not change by a rounding. NaN and infinities are
+        never kept."""
         entry = key(answer)
-        if entry not in self.known:
+        if entry not in self.known and math.isfinite(logp):
             self.known[entry] = self.fresh[entry] = logp
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
@@ -81,7 +83,7 @@ def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
 
     Raises UserError where `root` cannot be written to.
     """
-    text = json.dumps(dict(sorted(identity.items())), indent=1)
+    text = json.dumps(dict(sorted(identity.items())), indent=1, allow_nan=False)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,7 @@ def packed(entries: Mapping[bytes, float]) -> bytes:
 
 
 def read(path: Path) -> dict[bytes, float]:
-    """The entries of one file; none, and the file gone, where its content is not what it was named by."""
+    """The finite entries of one file; none, and the file gone, where its content is not what it was named by."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:  # another process cleared it
@@ -121,7 +123,8 @@ def read(path: Path) -> dict[bytes, float]:
     tensors = load(content)
     data = tensors["keys"].numpy().tobytes()
     keys: Iterable[bytes] = (data[at : at + KEY_BYTES] for at in range(0, len(data), KEY_BYTES))
-    return dict(zip(keys, tensors["logps"].tolist(), strict=True))
+    entries = zip(keys, tensors["logps"].tolist(), strict=True)
+    return {entry: logp for entry, logp in entries if math.isfinite(logp)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """KL of a tuned model to its base on given answers: exact over the vocabulary, never more logits than a chunk."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.preemption import check
 from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import answer_states, causal_model
@@ -26,7 +28,7 @@ def kl_to_base(
 
     The distributions are those of the next token at each position of the answer, from fp32 log-softmaxes. A batch holds as
     many tokens as `batch_size` answers of mean length. Under several processes each computes its share and all return
-    everything. Raises Preempted between two batches.
+    everything. Raises Preempted between two batches, and UserError where a KL is NaN or infinite.
     """
     causal = causal_model(model)
     distinct = list(dict.fromkeys(answers))
@@ -48,6 +50,8 @@ def kl_to_base(
         causal.train(was_training)
     if state.num_processes > 1:
         found = dict(gather_object(list(found.items())))
+    if wrong := sum(not math.isfinite(found[number]) for number in range(len(distinct))):
+        raise UserError(f"{label}: {wrong} of {len(distinct)} answers have no finite KL. {WHAT_TO_TRY}")
     place = {answer: number for number, answer in enumerate(distinct)}
     return [found[place[answer]] for answer in answers]
 
@@ -74,4 +78,5 @@ def divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
     log_p: Tensor = head(tuned).float().log_softmax(dim=-1)
     with model.disable_adapter():
         log_q: Tensor = head(base).float().log_softmax(dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    p = log_p.exp()
+    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)  # the limit at p = 0, where both logs may be -inf

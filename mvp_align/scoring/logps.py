@@ -4,7 +4,7 @@ Scores do not depend on the batch size: padding lies to the right under a causal
 its own tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.preemption import check
 from mvp_align.schema import PairScore
 from mvp_align.scoring.attention import share_attention
@@ -26,6 +27,9 @@ from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
 """Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x vocabulary."""
+
+NAMED = 5
+"""Pairs that a message names."""
 
 LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 """Config keys of models whose logits are more than `head(hidden)`."""
@@ -45,14 +49,16 @@ def score_pairs(
     tokens as `batch_size` pairs of mean length. Under several processes each scores its share and all return everything.
     Equal answers in equal contexts run once. What `cache` knows is not computed; it must be of this very model.
 
-    Raises ValueError for models whose logits are more than a linear head over the last hidden state.
+    Raises UserError, in all processes, where an answer has no finite log-probability: `label` says of what. Nothing of such
+    answers is kept. Raises ValueError for models whose logits are more than a linear head over the last hidden state.
     """
     answers = distinct_answers(pairs)
     work = score_batches(pairs, batch_size, share_attention(causal_model(model)))
     found = answer_logps(model, answers, work, label, LogpCache() if cache is None else cache) if work else {}
     if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
-    logps = {answer: found[index] for index, answer in enumerate(answers)}
+    logps = {answer: found[index] for index, answer in enumerate(answers) if index in found}
+    refuse_unscored(pairs, logps, label)
     return [
         PairScore(
             id=pair.id,
@@ -64,6 +70,20 @@ def score_pairs(
         )
         for pair in pairs
     ]
+
+
+def refuse_unscored(pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float], label: str) -> None:
+    """Raise UserError where an answer has no log-probability: such a pair is neither right nor wrong."""
+    answers = distinct_answers(pairs)
+    unscored = {answer for answer in answers if answer not in logps}
+    if not unscored:
+        return
+    ids = [pair.id for pair in pairs if pair.chosen in unscored or pair.rejected in unscored]
+    shown = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+    raise UserError(
+        f"{label}: {len(unscored)} of {len(answers)} answers have no finite log-prob (pairs {shown}), so there is "
+        f"nothing to measure. {WHAT_TO_TRY}"
+    )
 
 
 def distinct_answers(pairs: Sequence[TokenizedPair]) -> list[Answer]:
@@ -84,7 +104,8 @@ def answer_logps(
     label: str,
     cache: LogpCache,
 ) -> dict[int, float]:
-    """Summed log-probability of each answer in this process's share of the batches `work`, in nats, by its index.
+    """Summed log-probability of each answer in this process's share of the batches `work`, in nats, by its index; none of
+    an answer for which it is NaN or infinite.
 
     A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the same bits. Raises Preempted
     between two batches. All processes make as many passes, of which the last ones of some are for nothing: a sharded model
@@ -107,7 +128,8 @@ def answer_logps(
             for index, logp in logps_of(batch).items():
                 cache.add(answers[index], logp)
             bar.update(len(indices) / 2)
-    return {index: cache[answers[index]] for _, indices in mine for index in indices}
+    scored = (index for _, indices in mine for index in indices)
+    return {index: cache[answers[index]] for index in scored if answers[index] in cache}
 
 
 def indices_of(batch: Sequence[Row]) -> list[int]:

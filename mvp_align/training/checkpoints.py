@@ -22,7 +22,7 @@ def keep(written: Path, checkpoints: Path) -> None:
     two. Raises OSError where the disk gives out; what was there stays whole."""
     files = sorted(path for path in written.rglob("*") if path.is_file())
     listed = {str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
-    write_text(written / LISTED, json.dumps(listed, indent=1))
+    write_text(written / LISTED, json.dumps(listed, indent=1, allow_nan=False))
     move_folder(written, checkpoints / written.name)
     for _, old in numbered(checkpoints)[KEPT:]:
         remove_folder(old)

@@ -194,9 +194,7 @@ def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement)
         lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
-            lines.append(
-                f"{subject.name}: a model that ignores people's values cannot pass acc@0 {subject.ceiling:.1%}"
-            )
+            lines.append(f"{subject.name}: a model that ignores who is asking cannot pass acc@0 {subject.ceiling:.1%}")
     lines += pass_lines(plan.profiles)
     merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
     if merged:

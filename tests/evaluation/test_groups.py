@@ -21,7 +21,7 @@ from mvp_align.evaluation.groups import (
     with_region,
 )
 from mvp_align.evaluation.intervals import mean_estimate, wilson
-from mvp_align.evaluation.names import base_metric, derivation, family, is_change, is_derived, is_number, kind_of
+from mvp_align.evaluation.names import base_metric, derivation, family, in_percent, is_change, is_derived, kind_of
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PreferencePair, StatedValues
@@ -194,6 +194,40 @@ def test_a_gap_of_groups_that_are_alike_holds_0_as_often_as_promised() -> None:
     assert plain / 300 > 0.5
 
 
+def sides() -> tuple[Breakdown, np.ndarray]:
+    """Chile has the higher mean, Peru the lower one."""
+    x = np.concatenate([np.tile([1.0, 1, 1, 0], 10), np.tile([0.0, 0, 1, 0], 10)])
+    return of_sizes({"Chile": 20, "Peru": 20}), x
+
+
+@pytest.mark.parametrize(
+    ("metric", "group"),
+    [
+        (ACC, "Peru"), ("opa/margin", "Peru"), ("spmr@0.8", "Peru"), ("paa/dvb_judge", "Peru"), (LIFT, "Peru"),
+        ("answers/cut", "Chile"), ("paa/dvb_judge/loss", "Chile"), ("damage/kl", "Chile"), ("answers/cut_lift", "Chile"),
+        ("opa/chosen_shift", None), ("opa/rejected_shift", None), ("own/share/mine", None), ("paa/dvb_judge/tie", None),
+    ],
+)  # fmt: skip
+def test_the_worst_group_is_at_the_worse_end(metric: str, group: str | None) -> None:
+    breakdown, x = sides()
+    rows = headline_rows(breakdown, {metric: x})
+    worst = [row for row in rows if row.metric.endswith("_worst")]
+    assert [row.group for row in worst] == ([] if group is None else [group])
+    assert find(rows, f"{metric}_gap", "country").value == pytest.approx(0.5)
+    if worst:
+        assert worst[0].value == pytest.approx(0.75 if group == "Chile" else 0.25)
+
+
+def test_who_is_better_off_follows_from_the_better_end() -> None:
+    more = np.array([1.0, 1, 1, 0])
+    users = list("abcd")
+    rose = headline_rows(made([{}] * 4, users), {"spmr@0.8_lift": more})
+    assert (find(rose, "spmr@0.8_better_off").value, find(rose, "spmr@0.8_worse_off").value) == (0.75, 0)
+    rose = headline_rows(made([{}] * 4, users), {"answers/cut_lift": more})
+    assert (find(rose, "answers/cut_better_off").value, find(rose, "answers/cut_worse_off").value) == (0, 0.75)
+    assert not [row for row in headline_rows(made([{}] * 4, users), {"own/share/m_lift": more}) if "_off" in row.metric]
+
+
 def test_better_and_worse_off_count_people_not_pairs() -> None:
     lift = np.array([1.0, 1, 1, 1, -1, 0, 0, 0, 1, -1])  # a: +4; b: -1; c: 0; d: +1 and -1
     rows = headline_rows(made([{}] * 10, list("aaaabcccdd")), {LIFT: lift})
@@ -250,22 +284,30 @@ def test_holm_is_statsmodels(ps: list[float]) -> None:
     ("metric", "word", "about", "base", "kind"),
     [
         ("opa/acc@0", "", "opa/acc@0", "opa/acc@0", "share"),
-        ("opa/margin", "", "opa/margin", "opa/margin", "number"),
+        ("opa/margin", "", "opa/margin", "opa/margin", "nats"),
         ("opa/acc@0_lift", "", "opa/acc@0", "opa/acc@0", "difference"),
-        ("opa/margin_lift", "", "opa/margin", "opa/margin", "number"),
+        ("opa/margin_lift", "", "opa/margin", "opa/margin", "nats"),
         ("opa/acc@0_lift_gap", "_gap", "opa/acc@0", "opa/acc@0", None),
         ("opa/acc@0_lift_p_holm", "_p_holm", "opa/acc@0", "opa/acc@0", None),
         ("opa/acc@0_vs_my_gap_lift", "", "opa/acc@0_vs_my_gap", "opa/acc@0", "difference"),
         ("opa/margin_vs_b_better_off", "_better_off", "opa/margin_vs_b", "opa/margin", None),
         ("spmr_authors@0.8", "", "spmr_authors@0.8", "spmr_authors@0.8", "share"),
         ("opa/prompt_free", "", "opa/prompt_free", "opa/prompt_free", "share"),
-        ("damage/kl", "", "damage/kl", "damage/kl", "number"),
-        ("damage/kl_lift", "", "damage/kl", "damage/kl", "number"),
+        ("damage/kl", "", "damage/kl", "damage/kl", "divergence"),
+        ("damage/kl_lift", "", "damage/kl", "damage/kl", "nats"),
+        ("opa/profile/values_vs_none_lift", "", "opa/profile/values_vs_none", "opa/profile/values", "difference"),
+        (
+            "opa/profile/values_vs_none_lift_lift",
+            "",
+            "opa/profile/values_vs_none_lift",
+            "opa/profile/values",
+            "second_difference",
+        ),
     ],
 )
 def test_names_say_what_they_are_of(metric: str, word: str, about: str, base: str, kind: str | None) -> None:
     assert (derivation(metric), family(metric), base_metric(metric)) == (word, about, base)
-    assert is_number(metric) == metric.startswith(("opa/margin", "damage/"))
+    assert in_percent(metric) != metric.startswith(("opa/margin", "damage/"))
     assert is_derived(metric) == (metric != base)
     if kind:
         assert kind_of(metric) == kind

@@ -44,6 +44,7 @@ def test_equals_statsmodels(rows: list[tuple[float, str]]) -> None:
     assume(len(set(users)) > 1)
     found = clustered_mean(values, users)
     expected = by_statsmodels(values, users)
+    assume(expected[2] - expected[1] > 1e-9)
     assert (found.value, found.low, found.high) == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert (found.n, found.users) == (len(rows), len(set(users)))
 
@@ -110,9 +111,19 @@ def test_a_share_that_is_the_same_for_every_user_is_no_certainty_either(ones: in
         assert abs(bound - ones / 7) == pytest.approx(z * math.sqrt(bound * (1 - bound) / 4))
 
 
-def test_a_mean_on_which_all_agree_has_no_width() -> None:
+def test_a_mean_on_which_all_agree_has_no_interval() -> None:
+    """One of no width would say that nobody can differ."""
     found = clustered_mean([-0.5] * 4, list("aabb"))
-    assert (found.value, found.low, found.high) == (-0.5, -0.5, -0.5)
+    assert (found.value, found.low, found.high) == (-0.5, None, None)
+    found = clustered_mean([-0.5] * 4, list("aabb"), "second_difference")
+    assert (found.low, found.high) == (None, None)
+
+
+def test_intervals_stay_inside_what_a_mean_can_be() -> None:
+    assert clustered_mean([0.01, 4.0], ["a", "b"], "divergence").low == 0
+    assert clustered_mean([1.5, 80.0], ["a", "b"], "perplexity").low == 1
+    wide = clustered_mean([-2.0, 2.0], ["a", "b"], "second_difference")
+    assert (wide.low, wide.high) == (-2, 2)
 
 
 @pytest.mark.parametrize(("values", "clusters"), [([], []), ([1.0], []), ([1.0, 0.0], ["a"]), ([], ["a"])])
@@ -131,7 +142,7 @@ def test_a_share_and_its_interval_stay_inside_0_and_1(rows: list[tuple[float, st
         assert 0 <= found.low <= found.value <= found.high <= 1
         assert found.low < found.high
         wide = mean_of(rows)
-        if wide.low < wide.high - 1e-9:  # only clipped, never moved
+        if wide.low is not None and wide.low < wide.high - 1e-9:  # only clipped, never moved
             assert (found.low, found.high) == pytest.approx((max(0, wide.low), min(1, wide.high)))
 
 

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvp_align.evalset import EvalSet, score_set, scored_rows, set_rows
-from mvp_align.evaluation.intervals import clustered_mean
+from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.metrics import metric_named
 from mvp_align.evaluation.opa import (
     THRESHOLDS,
     acc_lift,
-    chosen_shift,
     length_only,
     opa_metrics,
     opa_rows,
+    opa_values,
+    pair_values,
 )
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PairScore
@@ -133,6 +135,24 @@ def test_chosen_shift_is_below_0_where_chosen_answers_became_less_probable() -> 
     assert opa_metrics(tuned)["opa/margin"].value == pytest.approx(4)
     assert chosen_shift(base, tuned).value == pytest.approx(0.3)
     assert chosen_shift(base, base).value == 0
+
+
+def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
+    return opa_metrics(scores, base)["opa/chosen_shift"]
+
+
+def test_one_list_of_metrics_feeds_rows_statistics_and_values() -> None:
+    base, tuned = of_margins([-1, -1, 2, -1]), of_margins([0.5, -1, 2, 3])
+    values = pair_values(tuned, base)
+    assert {"opa/chosen_shift", "opa/rejected_shift"} == values.keys() - pair_values(tuned).keys()
+    whole = {r.metric: r.value for r in opa_rows("tuned", "in_domain", tuned, {}, base)}
+    assert whole.keys() - {"opa/acc@0_lift"} == values.keys() == opa_metrics(tuned, base).keys()
+    arrays = opa_values(tuned, base)
+    lifted = {f"{metric}_lift" for metric in values if metric_named(metric).lifted}
+    assert arrays.keys() == values.keys() | lifted
+    assert lifted == {f"opa/{name}_lift" for name in ("mean", "margin", *(f"acc@{d:g}" for d in THRESHOLDS))}
+    for metric, x in whole.items():
+        assert x == pytest.approx(arrays[metric].mean())
 
 
 def test_lift_is_of_the_same_pairs() -> None:

@@ -108,3 +108,9 @@ def test_what_lm_eval_would_score_otherwise_is_left_out(
         load(data=str(path))
     with pytest.raises(UserError, match="prompt=chatty: must be one of paper, preference, question"):
         load(pretrained=str(sharp_model), data=str(path), prompt="chatty")
+
+
+def test_one_user_has_no_standard_error() -> None:
+    from mvp_align.harness.lm_eval.opa import error_by_user
+
+    assert error_by_user([(1.0, "u"), (0.0, "u")]) == "N/A"  # NaN would be no JSON in lm-eval's results

@@ -1,5 +1,6 @@
 """Presets against the rule tables of DiverValue-Bench, written out here once more and as plainly as can be."""
 
+import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -155,5 +156,7 @@ def test_impossible_rules_are_refused() -> None:
         check_rules(Rules(ask="stars", win_over_l=101, votes=1), judges=2)
     for words in ("ask=stars", "win_over_l=101", "votes=1: must be more than half of the 2 judges"):
         assert words in str(error.value)
+    with pytest.raises(UserError, match="nearer_by=nan: cosines differ by 0 to 2"):
+        check_rules(Rules(ask="nearness", nearer_by=math.nan), judges=1)  # no cosine would tie
     with pytest.raises(UserError, match="neither a preset"):
         read_rules("dvb_jugde")

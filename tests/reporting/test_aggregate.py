@@ -18,12 +18,14 @@ from scipy import stats
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.evaluation.intervals import clustered_mean
+from mvp_align.evaluation.intervals import Estimate, clustered_mean
+from mvp_align.evaluation.names import is_derived
 from mvp_align.evaluation.opa import opa_rows, row
-from mvp_align.evaluation.rows import write_rows
+from mvp_align.evaluation.rows import read_rows, write_rows
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
 from mvp_align.reporting.aggregate_tables import as_csv, as_latex, as_markdown, as_table, remarks
-from mvp_align.reporting.run_folder import open_run
+from mvp_align.reporting.pair_files import PairValues, write_values
+from mvp_align.reporting.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
 
 Make = Callable[..., Path]
@@ -115,6 +117,96 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
         for f in folders
     ]
     assert find(group, "lift", "opa/acc@0", "ufp4").estimate.by_seed == pytest.approx(tuple(told))
+
+
+def measured_more(run: Path, seed: int, unlabelled: int | None = None) -> None:
+    """What answers, judges and damage add to a run: SPMR and PAA pair by pair, KL, alpha and perplexity as rows alone."""
+    random = np.random.default_rng(seed)
+    folder, rows = RunFolder(run, resumed=False), read_rows(run / "metrics.jsonl")
+    wins: list[float] = []
+    for stage in STAGES:
+        spmr, won = random.random((2, 8)).round()
+        labelled = [n for n in range(8) if n != unlabelled]
+        values = [{"spmr@0.8": spmr[n], **({"paa/dvb_judge": won[n]} if n in labelled else {})} for n in range(8)]
+        write_values(
+            folder.values(stage, "in_domain"), [PairValues(f"p{n}", USERS[n], x) for n, x in enumerate(values)]
+        )
+        users = [USERS[n] for n in labelled]
+        wins.append(won[labelled].mean())
+        rows += [
+            row(stage, "in_domain", "spmr@0.8", clustered_mean(spmr.tolist(), USERS, "share")),
+            row(stage, "in_domain", "paa/dvb_judge", clustered_mean(won[labelled].tolist(), users, "share")),
+            row(stage, "in_domain", "paa/dvb_judge/alpha", Estimate(0.5 + 0.01 * seed, None, None, 8, 4)),
+            row(stage, "neutral", "damage/perplexity", Estimate(40.0 + seed, None, None, 10, 10)),
+        ]
+    rows.append(row("tuned", "in_domain", "paa/dvb_judge_lift", Estimate(wins[1] - wins[0], None, None, 8, 4)))
+    rows.append(row("tuned", "in_domain", "damage/kl", Estimate(0.01 * seed, 0.0, 0.3, 8, 4)))
+    rows.append(row("tuned", "in_domain", "opa/acc@0_deff", Estimate(1.5, None, None, 8, 4)))
+    write_rows(run / "metrics.jsonl", rows)
+
+
+def test_every_metric_that_all_runs_have_is_there_with_its_own_kind(make: Make, tmp_path: Path) -> None:
+    for seed in (12, 13, 14):
+        measured_more(make(tmp_path / f"run-{seed}", seed), seed)
+    (group,), _ = aggregate([str(tmp_path)])
+    assert group.problems == []
+    rows = read_rows(tmp_path / "run-12" / "metrics.jsonl")
+    whole = {(r.set, r.metric, r.stage) for r in rows if not r.group_by and not is_derived(r.metric)}
+    assert whole <= {(s.set, s.metric, s.stage) for s in group.summaries}
+    assert not [s for s in group.summaries if is_derived(s.metric)]
+
+    told = [40.0 + seed for seed in (12, 13, 14)]
+    perplexity = find(group, "tuned", "damage/perplexity", "neutral").estimate
+    assert (perplexity.mean, perplexity.by_seed, perplexity.sd) == (53, tuple(told), 1)
+    half = stats.t.ppf(0.975, 2) / np.sqrt(3)
+    assert perplexity.training == pytest.approx((53 - half, 53 + half))  # not clipped to 1
+    assert (perplexity.people, perplexity.both) == (None, None)
+    kl = find(group, "tuned", "damage/kl").estimate
+    assert kl.mean == pytest.approx(0.13) and kl.training[0] > 0
+    spmr = find(group, "lift", "spmr@0.8").estimate
+    assert spmr.people is not None and spmr.people[0] >= -1 and (spmr.n, spmr.users) == (8, 4)
+    assert find(group, "tuned", "paa/dvb_judge").estimate.both is not None
+
+    table = as_table([group])
+    lines = [" ".join(line.split()) for line in table.splitlines()]
+    assert "perplexity base 53.00 1.00 - [50.52, 55.48] -" in lines
+    assert any(line.startswith("KL to the base, nats tuned 0.13 0.01 -") for line in lines)
+    assert any(line.startswith("paa/dvb_judge/alpha base 0.63 0.01 -") for line in lines)
+    assert "neutral: 3 seeds (12, 13, 14), 10 passages" in table and "…" not in table
+    assert "neutral" not in as_latex([group])
+
+
+def test_other_answers_unlabelled_leave_the_mean_and_no_interval_over_people(make: Make, tmp_path: Path) -> None:
+    """Seeds whose judges labelled other answers: each run's own PAA, not one of the answers that all have a label of."""
+    for seed in (12, 13):
+        measured_more(make(tmp_path / f"run-{seed}", seed), seed, unlabelled=seed - 12)
+    (group,), _ = aggregate([str(tmp_path)])
+    paa = find(group, "tuned", "paa/dvb_judge").estimate
+    rows = [
+        {(r.metric, r.stage): r.value for r in read_rows(tmp_path / f"run-{s}" / "metrics.jsonl")} for s in (12, 13)
+    ]
+    assert paa.by_seed == pytest.approx([of["paa/dvb_judge", "tuned"] for of in rows])
+    assert (paa.people, paa.both, paa.n) == (None, None, 7)
+    lift = find(group, "lift", "paa/dvb_judge").estimate
+    assert lift.by_seed == pytest.approx([of["paa/dvb_judge_lift", "tuned"] for of in rows])
+
+
+def test_what_some_runs_lack_is_named(make: Make, tmp_path: Path) -> None:
+    measured_more(make(tmp_path / "run-12", 12), 12)
+    make(tmp_path / "run-13", 13)
+    (group,), _ = aggregate([str(tmp_path)])
+    assert "damage/kl of tuned in_domain: left out, because seed 13 has none." in group.problems
+    assert not [s for s in group.summaries if s.metric.startswith(("damage", "paa", "spmr"))]
+
+
+def test_a_lift_that_is_not_beyond_chance_is_said_to_be_none(make: Make, tmp_path: Path) -> None:
+    make(tmp_path / "run-12", 12)
+    make(tmp_path / "run-13", 13)
+    (group,), _ = aggregate([str(tmp_path)])
+    lift = find(group, "lift", "opa/acc@0").estimate
+    assert lift.both[0] <= 0 <= lift.both[1]
+    said = [line for line in remarks([group], []) if "in_domain: no change of acc@0 is shown" in line]
+    assert len(said) == 1 and said[0].endswith("] points over people and seeds, which holds 0.")
 
 
 def test_configurations_stand_apart_whatever_their_names_and_tracking(make: Make, tmp_path: Path) -> None:
@@ -311,7 +403,7 @@ def test_cli(make: Make, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].endswith("seed 14: missing.")
     done = cli(f"{tmp_path}/?", "--seeds", "12,13,14", "--format", "csv")
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 2 * (3 * 9 + 1)
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 2 * (3 * 9 + 2)  # what has a lift, and the two shifts
     assert "seed 14: missing." in done.stderr
 
 
@@ -336,7 +428,9 @@ def test_real_runs_over_two_seeds(compose: Callable[..., Config], sharp: list[st
         import_module("recipes.lora_dpo").main(config)
     (group,), broken = aggregate([str(tmp_path / "outputs")])
     assert (group.seeds, group.problems, broken) == ([12, 13], [], [])
-    assert {summary.set for summary in group.summaries} == {"in_domain", "ufp4"}
+    assert {summary.set for summary in group.summaries} == {"in_domain", "ufp4", "neutral"}
+    perplexity = find(group, "tuned", "damage/perplexity", "neutral").estimate
+    assert perplexity.mean > 1 and perplexity.sd is not None and perplexity.people is None
     base, tuned = (find(group, stage, "opa/margin").estimate for stage in STAGES)
     assert base.sd == 0 and tuned.sd is not None and tuned.sd > 1e-4
     assert group.ceilings.keys() <= {"in_domain"}

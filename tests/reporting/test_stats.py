@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from mvp_align.cli import app
 from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_mean
-from mvp_align.evaluation.opa import opa_rows, row
+from mvp_align.evaluation.names import derivation
+from mvp_align.evaluation.opa import opa_rows, pair_values, row
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.reporting.pair_files import PairValues, read_groups, read_values, write_groups, write_values
 from mvp_align.reporting.run_folder import RunFolder, open_run
@@ -254,7 +256,58 @@ def test_the_page_shows_who_gains(run: Path) -> None:
     assert "Design effect of acc@0: " in page
 
 
+def test_all_metrics_of_pairs_are_there(run: Path) -> None:
+    rows = rows_after(run)
+    before, after = (RunFolder(run, resumed=False).read_scores(stage, "in_domain") or [] for stage in ("base", "tuned"))
+    shift = find(rows, "opa/rejected_shift")
+    moved = [b.rejected_logp_mean - a.rejected_logp_mean for a, b in zip(before, after, strict=True)]
+    assert shift.value == pytest.approx(np.mean(moved))
+    whole = {r.metric for r in rows if (r.stage, r.group_by) == ("tuned", "") and not derivation(r.metric)}
+    assert {*pair_values(after, before)} <= whole
+    assert not [r for r in rows if r.metric.startswith(("opa/rejected_shift_worst", "opa/chosen_shift_worst"))]
+    over_2 = [(b.margin > 2) - (a.margin > 2) for a, b in zip(before, after, strict=True)]
+    assert find(rows, "opa/acc@2_lift").value == pytest.approx(np.mean(over_2))
+
+
+def test_the_higher_group_is_the_worse_one_of_what_should_be_low(run: Path) -> None:
+    folder = RunFolder(run, resumed=False)
+    for stage in ("base", "tuned"):
+        lines = [PairValues(f"p{n}", f"u{n // 3}", {"answers/cut": float((n // 3) % 2 == 1)}) for n in range(72)]
+        write_values(folder.values(stage, "in_domain"), lines)
+    text = printed(run, replace(QUICK, by=("gender",)), metric="answers/cut")
+    assert "Highest tuned: Female, 100.0 %" in text and "+100.0" in text and "points to the lowest." in text
+    text = printed(run, replace(QUICK, by=("gender",)), metric="opa/rejected_shift")
+    assert "From the lowest to the highest tuned: " in text and "nats/token." in text
+    assert "Lowest" not in text.partition("opa/rejected_shift by gender")[2]
+
+
 # Mistakes
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("toxicity", "tuned-in_domain.jsonl: toxicity: no metric of that name is known"),
+        ("own/share/kind_gap", "own/share/kind_gap ends as what is worked out from own/share/kind"),
+        ("own/share/kind", "pair p1: own/share/kind is 85, and must lie from 0.0 to 1.0"),
+    ],
+)
+def test_an_unknown_metric_is_no_share(run: Path, metric: str, said: str) -> None:
+    write_values(RunFolder(run, resumed=False).values("tuned", "in_domain"), [PairValues("p1", "u0", {metric: 85.0})])
+    with pytest.raises(UserError, match=re.escape(said)):
+        write_statistics(run, QUICK)
+
+
+def test_numbers_of_ones_own_are_not_clipped(run: Path) -> None:
+    lines = [PairValues(f"p{n}", f"u{n // 3}", {"own/number/words": 80.0 + n}) for n in range(72)]
+    write_values(RunFolder(run, resumed=False).values("tuned", "in_domain"), lines)
+    words = find(rows_after(run), "own/number/words")
+    assert words.value == pytest.approx(115.5) and words.low > 80
+
+
+def test_a_metric_to_print_that_is_not_there_is_an_error(run: Path) -> None:
+    with pytest.raises(UserError, match="--metric paa/dvb_judge: not measured pair by pair in this run"):
+        printed(run, QUICK, metric="paa/dvb_judge")
 
 
 def test_mistakes_are_explained(run: Path, tmp_path: Path) -> None:
@@ -282,7 +335,7 @@ def test_mistakes_are_explained(run: Path, tmp_path: Path) -> None:
         ("[]", "line 1: no line of a pair"),
         ('{"id": "p1", "user_id": 3}', "must be texts"),
         ('{"id": "p1", "user_id": "u", "values": {"m": "x"}}', "field 'values': m is 'x' where a number"),
-        ('{"id": "p1", "user_id": "u", "values": {"m": NaN}}', "m is nan where a number"),
+        ('{"id": "p1", "user_id": "u", "values": {"m": NaN}}', "NaN is no JSON number"),
         ('{"id": "p1", "user_id": "u", "values": {"m": true}}', "m is True where a number"),
         ('{"id": "p1", "user_id": "u", "values": []}', "field 'values': an object"),
         ('{"id": "p1", "user_id": "u", "values": {}}\n{"id": "p1", "user_id": "u", "values": {}}', "p1 comes twice"),
@@ -334,6 +387,7 @@ def test_the_command(run: Path, tmp_path: Path) -> None:
         (["--min-users", "0"], "--min-users 0: must be 1 or above."),
         (["--bootstrap", "10"], "--bootstrap 10: must be 100 or above."),
         (["--by", "aeg"], "aeg: unknown"),
+        (["--metric", "opa/acc"], "opa/acc: no metric of that name is known"),
     ],
 )
 def test_mistakes_in_the_command(run: Path, words: list[str], said: str) -> None:

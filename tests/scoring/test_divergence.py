@@ -6,6 +6,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from mvp_align.config import Lora
+from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.scoring import divergence
 from mvp_align.scoring.divergence import kl_to_base
@@ -73,3 +74,22 @@ def test_logits_are_never_more_than_two_chunks(tuned: PeftModel, answers, monkey
 
 def test_no_answers(tuned: PeftModel) -> None:
     assert kl_to_base(tuned, []) == []
+
+
+def test_weights_that_are_no_numbers_give_no_kl(tuned: PeftModel, answers) -> None:
+    with torch.no_grad():
+        next(p for name, p in tuned.named_parameters() if "lora_B" in name).fill_(float("nan"))
+    with pytest.raises(UserError, match=r"in_domain, KL to the base: \d+ of \d+ answers have no finite KL"):
+        kl_to_base(tuned, answers, label="in_domain, KL to the base")
+
+
+def test_a_token_that_neither_model_allows_adds_nothing(tuned: PeftModel, answers) -> None:
+    plain = kl_to_base(tuned, answers)
+    head = tuned.get_base_model().get_output_embeddings()
+    blocked = head.register_forward_hook(
+        lambda module, args, logits: logits.index_fill(-1, torch.tensor([5]), -torch.inf)
+    )
+    try:
+        assert kl_to_base(tuned, answers) == pytest.approx(plain, rel=1e-2)
+    finally:
+        blocked.remove()

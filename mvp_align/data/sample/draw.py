@@ -15,7 +15,6 @@ Synthetic users, drawn from PRISM's published aggregate figures, are asked quest
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from mvp_align.data.sample import published
 from mvp_align.data.sample.figures import tables
 from mvp_align.errors import UserError, listed
+from mvp_align.json_files import to_json
 from mvp_align.schema import DIMENSIONS, StatedValues, level
 
 SEED = 12
@@ -180,10 +180,7 @@ def draw() -> dict[str, list[Record]]:
 
 def rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
     """The bytes of each file, by its name."""
-    return {
-        f"{split}.json": (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode()
-        for split, rows in records.items()
-    }
+    return {f"{split}.json": (to_json(rows, indent=1) + "\n").encode() for split, rows in records.items()}
 
 
 def _check(folder: Path, files: Mapping[str, bytes]) -> None:

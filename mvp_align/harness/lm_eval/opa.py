@@ -102,8 +102,8 @@ def average(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
-def error_by_user(values: Sequence[tuple[float, str]]) -> float:
-    """The standard error of acc@0, clustered by user; nan where there is one user alone."""
+def error_by_user(values: Sequence[tuple[float, str]]) -> float | str:
+    """The standard error of acc@0, clustered by user; lm-eval's own `N/A` where there is one user alone."""
     right, users = zip(*values, strict=True)
     error, _ = clustered_error(np.asarray(right, dtype=np.float64), users)
-    return float("nan") if error is None else error
+    return "N/A" if error is None else error

@@ -9,6 +9,7 @@ from mvp_align.evaluation.rows import Row
 from mvp_align.preemption import Preempted
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import Sample
+from mvp_align.schema import is_finite
 
 
 class Backend(Protocol):
@@ -38,8 +39,9 @@ class Tracker:
             self.finish(preempted=kind is not None)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Numbers at an optimizer step. After a resume a step may come again: it is logged as an axis, not refused."""
-        self._attempt(lambda backend: backend.log(metrics, step))
+        """Numbers at an optimizer step; NaN and infinities are left out, with a word. After a resume a step may come again:
+        it is logged as an axis, not refused."""
+        self._attempt(lambda backend: backend.log(finite(metrics, step), step))
 
     def results(self, rows: Sequence[Row], samples: Sequence[Sample] = ()) -> None:
         """All rows as a table, a table a breakdown, samples, and the run's summary (`tuned/in_domain/opa/acc@0`)."""
@@ -63,6 +65,14 @@ class Tracker:
             if not self._warned:
                 warn(error)
             self._warned = True
+
+
+def finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
+    """Those that are numbers, which alone a tracker's files can hold; warns of the others."""
+    numbers = {name: value for name, value in metrics.items() if is_finite(value)}
+    if left_out := [f"{name} is {value}" for name, value in metrics.items() if name not in numbers]:
+        warnings.warn(f"Step {step}: {', '.join(left_out)}, which is not logged.", stacklevel=4)
+    return numbers
 
 
 def start_tracking(config: Config, folder: RunFolder) -> Tracker:

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mvp_align.config import Config
+from mvp_align.evaluation.names import LIFT
 from mvp_align.evaluation.rows import KEYS, Row
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.results import Line, Results, unique
@@ -49,12 +50,17 @@ def group_cells(line: Line) -> list[Cell]:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for groups."""
-    return {
-        "/".join(filter(None, (row.stage, row.set, row.metric, row.group_by, row.group))): row.value
-        for row in rows
-        if not row.group_by or (row.group_by in IN_SUMMARY and row.metric == "opa/acc@0")
-    }
+    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for groups; a lift of a whole
+    set has its interval beside it, `..._lift_low` and `..._lift_high`."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != "opa/acc@0"):
+            continue
+        name = "/".join(filter(None, (row.stage, row.set, row.metric, row.group_by, row.group)))
+        found[name] = row.value
+        if row.metric.endswith(LIFT) and row.low is not None and row.high is not None:
+            found |= {f"{name}_low": row.low, f"{name}_high": row.high}
+    return found
 
 
 def group_of(config: Config) -> str:

@@ -44,6 +44,9 @@ def test_the_summary_has_whole_sets_and_the_few_groups(rows: list[Row]) -> None:
     assert found["tuned/ufp4/honesty/opa/acc@0"] == 0.54
     assert found["base/in_domain/opa/acc@0/level/Low"] == 0.5
     assert not any("country" in name or "lift/" in name for name in found)
+    low, high = (found[f"tuned/in_domain/opa/acc@0_lift_{end}"] for end in ("low", "high"))
+    assert (low, found["tuned/in_domain/opa/acc@0_lift"], high) == pytest.approx((0.1381, 0.1881, 0.2381))
+    assert "tuned/in_domain/opa/acc@0_low" not in found
 
 
 def test_seeds_of_a_configuration_are_one_group(compose: MakeConfig, tracked: MakeConfig) -> None:

@@ -63,3 +63,17 @@ def test_the_null_tracker_takes_everything(tmp_path: Path, rows: list[Row]) -> N
     tracker.results(rows)
     tracker.artifacts(RunFolder(tmp_path, resumed=False))
     tracker.finish(preempted=True)
+
+
+def test_what_is_no_number_is_not_logged_and_told(tmp_path: Path, tracked: MakeConfig) -> None:
+    """No tracker's file can hold NaN as JSON; a gradient norm may overflow in fp16 and the run go on."""
+    seen: list[tuple[dict[str, float], int]] = []
+
+    class Heard:
+        def log(self, metrics: dict[str, float], step: int) -> None:
+            seen.append((metrics, step))
+
+    tracker = Tracker(Heard())  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"Step 7: train/grad_norm is inf, train/x is nan, which is not logged\."):
+        tracker.log({"train/loss": 0.5, "train/grad_norm": float("inf"), "train/x": float("nan")}, step=7)
+    assert seen == [({"train/loss": 0.5}, 7)]

@@ -1,0 +1,140 @@
+"""What a finished run measured, whole sets alone: what it says in metrics.jsonl, and what its files hold pair by pair."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvp_align.errors import UserError
+from mvp_align.evaluation.metrics import CEILING, metric_named
+from mvp_align.evaluation.names import LIFT, VERSUS, is_derived
+from mvp_align.evaluation.opa import pair_values
+from mvp_align.evaluation.profiles import PREFIX
+from mvp_align.evaluation.rows import Row, read_rows
+from mvp_align.reporting.pair_files import read_values
+from mvp_align.reporting.results import unique
+from mvp_align.reporting.run_folder import RunFolder, read_scores
+from mvp_align.schema import PairScore
+
+Scores = Mapping[tuple[str, str], Sequence[PairScore]]
+"""(stage, set) -> scores; `in_domain-prompt_free` is the set without its prompts."""
+
+Key = tuple[str, str, str]
+"""Set, metric, and `base`, `tuned` or `lift`."""
+
+STAGES = ("base", "tuned")
+LIFTED = "lift"
+FREE = "-prompt_free"
+
+
+@dataclass(frozen=True, slots=True)
+class PairMetric:
+    """Values of one metric, pair by pair, with ids and users in their order."""
+
+    ids: tuple[str, ...]
+    users: tuple[str, ...]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One finished run: its rows, its scores, and all that it has pair by pair."""
+
+    folder: Path
+    rows: Sequence[Row]
+    scores: Scores
+    pairs: Mapping[Key, PairMetric]
+
+    def told(self) -> dict[Key, Row]:
+        """Its rows of whole sets: means and what training changed of them, nothing else that is derived. Not the ceiling:
+        it is of the pairs."""
+        whole = [row for row in self.rows if not row.group_by and "/" not in row.set and row.metric != CEILING]
+        means = {row.metric for row in whole if is_mean(row.metric)}
+        found: dict[Key, Row] = {}
+        for row in whole:
+            of = row.metric.removesuffix(LIFT)
+            if row.metric in means:
+                found[row.set, row.metric, row.stage] = row
+            elif of in means:
+                found[row.set, of, LIFTED] = row
+        return found
+
+
+def is_mean(metric: str) -> bool:
+    """Whether it is a metric itself, or what one profile adds over another."""
+    if metric.startswith(PREFIX) and VERSUS in metric:
+        return metric.endswith(LIFT) and not metric.endswith(LIFT + LIFT)
+    return not is_derived(metric)
+
+
+def read_finished(folder: Path) -> Finished:
+    """What the run measured. Raises UserError where a file is missing, empty, damaged, or of another run than metrics.jsonl:
+    its metrics then come out differently."""
+    files = RunFolder(folder, resumed=False, writes=False)
+    rows = read_rows(files.metrics)
+    scores = read_all_scores(files, rows)
+    finished = Finished(folder, rows, scores, pair_metrics(files, scores))
+    told = finished.told()
+    for key, metric in finished.pairs.items():
+        found = sum(metric.values) / len(metric.values)
+        if key not in told:
+            if key[2] != LIFTED and not key[1].startswith("own/"):  # which only `mvp-align stats` writes
+                raise UserError(
+                    f"{files.metrics} has no {key[1]} of {key[2]} {key[0]}, and the run's files have: run it again."
+                )
+        elif not math.isclose(told[key].value, found, rel_tol=1e-9, abs_tol=1e-9):
+            raise UserError(
+                f"{files.metrics} says {told[key].value:g} for {key[1]} of {key[2]} {key[0]}, and scores/ or values/ says "
+                f"{found:g}: files of two runs. Run it again."
+            )
+    return finished
+
+
+def read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
+    """Of every set and stage that `rows` speak of."""
+    scored = (row for row in rows if row.metric.startswith("opa/"))  # the neutral text's perplexity is no set of pairs
+    subjects = unique((row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set)
+    if not subjects:
+        raise UserError(f"{files.metrics} has no results of a whole set.")
+    scores: dict[tuple[str, str], list[PairScore]] = {}
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for stage, name in subjects:
+        for subject in (name, f"{name}{FREE}"):
+            path = files.scores(stage, subject)
+            if not path.is_file():
+                raise UserError(f"{path}: no such file.")
+            scores[stage, subject] = read_scores(path)
+            if not scores[stage, subject]:
+                raise UserError(f"{path} holds no scores.")
+            if pairs_of(scores[stage, subject]) != pairs.setdefault(name, pairs_of(scores[stage, subject])):
+                raise UserError(f"{path} is of other pairs than the other scores of {name}.")
+    return scores
+
+
+def pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
+    """What the run's files hold pair by pair: OPA of `scores`, the metrics of `values/`, and their lifts."""
+    found: dict[Key, PairMetric] = {}
+    for stage, name in scores:
+        if name.endswith(FREE):
+            continue
+        base = scores.get(("base", name)) if stage == "tuned" else None
+        values = pair_values(scores[stage, name], base)
+        values["opa/prompt_free"] = [float(score.margin > 0) for score in scores[stage, f"{name}{FREE}"]]
+        ids, users = zip(*pairs_of(scores[stage, name]), strict=True)
+        found |= {(name, metric, stage): PairMetric(ids, users, x) for metric, x in values.items()}
+        lines = read_values(files.values(stage, name))
+        for metric in unique(metric for line in lines for metric in line.values):
+            measured = [(line.id, line.user_id, line.values[metric]) for line in lines if metric in line.values]
+            ids, users, x = zip(*measured, strict=True)
+            found[name, metric, stage] = PairMetric(ids, users, x)
+    lifts = {}
+    for (name, metric, stage), now in found.items():
+        before = found.get((name, metric, "base"))
+        if stage == "tuned" and before is not None and before.ids == now.ids and metric_named(metric).lifted:
+            change = [x - y for x, y in zip(now.values, before.values, strict=True)]
+            lifts[name, metric, LIFTED] = PairMetric(now.ids, now.users, change)
+    return found | lifts
+
+
+def pairs_of(scores: Sequence[PairScore]) -> list[tuple[str, str]]:
+    return [(score.id, score.user_id) for score in scores]
