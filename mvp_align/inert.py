@@ -114,13 +114,16 @@ RULES = (
         lambda c: c.tracking.backend == "none",
         "nothing is tracked: add tracking=wandb, tensorboard or trackio.",
     ),
-    Rule(("tracking.entity",), lambda c: c.tracking.backend != "wandb", "W&B alone knows it: add tracking=wandb."),
     Rule(
         ("tracking.mode", "tracking.project", "tracking.group", "tracking.artifacts"),
         lambda c: c.tracking.backend == "tensorboard",
         "TensorBoard knows no such thing: leave it out, or use tracking=wandb or trackio.",
     ),
-    Rule(("tracking.tags",), lambda c: c.tracking.backend != "wandb", "W&B alone knows it: add tracking=wandb."),
+    Rule(
+        ("tracking.entity", "tracking.tags"),
+        lambda c: c.tracking.backend != "wandb",
+        "W&B alone knows it: add tracking=wandb.",
+    ),
 )
 
 

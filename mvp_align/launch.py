@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -43,8 +44,8 @@ LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator wa
 class Command:
     """A command line that can run."""
 
-    words: list[str]
-    """Its overrides, in a sweep with a name that tells its runs apart."""
+    name: list[str]
+    """The override of a sweep's `run.name` that tells its runs apart, where there must be one."""
     configs: list[typed.Config]
     """Those of a sweep together try every value."""
     remarks: list[str]
@@ -82,23 +83,29 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
             sys.exit(1)
 
     words = get_args_parser().parse_args()
-    if not (words.help or words.hydra_help):
-        try:
-            command = check_command(config_name, words.overrides)
-            if not (words.cfg or words.info or words.multirun or processes() > 1):
-                look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
-        except AlreadyDone as done:
-            print(done)
-            return
-        except UserError as error:
-            stop(error) if not rank() else sys.exit(2)  # all processes find the same
-        if not (words.cfg or rank()):
-            for remark in command.remarks:
-                print(remark)
-        if words.multirun and (added := command.words[len(words.overrides) :]):
-            place = sys.argv.index(words.overrides[0])  # argparse takes overrides that stand together
-            sys.argv[place:place] = added
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+    if words.help or words.hydra_help or prepared(config_name, words):
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+
+
+def prepared(config_name: str, words: Namespace) -> bool:
+    """Check the command line, and complete that of a sweep. False where its run is done. Exits with 2 for a mistake."""
+    alone = not words.multirun and processes() == 1
+    try:
+        command = check_command(config_name, words.overrides)
+        if alone and not (words.cfg or words.info):
+            look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
+    except AlreadyDone as done:
+        print(done)
+        return False
+    except UserError as error:
+        stop(error) if not rank() else sys.exit(2)  # all processes find the same
+    if not (words.cfg or rank()):
+        for remark in command.remarks:
+            print(remark)
+    if words.multirun and command.name:
+        place = sys.argv.index(words.overrides[0])  # argparse takes overrides that stand together
+        sys.argv[place:place] = command.name
+    return True
 
 
 def look_first(config: typed.Config) -> None:
@@ -149,8 +156,8 @@ def check_command(config_name: str, words: list[str]) -> Command:
             composed = [compose(config_name, point) for point in sweep_points(words)]
             configs = [to_config(one) for one in composed]
             keys = [override.key_or_group for override in parsed(words)]
-            named = [*words, *name_override(words, composed)]
-            shared = shared_folders(config_name, named) if len(composed) > 1 else []
+            name = name_override(words, composed)
+            shared = shared_folders(config_name, [*words, *name]) if len(composed) > 1 else []
         except WRONG as error:
             hydras = [word for word in words if word.lstrip("+~").startswith("hydra")]
             problems = [
@@ -162,7 +169,7 @@ def check_command(config_name: str, words: list[str]) -> Command:
     problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
     if problems + refused + shared:
         raise listed(problems + refused + shared, "This command cannot run:")
-    return Command(named, configs, said)
+    return Command(name, configs, said)
 
 
 def compose(config_name: str, words: list[str]) -> DictConfig:

@@ -154,7 +154,7 @@ def test_sweeps_pass(words: list[str]) -> None:
 
 def test_swept_values_join_the_default_name_where_it_does_not_hold_them() -> None:
     def added(*words: str, name: str = "train") -> list[str]:
-        return check_command(name, [*words]).words[len(words) :]
+        return check_command(name, [*words]).name
 
     assert added("seed=12,13", "prompt=paper,chat", "train.beta=0.3") == []
     assert added("model.id=/a/m,/b/m") == []

@@ -65,8 +65,9 @@ def lock(folder: Path) -> None:
     Raises UserError where another process has it, OSError where it cannot be written.
     """
     folder = folder.resolve()
-    if folder in held:
+    if folder in held and is_at(held[folder][0], folder / NAME):
         return
+    release(folder)  # somebody deleted it
     file = taken(folder)
     held[folder] = (file, os.getpid())
     try:

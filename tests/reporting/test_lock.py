@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,6 +70,15 @@ def test_the_lock_goes_with_its_process_however_that_ends(
     assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
     release(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_deleted_meanwhile_is_locked_anew(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    lock(tmp_path / "run")
+    assert (tmp_path / "run" / NAME).exists()
 
 
 def test_a_fork_of_the_owner_frees_nothing(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
     run = open_run(tmp_path / "other", config(model=Model("m", str(folder))))
     assert model_of(run.path).id == str(folder)
     (folder / "model.safetensors").write_bytes(b"after")
-    with pytest.raises(UserError, match=f"made with other weights than {folder} holds now"):
+    with pytest.raises(UserError, match=f"made with other weights than model.id={folder} holds now"):
         model_of(run.path)
 
 
