@@ -22,9 +22,10 @@ from benchmarks.machine import gemm_rate, now
 from benchmarks.memory import GIB, MICRO_BATCHES, SHAPES, llama_pairs
 from benchmarks.work import forward_flop, rows_of, training_flop
 from mvp_align.config import Config, Hardware
-from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.launch import to_config
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
+from mvp_align.naming import CONF_DIR
 from mvp_align.stages import start_adapter
 from mvp_align.training.simulation import simulate
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
@@ -137,7 +138,7 @@ def shapes_of(model: PreTrainedModel) -> PreTrainedModel:
 def config_of(folder: Path, quantization: str, checkpointing: bool) -> Config:
     words = [
         "hardware=cuda", f"quantization={quantization}", "model.name=random", f"model.id={folder}",
-        "model.gguf_package=null", f"hardware.gradient_checkpointing={str(checkpointing).lower()}",
+        f"hardware.gradient_checkpointing={str(checkpointing).lower()}",
     ]  # fmt: skip
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         return to_config(hydra.compose("train", words))

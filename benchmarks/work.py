@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.data.prompts import prompted
-from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.launch import to_config
 from mvp_align.modeling.source import load_tokenizer
+from mvp_align.naming import CONF_DIR
 from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.scoring.rows import Row, make_rows
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs

@@ -36,6 +36,7 @@ from mvp_align.generation.local import check_room, generate
 from mvp_align.modeling.adapters import ADAPTER
 from mvp_align.modeling.embedder import cosines, embedder
 from mvp_align.modeling.identity import adapter_fingerprint
+from mvp_align.modeling.packaged import loaded
 from mvp_align.modeling.source import load_shape
 from mvp_align.processes import main_decides
 from mvp_align.reporting.pair_files import PairValues, keep_values
@@ -101,7 +102,7 @@ def made_with(model: nn.Module, data_sha256: str, config: Config) -> dict[str, A
     generation = config.generation
     tuned = isinstance(model, PeftModel)
     return {
-        "model": config.model.id,
+        "model": loaded(config.model),
         "adapter": adapter_fingerprint(model, ADAPTER) if tuned else None,
         "data": data_sha256,
         "prompt": asdict(generation.prompt),

@@ -1,7 +1,9 @@
 """`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,19 @@ app.add_typer(runs, name="runs")
 RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
 
 
+def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Let the command, which changes files of the folder `run`, do so while no other process does."""
+
+    @wraps(command)
+    def alone(*, run: Path, **options: object) -> None:
+        from mvp_align.reporting.lock import locked
+
+        with locked(run):
+            command(run=run, **options)
+
+    return alone
+
+
 @app.command()
 def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = "in_domain") -> None:
     """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 % intervals."""
@@ -30,6 +45,7 @@ def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = 
 
 
 @app.command()
+@writes_to_run
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     against: Annotated[Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")] = None,
@@ -66,6 +82,7 @@ def stats(
 
 
 @app.command()
+@writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Write report.html of a run again, from its files alone."""
     from mvp_align.reporting.html import write_report
@@ -74,6 +91,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
 
 
 @app.command()
+@writes_to_run
 def judge(
     run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
     judges: Annotated[
@@ -120,17 +138,18 @@ def merge(
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
     from mvp_align.modeling.merge import merge as merge_adapter
-    from mvp_align.reporting.run_folder import read_config
+    from mvp_align.reporting.run_folder import model_of
 
     if precision not in DTYPES:
         raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
-    error = merge_adapter(read_config(run).model, run / "adapter", target, precision)
+    error = merge_adapter(model_of(run), run / "adapter", target, precision)
     typer.echo(
         f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
     )
 
 
 @app.command()
+@writes_to_run
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
@@ -148,7 +167,7 @@ def generate(
     """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
     from mvp_align.generation.command import STAGES, generate_for_run
     from mvp_align.judging.client import Endpoint
-    from mvp_align.reporting.run_folder import read_config
+    from mvp_align.reporting.run_folder import model_of, read_config
     from mvp_align.validate import SETS, combination_problems
 
     problems = [
@@ -167,6 +186,8 @@ def generate(
     if problems:
         raise listed(problems, "This command cannot run:")
     server = Endpoint(endpoint, model, key_env) if endpoint and model else None
+    if server is None:
+        config.model = model_of(run)
     listen()
     typer.echo(generate_for_run(run, stage, set_name, config, server))
 
@@ -284,7 +305,7 @@ def dashboard(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be saved, and send nothing.")] = False,
 ) -> None:
     """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
-    from mvp_align.launch import CONF_DIR
+    from mvp_align.naming import CONF_DIR
     from mvp_align.reporting.tracking.dashboard import as_json, read_dashboard, save, workspace
 
     wanted = read_dashboard(spec or CONF_DIR / "dashboard.yaml")

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
+from mvp_align.naming import DEFAULT_NAME
+
 
 @dataclass
 class Run:
-    name: str = "${recipe}-${model.name}-${data.name}-${prompt.name}-${seed}"
+    name: str = DEFAULT_NAME
+    """By default of recipe, model, data, prompt, adapter, seed and, in a sweep, the values that are swept."""
     dir: str = "outputs/${run.name}"
     """The run folder. No timestamp: the same command again finds its own folder, resumes it, or says that it is done."""
     on_exists: str = "resume"
@@ -26,11 +29,11 @@ class Run:
 class Model:
     name: str = "???"
     id: str = "???"
-    """A Hugging Face id or a local folder with safetensors weights."""
+    """A Hugging Face id, a local folder with safetensors weights, or gguf:PACKAGE/FILE@HUB_ID: the GGUF file in an installed
+    Python package. It is a copy of HUB_ID, which adapters name as their base, and which is loaded in its place, and said
+    so, where the package is not installed."""
     revision: str | None = None
-    gguf_package: str | None = None
-    """An installed Python package that carries the weights as GGUF; used before `id` where it is installed."""
-    gguf_file: str | None = None
+    """Branch, tag or commit of a Hugging Face id."""
 
 
 @dataclass

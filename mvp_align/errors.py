@@ -16,13 +16,14 @@ WHAT_TO_TRY = (
 
 
 class AlreadyDone(Exception):
-    """The folder holds a finished run: there is nothing to do."""
+    """The folder holds this very run, finished: there is nothing to do."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, more: str = "") -> None:
+        super().__init__(path, more)
 
     def __str__(self) -> str:
-        return f"{self.args[0]} is DONE. To run it again: run.on_exists=overwrite, or another run.name."
+        path, more = self.args
+        return f"{path} is DONE. To run it again: run.on_exists=overwrite, or another run.name.{more}"
 
 
 def listed(problems: list[str], heading: str) -> UserError:

@@ -10,31 +10,45 @@ import logging
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
+from mvp_align import sweeps
 from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.inert import inert
+from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
+from mvp_align.reporting.run_folder import examine
+from mvp_align.sweeps import name_override, parsed, shared_folders, sweep_points
 from mvp_align.telemetry import switch_off_telemetry
 from mvp_align.validate import combination_problems
-
-CONF_DIR = Path(__file__).parents[1] / "conf"
 
 WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
 
 LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
 """What gloo and NCCL say in the processes that are left when one has died."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line that can run."""
+
+    name: list[str]
+    """The override of a sweep's `run.name` that tells its runs apart, where there must be one."""
+    configs: list[typed.Config]
+    """Those of a sweep together try every value."""
+    remarks: list[str]
 
 
 def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
@@ -50,7 +64,9 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
     def composed(config: DictConfig) -> None:
         listen()  # here, because a launcher of sweeps may run this in a process of its own
         try:
-            job(to_config(config))
+            made = to_config(config)
+            look_first(made)
+            job(made)
         except AlreadyDone as done:
             if not rank():
                 print(done)
@@ -67,12 +83,51 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
             sys.exit(1)
 
     words = get_args_parser().parse_args()
-    if not (words.help or words.hydra_help):
-        try:
-            check_command(config_name, words.overrides)
-        except UserError as error:
-            stop(error) if not rank() else sys.exit(2)  # all processes find the same
-    hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+    if words.help or words.hydra_help or prepared(config_name, words):
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+
+
+def prepared(config_name: str, words: Namespace) -> bool:
+    """Check the command line, and complete that of a sweep. False where its run is done. Exits with 2 for a mistake."""
+    alone = not words.multirun and processes() == 1
+    try:
+        command = check_command(config_name, words.overrides)
+        if alone and not (words.cfg or words.info):
+            look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
+    except AlreadyDone as done:
+        print(done)
+        return False
+    except UserError as error:
+        stop(error) if not rank() else sys.exit(2)  # all processes find the same
+    if not (words.cfg or rank()):
+        for remark in command.remarks:
+            print(remark)
+    if words.multirun and command.name:
+        place = sys.argv.index(words.overrides[0])  # argparse takes overrides that stand together
+        sys.argv[place:place] = command.name
+    return True
+
+
+def look_first(config: typed.Config) -> None:
+    """Before data and models: does the folder hold this run, finished, or another one, or is somebody at work in it?
+
+    A process alone tells without torch. Several agree, as a file system may tell them different things.
+    """
+    if config.train.dry_run:
+        return
+    look = partial(examine, Path(config.run.dir), config)
+    if processes() == 1:
+        look()
+        return
+    from mvp_align.modeling.hardware import place
+    from mvp_align.processes import main_decides
+
+    place(config.hardware)  # which decides on devices, and must be the first to
+    main_decides(look)
+
+
+def processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
@@ -87,16 +142,22 @@ def stop(error: UserError, rank: int = 0) -> NoReturn:
 
 def to_config(config: DictConfig) -> typed.Config:
     """The composed config as dataclasses, interpolations resolved."""
+    name_by_content(config)
     made = OmegaConf.to_object(config)
     assert isinstance(made, typed.Config)
     return made
 
 
-def check_command(config_name: str, words: list[str]) -> None:
-    """Raise one UserError with every wrong override and every impossible combination of this command line."""
+def check_command(config_name: str, words: list[str]) -> Command:
+    """What this command line stands for. Raises one UserError with every wrong override, every impossible combination,
+    every setting that would change nothing, and every folder that runs would share."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
-            configs = [compose(config_name, point) for point in sweep_points(words)]
+            composed = [compose(config_name, point) for point in sweep_points(words)]
+            configs = [to_config(one) for one in composed]
+            keys = [override.key_or_group for override in parsed(words)]
+            name = name_override(words, composed)
+            shared = shared_folders(config_name, [*words, *name]) if len(composed) > 1 else []
         except WRONG as error:
             hydras = [word for word in words if word.lstrip("+~").startswith("hydra")]
             problems = [
@@ -104,52 +165,31 @@ def check_command(config_name: str, words: list[str]) -> None:
             ] + hydra_problems(config_name, hydras)
             # Where each works alone, Hydra's own words on the combination.
             raise listed(problems or [first_line(error)], "This command cannot run:") from None
+    refused, said = inert(keys, configs)
     problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
-    if problems:
-        raise listed(problems, "This command cannot run:")
+    if problems + refused + shared:
+        raise listed(problems + refused + shared, "This command cannot run:")
+    return Command(name, configs, said)
 
 
-def compose(config_name: str, words: list[str]) -> typed.Config:
+def compose(config_name: str, words: list[str]) -> DictConfig:
     """The config of one run. Hydra lets `+key=value` add any key; here that is an error too."""
-    composed = hydra.compose(config_name, words)
+    composed = sweeps.compose(config_name, words)
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
     if added:
         raise ConfigCompositionException(f"no setting {', '.join(sorted(added))}")
-    return to_config(composed)
-
-
-def sweep_points(words: list[str]) -> list[list[str]]:
-    """Command lines that together try every value of every sweep: all first values, then each other one among them.
-
-    Raises HydraException where a word is no override or a sweep has no value.
-    """
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which knows the options of glob(*)
-    swept = [
-        sweep_values(override) if override.is_sweep_override() else [word]
-        for word, override in zip(words, parser.parse_overrides(words), strict=True)
-    ]
-    firsts = [values[0] for values in swept]
-    others = [[*firsts[:i], other, *firsts[i + 1 :]] for i, values in enumerate(swept) for other in values[1:]]
-    return [firsts, *others]
-
-
-def sweep_values(override: Override) -> list[str]:
-    """`seed=12,13` as `seed=12` and `seed=13`."""
-    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    if not values:
-        raise ConfigCompositionException(f"{override.input_line} has no value to try.")
-    return values
+    return composed
 
 
 def override_problem(config_name: str, word: str) -> str | None:
     """What is wrong with one override taken alone, with the nearest known name; None where nothing is."""
     try:
         for point in sweep_points([word]):
-            compose(config_name, point)
+            to_config(compose(config_name, point))
     except WRONG as error:
         key, _, value = word.lstrip("+~").partition("=")
         groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
-        known = leaf_keys(OmegaConf.structured(typed.Config))
+        known = [*leaf_keys(OmegaConf.structured(typed.Config))]
         group = key.partition("@")[0]  # prompt@generation.prompt
         if group in groups and value not in options(group):
             wrong = next((one for one in value.split(",") if one not in options(group)), value)
@@ -164,7 +204,7 @@ def override_problem(config_name: str, word: str) -> str | None:
 def hydra_problems(config_name: str, words: list[str]) -> list[str]:
     """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher and its resources."""
     try:
-        compose(config_name, words)
+        to_config(compose(config_name, words))
     except WRONG as error:
         hint = " `pip install -e '.[slurm]'` brings it." if "launcher/submitit_slurm'" in str(error) else ""
         return [f"{' '.join(words)}: {first_line(error).rstrip('.')}.{hint}"]
@@ -182,17 +222,6 @@ def first_line(error: Exception) -> str:
 def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` means `cpu`
     return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def leaf_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key in map(str, config):
-        node = config._get_node(key)
-        if isinstance(node, DictConfig):
-            keys += leaf_keys(node, f"{prefix}{key}.")
-        else:
-            keys.append(f"{prefix}{key}")
-    return keys
 
 
 def type_of(key: str) -> str:

@@ -190,7 +190,7 @@ def conclude(
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
-        run.write_json(run.environment_json, environment(hashes))
+        run.write_json(run.environment_json, environment(hashes, run.inputs))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         rows = rows + rows_of_profiles(plan.profiles, run)
         for subject in plan.eval_sets:

@@ -30,6 +30,8 @@ LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 )  # fmt: skip
+SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
+"""Losses whose formula in TRL has label smoothing; the others never look at it."""
 
 
 def combination_problems(config: Config) -> list[str]:
@@ -136,6 +138,11 @@ def training_problems(config: Config) -> list[str]:
         )
     if "exo_pair" in losses and train.label_smoothing == 0:
         problems.append("train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends 1e-3).")
+    if config.recipe == "lora_dpo" and 0 < train.label_smoothing < 1 and not {*losses} & {*SMOOTHED}:
+        problems.append(
+            f"train.label_smoothing={train.label_smoothing} would change nothing: of the losses only {', '.join(SMOOTHED)} "
+            "have it. train.loss_type=robust is sigmoid with label smoothing."
+        )
     if config.recipe == "lora_sft" and train.reference != "base":
         problems.append("train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.")
     if config.recipe == "lora_sft" and config.evals.every_steps and "in_domain" not in config.evals.sets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ import hydra
 
 from mvp_align.config import Config
 from mvp_align.launch import CONF_DIR, to_config
+from mvp_align.reporting.lock import release_all
 from mvp_align.schema import PreferencePair
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ SHARED = Path(__file__).parents[2] / "shared"
 """Reference data that stands beside a checkout, never in it: real third-party pairs, golden figures, LLaMA-2's tokens."""
 
 Compose = Callable[..., Config]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """A run folder stays locked until its process ends, and these tests share one."""
+    try:
+        return (yield)
+    finally:
+        release_all()
 
 
 @pytest.fixture(scope="session")
@@ -161,7 +171,6 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
     return [
         f"model.id={tiny_model}",
         "model.name=tiny",
-        "model.gguf_package=null",
         "hardware=cpu",
         "tracking=none",
         "run.logp_cache=false",

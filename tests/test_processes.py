@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from mvp_align.config import Config
 from mvp_align.modeling.embedder import packaged_folder
 from mvp_align.training.checkpoints import newest_whole
 
@@ -82,6 +85,21 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, rel=1e-5)
     assert len({path.name for path in runs[2].iterdir()}) == len({path.name for path in runs[1].iterdir()})
+
+
+def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
+    sharp: list[str], compose: Callable[..., Config], tmp_path: Path
+) -> None:
+    overrides = [*sharp, f"run.dir={tmp_path}"]
+    stored = OmegaConf.to_yaml(OmegaConf.structured(compose(*overrides)), resolve=True)
+    (tmp_path / "config.yaml").write_text(stored)
+    (tmp_path / "DONE").touch()
+    assert launch(2, overrides).count(f"{tmp_path} is DONE.") == 1
+    process = started(2, [*overrides, "train.beta=0.3"])
+    _, errors = process.communicate(timeout=500)
+    assert process.returncode != 0
+    assert "train.beta: 0.1 there, 0.3 now" in errors
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "DONE"}
 
 
 def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path) -> None:

@@ -62,6 +62,11 @@ RULES = {
         ["train.loss_type=exo_pair"],
         "train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends 1e-3).",
     ),
+    "smoothing of a loss without": (
+        ["train.label_smoothing=0.1"],
+        "train.label_smoothing=0.1 would change nothing: of the losses only exo_pair, robust, aot, aot_unpaired have it. "
+        "train.loss_type=robust is sigmoid with label smoothing.",
+    ),
     "reference of SFT": (
         ["recipe=lora_sft", "train.reference=outputs/x/adapter"],
         "train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.",

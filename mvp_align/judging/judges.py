@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
 from mvp_align.judging.client import Endpoint
-from mvp_align.launch import CONF_DIR, leaf_keys
+from mvp_align.naming import CONF_DIR, leaf_keys
 
 JUDGES = CONF_DIR / "judge"
 SEMANTIC = "semantic"

@@ -11,7 +11,11 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import locate, unavailable
+
+LOADED = "loaded_from"
+"""Of a base model: the weights that were really loaded, where `name_or_path` is what others know them by."""
 
 
 def load_base(model: Model, placement: Placement, quantization: str = "none") -> PreTrainedModel:
@@ -40,8 +44,9 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         keep_trainable(base)
     else:
         nn.Module.to(base, placement.device)
-    # An adapter records this name as its base: the public id, never a path of this machine.
-    base.name_or_path = base.config._name_or_path = model.id
+    # An adapter and its card record this name as its base: what others can load, never a path into this machine's cache.
+    base.name_or_path = base.config._name_or_path = public_name(model)
+    setattr(base, LOADED, loaded(model))
     base.config.use_cache = False
     return base
 

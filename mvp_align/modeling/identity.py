@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from mvp_align import __version__
 from mvp_align.modeling.adapters import whole
+from mvp_align.modeling.base import LOADED
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache, open_cache
@@ -38,7 +39,7 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
     assert isinstance(inner, PreTrainedModel)
     config = inner.config.get_text_config()
     return {
-        "model": str(inner.name_or_path),
+        "model": str(getattr(inner, LOADED, inner.name_or_path)),
         "weights": fingerprint(model),
         "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
         "dtype": str(inner.dtype).removeprefix("torch."),

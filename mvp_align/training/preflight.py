@@ -22,6 +22,7 @@ from mvp_align.evaluation.regions import load_regions
 from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
 from mvp_align.schema import PreferencePair
@@ -79,7 +80,7 @@ def check_adapters(config: Config) -> None:
     """Raise UserError where an adapter that the run needs is not there, or is another model's."""
     reference = None if config.train.reference == "base" else config.train.reference
     for path in filter(None, (config.adapter, reference)):
-        check_adapter(Path(path), config.model.id)
+        check_adapter(Path(path), public_name(config.model))
 
 
 def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
@@ -186,7 +187,9 @@ def print_plan(
 
 def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
     lines = [
-        f"model {config.model.id} on {placement.device}, {placement.precision}, quantization {config.quantization}",
+        *[f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is loaded"]
+        * (loaded(config.model) != config.model.id),
+        f"model {loaded(config.model)} on {placement.device}, {placement.precision}, quantization {config.quantization}",
         f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens and {config.data.max_tokens} "
         "in all, longer pairs left out, nothing truncated",
     ]

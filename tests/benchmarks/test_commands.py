@@ -21,7 +21,7 @@ def run(module, arguments: list[str], overrides: list[str], tmp_path: Path) -> d
 
 @pytest.fixture
 def overrides(sharp_model: Path) -> list[str]:
-    return [f"model.id={sharp_model}", "model.name=sharp", "model.gguf_package=null", "hardware=cpu"]
+    return [f"model.id={sharp_model}", "model.name=sharp", "hardware=cpu"]
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ STEPS = 6
 def settings(sharp_model: Path) -> list[str]:
     """6 steps of 4 pairs, on the GPU, in the precision that gives a CPU's numbers."""
     return [
-        f"model.id={sharp_model}", "model.name=sharp", "model.gguf_package=null", "tracking=none", "run.logp_cache=false",
+        f"model.id={sharp_model}", "model.name=sharp", "tracking=none", "run.logp_cache=false",
         "data.limit=24", "train.batch_size=4", f"train.max_steps={STEPS}", "train.learning_rate=5e-3",
         "train.save_steps=2", "evals.batch_size=4",
     ]  # fmt: skip

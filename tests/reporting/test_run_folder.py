@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from mvp_align.config import Config, Data, Evals, Lora, Model, Prompt, Run, Trac
 from mvp_align.errors import AlreadyDone, UserError
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.reporting.environment import environment, git_state, redacted
-from mvp_align.reporting.run_folder import RunFolder, open_run, read_config, read_scores
+from mvp_align.reporting.lock import release
+from mvp_align.reporting.run_folder import RunFolder, model_of, open_run, read_config, read_scores
 from mvp_align.schema import PairScore
 
 SCORE = PairScore("p1", "user\u20281", chosen_logp=-10.1, rejected_logp=-1 / 3, chosen_tokens=7, rejected_tokens=3)
@@ -78,17 +79,112 @@ def test_other_settings_are_refused_and_all_listed(tmp_path: Path) -> None:
     assert folder.config_yaml.read_bytes() == before
 
 
-def test_done_run_says_so_even_with_other_settings(tmp_path: Path) -> None:
+def test_a_done_run_says_so_to_the_same_command_alone(tmp_path: Path) -> None:
     folder = open_run(tmp_path, config())
     folder.finish()
+    assert not (tmp_path / "LOCK").exists()
     time, name, version = folder.done.read_text().split()
     assert datetime.fromisoformat(time).tzinfo is not None
     assert (name, version) == ("mvp_align", __version__)
     with pytest.raises(
         AlreadyDone, match=r"is DONE\. To run it again: run\.on_exists=overwrite, or another run\.name"
     ) as caught:
-        open_run(tmp_path, config(seed=99))
+        open_run(tmp_path, config(tracking=Tracking(backend="none"), run=Run(name="free to change")))
     assert str(tmp_path) in str(caught.value)
+    with pytest.raises(UserError) as refused:
+        open_run(tmp_path, config(seed=99, adapter="a", train=Train(learning_rate=1e-3)))
+    assert str(refused.value).splitlines() == [
+        f"{tmp_path} holds a finished run with other settings. Change run.name to start another, or delete this one "
+        "by run.on_exists=overwrite:",
+        "  - adapter: None there, a now",
+        "  - seed: 12 there, 99 now",
+        "  - train.learning_rate: 5e-05 there, 0.001 now",
+    ]
+
+
+def test_a_done_run_points_to_the_command_for_another_judge(tmp_path: Path) -> None:
+    open_run(tmp_path, config(evals=Evals(metrics=["opa", "paa"]))).finish()
+    asked = config(evals=Evals(metrics=["opa", "paa"], judge="gpt4o"), run=Run(dir=str(tmp_path)))
+    with pytest.raises(AlreadyDone, match=rf"evals.judge was semantic: `mvp-align judge {tmp_path} --judge gpt4o`"):
+        open_run(tmp_path, asked)
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("changed", ["data.train", "evals.ufp4", "adapter", "model.id"])
+def test_content_that_changed_under_the_same_name_is_another_run(tmp_path: Path, changed: str, done: bool) -> None:
+    files = {
+        "data.train": tmp_path / "pairs.jsonl",
+        "evals.ufp4": tmp_path / "ufp4" / "honesty.json",
+        "adapter": tmp_path / "adapter" / "adapter_model.safetensors",
+        "model.id": tmp_path / "model" / "model.safetensors",
+    }
+    for path in files.values():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\0" * (2**26 + 9) if path == files["model.id"] else b"before")
+    same = config(
+        data=Data(name="mine", train=str(files["data.train"])),
+        evals=Evals(ufp4=str(files["evals.ufp4"].parent)),
+        adapter=str(files["adapter"].parent),
+        model=Model("m", str(files["model.id"].parent)),
+    )
+    run = open_run(tmp_path / "run", same)
+    if done:
+        run.finish()
+    os.utime(files[changed])  # read, copied, written again as it was
+    with pytest.raises(AlreadyDone) if done else nullcontext():
+        open_run(tmp_path / "run", same)
+    with files[changed].open("r+b") as file:
+        file.write(b"after!")
+    with pytest.raises(UserError) as refused:
+        open_run(tmp_path / "run", same)
+    assert str(refused.value).splitlines()[1:] == [f"  - {changed}: its content has changed since then"]
+
+
+# A run folder of 0.1.0
+
+
+def old_run(tmp_path: Path, id: str, package: str | None) -> Path:
+    open_run(tmp_path, config(model=Model("smollm2_135m", id))).finish()
+    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    stored["model"] |= {"gguf_package": package, "gguf_file": package and "x.gguf"}
+    del stored["evals"]["profiles"]  # as a version before it
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
+    (tmp_path / "environment.json").write_text('{"hashes": {}}')
+    return tmp_path
+
+
+def test_a_run_of_0_1_0_names_what_it_loaded(tmp_path: Path) -> None:
+    run = old_run(tmp_path, "some/folder", "no_such_package")
+    loaded = "gguf:no_such_package/x.gguf@some/folder"  # which 0.1.0 put before model.id
+    assert read_config(run).model == Model("smollm2_135m", loaded)
+    with pytest.raises(AlreadyDone):
+        open_run(run, config(model=Model("smollm2_135m", loaded)))
+    with pytest.raises(UserError, match=rf"model\.id: {loaded} there, some/folder now"):
+        open_run(run, config(model=Model("smollm2_135m", "some/folder")))
+    with pytest.raises(UserError, match=r"gguf:no_such_package/x\.gguf, which is not installed here: `pip install"):
+        model_of(run)
+
+
+def test_a_run_of_0_1_0_without_a_package_goes_on_as_it_is(tmp_path: Path) -> None:
+    run = old_run(tmp_path, "some/folder", None)
+    assert model_of(run) == Model("smollm2_135m", "some/folder")
+    with pytest.raises(AlreadyDone):
+        open_run(run, config(model=Model("smollm2_135m", "some/folder")))
+
+
+def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
+    """Here, where the package was not installed: the Hub's original, also where it is installed by now."""
+    run = open_run(tmp_path / "run", config(model=Model("m", "gguf:no_such_package/x.gguf@some/original")))
+    assert json.loads(run.environment_json.read_text())["inputs"]["model"] == "some/original"
+    assert model_of(run.path).id == "some/original"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"before")
+    run = open_run(tmp_path / "other", config(model=Model("m", str(folder))))
+    assert model_of(run.path).id == str(folder)
+    (folder / "model.safetensors").write_bytes(b"after")
+    with pytest.raises(UserError, match=f"made with other weights than model.id={folder} holds now"):
+        model_of(run.path)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +206,7 @@ def test_unusable_place_is_a_clear_error(tmp_path: Path, place: str, says: str) 
 def test_read_only_file_system_is_a_clear_error(small_disk: Path, resumed: bool) -> None:
     if resumed:
         open_run(small_disk / "run", config())
+        release(small_disk / "run")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(UserError, match=r"cannot be (made|written)"):
         open_run(small_disk / "run", config())
@@ -138,7 +235,7 @@ def test_an_existing_run_may_be_refused_or_begun_anew(tmp_path: Path, monkeypatc
     assert (tmp_path / "metrics.jsonl").read_text() == "old"
     begun = open_run(tmp_path, config(seed=13, run=Run(on_exists="overwrite")))
     assert not begun.resumed
-    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "environment.json", "LOCK"}
     assert read_config(tmp_path).seed == 13
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # the same command in a requeued job
     for on_exists in ("overwrite", "fail"):
@@ -234,8 +331,8 @@ def test_written_file_follows_umask_and_replaces(tmp_path: Path) -> None:
 
 
 def test_environment_names_versions_device_and_hashes() -> None:
-    found = json.loads(json.dumps(environment({"data/train": "abc"})))
-    assert found["hashes"] == {"data/train": "abc"}
+    found = json.loads(json.dumps(environment({"data/train": "abc"}, {"model": "m"})))
+    assert (found["hashes"], found["inputs"]) == ({"data/train": "abc"}, {"model": "m"})
     assert found["versions"]["torch"].startswith("2.")
     assert found["device"]["threads"] >= 1
     assert datetime.fromisoformat(found["time"]).tzinfo is not None

@@ -37,6 +37,8 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     adapter = json.loads((finished / "adapter" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(sharp_model)
     environment = json.loads((finished / "environment.json").read_text())
+    assert environment["inputs"]["model"] == str(sharp_model)
+    assert {"model.id", "data.train", "data.test", "evals.ufp4"} <= set(environment["inputs"])
     assert set(environment["hashes"]) == {"data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompt"}
     assert "<html" in (finished / "report.html").read_text("utf-8")
     assert {path.name for path in (finished / "checkpoints").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-5"}
@@ -136,6 +138,15 @@ def test_a_finished_run_says_so_and_is_left_alone(
         f"{finished} is DONE. To run it again: run.on_exists=overwrite, or another run.name." in capsys.readouterr().out
     )
     assert state() == before
+
+
+def test_a_finished_run_is_not_another_one(
+    finished: Path, settings: list[str], capsys: pytest.CaptureFixture[str], command
+) -> None:
+    assert command("train.py", *settings, f"run.dir={finished}", "train.beta=0.3", "seed=13") == 2
+    said = capsys.readouterr().err
+    assert f"{finished} holds a finished run with other settings." in said
+    assert "  - seed: 12 there, 13 now\n  - train.beta: 0.1 there, 0.3 now\n" in said
 
 
 def test_the_same_command_gives_the_same_bytes(run: Run, finished: Path, tmp_path: Path) -> None:
@@ -286,6 +297,7 @@ def test_mistakes_end_with_code_2_and_plain_words(
     folder = tmp_path / "run"
     cases = [
         ("evaluate.py", [f"adapter={tmp_path / 'none'}"], "no adapter there"),
+        ("train.py", [f"model.id={tmp_path / 'gone'}", "train.dry_run=true"], f"(now: {tmp_path / 'gone'};"),
         ("train.py", [*pairs, f"data.train={train}", f"data.test={test}"], "1 user(s) are in both train and test: eve"),
         ("train.py", [*pairs, f"data.train={tmp_path / 'trian.json'}"], f"Did you mean {train}?"),
         ("train.py", ["data.max_prompt_tokens=2"], "all 10 training pairs are over"),

@@ -77,8 +77,9 @@ def resolved(config: Config) -> dict[str, Any]:
 
 def described(config: Config) -> dict[str, Any]:
     """`resolved` with the versions, the commit and the device that the run started with."""
-    found = environment({})
-    del found["time"], found["hashes"]  # one is the tracker's own, the others are known at the end: environment.json
+    found = environment({}, {})
+    # One is the tracker's own, the others are known at the end: environment.json.
+    del found["time"], found["hashes"], found["inputs"]
     return {**resolved(config), "environment": found}
 
 

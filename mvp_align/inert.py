@@ -1,0 +1,138 @@
+"""Settings on a command line that would change nothing: another one decides in their place.
+
+A default never is such a setting, nor one that a file of conf/ brings along: nobody asked for those.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvp_align.config import Config
+from mvp_align.modeling.packaged import packaged_gguf
+
+ALWAYS_USED = ("train.dry_run", "tracking.backend")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`keys` (or, ending in a dot, all below) do nothing where `inert` says so. `harmless`: that is said, not refused."""
+
+    keys: tuple[str, ...]
+    inert: Callable[[Config], object]
+    why: str
+    harmless: bool = False
+
+    def names(self, key: str) -> bool:
+        return any(key == one or (one.endswith(".") and key.startswith(one)) for one in self.keys)
+
+
+def sft(config: Config) -> bool:
+    return config.recipe == "lora_sft"
+
+
+def evaluates(config: Config) -> bool:
+    return config.recipe == "evaluate"
+
+
+def losses(config: Config) -> set[str]:
+    return {*config.train.loss_type.split("+")}
+
+
+def answers(config: Config) -> set[str]:
+    return {"spmr", "paa"} & {*config.evals.metrics}
+
+
+def drops_out(config: Config) -> bool:
+    return sft(config) or not config.train.disable_dropout
+
+
+RULES = (
+    Rule(("recipe",), evaluates, "evaluate.py has one job. train.py takes a recipe."),
+    Rule(("train.",), evaluates, "evaluate.py trains nothing.", harmless=True),
+    Rule(("lora.",), evaluates, "evaluate.py makes no adapter; it takes one with adapter=PATH.", harmless=True),
+    Rule(
+        ("evals.every_steps", "evals.every_pairs", "generation.every_pairs", "hardware.gradient_checkpointing"),
+        evaluates,
+        "it is about training, and evaluate.py trains nothing.",
+    ),
+    Rule(("lora.",), lambda c: c.adapter, "adapter=PATH brings its own: leave it out, or leave adapter out."),
+    Rule(
+        ("lora.dropout",),
+        lambda c: not drops_out(c),
+        "train.disable_dropout=true switches it off: add train.disable_dropout=false.",
+    ),
+    Rule(
+        ("train.beta", "train.loss_type", "train.loss_weights", "train.label_smoothing", "train.disable_dropout"),
+        sft,
+        "it is about DPO, and recipe=lora_sft has none: leave it out, or use recipe=lora_dpo.",
+    ),
+    Rule(
+        ("train.beta", "train.reference"),
+        lambda c: losses(c) == {"sft"},
+        "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as sigmoid+sft.",
+    ),
+    Rule(
+        ("train.epochs",),
+        lambda c: c.train.max_steps,
+        "train.max_steps decides in its place: leave it out, or set train.max_steps=null.",
+    ),
+    Rule(
+        ("train.warmup_share",),
+        lambda c: c.train.lr_scheduler == "constant",
+        "train.lr_scheduler=constant has no warmup: use constant_with_warmup.",
+    ),
+    Rule(
+        ("data.test_share",),
+        lambda c: c.data.test or not c.data.train,
+        "nobody is held out of data.train where data.test is given: set data.test=null.",
+    ),
+    Rule(("evals.ufp4",), lambda c: "ufp4" not in c.evals.sets, "evals.sets has no ufp4: add it."),
+    Rule(
+        ("evals.every_pairs",),
+        lambda c: not c.evals.every_steps,
+        "nothing is scored in training: set evals.every_steps.",
+    ),
+    Rule(
+        ("generation.every_pairs",),
+        lambda c: not c.evals.every_steps or "paa" not in c.evals.metrics,
+        "nothing is answered in training: set evals.every_steps, and evals.metrics=[opa,paa].",
+    ),
+    Rule(("evals.judge",), lambda c: "paa" not in c.evals.metrics, "nothing is judged: add paa to evals.metrics."),
+    Rule(
+        ("generation.",),
+        lambda c: not answers(c),
+        "this run answers nothing (evals.metrics has neither spmr nor paa). `mvp-align generate` will take it.",
+        harmless=True,
+    ),
+    Rule(
+        ("model.revision",),
+        lambda c: packaged_gguf(c.model) or Path(c.model.id).is_dir(),
+        "model.id names files on this machine, which have one revision: leave it out, or set model.id to a Hugging Face id.",
+    ),
+    Rule(
+        ("tracking.",),
+        lambda c: c.tracking.backend == "none",
+        "nothing is tracked: add tracking=wandb, tensorboard or trackio.",
+    ),
+    Rule(
+        ("tracking.mode", "tracking.project", "tracking.group", "tracking.artifacts"),
+        lambda c: c.tracking.backend == "tensorboard",
+        "TensorBoard knows no such thing: leave it out, or use tracking=wandb or trackio.",
+    ),
+    Rule(
+        ("tracking.entity", "tracking.tags"),
+        lambda c: c.tracking.backend != "wandb",
+        "W&B alone knows it: add tracking=wandb.",
+    ),
+)
+
+
+def inert(keys: Sequence[str], configs: Sequence[Config]) -> tuple[list[str], list[str]]:
+    """Of the settings that a command names, those that change none of its runs: to be refused, and to be said."""
+    refused: dict[str, str] = {}
+    said: dict[str, str] = {}
+    for key in dict.fromkeys(keys):
+        for rule in RULES:
+            if key not in ALWAYS_USED and rule.names(key) and all(map(rule.inert, configs)):
+                (said if rule.harmless else refused)[key] = f"{key} would change nothing: {rule.why}"
+    return [*refused.values()], [line for key, line in said.items() if key not in refused]
