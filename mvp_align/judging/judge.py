@@ -17,7 +17,7 @@ from mvp_align.judging.asking import GIVE_UP_AFTER, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, Rules, check_rules
-from mvp_align.judging.parse import Unparsed
+from mvp_align.judging.verdicts import Unparsed
 from mvp_align.judging.prompts import Case, Request, merged, requests_for
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import Stored, open_store

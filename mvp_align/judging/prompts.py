@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvp_align.judging.client import Message
-from mvp_align.judging.parse import Unparsed, parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Scores, Verdict
+from mvp_align.judging.parse import parse_scores, parse_yes_no
+from mvp_align.judging.verdicts import Scores, Unparsed, Verdict
 from mvp_align.schema import DIMENSIONS, PreferencePair
 
 YES_NO_TOKENS = 8

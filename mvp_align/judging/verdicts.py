@@ -45,6 +45,10 @@ class Nearness:
     to_l: float
 
 
+class Unparsed(Exception):
+    """The reply is no verdict; the message says why, in the same words for the same cause."""
+
+
 Verdict = Scores | YesNo | Nearness
 KINDS: dict[str, type[Verdict]] = {"scores": Scores, "yes_no": YesNo, "nearness": Nearness}
 

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from mvp_align.judging.parse import Unparsed
 from mvp_align.judging.prompts import Case, drawn, merged, requests_for
-from mvp_align.judging.verdicts import Scores
+from mvp_align.judging.verdicts import Scores, Unparsed
 from mvp_align.schema import PreferencePair
 
 PAIR = PreferencePair("p1", "u1", "Is it safe?", "It fits.", "It does not.", preference="High safety, Low fluency.")
