@@ -32,8 +32,9 @@ Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
 
 
-def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> None:
+def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> int:
     """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
+    Returns how many answers have a label.
 
     Raises UserError where a file is missing or about other answers.
     """
@@ -55,10 +56,14 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
         base = labelled.get(("base", subject.set))
         if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
             rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
-        notes += [*notes_of(subject, judges, judgements, metric), *kappa_notes(subject, panels, judges, rules, metric)]
+        notes += [
+            *notes_of(subject, judges, judgements, answers, metric),
+            *kappa_notes(subject, panels, judges, rules, metric),
+        ]
     replace_metric(run / "metrics.jsonl", rows, metric)
     replace_notes(run / "notes.json", notes, metric)
     show(rows, notes, metric)
+    return sum(one.label is not None for answers in labelled.values() for one in answers)
 
 
 def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
@@ -158,12 +163,18 @@ def grid_rows(subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, r
 
 
 def notes_of(
-    subject: AnswerSet, judges: Sequence[str], judgements: Sequence[Sequence[Judgement]], metric: str
+    subject: AnswerSet,
+    judges: Sequence[str],
+    judgements: Sequence[Sequence[Judgement]],
+    answers: Sequence[Labelled],
+    metric: str,
 ) -> list[str]:
     """By whom, and what is not in the numbers and why."""
     start = f"{metric}, {subject.stage} {subject.set}"
-    cut = f"; {subject.cut:,} of them were cut at the token limit" if subject.cut else ""
-    notes = [f"{start}: {len(subject.cases):,} answers judged by {', '.join(judges)}{cut}."]
+    cut = f"; {subject.cut:,} of the answers were cut at the token limit" if subject.cut else ""
+    labelled, total = sum(one.label is not None for one in answers), len(answers)
+    share_judged = f"{labelled:,} of {total:,}" if labelled < total else f"{total:,}"
+    notes = [f"{start}: {share_judged} answers judged by {', '.join(judges)}{cut}."]
     for judge, judged in zip(judges, judgements, strict=True):
         counted = Counter(one.unscored for one in judged if one.verdict is None)
         if counted:
