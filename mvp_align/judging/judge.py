@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
+from mvp_align.evaluation.paa import Labelled
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
 from mvp_align.judging.asking import Asked, ask
 from mvp_align.judging.completion import Said
@@ -33,7 +34,7 @@ HINTS = {
     "temperature": "In the judge's file, temperature: null leaves it out.",
 }
 """What helps, by a word of a refusal."""
-CUT_HINT = "Where replies were cut, raise max_tokens (yes_no_tokens) in the judge's file: reasoning counts as well."
+CUT_HINT = "For longer replies raise max_tokens (yes_no_tokens) in the judge's file: reasoning counts as well."
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,13 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
         for subject, part in zip(sets, questions[judge.name], strict=True):
             found = [judgement_of(question, known, unanswered, longest) for question in part]
             write_judgements(judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found)
-    labelled = write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
-    check_outcome({judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)}, labelled, way)
+    answers = write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
+    check_outcome({judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)}, answers, way)
 
 
-def check_outcome(asked: Mapping[str, Asked], labelled: int, way: Way) -> None:
+def check_outcome(asked: Mapping[str, Asked], answers: Sequence[Labelled], way: Way) -> None:
     """Raise UserError where a judge (by name) was given up, in its server's words, and where no answer has a label."""
+    labelled = any(one.label for one in answers)
     problems = {name: f"was not asked any further: {one.given_up}" for name, one in asked.items() if one.given_up}
     if not labelled:
         silent = {name: one for name, one in asked.items() if one.words and not one.replies}
@@ -120,12 +122,13 @@ def check_outcome(asked: Mapping[str, Asked], labelled: int, way: Way) -> None:
                 name, f"replied to none of {len(one.unanswered):,} requests: {'; '.join(one.words.values())}"
             )
     if problems:
-        sentences = [f"{name} {problem}." for name, problem in problems.items()]
+        sentences = [f"{name} {problem.rstrip('.')}." for name, problem in problems.items()]
         hints = [hint for word, hint in HINTS.items() if any(word in sentence for sentence in sentences)]
         kept = "All replies are kept: see to the server, then run the same command again."
         raise UserError(" ".join([*sentences, *hints, kept]))
     if not labelled:
-        raise UserError(f"{way.metric}: not one answer has a label, for the reasons above. {CUT_HINT}")
+        hint = f" {CUT_HINT}" * any("cut at" in one.unscored for one in answers)
+        raise UserError(f"{way.metric}: not one answer has a label, for the reasons above.{hint}")
 
 
 def question_of(case: Case, judge: Judge, way: Way) -> Question:

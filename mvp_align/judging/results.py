@@ -32,9 +32,11 @@ Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
 
 
-def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> int:
+def write_results(
+    run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str
+) -> list[Labelled]:
     """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
-    Returns how many answers have a label.
+    Returns all answers.
 
     Raises UserError where a file is missing or about other answers.
     """
@@ -61,9 +63,9 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
             *kappa_notes(subject, panels, judges, rules, metric),
         ]
     replace_metric(run / "metrics.jsonl", rows, metric)
-    replace_notes(run / "notes.json", notes, metric)
+    replace_notes(run / "notes.json", notes, f"{metric}, ")
     show(rows, notes, metric)
-    return sum(one.label is not None for answers in labelled.values() for one in answers)
+    return [one for answers in labelled.values() for one in answers]
 
 
 def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
@@ -192,12 +194,13 @@ def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
     write_rows(path, [*kept, *rows])
 
 
-def replace_notes(path: Path, notes: Sequence[str], metric: str) -> None:
+def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
+    """Notes that begin with `start` go, `notes` come, all others stay. Raises UserError."""
     try:
         others = json.loads(path.read_text("utf-8"))["notes"] if path.is_file() else []
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} holds no notes of a run: delete it, and run the command again.") from None
-    kept = [note for note in others if not note.startswith(f"{metric}, ")]
+    kept = [note for note in others if not note.startswith(start)]
     write_text(path, json.dumps({"notes": [*kept, *notes]}, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -152,6 +152,7 @@ def test_what_is_a_verdict_and_what_is_none(judged) -> None:
 def test_nothing_labelled_is_no_success(judged, model: str) -> None:
     run, result = judged(model)
     assert isinstance(result.exception, UserError) and "not one answer has a label" in str(result.exception)
+    assert ("raise max_tokens" in str(result.exception)) == (model == "cut")
     assert "0 of 6 answers judged by tester." in result.output
     assert f"6 unscored by tester: 6 ({UNSCORED[model]})." in result.output
     rows = {row.metric: row.value for row in read_rows(run / "metrics.jsonl")}
