@@ -133,7 +133,7 @@ def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
     set_name: Annotated[str, typer.Option("--set", help="in_domain or ufp4.")] = "in_domain",
-    limit: Annotated[int | None, typer.Option(help="Only the first N pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,

@@ -12,6 +12,7 @@ from mvp_align.answerset import answer_set, answered_rows, check_answerable, kl_
 from mvp_align.config import Config, Prompt
 from mvp_align.data.load import DataSets, load_data
 from mvp_align.data.prompts import render
+from mvp_align.data.subsets import drawn_line
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row, replace_rows
 from mvp_align.generation.answers import (
@@ -21,11 +22,13 @@ from mvp_align.generation.answers import (
     answers_made_so,
     answers_path,
     drafts_folder,
+    drawn,
     open_drafts,
     read_answers,
     write_answers,
 )
 from mvp_align.generation.remote import LEFT_OUT, Server, generate_remotely
+from mvp_align.judging.results import replace_notes
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
@@ -34,7 +37,7 @@ from mvp_align.processes import main_decides
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.schema import PreferencePair, PromptedPair
-from mvp_align.training.preflight import answered_data, answered_pairs, eval_sets
+from mvp_align.training.preflight import answered_data, answered_pairs, eval_sets, scored_pairs
 
 STAGES = ("base", "tuned")
 
@@ -68,10 +71,13 @@ def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, s
         answers = main_decides(partial(answers_of_server, server, stage, set_name, pairs, data, run, config))
     stages = answers_there(run, set_name, pairs)
     rows += answered_rows(set_name, pairs, stages, config.generation.prompt, run)
+    part = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
     if run.writes:
         replace_rows(run.metrics, rows)
+        start = f"{set_name}, answers: "
+        replace_notes(run.notes, [start + part] * bool(part), start)
         write_report(run.path)
-    return summary(answers_path(run.path, stage, set_name), pairs, answers)
+    return summary(answers_path(run.path, stage, set_name), pairs, answers) + f" {part}." * bool(part)
 
 
 def adapter_of(run: RunFolder, config: Config) -> Path:
@@ -108,7 +114,7 @@ def answers_of_server(
         "max_new_tokens": generation.max_new_tokens,
         "seed": parameters.get("seed"),
     }
-    known = answers_made_so(path, how)
+    known = answers_made_so(path, how, [pair.id for pair in pairs])
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
         drafts = Drafts(drafts_folder(path), open_drafts(path))
@@ -119,6 +125,7 @@ def answers_of_server(
             said = reasons(asked.failures.values())
             raise UserError(f"{endpoint.base_url} answered nothing: {said}.{hint(said)}")
         answered = [known[pair.id] for pair in pairs if pair.id in known]
+        how |= drawn(generation, config.seed)
         write_answers(path, answered, how | {UNANSWERED: asked.failures})
         drafts.discard()
         if asked.given_up:
