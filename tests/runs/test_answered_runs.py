@@ -199,9 +199,9 @@ def test_a_limit_draws_from_every_group_and_a_raised_one_adds(finished: Path, tm
         return sorted(answer.id.rpartition("-")[0] for answer in read_answers(path))
 
     said = generate(folder, "--stage", "base", *options, "--limit", "4")
+    assert types() == sorted(UFP4_USER_TYPES)
     assert "4 answers to 4 pairs" in said
     assert "4 of 8 pairs, drawn by seed 12 evenly over user_type (1 of each of 4)." in said
-    assert types() == sorted(UFP4_USER_TYPES)
     four = read_answers(path)
     assert "5 answers to 5 pairs" in generate(folder, "--stage", "base", *options, "--limit", "5")
     five = read_answers(path)
