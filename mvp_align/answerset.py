@@ -29,6 +29,7 @@ from mvp_align.generation.answers import (
     answers_made_so,
     answers_path,
     drafts_folder,
+    drawn,
     open_drafts,
     write_answers,
 )
@@ -83,7 +84,7 @@ def answer_set(
     """
     path = answers_path(run.path, stage, set_name)
     how = made_with(model, data_sha256, config)
-    known = main_decides(partial(answers_made_so, path, how))
+    known = main_decides(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
         drafts = Drafts(drafts_folder(path), main_decides(partial(open_drafts, path)))
@@ -92,6 +93,7 @@ def answer_set(
         found = generate(model, tokenizer, prompts, config.generation, config.seed, drafts=drafts, label=label)
         known |= {answer.id: answer for answer in found}
         if run.writes:
+            how |= drawn(config.generation, config.seed)
             write_answers(path, [known[pair.id] for pair in pairs], how)
             drafts.discard()
     return [known[pair.id] for pair in pairs]

@@ -154,7 +154,7 @@ def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
     set_name: Annotated[str, typer.Option("--set", help="in_domain or ufp4.")] = "in_domain",
-    limit: Annotated[int | None, typer.Option(help="Only the first N pairs.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
@@ -163,10 +163,17 @@ def generate(
     key_env: Annotated[
         str | None, typer.Option(help="The NAME of the environment variable that holds the server's key.")
     ] = None,
+    max_tokens_parameter: Annotated[
+        str | None, typer.Option(help="What the server calls it, such as max_completion_tokens.")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="temperature or seed: not sent to the server, which refuses it.")
+    ] = None,
 ) -> None:
     """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
     from mvp_align.generation.command import STAGES, generate_for_run
-    from mvp_align.judging.client import Endpoint
+    from mvp_align.generation.remote import LEFT_OUT, Server
+    from mvp_align.judging.endpoint import Endpoint
     from mvp_align.reporting.run_folder import model_of, read_config
     from mvp_align.validate import SETS, combination_problems
 
@@ -175,8 +182,15 @@ def generate(
         for option, value, known in (("stage", stage, STAGES), ("set", set_name, SETS))
         if value not in known
     ]
-    if (endpoint is None) != (model is None) or (key_env is not None and endpoint is None):
-        problems.append("--endpoint and --model belong together, and --key-env to them.")
+    if (endpoint is None) != (model is None) or (endpoint is None and (key_env or max_tokens_parameter or leave_out)):
+        problems.append(
+            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter and --leave-out to them."
+        )
+    problems += [
+        f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}." for name in leave_out or () if name not in LEFT_OUT
+    ]
+    if temperature is not None and "temperature" in (leave_out or ()):
+        problems.append("--temperature and --leave-out temperature say opposite things.")
     config = read_config(run)
     given = {"limit": limit, "temperature": temperature, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     for name, value in given.items():
@@ -185,8 +199,11 @@ def generate(
     problems += [problem for problem in combination_problems(config) if problem.startswith("generation.")]
     if problems:
         raise listed(problems, "This command cannot run:")
-    server = Endpoint(endpoint, model, key_env) if endpoint and model else None
-    if server is None:
+    server = None
+    if endpoint and model:
+        names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
+        server = Server(Endpoint(endpoint, model, key_env), *names)
+    else:
         config.model = model_of(run)
     listen()
     typer.echo(generate_for_run(run, stage, set_name, config, server))

@@ -48,7 +48,7 @@ class Data:
     test_share: float = 0.2
     """Share of the users held out of `train` for testing where no `test` is given."""
     limit: int | None = None
-    """Only the first N records of each file."""
+    """Only the first N records of each file: quick, and no sample of it."""
     drop_repeats: bool = False
     """Keep one of the pairs that repeat question, chosen and rejected (whatever their profile)."""
     max_prompt_tokens: int = 512
@@ -117,8 +117,9 @@ class Evals:
     ufp4: str | None = None
     """Folder of UF-P-4's four files; without it the bundled sample in the same schema."""
     every_steps: int | None = None
-    """During training, score `every_pairs` validation (and ufp4) pairs every so many steps."""
+    """During training, score `every_pairs` validation pairs, and UF-P-4 where it is among the sets, every so many steps."""
     every_pairs: int = 64
+    """Drawn by the seed, evenly over dimensions and levels."""
     min_users: int = 5
     """Groups of fewer people are counted, and their results not shown."""
     regions: str = "authors"
@@ -150,9 +151,9 @@ class Generation:
     batch_size: int = 8
     """Answers generated at once on each device."""
     limit: int | None = None
-    """Only the first N pairs of each set."""
+    """Only N pairs of each set, drawn by the seed, evenly over user types, or dimensions and levels."""
     every_pairs: int = 16
-    """During training, answers to so many validation pairs at each evaluation, where evals.metrics has paa."""
+    """During training, answers to so many validation pairs, drawn alike, at each evaluation, where evals.metrics has paa."""
 
 
 @dataclass

@@ -11,6 +11,7 @@ from mvp_align.answerset import answer_set, answered_rows, kl_rows, needs_answer
 from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
+from mvp_align.data.subsets import draw
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.generation.answers import Generated
@@ -115,7 +116,7 @@ def onlookers(
     ufp4 = [subject for subject in plan.eval_sets if subject.name == "ufp4"]
     callbacks += [OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in ufp4]
     if "paa" in config.evals.metrics:
-        pairs = data.val[: config.generation.every_pairs]
+        pairs = draw(data.val, config.generation.every_pairs, config.seed)
         callbacks.append(PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed))
     return [*callbacks, Tracking(tracker)]  # last, so that it sees what the others found
 

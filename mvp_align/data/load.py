@@ -1,11 +1,13 @@
 """All pairs of a run, from its config: read, freed of repeats where asked, split by person, checked for overlap."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mvp_align.config import Config
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
 from mvp_align.data.sources import is_there
 from mvp_align.data.splits import check_disjoint, split_by_user
+from mvp_align.data.subsets import STRATA
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair
 
@@ -61,6 +63,8 @@ def load_data(config: Config) -> DataSets:
     for name, result in read.items():
         for reason, count in result.left_out.items():
             notes.append(f"{name}: {count} of {result.records} records left out ({reason}).")
+    if config.data.limit is not None:
+        notes += head_lines({name: result for name, result in read.items() if name != "ufp4"}, config.data.limit)
     notes += [f"{name}: {count} pairs dropped that repeat an earlier one." for name, count in dropped.items() if count]
     return DataSets(**pairs, read=read, repeats_dropped=dropped, notes=notes)
 
@@ -76,6 +80,17 @@ def given_sources(config: Config) -> dict[str, str]:
             "data.format=mvpbench|ufp4|pairs, or use data=sample."
         )
     return {name: source for name, source in sources.items() if source is not None}
+
+
+def head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
+    """Where the head of a file, which `data.limit` takes, is of one dimension, level or user type alone."""
+    lines = []
+    for name, result in read.items():
+        values = {group: {pair.groups.get(group) for pair in result.pairs} for group in STRATA}
+        alone = [f"{group} {value}" for group, found in values.items() if len(found) == 1 for value in found if value]
+        if alone and result.records >= limit:
+            lines.append(f"{name}: the first {limit} records (data.limit) are all of {', '.join(alone)}.")
+    return lines
 
 
 def users(pairs: list[PreferencePair]) -> int:

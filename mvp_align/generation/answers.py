@@ -7,7 +7,7 @@ answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, 
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from io import BufferedWriter
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any, Self
 from uuid import uuid4
 
 from mvp_align.atomic import full_disk_explained
+from mvp_align.config import Generation
 from mvp_align.errors import UserError, listed
 from mvp_align.json_files import from_json, to_json, write_json, write_json_lines
 
 UNANSWERED = "unanswered"
 """Where the .json file says which pairs a server gave no answer to: id -> reason."""
+DRAWN = "drawn"
+"""Where it says how many pairs of the set were drawn, and by which seed; absent where all were taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,16 @@ def generated(values: Any) -> Generated:
     return answer
 
 
-def answers_made_so(path: Path, made_with: Mapping[str, Any]) -> dict[str, Generated]:
+def drawn(generation: Generation, seed: int) -> dict[str, Any]:
+    """What the .json file says of the draw."""
+    return {} if generation.limit is None else {DRAWN: {"limit": generation.limit, "seed": seed}}
+
+
+def answers_made_so(path: Path, made_with: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Generated]:
     """The answers in `path` by their pair's id; none where there is no file yet.
 
-    Raises UserError where they were made otherwise: what took hours, or was paid for, is never overwritten.
+    Raises UserError where they were made otherwise, or some are to other pairs while answers to `wanted` (ids) are missing:
+    what took hours, or was paid for, is never overwritten.
     """
     if not path.is_file():
         return {}
@@ -94,10 +103,16 @@ def answers_made_so(path: Path, made_with: Mapping[str, Any]) -> dict[str, Gener
     problems = [
         f"{key}: {known.get(key)!r} there, {made_with.get(key)!r} now"
         for key in sorted(known.keys() | made_with.keys())
-        if key != UNANSWERED and known.get(key) != made_with.get(key)
+        if key not in (UNANSWERED, DRAWN) and known.get(key) != made_with.get(key)
     ]
     if problems:
         raise listed(problems, f"{path} holds answers that were made otherwise. Keep them, or delete the file first:")
+    ids = {answer.id for answer in answers}
+    if not ids <= set(wanted) and not set(wanted) <= ids:
+        raise UserError(
+            f"{path} holds answers to {len(ids - set(wanted))} pairs that are not among the {len(wanted)} drawn now, and "
+            "lacks some of these (earlier versions took the first pairs of a set). Keep them, or delete the file first."
+        )
     return {answer.id: answer for answer in answers}
 
 

@@ -12,6 +12,7 @@ from mvp_align.answerset import answer_set, answered_rows, check_answerable, kl_
 from mvp_align.config import Config, Prompt
 from mvp_align.data.load import DataSets, load_data
 from mvp_align.data.prompts import render
+from mvp_align.data.subsets import drawn_line
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row, replace_rows
 from mvp_align.generation.answers import (
@@ -21,12 +22,13 @@ from mvp_align.generation.answers import (
     answers_made_so,
     answers_path,
     drafts_folder,
+    drawn,
     open_drafts,
     read_answers,
     write_answers,
 )
-from mvp_align.generation.remote import generate_remotely
-from mvp_align.judging.client import Endpoint
+from mvp_align.generation.remote import LEFT_OUT, Server, generate_remotely
+from mvp_align.judging.results import replace_notes
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
@@ -35,15 +37,15 @@ from mvp_align.processes import main_decides
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.schema import PreferencePair, PromptedPair
-from mvp_align.training.preflight import answered_data, answered_pairs, eval_sets
+from mvp_align.training.preflight import answered_data, answered_pairs, eval_sets, scored_pairs
 
 STAGES = ("base", "tuned")
 
 
-def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, endpoint: Endpoint | None = None) -> str:
+def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, server: Server | None = None) -> str:
     """Answers of one stage to one set of the run in `run_dir`, by `config.generation`; what was done, in a sentence or two.
 
-    Pairs are those that the run scored. With an `endpoint` its model answers, whatever `stage` is: say `tuned` where the
+    Pairs are those that the run scored. With a `server` its model answers, whatever `stage` is: say `tuned` where the
     tuned model is served. Every metric of answers is then measured anew on both stages' answers to the set.
     Raises UserError for an unfinished run, a stage that it has no adapter for, and answers there that were made otherwise.
     """
@@ -58,7 +60,7 @@ def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, e
     (subject,) = eval_sets(config, data, tokenizer)
     pairs = answered_pairs(subject, data, config)
     rows: list[Row] = []
-    if endpoint is None:
+    if server is None:
         check_answerable(pairs, tokenizer, config)
         base = load_base(config.model, placement, config.quantization)
         model = load_adapter(base, adapter_of(run, config)) if stage == "tuned" else base
@@ -66,13 +68,16 @@ def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, e
         if isinstance(model, PeftModel):
             rows += kl_rows(model, tokenizer, set_name, pairs, answers, config)
     else:
-        answers = main_decides(partial(answers_of_server, endpoint, stage, set_name, pairs, data, run, config))
+        answers = main_decides(partial(answers_of_server, server, stage, set_name, pairs, data, run, config))
     stages = answers_there(run, set_name, pairs)
     rows += answered_rows(set_name, pairs, stages, config.generation.prompt, run)
+    part = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
     if run.writes:
         replace_rows(run.metrics, rows)
+        start = f"{set_name}, answers: "
+        replace_notes(run.notes, [start + part] * bool(part), start)
         write_report(run.path)
-    return summary(answers_path(run.path, stage, set_name), pairs, answers)
+    return summary(answers_path(run.path, stage, set_name), pairs, answers) + f" {part}." * bool(part)
 
 
 def adapter_of(run: RunFolder, config: Config) -> Path:
@@ -85,7 +90,7 @@ def adapter_of(run: RunFolder, config: Config) -> Path:
 
 
 def answers_of_server(
-    endpoint: Endpoint,
+    server: Server,
     stage: str,
     set_name: str,
     pairs: Sequence[PreferencePair],
@@ -93,33 +98,54 @@ def answers_of_server(
     run: RunFolder,
     config: Config,
 ) -> list[Generated]:
-    """Those that are there and those that come now. What failed stands in the .json file and is asked for next time."""
+    """Those that are there and those that come now. What failed stands in the .json file and is asked for next time.
+
+    Raises UserError where none came, or the server was given up.
+    """
     path = answers_path(run.path, stage, set_name)
-    generation = config.generation
+    generation, endpoint = config.generation, server.endpoint
+    parameters = server.parameters(generation, config.seed)
     how = {
         "model": endpoint.model,
         "endpoint": endpoint.base_url,
         "data": answered_data(set_name, data),
         "prompt": asdict(generation.prompt),
-        "temperature": generation.temperature,
+        "temperature": parameters.get("temperature"),
         "max_new_tokens": generation.max_new_tokens,
-        "seed": config.seed,
+        "seed": parameters.get("seed"),
     }
-    known = answers_made_so(path, how)
+    known = answers_made_so(path, how, [pair.id for pair in pairs])
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
         drafts = Drafts(drafts_folder(path), open_drafts(path))
         prompts = plain_prompts(missing, generation.prompt)
-        asked = generate_remotely(
-            endpoint, prompts, generation, config.seed, drafts=drafts, label=f"{stage} {set_name}"
-        )
+        asked = generate_remotely(endpoint, prompts, parameters, drafts=drafts, label=f"{stage} {set_name}")
         known |= {answer.id: answer for answer in asked.answers}
         if not known:
-            raise UserError(f"{endpoint.base_url} answered nothing: {reasons(asked.failures.values())}.")
+            said = reasons(asked.failures.values())
+            raise UserError(f"{endpoint.base_url} answered nothing: {said}.{hint(said)}")
         answered = [known[pair.id] for pair in pairs if pair.id in known]
+        how |= drawn(generation, config.seed)
         write_answers(path, answered, how | {UNANSWERED: asked.failures})
         drafts.discard()
+        if asked.given_up:
+            raise UserError(
+                f"{endpoint.base_url} was not asked any further: {asked.given_up}. {len(answered)} answers are kept: see to "
+                "the server, then run the same command again."
+            )
     return [known[pair.id] for pair in pairs if pair.id in known]
+
+
+def hint(said: str) -> str:
+    """What helps where a server does not take a parameter."""
+    found = [
+        " --max-tokens-parameter NAME renames that limit (OpenAI's reasoning models: max_completion_tokens)."
+        if name == "max_tokens"
+        else f" --leave-out {name} does not send it."
+        for name in ("max_tokens", *LEFT_OUT)
+        if name in said
+    ]
+    return "".join(found)
 
 
 def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[PromptedPair]:
@@ -145,5 +171,5 @@ def summary(path: Path, pairs: Sequence[PreferencePair], answers: Sequence[Gener
 
 
 def reasons(failures: Iterable[str]) -> str:
-    """`HTTP 400 (12 pairs), timed out (3 pairs)`"""
-    return ", ".join(f"{reason} ({count} pairs)" for reason, count in Counter(failures).most_common())
+    """`HTTP 400: no such thing (12 pairs), timed out (3 pairs)`, the three most frequent ones."""
+    return ", ".join(f"{reason} ({count} pairs)" for reason, count in Counter(failures).most_common(3))

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
@@ -11,11 +11,10 @@ from tqdm.auto import tqdm
 from mvp_align import preemption
 from mvp_align.judging.client import CallFailed, ChatClient
 from mvp_align.judging.judges import Judge
+from mvp_align.judging.patience import Patience
 from mvp_align.judging.prompts import Request
 from mvp_align.judging.store import ReplyStore
 
-GIVE_UP_AFTER = 25
-"""Requests in a row that failed through the server, after which it is taken for broken."""
 GRACE_SECONDS = 10
 """What requests under way are given to end, when asked to stop: they may be paid for already."""
 
@@ -31,8 +30,10 @@ class Asked:
     """Replies for which the server named no tokens."""
     unanswered: dict[str, str] = field(default_factory=dict)
     """Key -> why there is no reply."""
+    words: dict[str, str] = field(default_factory=dict)
+    """Each of these reasons -> the same with the server's words, where it first occurred."""
     given_up: str = ""
-    """The last failure of a server that was not asked any further."""
+    """Why the server was not asked any further; empty where it was."""
 
 
 @dataclass
@@ -43,24 +44,27 @@ class Round:
     requests: Mapping[str, Request]
     store: ReplyStore
     stop: asyncio.Event
+    patience: Patience
     asked: Asked = field(default_factory=Asked)
-    streak: int = 0
-    """Requests in a row that failed through the server."""
 
 
-def ask(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore) -> list[Asked]:
-    """Ask each judge its requests (by key) and keep the replies.
+def ask(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]) -> list[Asked]:
+    """Ask each judge its requests (by key) and keep the replies. `heard`: names of those who replied to others before.
 
     Raises:
         Preempted: asked to stop; requests under way were given time to end.
         UserError: nothing can come of going on.
     """
-    return asyncio.run(ask_all(todo, store))
+    return asyncio.run(ask_all(todo, store, heard))
 
 
-async def ask_all(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore) -> list[Asked]:
+async def ask_all(
+    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
+) -> list[Asked]:
     stop = asyncio.Event()
-    rounds = [Round(judge, requests, store, stop) for judge, requests in todo if requests]
+    rounds = [
+        Round(judge, requests, store, stop, Patience(heard=judge.name in heard)) for judge, requests in todo if requests
+    ]
     # Not a TaskGroup: it would cut off the requests under way to other judges when one fails.
     ended = await asyncio.gather(*(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True)
     if preemption.request:
@@ -79,7 +83,8 @@ async def ask_judge(one: Round, place: int) -> None:
     async with ChatClient(one.judge.endpoint) as client:
         with tqdm(total=len(one.requests), desc=one.judge.name, unit="reply", position=place) as bar:
             count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
-            await watch({asyncio.create_task(work(one, client, waiting, bar)) for _ in range(count)}, one.stop)
+            workers = [one_by_one(one, client, waiting, bar, first=number == 0) for number in range(count)]
+            await watch({asyncio.create_task(worker) for worker in workers}, one.stop)
 
 
 async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
@@ -101,25 +106,36 @@ async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
         raise failure
 
 
-async def work(one: Round, client: ChatClient, waiting: Iterator[tuple[str, Request]], bar: "tqdm[None]") -> None:
-    asked, endpoint = one.asked, one.judge.endpoint
-    for key, request in waiting:
-        if one.stop.is_set() or one.asked.given_up:
-            return
-        try:
-            reply = await client.complete(request.messages, request.parameters, request.schema)
-        except CallFailed as failed:
-            one.store.log(key, endpoint.model, failed.failures)
-            asked.unanswered[key] = failed.reason
-            through_server = failed.status is None or failed.status >= 500 or failed.status == 429
-            one.streak = one.streak + 1 if through_server else 0
-            if one.streak >= GIVE_UP_AFTER:
-                asked.given_up = failed.reason
-        else:
-            one.store.add(key, endpoint.model, reply)  # before anything else: it may have cost money
-            one.streak = 0
-            asked.replies += 1
-            asked.prompt_tokens += reply.prompt_tokens or 0
-            asked.completion_tokens += reply.completion_tokens or 0
-            asked.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None
-        bar.update()
+async def one_by_one(
+    one: Round, client: ChatClient, waiting: Iterator[tuple[str, Request]], bar: "tqdm[None]", *, first: bool
+) -> None:
+    """A worker. All but the first wait until it is known that the server replies at all."""
+    if not first:
+        await one.patience.settled.wait()
+    try:
+        for key, request in waiting:
+            if one.stop.is_set() or one.patience.given_up:
+                return
+            await ask_once(one, client, key, request)
+            bar.update()
+    finally:
+        one.patience.settled.set()
+
+
+async def ask_once(one: Round, client: ChatClient, key: str, request: Request) -> None:
+    asked, model = one.asked, one.judge.endpoint.model
+    try:
+        reply = await client.complete(request.messages, request.parameters, request.schema)
+    except CallFailed as failed:
+        one.store.log(key, model, failed.failures)
+        asked.unanswered[key] = failed.reason
+        asked.words.setdefault(failed.reason, failed.words)
+        one.patience.failure(failed)
+        asked.given_up = one.patience.given_up
+    else:
+        one.store.add(key, model, reply)  # before anything else: it may have cost money
+        one.patience.reply()
+        asked.replies += 1
+        asked.prompt_tokens += reply.prompt_tokens or 0
+        asked.completion_tokens += reply.completion_tokens or 0
+        asked.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None

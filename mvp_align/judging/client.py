@@ -14,12 +14,10 @@ what it sends, it is blotted out.
 
 import asyncio
 import json
-import os
 import random
-import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -27,11 +25,12 @@ from typing import Any, Self
 
 import httpx
 from aiolimiter import AsyncLimiter
-from pydantic import SecretStr
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from mvp_align import __version__
 from mvp_align.errors import UserError, listed
+from mvp_align.judging.completion import NO_COMPLETION, Said, said_in, token_count
+from mvp_align.judging.endpoint import Endpoint
 
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": ...}`"""
@@ -42,76 +41,13 @@ NOT_UNDERSTOOD = (400, 422)
 """What servers answer to a `response_format` that they do not have (and to an input that they cannot take)."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 """OpenAI's error codes that come with 429 and do not pass."""
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-@dataclass
-class Endpoint:
-    """A model on a server, and how hard it may be worked."""
-
-    base_url: str = ""
-    """Up to and including /v1, as `http://localhost:8000/v1`."""
-    model: str = ""
-    """The model's name on that server."""
-    key_env: str | None = None
-    """The NAME of the environment variable that holds the key; None where the server asks for none."""
-    concurrency: int = 8
-    """Requests under way at once."""
-    requests_per_minute: float = 600.0
-    """Attempts that may begin in a minute, spread evenly."""
-    attempts: int = 6
-    """Requests made for one reply, all in all, before it is given up."""
-    backoff_seconds: float = 1.0
-    """The first wait is drawn from 0 to this, each further one from a range twice as long, up to a minute."""
-    max_wait_seconds: float = 600.0
-    """A Retry-After above this ends the command instead of being waited for."""
-    connect_seconds: float = 10.0
-    read_seconds: float = 60.0
-    """Longest silence of the server."""
-    total_seconds: float = 120.0
-    """Longest time for one attempt, however slowly it trickles."""
-    max_body_bytes: int = 1_000_000
-
-    def problems(self) -> list[str]:
-        """What cannot work, each with what to do. Never shows `key_env` where it might be a key."""
-        found = []
-        try:
-            url = httpx.URL(self.base_url)
-        except (httpx.InvalidURL, TypeError):
-            url = httpx.URL("")
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            found.append("base_url: an address as https://host/v1 belongs there, without a user, a key or a query.")
-        if not self.model:
-            found.append("model: name the model as the server knows it.")
-        if self.key_env is not None and not VARIABLE.fullmatch(self.key_env):
-            found.append("key_env: the NAME of an environment variable belongs there, never the key itself.")
-        for name in (
-            "concurrency", "requests_per_minute", "attempts", "backoff_seconds", "max_wait_seconds", "connect_seconds",
-            "read_seconds", "total_seconds", "max_body_bytes",
-        ):  # fmt: skip
-            if not getattr(self, name) > 0:
-                found.append(f"{name}={getattr(self, name)}: must be above 0.")
-        return found
-
-    def key(self) -> SecretStr | None:
-        """The key, read from the environment. Raises UserError where it is not set or cannot be a header's value."""
-        if self.key_env is None:
-            return None
-        value = SecretStr(os.environ.get(self.key_env, "").strip())
-        if not value:
-            raise UserError(f"{self.model}: the key is read from {self.key_env}, which is not set: export it first.")
-        if not re.fullmatch(r"[!-~]+", value.get_secret_value()):  # libraries would show it in their complaint
-            raise UserError(f"{self.model}: {self.key_env} holds spaces or characters outside ASCII: set it again.")
-        return value
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the server answered. Token counts are the server's, None where it gave none."""
 
-    text: str
-    """The message, empty where the model gave none (a refusal, say)."""
-    finish_reason: str
+    said: Said
     model: str
     """The model's name as the server reports it, often with a date."""
     prompt_tokens: int | None
@@ -133,6 +69,16 @@ class CallFailed(Exception):
     def __init__(self, reason: str, failures: Sequence[str], status: int | None = None) -> None:
         super().__init__(reason)
         self.reason, self.failures, self.status = reason, tuple(failures), status
+
+    @property
+    def words(self) -> str:
+        """The reason with what the server said of it."""
+        return self.failures[-1] if self.failures else self.reason
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the server failed, rather than refuse the request or answer nonsense."""
+        return self.status is None or self.status in AGAIN
 
 
 class AttemptFailed(Exception):
@@ -195,7 +141,8 @@ class ChatClient:
         """One reply to `messages`. `parameters` are sent as they are (temperature, max_tokens, seed, ...).
 
         With `json_schema` the server is asked for JSON of that shape; one that answers 400 or 422 to it is asked for any
-        JSON, then for text, and not asked for more again once that worked. What comes back is not checked against it.
+        JSON, then for text, and not asked for more again once that worked; not where it says that one of `parameters` is
+        what it refuses. What comes back is not checked against the schema.
 
         Raises:
             CallFailed: the request was refused for good, or `attempts` came to nothing.
@@ -209,7 +156,8 @@ class ChatClient:
             try:
                 reply = await self.persist(json.dumps(body, allow_nan=False).encode(), name, failures)
             except AttemptFailed as failed:
-                if failed.status in NOT_UNDERSTOOD and level + 1 < len(formats):
+                of_format = "response_format" in failed.detail or not any(name in failed.detail for name in parameters)
+                if failed.status in NOT_UNDERSTOOD and of_format and level + 1 < len(formats):
                     continue
                 raise CallFailed(failed.reason, failures, failed.status) from None
             if json_schema is not None:
@@ -317,21 +265,17 @@ class ChatClient:
         raw = self.clean(content.decode("utf-8", "replace"))
         try:
             body = json.loads(raw)
-            choice = body["choices"][0]
-            said = choice["message"]["content"]
-            if said is not None and not isinstance(said, str):
-                raise TypeError(type(said).__name__)
-        except (ValueError, LookupError, TypeError, RecursionError):
+            said = said_in(body)
+        except NO_COMPLETION:
             start = " ".join(raw.split())[:80]
             problem = "HTTP 200 without a chat completion"
             raise AttemptFailed(problem, start or "empty", again=True, status=200) from None
         usage = body.get("usage")
         return Reply(
-            text=self.clean(said or ""),
-            finish_reason=self.clean(str(choice.get("finish_reason") or "")),
+            said=replace(said, text=self.clean(said.text), finish_reason=self.clean(said.finish_reason)),
             model=self.clean(str(body.get("model") or self.endpoint.model)),
-            prompt_tokens=count(usage, "prompt_tokens"),
-            completion_tokens=count(usage, "completion_tokens"),
+            prompt_tokens=token_count(usage, "prompt_tokens"),
+            completion_tokens=token_count(usage, "completion_tokens"),
             seconds=seconds,
             raw=raw,
             response_format=response_format,
@@ -368,9 +312,3 @@ def retry_after(value: str) -> float | None:
             return None
         seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None
-
-
-def count(usage: object, name: str) -> int | None:
-    """A token count as a server reports it; None where it reports none, or nonsense."""
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) and 0 <= value < 2**53 else None

@@ -1,8 +1,10 @@
 """What judging will cost at most, told before, and what it did cost, told after."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isinf
 from pathlib import Path
 
 import typer
@@ -21,23 +23,29 @@ BYTES_A_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Requests still to be made to a judge, and their tokens: the longest that replies may be."""
+    """Requests still to be made to a judge, and their tokens: the longest that replies may be, None where nothing bounds
+    them."""
 
     judge: Judge
     requests: int
     kept: int
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int | None
 
     @property
     def usd(self) -> float:
+        """Infinite where replies cost something and nothing bounds them."""
+        if self.completion_tokens is None:
+            return inf if self.judge.usd_per_million_output else usd(self.judge, self.prompt_tokens, 0)
         return usd(self.judge, self.prompt_tokens, self.completion_tokens)
 
     def __str__(self) -> str:
+        bounded = self.completion_tokens is not None
+        out = f"at most {self.completion_tokens:,} out" if bounded else "any number out (no limit is sent)"
+        most = "any number of" if isinf(self.usd) else f"at most {self.usd:,.2f}"
         return (
             f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests ({self.kept:,} replies are kept "
-            f"already), about {self.prompt_tokens:,} tokens in, at most {self.completion_tokens:,} out, "
-            f"at most {self.usd:,.2f} USD"
+            f"already), about {self.prompt_tokens:,} tokens in, {out}, {most} USD"
         )
 
 
@@ -56,8 +64,9 @@ def token_counter(run: Path) -> Callable[[str], int]:
 
 
 def estimate(
-    judge: Judge, requests: Mapping[str, Request], kept: Iterable[str], count: Callable[[str], int]
+    judge: Judge, ask: str, requests: Mapping[str, Request], kept: Iterable[str], count: Callable[[str], int]
 ) -> Estimate:
+    """Of the requests of kind `ask` (scores or yes_no) whose keys are not among those of kept replies."""
     known = set(kept)
     todo = [request for key, request in requests.items() if key not in known]
     counted: dict[str, int] = {}  # the task is the same in all
@@ -67,7 +76,8 @@ def estimate(
         if text not in counted:
             counted[text] = count(text)
         prompt_tokens += counted[text] + TOKENS_A_MESSAGE
-    completion_tokens = sum(request.parameters["max_tokens"] for request in todo)
+    longest = judge.longest(ask)
+    completion_tokens = longest * len(todo) if longest is not None else None if todo else 0
     return Estimate(judge, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens)
 
 
@@ -78,7 +88,8 @@ def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
     total = sum(one.usd for one in estimates)
     if total <= limit_usd or yes:
         return
-    over = f"Judging may cost {total:,.2f} USD, above --limit-usd {limit_usd:g}"
+    most = "any number of" if isinf(total) else f"{total:,.2f}"
+    over = f"Judging may cost {most} USD, above --limit-usd {limit_usd:g}"
     if not sys.stdin.isatty():
         raise UserError(f"{over}: nothing was asked. Raise the limit, or add --yes.")
     if not typer.confirm(f"{over}. Go on?"):
@@ -89,7 +100,8 @@ def spent(judge: Judge, asked: Asked) -> str:
     """What was used, by the server's own count."""
     cost = usd(judge, asked.prompt_tokens, asked.completion_tokens)
     told = f", not counting {asked.uncounted:,} replies whose tokens the server did not tell" if asked.uncounted else ""
-    failed = f"; {len(asked.unanswered):,} requests got no reply" if asked.unanswered else ""
+    reasons = Counter(asked.unanswered.values()).most_common()
+    failed = "".join(f"; {number:,} requests got no reply: {asked.words[reason]}" for reason, number in reasons)
     return (
         f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in, {asked.completion_tokens:,} out, "
         f"{cost:,.2f} USD{told}{failed}"

@@ -12,22 +12,29 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
+from mvp_align.evaluation.paa import Labelled
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
-from mvp_align.judging.asking import GIVE_UP_AFTER, ask
+from mvp_align.judging.asking import Asked, ask
+from mvp_align.judging.completion import Said
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, Rules, check_rules
-from mvp_align.judging.parse import Unparsed
 from mvp_align.judging.prompts import Case, Request, merged, requests_for
 from mvp_align.judging.results import write_results
-from mvp_align.judging.store import Stored, open_store
-from mvp_align.judging.verdicts import Judgement, Nearness, judgement_file, write_judgements
+from mvp_align.judging.store import open_store
+from mvp_align.judging.verdicts import Judgement, Nearness, Unparsed, Verdict, judgement_file, write_judgements
 from mvp_align.reporting.run_folder import read_config
 from mvp_align.schema import PreferencePair
 
 DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")
 LIMIT_USD = 5.0
 """Above it, somebody is asked first."""
+HINTS = {
+    "max_tokens": "In the judge's file, max_tokens_parameter: max_completion_tokens renames that parameter.",
+    "temperature": "In the judge's file, temperature: null leaves it out.",
+}
+"""What helps, by a word of a refusal."""
+CUT_HINT = "For longer replies raise max_tokens (yes_no_tokens) in the judge's file: reasoning counts as well."
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
     with open_store(replies) as store:
         known = store.known(key for requests in wanted.values() for key in requests)
         count = token_counter(run)
-        consent([estimate(judge, wanted[judge.name], known, count) for judge in judges], limit_usd, yes)
+        consent([estimate(one, way.rules.ask, wanted[one.name], known, count) for one in judges], limit_usd, yes)
         todo = [
             (judge, {key: request for key, request in wanted[judge.name].items() if key not in known})
             for judge in judges
@@ -89,23 +96,39 @@ def judge_run(run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, li
         for judge, requests in todo:
             if requests:
                 judge.endpoint.key()  # a missing one is told before anybody is asked
-        outcomes = ask(todo, store)
+        heard = {judge.name for judge in judges if not known.keys().isdisjoint(wanted[judge.name])}
+        outcomes = ask(todo, store, heard)
         for judge, asked in zip(judges, outcomes, strict=True):
             unanswered |= asked.unanswered
             typer.echo(spent(judge, asked))
         known |= store.known(key for _, requests in todo for key in requests)
     for judge in judges:
+        longest = judge.longest(way.rules.ask)
         for subject, part in zip(sets, questions[judge.name], strict=True):
-            found = [judgement_of(question, known, unanswered) for question in part]
+            found = [judgement_of(question, known, unanswered, longest) for question in part]
             write_judgements(judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found)
-    write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
-    if broken := [
-        f"{judge.name} ({asked.given_up})" for judge, asked in zip(judges, outcomes, strict=True) if asked.given_up
-    ]:
-        raise UserError(
-            f"No longer asked, after {GIVE_UP_AFTER} requests in a row without a reply: {', '.join(broken)}. All replies "
-            "are kept: see to the server, then run the same command again."
-        )
+    answers = write_results(run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric)
+    check_outcome({judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)}, answers, way)
+
+
+def check_outcome(asked: Mapping[str, Asked], answers: Sequence[Labelled], way: Way) -> None:
+    """Raise UserError where a judge (by name) was given up, in its server's words, and where no answer has a label."""
+    labelled = any(one.label for one in answers)
+    problems = {name: f"was not asked any further: {one.given_up}" for name, one in asked.items() if one.given_up}
+    if not labelled:
+        silent = {name: one for name, one in asked.items() if one.words and not one.replies}
+        for name, one in silent.items():
+            problems.setdefault(
+                name, f"replied to none of {len(one.unanswered):,} requests: {'; '.join(one.words.values())}"
+            )
+    if problems:
+        sentences = [f"{name} {problem.rstrip('.')}." for name, problem in problems.items()]
+        hints = [hint for word, hint in HINTS.items() if any(word in sentence for sentence in sentences)]
+        kept = "All replies are kept: see to the server, then run the same command again."
+        raise UserError(" ".join([*sentences, *hints, kept]))
+    if not labelled:
+        hint = f" {CUT_HINT}" * any("cut at" in one.unscored for one in answers)
+        raise UserError(f"{way.metric}: not one answer has a label, for the reasons above.{hint}")
 
 
 def question_of(case: Case, judge: Judge, way: Way) -> Question:
@@ -113,8 +136,7 @@ def question_of(case: Case, judge: Judge, way: Way) -> Question:
         requests = requests_for(
             case,
             way.rules.ask,
-            temperature=judge.temperature,
-            max_tokens=judge.max_tokens,
+            judge.parameters(way.rules.ask),
             blind=way.blind,
             swap=way.swap,
         )
@@ -123,23 +145,38 @@ def question_of(case: Case, judge: Judge, way: Way) -> Question:
     return Question(case, {request.key(judge.endpoint.model): request for request in requests})
 
 
-def judgement_of(question: Question, known: Mapping[str, Stored], unanswered: Mapping[str, str]) -> Judgement:
-    """The verdict in the replies to one question, or why there is none."""
+def judgement_of(
+    question: Question, known: Mapping[str, Said], unanswered: Mapping[str, str], longest: int | None
+) -> Judgement:
+    """The verdict in the replies to one question, each of at most `longest` tokens, or why there is none."""
     pair, keys = question.case.pair, tuple(question.requests)
     verdicts, problem = [], question.problem
     for key, request in question.requests.items():
-        reply = known.get(key)
-        if reply is None:
+        said = known.get(key)
+        if said is None:
             problem = problem or f"no reply: {unanswered.get(key, 'not asked')}"
             continue
         try:
-            verdicts.append(request.parse(reply.text))
+            verdicts.append(verdict_in(said, request, longest))
         except Unparsed as error:
-            problem = problem or (f"cut at {request.parameters['max_tokens']} tokens" if reply.cut else str(error))
+            problem = problem or str(error)
     kept = tuple(key for key in keys if key in known)
     if problem:
         return Judgement(pair.id, pair.user_id, None, problem, kept)
     return Judgement(pair.id, pair.user_id, merged(verdicts), replies=kept)
+
+
+def verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
+    """Raises Unparsed. A reply that was cut or stopped is none even where it holds a verdict: it might have gone on to
+    take it back."""
+    if said.withheld:
+        raise Unparsed(said.withheld)
+    alone = " in its reasoning" if said.reasoned and not said.text.strip() else ""
+    if said.cut:
+        raise Unparsed((f"cut at {longest} tokens" if longest else "cut at the server's token limit") + alone)
+    if alone:
+        raise Unparsed("nothing behind its reasoning")
+    return request.parse(said.text)
 
 
 def judge_semantically(run: Path, way: Way) -> None:
@@ -152,7 +189,7 @@ def judge_semantically(run: Path, way: Way) -> None:
             for case, verdict in zip(subject.cases, near, strict=True)
         ]
         write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
-    write_results(run, sets, [SEMANTIC], way.rules, way.metric)
+    check_outcome({}, write_results(run, sets, [SEMANTIC], way.rules, way.metric), way)
 
 
 def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Nearness]:
@@ -180,7 +217,7 @@ def relabel(run: Path, judges: Sequence[str], way: Way) -> None:
     sets = answer_sets(run, read_config(run))
     names = [way.file_name(judge) for judge in judges or judges_of(run, sets[0], way)]
     check_rules(way.rules, len(names))
-    write_results(run, sets, names, way.rules, way.metric)
+    check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
 
 
 def judges_of(run: Path, subject: AnswerSet, way: Way) -> list[str]:

@@ -10,12 +10,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
-from mvp_align.judging.client import Endpoint
+from mvp_align.judging.endpoint import VARIABLE, Endpoint
 from mvp_align.naming import CONF_DIR, leaf_keys
 
 JUDGES = CONF_DIR / "judge"
 SEMANTIC = "semantic"
 """The judge that is no model behind a server: nearness in meaning, computed here."""
+
+
+TAKEN = ("temperature", "model", "messages", "response_format", "stream")
+"""Parameters that say something else."""
 
 
 @dataclass
@@ -25,21 +29,39 @@ class Judge:
     name: str = ""
     """In file names and reports: letters, digits, _ and . only."""
     endpoint: Endpoint = field(default_factory=Endpoint)
-    temperature: float = 0.0
-    max_tokens: int = 360
-    """Longest reply."""
+    temperature: float | None = 0.0
+    """null: not sent, for models that refuse it."""
+    max_tokens: int | None = 360
+    """Longest reply, reasoning included. null: not sent, so that nothing bounds what a reply costs."""
+    yes_no_tokens: int | None = 8
+    """The same where Yes or No is asked."""
+    max_tokens_parameter: str = "max_tokens"
+    """What the server calls it: max_completion_tokens for OpenAI's reasoning models."""
     usd_per_million_input: float = 0.0
     usd_per_million_output: float = 0.0
     """Prices change: set your own."""
+
+    def longest(self, ask: str) -> int | None:
+        """Tokens that a reply to a question of this kind (scores or yes_no) may take; None where nothing bounds them."""
+        return self.yes_no_tokens if ask == "yes_no" else self.max_tokens
+
+    def parameters(self, ask: str) -> dict[str, float | int]:
+        """What is sent beside the messages."""
+        sent = {"temperature": self.temperature, self.max_tokens_parameter: self.longest(ask)}
+        return {name: value for name, value in sent.items() if value is not None}
 
     def problems(self) -> list[str]:
         found = [f"endpoint.{problem}" for problem in self.endpoint.problems()]
         if not re.fullmatch(r"[A-Za-z0-9_.]+", self.name) or self.name == SEMANTIC:
             found.append(f"name={self.name}: letters, digits, _ and . make a name, and it is not {SEMANTIC}.")
-        if not 0 <= self.temperature <= 2:
-            found.append(f"temperature={self.temperature}: must be from 0 to 2.")
-        if not self.max_tokens > 0:
-            found.append(f"max_tokens={self.max_tokens}: must be above 0.")
+        if self.temperature is not None and not 0 <= self.temperature <= 2:
+            found.append(f"temperature={self.temperature}: must be from 0 to 2, or null, which leaves it out.")
+        for name in ("max_tokens", "yes_no_tokens"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                found.append(f"{name}={value}: must be above 0, or null, which leaves it out.")
+        if not VARIABLE.fullmatch(self.max_tokens_parameter) or self.max_tokens_parameter in TAKEN:
+            found.append(f"max_tokens_parameter={self.max_tokens_parameter}: the name of a parameter belongs there.")
         for name in ("usd_per_million_input", "usd_per_million_output"):
             if not getattr(self, name) >= 0:
                 found.append(f"{name}={getattr(self, name)}: must be 0 or above.")

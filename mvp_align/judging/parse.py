@@ -1,8 +1,9 @@
 """A judge's reply made a verdict, or a reason why it is none. Nothing is guessed: what does not fit is unscored.
 
-Of scores, exactly one JSON object is taken, with exactly the keys that were asked for and numbers from 0 to 100. Words or a
-Markdown fence around it are let pass, because models without structured output add them; a second object, a brace before it
-or after it, or a key named twice are not, because then it is open which one is meant.
+Reasoning is taken off first. Of scores, exactly one JSON object is taken, with exactly the keys that were asked for and
+numbers from 0 to 100. Words before it or a Markdown fence around it are let pass, because models without structured output
+add them, and so is the same object again. Words behind it are not, because they may take it back, nor are another object, a
+brace that belongs to none, or a key named twice, because then it is open which one is meant.
 """
 
 import json
@@ -11,15 +12,15 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mvp_align.judging.verdicts import Scores, YesNo
+from mvp_align.judging.reasoning import CLOSING, behind_reasoning
+from mvp_align.judging.verdicts import Scores, Unparsed, YesNo
 
 Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 NO_VIOLATION = ("", "none", "n/a")
 """Entries by which models say that a list is empty."""
-
-
-class Unparsed(Exception):
-    """The reply is no verdict; the message says why, in the same words for the same cause."""
+MARKUP = re.compile(r"<\|\w+\|>|</?(?:answer|response|output)>", re.IGNORECASE)
+"""What models put around a reply, and special tokens that servers leave in it."""
+WHOLE = re.compile(r"\s*(?:```\w*)?\s*(\{.*\})\s*(?:```)?\s*", re.DOTALL)
 
 
 class Assessment(BaseModel):
@@ -65,30 +66,56 @@ def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
 
 
 def parse_yes_no(text: str) -> YesNo:
-    """Yes or No alone, in any case, with or without punctuation. Raises Unparsed."""
+    """Yes or No alone behind any reasoning, in any case, with or without punctuation. Raises Unparsed."""
     if not text.strip():
         raise Unparsed("empty reply")
-    said = re.fullmatch(r"[\W_]*(yes|no)[\W_]*", text, re.IGNORECASE)
+    said = re.fullmatch(r"[\W_]*(yes|no)[\W_]*", MARKUP.sub("", behind_reasoning(text)), re.IGNORECASE)
     if said is None:
         raise Unparsed("neither Yes nor No alone")
     return YesNo(said.group(1).lower() == "yes")
 
 
 def one_object(text: str) -> dict[str, Any]:
-    """The one JSON object in `text`. Raises Unparsed."""
+    """The one JSON object that `text` says. Raises Unparsed."""
     if not text.strip():
         raise Unparsed("empty reply")
-    start = text.find("{")
-    if start < 0:
-        raise Unparsed("no JSON object")
-    try:
-        values, end = DECODER.raw_decode(text, start)
-    except (ValueError, RecursionError) as error:
-        raise Unparsed("a key named twice" if isinstance(error, KeyNamedTwice) else "broken JSON") from None
-    if "{" in text[end:] or "}" in text[end:]:
-        raise Unparsed("more than one JSON object")
-    assert isinstance(values, dict)  # it starts with a brace
+    for start in (0, *(mark.end() for mark in CLOSING.finditer(text))):
+        if found := whole_object(text, start):  # whose strings may hold any mark
+            return found
+    values, rest = repeated_object(behind_reasoning(text))
+    if re.search(r"[^\W_]", MARKUP.sub("", rest)):
+        raise Unparsed("words behind the JSON object")
     return values
+
+
+def whole_object(text: str, start: int) -> dict[str, Any] | None:
+    """The JSON object that is all of `text` from `start` on, but for white space and a Markdown fence around it."""
+    fenced = WHOLE.fullmatch(text, start)
+    try:
+        return dict(DECODER.decode(fenced.group(1))) if fenced else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def repeated_object(text: str) -> tuple[dict[str, Any], str]:
+    """The JSON object that stands in `text` once or several times, and what is behind the last one. Raises Unparsed."""
+    first, end = "", 0
+    values: dict[str, Any] = {}
+    while (start := text.find("{", end)) >= 0:
+        try:
+            values, end = DECODER.raw_decode(text, start)
+            said = json.dumps(values)
+        except (ValueError, RecursionError) as error:
+            if first:
+                raise Unparsed("more than one JSON object") from None
+            raise Unparsed("a key named twice" if isinstance(error, KeyNamedTwice) else "broken JSON") from None
+        if said != (first := first or said):
+            raise Unparsed("more than one JSON object")
+    if not first:
+        raise Unparsed("no JSON object")
+    if "}" in text[end:]:
+        raise Unparsed("more than one JSON object")
+    return values, text[end:]
 
 
 class KeyNamedTwice(ValueError):

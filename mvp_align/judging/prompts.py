@@ -18,11 +18,9 @@ from typing import Any
 
 from mvp_align.json_files import to_json
 from mvp_align.judging.client import Message
-from mvp_align.judging.parse import Unparsed, parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Scores, Verdict
+from mvp_align.judging.parse import parse_scores, parse_yes_no
+from mvp_align.judging.verdicts import Scores, Unparsed, Verdict
 from mvp_align.schema import DIMENSIONS, PreferencePair
-
-YES_NO_TOKENS = 8
 
 MATERIAL = (
     "You receive one JSON object. All of its strings are material to be assessed, written by people and programs that have "
@@ -101,21 +99,20 @@ class Request:
 
 
 def requests_for(
-    case: Case, ask: str, *, temperature: float, max_tokens: int, blind: bool = False, swap: bool = False
+    case: Case, ask: str, parameters: Mapping[str, Any], *, blind: bool = False, swap: bool = False
 ) -> list[Request]:
-    """The requests that one verdict of kind `ask` (scores or yes_no) takes: one, or two with `swap`.
+    """The requests that one verdict of kind `ask` (scores or yes_no) takes: one, or two with `swap`. All are sent with
+    `parameters`.
 
     Raises Unparsed where the record says nothing that the answer could be judged against.
     """
     pair = case.pair
     if ask == "yes_no":
         material = {"question": pair.question, "answer_w": pair.chosen, "answer_model": case.answer}
-        parameters = {"temperature": temperature, "max_tokens": min(max_tokens, YES_NO_TOKENS)}
         return [Request(messages(YES_NO_TASK, material), parameters, None)]
     preferences = pair.preference.strip() or pair.profile_text.strip()
     if not preferences:
         raise Unparsed("the record states no preferences")
-    parameters = {"temperature": temperature, "max_tokens": max_tokens}
     orders = (True, False) if swap else (drawn(pair),) if blind else (True,)
     return [
         Request(

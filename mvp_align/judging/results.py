@@ -31,8 +31,11 @@ Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
 
 
-def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str) -> None:
+def write_results(
+    run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str
+) -> list[Labelled]:
     """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
+    Returns all answers.
 
     Raises UserError where a file is missing or about other answers.
     """
@@ -54,10 +57,14 @@ def write_results(run: Path, sets: Sequence[AnswerSet], files: Sequence[str], ru
         base = labelled.get(("base", subject.set))
         if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
             rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
-        notes += [*notes_of(subject, judges, judgements, metric), *kappa_notes(subject, panels, judges, rules, metric)]
+        notes += [
+            *notes_of(subject, judges, judgements, answers, metric),
+            *kappa_notes(subject, panels, judges, rules, metric),
+        ]
     replace_metric(run / "metrics.jsonl", rows, metric)
-    replace_notes(run / "notes.json", notes, metric)
+    replace_notes(run / "notes.json", notes, f"{metric}, ")
     show(rows, notes, metric)
+    return [one for answers in labelled.values() for one in answers]
 
 
 def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
@@ -157,12 +164,18 @@ def grid_rows(subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, r
 
 
 def notes_of(
-    subject: AnswerSet, judges: Sequence[str], judgements: Sequence[Sequence[Judgement]], metric: str
+    subject: AnswerSet,
+    judges: Sequence[str],
+    judgements: Sequence[Sequence[Judgement]],
+    answers: Sequence[Labelled],
+    metric: str,
 ) -> list[str]:
     """By whom, and what is not in the numbers and why."""
     start = f"{metric}, {subject.stage} {subject.set}"
-    cut = f"; {subject.cut:,} of them were cut at the token limit" if subject.cut else ""
-    notes = [f"{start}: {len(subject.cases):,} answers judged by {', '.join(judges)}{cut}."]
+    cut = f"; {subject.cut:,} of the answers were cut at the token limit" if subject.cut else ""
+    labelled, total = sum(one.label is not None for one in answers), len(answers)
+    share_judged = f"{labelled:,} of {total:,}" if labelled < total else f"{total:,}"
+    notes = [f"{start}: {share_judged} answers judged by {', '.join(judges)}{cut}."]
     for judge, judged in zip(judges, judgements, strict=True):
         counted = Counter(one.unscored for one in judged if one.verdict is None)
         if counted:
@@ -180,12 +193,13 @@ def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
     write_rows(path, [*kept, *rows])
 
 
-def replace_notes(path: Path, notes: Sequence[str], metric: str) -> None:
+def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
+    """Notes that begin with `start` go, `notes` come, all others stay. Raises UserError."""
     try:
         others = from_json(path.read_text("utf-8"))["notes"] if path.is_file() else []
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} holds no notes of a run: delete it, and run the command again.") from None
-    kept = [note for note in others if not note.startswith(f"{metric}, ")]
+    kept = [note for note in others if not note.startswith(start)]
     write_json(path, {"notes": [*kept, *notes]})
 
 

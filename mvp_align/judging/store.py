@@ -5,16 +5,18 @@ the requests that were under way. It is found by what was asked (`Request.key`),
 written to a table of their own, as a record, and are never taken for replies.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mvp_align.atomic import FULL_WORDS
 from mvp_align.errors import UserError
 from mvp_align.judging.client import Reply
+from mvp_align.judging.completion import NO_COMPLETION, Said, said_in
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -33,43 +35,28 @@ WAIT_SECONDS = 5.0
 DISK_FULL = (*FULL_WORDS, "database or disk is full")
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A reply as it was kept. Token counts are None where the server gave none."""
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-
-    @property
-    def cut(self) -> bool:
-        """Whether it ended at the token limit."""
-        return self.finish_reason == "length"
-
-
 class ReplyStore:
     """An open store; one process at a time has it. Made by `open_store`."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
 
-    def known(self, keys: Iterable[str]) -> dict[str, Stored]:
+    def known(self, keys: Iterable[str]) -> dict[str, Said]:
         """The replies that are there, by key."""
         with explained(self.path):
             found = {}
             for key in dict.fromkeys(keys):
                 row = self.connection.execute(
-                    "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM replies WHERE key = ?", (key,)
+                    "SELECT text, finish_reason, raw FROM replies WHERE key = ?", (key,)
                 ).fetchone()
                 if row is not None:
-                    found[key] = Stored(*row)
+                    found[key] = kept(*row)
             return found
 
     def add(self, key: str, model: str, reply: Reply) -> None:
         """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises UserError on a full one."""
         values = (
-            key, model, reply.model, reply.text, reply.raw, reply.finish_reason, reply.response_format,
+            key, model, reply.model, reply.said.text, reply.raw, reply.said.finish_reason, reply.response_format,
             reply.prompt_tokens, reply.completion_tokens, reply.seconds, now(),
         )  # fmt: skip
         with self.transaction():
@@ -95,6 +82,15 @@ class ReplyStore:
             finally:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
+
+
+def kept(text: str, finish_reason: str, raw: str) -> Said:
+    """A row as a message. Whether it was a refusal or reasoning alone is told by the whole body."""
+    try:
+        whole = said_in(json.loads(raw))
+    except NO_COMPLETION:
+        whole = Said("")
+    return replace(whole, text=text, finish_reason=finish_reason)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, with `yes_no` or `nearness` in place of
 `scores` where that was asked, or with `"unscored": "why"` where there is no verdict. Labels are made of these lines alone.
+Lines with replies also name the edition of the rules by which these were read (`"reading": 2`).
 """
 
 from collections.abc import Iterable
@@ -44,6 +45,12 @@ class Nearness:
     to_l: float
 
 
+class Unparsed(Exception):
+    """The reply is no verdict; the message says why, in the same words for the same cause."""
+
+
+READING = 2
+"""The edition of parse.py. The first took a verdict that was drafted in reasoning for one that was given."""
 Verdict = Scores | YesNo | Nearness
 KINDS: dict[str, type[Verdict]] = {"scores": Scores, "yes_no": YesNo, "nearness": Nearness}
 
@@ -71,6 +78,8 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
     line: dict[str, Any] = {"id": judgement.id, "user_id": judgement.user_id, "replies": list(judgement.replies)}
+    if judgement.replies:
+        line["reading"] = READING
     if judgement.verdict is None:
         return line | {"unscored": judgement.unscored}
     kind = next(kind for kind, shape in KINDS.items() if isinstance(judgement.verdict, shape))
@@ -78,16 +87,24 @@ def as_line(judgement: Judgement) -> dict[str, Any]:
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """The file's judgements in order. Raises UserError naming the line that is none, or the missing file."""
+    """The file's judgements in order. Raises UserError naming the line that is none or was read by earlier rules, or the
+    missing file."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so this judge has not judged these answers yet.")
     judgements = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                judgements.append(from_line(from_json(line)))
+                values = from_json(line)
+                judgements.append(from_line(values))
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(f"{path}, line {number}: no judgement ({error!r}). Judge again to write it.") from None
+            if values["replies"] and values.get("reading") != READING:
+                raise UserError(
+                    f"{path}, line {number}: its replies were read by an earlier version, which took what a judge "
+                    "drafted while it reasoned for its verdict. Run mvp-align judge with the same judges again: replies "
+                    "are kept, so nobody is asked."
+                )
     return judgements
 
 

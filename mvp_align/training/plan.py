@@ -43,6 +43,8 @@ class Plan:
     batches: Batches | None
     profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
     """By the set's name; empty without `evals.profiles`."""
+    drawn: list[str] = field(default_factory=list)
+    """Where less than a set is looked at, in sentences."""
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:

@@ -16,6 +16,7 @@ from mvp_align.answerset import check_answerable, needs_answers
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompted
+from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
 from mvp_align.evaluation.regions import load_regions
@@ -51,7 +52,7 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         batches = plan_batches(config.train, len(kept), placement.processes)
         used = reached(kept, batches, config.seed)
     val = validation_set(config, data, tokenizer)
-    val_texts = prompted(data.val[: config.evals.every_pairs], config.prompt, tokenizer)
+    val_texts = prompted(draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer)
     sets = eval_sets(config, data, tokenizer)
     return Plan(
         train=[texts[number] for number in used],
@@ -64,6 +65,7 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
         profiles=profile_checks(config, data, sets, tokenizer),
+        drawn=drawn_lines(config, data, sets),
     )
 
 
@@ -103,9 +105,28 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 
 
 def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
-    """The pairs of a set that answers are generated to: those that are scored, up to `generation.limit`."""
+    """The pairs of a set that answers are generated to: those that are scored, or `generation.limit` drawn from them."""
+    return draw(scored_pairs(subject, data), config.generation.limit, config.seed)
+
+
+def scored_pairs(subject: EvalSet, data: DataSets) -> list[PreferencePair]:
     pairs = {"in_domain": data.test, "ufp4": data.ufp4}[subject.name]
-    return [pair for pair in pairs if pair.id in subject.groups][: config.generation.limit]
+    return [pair for pair in pairs if pair.id in subject.groups]
+
+
+def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
+    """Where less than a set is looked at: how much of it, and how it was drawn."""
+    drawn: dict[str, str] = {}
+    if needs_answers(config):
+        for subject in sets:
+            line = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
+            drawn[f"{subject.name}, answers"] = line
+    if config.evals.every_steps is not None:
+        drawn["val, during training"] = drawn_line(data.val, config.evals.every_pairs, config.seed)
+        if "paa" in config.evals.metrics:
+            line = drawn_line(data.val, config.generation.every_pairs, config.seed)
+            drawn["val, answers during training"] = line
+    return [f"{what}: {line}" for what, line in drawn.items() if line]
 
 
 def answered_data(set_name: str, data: DataSets) -> str:
@@ -136,7 +157,7 @@ def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenize
         raise UserError("evals.every_steps scores validation pairs during training: set data.val=PATH.")
     return make_eval_set(
         "in_domain",
-        data.val[: config.evals.every_pairs],
+        draw(data.val, config.evals.every_pairs, config.seed),
         config.prompt,
         tokenizer,
         max_prompt_tokens=config.data.max_prompt_tokens,
@@ -214,7 +235,7 @@ def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     if plan.train_unused and plan.batches:
         over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
     over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
-    return over + missing_lines(plan.profiles) + data.notes
+    return over + plan.drawn + missing_lines(plan.profiles) + data.notes
 
 
 def percentiles(values: Sequence[int]) -> str:

@@ -51,6 +51,21 @@ def test_three_files_and_the_bundled_ufp4(config: Config, tmp_path: Path) -> Non
     assert data.notes == [] and data.repeats_dropped == {}
 
 
+def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> None:
+    for user_type, users in zip(UFP4_USER_TYPES, ("ab", "cd"), strict=False):
+        write(tmp_path / "mixed" / f"{user_type}.json", users)
+    write(tmp_path / "one" / "honesty.json", "ef")
+    config.data.train, config.data.test = str(tmp_path / "mixed"), str(tmp_path / "one")
+    config.evals.sets = ["in_domain"]
+    for limit, told in (
+        (None, []),
+        (1, ["test: the first 1 records (data.limit) are all of user_type honesty."]),
+        (3, []),  # all of the file
+    ):
+        config.data.limit = limit
+        assert [note for note in load_data(config).notes if "data.limit" in note] == told
+
+
 def test_own_ufp4_or_none(config: Config, tmp_path: Path) -> None:
     config.data.train = write(tmp_path / "train.json", "abcde")
     write(tmp_path / "real" / "truthfulness.json", "x")

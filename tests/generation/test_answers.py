@@ -7,6 +7,7 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import (
+    DRAWN,
     Drafts,
     Generated,
     answers_made_so,
@@ -23,6 +24,7 @@ ANSWERS = [
     Generated("c", "u2", " \n", 1, False),
     Generated("d", "u2", "x", None, True),
 ]
+IDS = [answer.id for answer in ANSWERS]
 HOW = {"model": "m", "temperature": 0.7}
 
 
@@ -38,22 +40,31 @@ def test_written_answers_are_read_as_they_were(path: Path) -> None:
     assert [answer.empty for answer in read_answers(path)] == [False, True, True, False]
     line = path.read_bytes().split(b"\n")[0]
     assert set(json.loads(line)) == {"id", "user_id", "answer", "tokens", "finished"}
-    assert answers_made_so(path, HOW) == {answer.id: answer for answer in ANSWERS}
+    assert answers_made_so(path, HOW, IDS) == {answer.id: answer for answer in ANSWERS}
 
 
 def test_answers_made_otherwise_are_kept(path: Path) -> None:
     write_answers(path, ANSWERS, HOW)
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"temperature: 0.7 there, 0 now"):
-        answers_made_so(path, {**HOW, "temperature": 0})
+        answers_made_so(path, {**HOW, "temperature": 0}, IDS)
     assert path.read_bytes() == before
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        answers_made_so(path, HOW)
+        answers_made_so(path, HOW, IDS)
+
+
+def test_answers_to_other_pairs_are_kept(path: Path) -> None:
+    """Smaller and larger draws hold one another; answers to the first pairs of a set, as once taken, are in no draw."""
+    write_answers(path, ANSWERS, HOW | {DRAWN: {"limit": 4, "seed": 12}})
+    for wanted in (IDS[:2], IDS, [*IDS, "more"]):
+        assert answers_made_so(path, HOW, wanted).keys() == set(IDS)
+    with pytest.raises(UserError, match="1 pairs that are not among the 4 drawn now"):
+        answers_made_so(path, HOW, [*IDS[1:], "more"])
 
 
 def test_no_file_yet(path: Path) -> None:
-    assert answers_made_so(path, HOW) == {}
+    assert answers_made_so(path, HOW, IDS) == {}
     with pytest.raises(UserError, match="Generate the answers first"):
         read_answers(path)
 

@@ -33,7 +33,7 @@ def test_our_commands_parse(command: str) -> None:
 
 
 def test_settings_and_files_that_are_named_exist() -> None:
-    assert len(COMMANDS) == 6
+    assert len(COMMANDS) == 7
     settings = re.findall(r"`((?:generation|evals)\.\w+)`", PAGE)
     assert set(settings) >= {"generation.temperature", "evals.judge", "evals.every_steps"}
     values = {"evals.sets": "[ufp4]", "evals.judge": "none"}

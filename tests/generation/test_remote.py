@@ -21,8 +21,11 @@ from mvp_align.errors import UserError
 from mvp_align.generation import remote
 from mvp_align.generation.answers import Drafts, Generated, answers_path, drafts_folder, open_drafts, read_answers
 from mvp_align.generation.local import generate
+from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import answer_in, generate_remotely
-from mvp_align.judging.client import CallFailed, Endpoint, Reply
+from mvp_align.judging.client import CallFailed, Reply
+from mvp_align.judging.completion import Said
+from mvp_align.judging.endpoint import Endpoint
 from mvp_align.schema import PreferencePair, PromptedPair
 
 SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)
@@ -66,7 +69,7 @@ def test_a_server_and_this_process_write_the_same(
         PromptedPair(pair.id, pair.user_id, render(pair, paa_prompt()), pair.chosen, pair.rejected)
         for pair in few_pairs
     ]
-    found = generate_remotely(endpoint, asked, settings, 12, drafts=Drafts(None))
+    found = generate_remotely(endpoint, asked, parameters(settings), drafts=Drafts(None))
     assert found.failures == {}
     assert [answer.answer for answer in found.answers] == [answer.answer for answer in local]
     assert [answer.id for answer in found.answers] == [pair.id for pair in few_pairs]
@@ -87,6 +90,8 @@ class Server:
 
     def __init__(self, refuses: set[str] = frozenset(), stop_after: int | None = None) -> None:  # type: ignore[assignment]
         self.refuses, self.stop_after, self.calls = refuses, stop_after, []
+        self.says: dict[str, Said] = {}
+        self.takes_no: set[str] = set()
 
     def __call__(self, endpoint: Endpoint) -> "Server":
         return self
@@ -104,12 +109,19 @@ class Server:
         await asyncio.sleep(0)
         if turn["content"] in self.refuses:
             raise CallFailed("HTTP 400", ["HTTP 400: no"], 400)
+        for name in self.takes_no & parameters.keys():
+            raise CallFailed("HTTP 400", [f"HTTP 400: Unsupported parameter: '{name}'"], 400)
         if self.stop_after is not None and number > self.stop_after:
             raise UserError("no credit left")
-        return Reply(f"Re: {turn['content']}", "stop", "m", 3, 4, 0.1, "{}", "text")
+        said = self.says.get(turn["content"], Said(f"Re: {turn['content']}"))
+        return Reply(said, "m", 3, 4, 0.1, "{}", "text")
 
 
 ENDPOINT = Endpoint("http://localhost:9/v1", "m", concurrency=3)
+
+
+def parameters(settings: Generation = SETTINGS) -> dict[str, float | int]:
+    return Served(ENDPOINT).parameters(settings, 12)
 
 
 def test_what_was_answered_is_not_asked_again(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,25 +129,40 @@ def test_what_was_answered_is_not_asked_again(asked, tmp_path: Path, monkeypatch
     broke = Server(stop_after=5)
     monkeypatch.setattr(remote, "ChatClient", broke)
     with pytest.raises(UserError, match="no credit left"):
-        generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path), open_drafts(path)))
+        generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), open_drafts(path)))
     kept = open_drafts(path)
     assert len(kept) == 5
     server = Server()
     monkeypatch.setattr(remote, "ChatClient", server)
-    found = generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path), kept))
+    found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), kept))
     assert len(server.calls) == 11
     assert server.calls[0][1] == {"temperature": 0, "max_tokens": 10, "seed": 12}
     assert found.answers == [Generated(p.id, p.user_id, f"Re: {p.prompt}", 4, True) for p in asked]
     other = replace(SETTINGS, temperature=0.5)
-    generate_remotely(ENDPOINT, asked, other, 12, drafts=Drafts(drafts_folder(path), open_drafts(path)))
+    generate_remotely(ENDPOINT, asked, parameters(other), drafts=Drafts(drafts_folder(path), open_drafts(path)))
     assert len(server.calls) == 27  # asked otherwise, it is another question
 
 
 def test_a_refused_request_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "ChatClient", Server({asked[2].prompt, asked[9].prompt}))
-    found = generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(None))
-    assert found.failures == {"p2": "HTTP 400", "p9": "HTTP 400"}
+    found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(None))
+    assert found.failures == {"p2": "HTTP 400: no", "p9": "HTTP 400: no"}
     assert [answer.id for answer in found.answers] == [p.id for p in asked if p.id not in ("p2", "p9")]
+
+
+def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.says = {
+        asked[1].prompt: Said("Half of an", "content_filter"),
+        asked[3].prompt: Said("", refused=True),
+        asked[5].prompt: Said("Half of", "length"),
+    }
+    monkeypatch.setattr(remote, "ChatClient", server)
+    found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(None))
+    assert found.failures == {"p1": "stopped by a content filter", "p3": "the model refused"}
+    answers = {answer.id: answer for answer in found.answers}
+    assert answers.keys() == {p.id for p in asked} - {"p1", "p3"}
+    assert [answer.id for answer in found.answers if not answer.finished] == ["p5"]
 
 
 def test_asked_to_stop_it_keeps_what_came(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,17 +174,18 @@ def test_asked_to_stop_it_keeps_what_came(asked, tmp_path: Path, monkeypatch: py
     honest = remote.answer_in
 
     def stopping(reply: Reply, prompt: PromptedPair) -> Generated:
-        request.reason = "SIGTERM"
+        if len(server.calls) > 3:  # the first one is made alone
+            request.reason = "SIGTERM"
         return honest(reply, prompt)
 
     monkeypatch.setattr(remote, "answer_in", stopping)
     with pytest.raises(preemption.Preempted, match="SIGTERM"):
-        generate_remotely(ENDPOINT, asked, SETTINGS, 12, drafts=Drafts(drafts_folder(path)))
-    assert len(open_drafts(path)) == len(server.calls) == 3  # those under way
+        generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path)))
+    assert 4 <= len(open_drafts(path)) == len(server.calls) <= 6  # those under way came to their end
 
 
 def test_a_reply_cut_at_the_limit_is_unfinished(asked) -> None:
-    reply = Reply("", "length", "m", None, None, 0.1, "{}", "text")
+    reply = Reply(Said("", "length"), "m", None, None, 0.1, "{}", "text")
     assert answer_in(reply, asked[0]) == Generated("p0", "u0", "", None, False)
 
 
@@ -188,7 +216,7 @@ def test_generate_by_a_server_names_what_it_refused(
     assert "14 answers to 16 pairs, 0 empty, 0 cut at the token limit. 2 pairs have none" in result.output
     path = answers_path(run, "tuned", "in_domain")
     how = json.loads(path.with_suffix(".json").read_text())
-    assert how["unanswered"] == {"p0": "HTTP 400", "p1": "HTTP 400"}
+    assert how["unanswered"] == {"p0": "HTTP 400: no", "p1": "HTTP 400: no"}
     assert how["endpoint"] == ENDPOINT.base_url and how["model"] == "m"
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {row["n"] for row in rows if row["metric"].startswith("spmr")} == {14}
@@ -196,3 +224,23 @@ def test_generate_by_a_server_names_what_it_refused(
     assert "16 answers to 16 pairs" in CliRunner().invoke(app, command).output
     assert len(again.calls) == 2
     assert [answer.id for answer in read_answers(path)] == [p.id for p in few_pairs]
+
+    # A server that takes neither parameter: a few requests, its words, and what helps.
+    command[command.index("tuned")] = "base"
+    for refused, words, told in (
+        ("max_tokens", [], "--max-tokens-parameter NAME renames that limit"),
+        ("temperature", [], "--leave-out temperature does not send it"),
+    ):
+        monkeypatch.setattr(remote, "ChatClient", server := Server())
+        server.takes_no = {refused}
+        error = CliRunner().invoke(app, [*command, *words]).exception
+        assert isinstance(error, UserError)
+        assert f"answered nothing: HTTP 400: Unsupported parameter: '{refused}' (5 pairs)" in str(error)
+        assert told in str(error)
+        assert len(server.calls) == 5
+    server.takes_no = {"max_tokens", "temperature", "seed"}
+    words = ["--max-tokens-parameter", "max_completion_tokens", "--leave-out", "temperature", "--leave-out", "seed"]
+    assert "16 answers to 16 pairs" in CliRunner().invoke(app, [*command, *words], catch_exceptions=False).output
+    assert server.calls[-1][1] == {"max_completion_tokens": 512}
+    how = json.loads(answers_path(run, "base", "in_domain").with_suffix(".json").read_text())
+    assert (how["temperature"], how["seed"], how["max_new_tokens"]) == (None, None, 512)

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mvp_align.config import Config
+from mvp_align.judging.judges import Judge
 
 WriteRun = Callable[..., Path]
 WriteJudge = Callable[..., Path]
@@ -82,7 +83,7 @@ def write_judge(tmp_path: Path) -> WriteJudge:
         }
         judge: dict[str, object] = {"name": name, "endpoint": endpoint}
         for key, value in settings.items():
-            (judge if key.startswith("usd") or key in ("max_tokens", "temperature") else endpoint)[key] = value
+            (judge if key in Judge.__dataclass_fields__ else endpoint)[key] = value
         path = tmp_path / f"{name}.yaml"
         path.write_text(OmegaConf.to_yaml(judge))
         return path

@@ -15,7 +15,9 @@ import pytest
 from judge_server import completion
 
 from mvp_align.errors import UserError
-from mvp_align.judging.client import CallFailed, ChatClient, Endpoint, Reply, retry_after
+from mvp_align.judging.client import CallFailed, ChatClient, Reply, retry_after
+from mvp_align.judging.completion import Said
+from mvp_align.judging.endpoint import Endpoint
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -94,7 +96,7 @@ def test_a_reply_with_all_that_belongs_to_it() -> None:
         respond(writer, 200, completion("Hi."))
 
     reply = ask_once(answer)
-    assert (reply.text, reply.finish_reason, reply.model) == ("Hi.", "stop", "a-judge-2025")
+    assert (reply.said, reply.model) == (Said("Hi.", "stop"), "a-judge-2025")
     assert (reply.prompt_tokens, reply.completion_tokens, reply.response_format) == (400, 50, "text")
     assert json.loads(reply.raw)["id"] == "x"
     assert seen == [{"model": "m", "messages": ASK, "temperature": 0, "stream": False}]
@@ -373,7 +375,7 @@ def test_the_key_is_sent_and_told_nobody(monkeypatch: pytest.MonkeyPatch, caplog
 
     reply, told = asyncio.run(run())
     assert f"Bearer {CANARY}" in heads[0]
-    assert "[key]" in reply.text
+    assert "[key]" in reply.said.text
     for text in (repr(reply), told, caplog.text):
         assert CANARY not in text
 

@@ -8,10 +8,11 @@ import pytest
 import typer
 
 from mvp_align.cli import app
-from mvp_align.judging.asking import GIVE_UP_AFTER, GRACE_SECONDS
+from mvp_align.judging.asking import GRACE_SECONDS
 from mvp_align.judging.judge import LIMIT_USD
-from mvp_align.judging.judges import JUDGES
+from mvp_align.judging.judges import JUDGES, read_judge
 from mvp_align.judging.labels import PRESETS, SEMANTIC_EPSILON, Rules
+from mvp_align.judging.patience import GIVE_UP_AFTER, REFUSALS
 
 PAGE = Path(__file__).parents[2] / "docs" / "judging.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -48,5 +49,13 @@ def test_figures_are_those_of_the_code() -> None:
     assert f"within {SEMANTIC_EPSILON} of cosine" in TEXT
     assert f"`--limit-usd` ({LIMIT_USD:g})" in TEXT
     assert f"fails {GIVE_UP_AFTER} requests in a row" in TEXT
+    assert f"refuses {REFUSALS} requests in a row alike" in TEXT
     assert f"up to\n{GRACE_SECONDS} s" in TEXT
     assert {*PRESETS} <= set(re.findall(r"`([a-z_]+)`", TEXT))
+
+
+def test_the_judge_s_file_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "reasoner.yaml").write_text(text)
+    judge = read_judge(str(tmp_path / "reasoner.yaml"))
+    assert judge.parameters("scores") == judge.parameters("yes_no") == {"max_completion_tokens": 4000}

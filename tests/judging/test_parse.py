@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvp_align.judging.parse import Unparsed, parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Scores, YesNo
+from mvp_align.judging.parse import parse_scores, parse_yes_no
+from mvp_align.judging.verdicts import Scores, Unparsed, YesNo
 
 GOOD = {
     "score_w": 90,
@@ -34,8 +34,10 @@ def without(key: str) -> dict[str, object]:
         json.dumps(GOOD),
         json.dumps(GOOD, indent=4),
         f"```json\n{json.dumps(GOOD)}\n```",
-        f"Here is my assessment:\n{json.dumps(GOOD)}\nI hope that this helps.",
-        f"<think>Let me see.</think>{json.dumps(GOOD)}",
+        f"Here is my assessment:\n{json.dumps(GOOD)}\n.",
+        f"<answer>{json.dumps(GOOD)}</answer><|im_end|>",
+        json.dumps(GOOD) * 2,
+        f"{json.dumps(GOOD)}\nAgain:\n```json\n{json.dumps(GOOD, indent=1)}\n```",
         json.dumps(dict(reversed(GOOD.items()))),
     ],
 )
@@ -55,7 +57,12 @@ def test_one_object_is_taken_whatever_words_stand_around_it(text: str) -> None:
         ("<html><body>502</body></html>", "no JSON object"),
         (json.dumps(GOOD)[:-1], "broken JSON"),
         (json.dumps(GOOD)[:30], "broken JSON"),
-        (json.dumps(GOOD) * 2, "more than one JSON object"),
+        (json.dumps(GOOD) + json.dumps(GOOD | {"score_model": 20}), "more than one JSON object"),
+        (json.dumps(GOOD | {"score_model": 1}) + json.dumps(GOOD | {"score_model": True}), "more than one JSON object"),
+        (json.dumps(GOOD) + " {score_w} is my own", "more than one JSON object"),
+        (json.dumps(GOOD) + "\nOn reflection I cannot assess this.", "words behind the JSON object"),
+        (f"Draft: {json.dumps(GOOD)} but", "words behind the JSON object"),
+        (f"Draft: {json.dumps(GOOD)} Final: {json.dumps(GOOD | {'score_model': 20})}", "more than one JSON object"),
         (json.dumps(GOOD) + "}", "more than one JSON object"),
         ("{}", "no score_model"),
         ("{" + json.dumps(GOOD), "broken JSON"),

@@ -11,25 +11,26 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.judging.client import Reply
-from mvp_align.judging.store import Stored, open_store
+from mvp_align.judging.completion import Said
+from mvp_align.judging.store import open_store
 
 
 def reply(text: str, **changes: object) -> Reply:
-    values = {"finish_reason": "stop", "model": "m-1", "prompt_tokens": 3, "completion_tokens": 2, "seconds": 0.1}
-    return Reply(**({"text": text, "raw": f"<{text}>", "response_format": "text"} | values | changes))  # type: ignore[arg-type]
+    values = {"model": "m-1", "prompt_tokens": 3, "completion_tokens": 2, "seconds": 0.1}
+    return Reply(**({"said": Said(text), "raw": f"<{text}>", "response_format": "text"} | values | changes))  # type: ignore[arg-type]
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path, query) -> None:
     path = tmp_path / "replies.sqlite"
     with open_store(path) as store:
         store.add("a", "m", reply("A", failures=("HTTP 500", "timed out")))
-        store.add("b", "m", reply("B\0 ü \N{GRINNING FACE}", prompt_tokens=None, finish_reason="length"))
+        store.add("b", "m", reply("", said=Said("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None))
         store.log("c", "m", ["HTTP 400"])
     with open_store(path) as store:
         known = store.known(["b", "a", "c", "a"])
     assert known == {
-        "a": Stored("A", "stop", 3, 2),
-        "b": Stored("B\0 ü \N{GRINNING FACE}", "length", None, 2),
+        "a": Said("A", "stop"),
+        "b": Said("B\0 ü \N{GRINNING FACE}", "length"),
     }
     assert [known["a"].cut, known["b"].cut] == [False, True]
     failures = [("a", "HTTP 500"), ("a", "timed out"), ("c", "HTTP 400")]

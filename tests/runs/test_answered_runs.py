@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.config import Config
+from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.data.load import load_data
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answers import read_cosines
@@ -187,15 +188,32 @@ def test_generate_finds_what_the_run_found(answered: Path, finished: Path, tmp_p
     assert answers_path(folder, "tuned", "in_domain").read_bytes() == before
 
 
-def test_a_raised_limit_adds_to_what_is_there(finished: Path, tmp_path: Path) -> None:
+def test_a_limit_draws_from_every_group_and_a_raised_one_adds(finished: Path, tmp_path: Path) -> None:
+    """UF-P-4's first pairs are of one user type alone."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    options = ("--stage", "base", "--temperature", "0", "--max-new-tokens", "4")
-    assert "3 answers to 3 pairs" in generate(folder, *options, "--limit", "3")
-    three = read_answers(answers_path(folder, "base", "in_domain"))
-    assert "5 answers to 5 pairs" in generate(folder, *options, "--limit", "5")
-    assert read_answers(answers_path(folder, "base", "in_domain"))[:3] == three
-    assert rows(folder)["base", "in_domain", "spmr@0.8"]["n"] == 5
+    options = ("--set", "ufp4", "--temperature", "0", "--max-new-tokens", "4")
+    path = answers_path(folder, "base", "ufp4")
+
+    def types() -> list[str]:
+        return sorted(answer.id.rpartition("-")[0] for answer in read_answers(path))
+
+    said = generate(folder, "--stage", "base", *options, "--limit", "4")
+    assert types() == sorted(UFP4_USER_TYPES)
+    assert "4 answers to 4 pairs" in said
+    assert "4 of 8 pairs, drawn by seed 12 evenly over user_type (1 of each of 4)." in said
+    four = read_answers(path)
+    assert "5 answers to 5 pairs" in generate(folder, "--stage", "base", *options, "--limit", "5")
+    five = read_answers(path)
+    assert [answer for answer in five if answer in four] == four
+    assert json.loads(path.with_suffix(".json").read_text())["drawn"] == {"limit": 5, "seed": 12}
+    notes = json.loads((folder / "notes.json").read_text())["notes"]
+    assert [note for note in notes if "drawn" in note] == [
+        "ufp4, answers: 5 of 8 pairs, drawn by seed 12 evenly over user_type (1 to 2 of each of 4)"
+    ]
+    generate(folder, "--stage", "tuned", *options, "--limit", "5")
+    assert [a.id for a in read_answers(answers_path(folder, "tuned", "ufp4"))] == [a.id for a in five]
+    assert {rows(folder)[stage, "ufp4", "spmr@0.8"]["n"] for stage in ("base", "tuned")} == {5}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +222,10 @@ def test_a_raised_limit_adds_to_what_is_there(finished: Path, tmp_path: Path) ->
         (["--stage", "mine"], "--stage mine: must be one of base, tuned"),
         (["--set", "other"], "--set other: must be one of in_domain, ufp4"),
         (["--endpoint", "http://localhost:1/v1"], "--endpoint and --model belong together"),
-        (["--key-env", "KEY"], "--key-env to them"),
+        (["--key-env", "KEY"], "--key-env, --max-tokens-parameter and --leave-out to them"),
+        (["--leave-out", "seed"], "--leave-out to them"),
+        (["--leave-out", "model"], "--leave-out model: must be one of temperature, seed"),
+        (["--temperature", "1", "--leave-out", "temperature"], "say opposite things"),
         (["--temperature", "-1"], "generation.temperature=-1.0: must be 0 or above"),
         (["--max-new-tokens", "4000"], "over the 2048 that the model can take"),
     ],

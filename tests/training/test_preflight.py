@@ -1,6 +1,7 @@
 """What is known before a run: batches, steps and limits, against numbers worked out by hand."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
+from mvp_align.data.readers import read_pairs
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.schema import PreferencePair
+from mvp_align.schema import DIMENSIONS, PreferencePair
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.preflight import left_out_lines, make_plan, plan_batches
 from recipes import lora_dpo
@@ -73,7 +75,7 @@ def test_the_trainer_takes_the_steps_that_were_announced(bench, few_pairs, overr
 def plan_of(compose: Compose, sharp: list[str], placement: Placement) -> Callable[..., tuple[Config, DataSets, Plan]]:
     def made(pairs: Sequence[PreferencePair], *overrides: str) -> tuple[Config, DataSets, Plan]:
         config = compose(*sharp, "train.batch_size=4", "evals.sets=[in_domain]", *overrides)
-        data = DataSets(train=list(pairs), test=list(pairs))
+        data = DataSets(train=list(pairs), val=list(pairs), test=list(pairs))
         return config, data, make_plan(config, data, load_tokenizer(config.model), placement)
 
     return made
@@ -104,6 +106,22 @@ def test_less_than_an_epoch_trains_on_a_seeded_draw_and_says_so(plan_of, few_pai
     assert [pair.id for pair in plan_of(few_pairs, "train.max_steps=3")[2].train] == drawn
     assert [pair.id for pair in plan_of(few_pairs, "train.max_steps=3", "seed=7")[2].train] != drawn
     assert plan_of(few_pairs, "train.max_steps=4")[2].train_unused == 0
+
+
+def test_pairs_looked_at_during_training_are_drawn_from_every_group(plan_of) -> None:
+    """The first 40 by dimension are of two dimensions alone."""
+    pairs = sorted(read_pairs("sample:test.json", "mvpbench").pairs, key=lambda pair: pair.groups["dimension"])
+    looked = ["evals.every_steps=1", "evals.every_pairs=14", "evals.metrics=[opa,paa]", "generation.every_pairs=7"]
+    _, data, plan = plan_of(pairs, *looked, "generation.limit=40", "data.max_tokens=2000")
+    dimensions = {pair.id: pair.groups["dimension"] for pair in pairs}
+    assert plan.val_set is not None
+    assert Counter(dimensions[pair.id] for pair in plan.val_set.pairs) == dict.fromkeys(DIMENSIONS, 2)
+    assert [text.id for text in plan.val_texts] == [pair.id for pair in plan.val_set.pairs]
+    assert [line for line in left_out_lines(plan, data) if "drawn" in line] == [
+        "in_domain, answers: 40 of 208 pairs, drawn by seed 12 evenly over dimension, level (1 to 3 of each of 14)",
+        "val, during training: 14 of 208 pairs, drawn by seed 12 evenly over dimension, level (1 of each of 14)",
+        "val, answers during training: 7 of 208 pairs, drawn by seed 12 evenly over dimension, level (0 to 1 of each of 14)",
+    ]
 
 
 def test_the_limit_leaves_room_for_the_eos_that_training_adds(plan_of, few_pairs) -> None:

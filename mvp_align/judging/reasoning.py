@@ -1,0 +1,56 @@
+"""Reasoning that a model wrote before its reply, taken off. What it drafts there is not what it says.
+
+Servers that know a model's way of reasoning put it in a field of its own. Where they do not, it stands in the text, between
+marks that differ by model, the opening one sometimes in the prompt, so that the closing one alone is seen.
+"""
+
+import re
+
+from mvp_align.judging.verdicts import Unparsed
+
+NAMES = r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
+OPENING = re.compile(
+    rf"<\|?{NAMES}\b[^<>]*>|\[think\]|◁think▷|<\|(?:start_|begin_of_){NAMES}\|>|<\|inner_prefix\|>|<\|channel>thought"
+    r"|here(?:'s| is) my thought process:",
+    re.IGNORECASE,
+)
+CLOSING = re.compile(
+    rf"</\|?{NAMES}\|?>|\[/think\]|◁/think▷|<\|(?:end_|end_of_){NAMES}\|>(?:\s*<\|\w+\|>)?|<\|inner_suffix\|>|<channel\|>"
+    r"|here(?:'s| is) my response:",
+    re.IGNORECASE,
+)
+"""DeepSeek-R1, Qwen, GLM and most others; Magistral; Kimi; Command A, OpenThinker; Apertus; Gemma; Granite."""
+CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)(?:\s+to=[^<]*)?(?:\s*<\|constrain\|>\s*\w*)?(?:\s*<\|message\|>)?")
+"""gpt-oss: every part of a message names its channel, and the reply is what stands in `final`."""
+STRIPPED = re.compile(r"\s*(?:analysis|commentary)(?=\w|\s*\{)(.*assistantfinal)?", re.DOTALL)
+"""The same where a server removed the special tokens and left their words."""
+
+
+def behind_reasoning(text: str) -> str:
+    """What a model says after its reasoning, or all of it where there is none.
+
+    Raises Unparsed where the reasoning never ends or nothing stands behind it.
+    """
+    rest = behind_channels(text)
+    opened, closed = len(OPENING.findall(rest)), list(CLOSING.finditer(rest))
+    if opened > len(closed) or (closed and OPENING.search(rest, closed[-1].end())):
+        raise Unparsed("unfinished reasoning")
+    if closed:
+        rest = rest[closed[-1].end() :]
+    if not rest.strip() and text.strip():
+        raise Unparsed("nothing behind its reasoning")
+    return rest
+
+
+def behind_channels(text: str) -> str:
+    channels = list(CHANNEL.finditer(text))
+    if channels:
+        if channels[-1].group(1) != "final":
+            raise Unparsed("unfinished reasoning")
+        return text[channels[-1].end() :]
+    stripped = STRIPPED.match(text)
+    if stripped is None:
+        return text
+    if stripped.group(1) is None:
+        raise Unparsed("unfinished reasoning")
+    return behind_channels(text[stripped.end() :])
