@@ -48,8 +48,8 @@ class Finished:
     def told(self) -> dict[Key, Row]:
         """Its rows of whole sets: means and what training changed of them, nothing else that is derived. Not the ceiling:
         it is of the pairs."""
-        whole = [row for row in self.rows if not row.group_by and "/" not in row.set and row.metric != CEILING]
-        means = {row.metric for row in whole if is_mean(row.metric)}
+        whole = [row for row in self.rows if row.stage in STAGES and not row.group_by and "/" not in row.set]
+        means = {row.metric for row in whole if is_mean(row.metric)} - {CEILING}
         found: dict[Key, Row] = {}
         for row in whole:
             of = row.metric.removesuffix(LIFT)

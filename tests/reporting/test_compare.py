@@ -49,7 +49,7 @@ def test_higher(tmp_path: Path) -> None:
     # Lifts 1, 0, 1, 0, ...: SE^2 = 8/7 * 8 * 0.5^2 / 8^2, t(7) = 2.3646.
     text = comparison(run_of(tmp_path / "paper", [WRONG] * 8), run_of(tmp_path / "preference", HALF))
     assert text.splitlines()[-1] == "preference has a higher acc@0 than paper: +50.0 [+5.3, +94.7] points."
-    assert cells(text, "paper") == ["paper", "0.0 [0.0, 32.4]", "", "-1.000 [-1.000, -1.000]", "", "8", "8"]
+    assert cells(text, "paper") == ["paper", "0.0 [0.0, 32.4]", "", "-1.000", "", "8", "8"]
     assert cells(text, "preference") == [
         "preference", "50.0 [5.3, 94.7]", "+50.0 [+5.3, +94.7]", "0.000 [-0.894, 0.894]", "+1.000 [+0.106, +1.894]",
         "8", "8",
