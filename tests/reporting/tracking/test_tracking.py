@@ -28,7 +28,7 @@ def test_no_backend_or_no_writer_leaves_no_trace(
     tracker.results(rows)
     tracker.artifacts(folder)
     tracker.finish()
-    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "environment.json", "LOCK"}
 
 
 @pytest.mark.parametrize("backend", ["wandb", "tensorboard"])
