@@ -43,6 +43,8 @@ class Plan:
     batches: Batches | None
     profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
     """By the set's name; empty without `evals.profiles`."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of the run's adapters."""
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:
