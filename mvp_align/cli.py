@@ -134,15 +134,19 @@ def merge(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     target: Annotated[Path, typer.Argument(help="Folder to write the merged model to.")],
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    base: Annotated[
+        str | None, typer.Option(help="The unquantised base (id or folder) of a run on one that is stored in 4 bits.")
+    ] = None,
 ) -> None:
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
     from mvp_align.modeling.merge import merge as merge_adapter
-    from mvp_align.reporting.run_folder import model_of
+    from mvp_align.reporting.run_folder import model_of, read_config
 
     if precision not in DTYPES:
         raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
-    error = merge_adapter(model_of(run), run / "adapter", target, precision)
+    any_base = read_config(run).adapter_base == "any"
+    error = merge_adapter(model_of(run), run / "adapter", target, precision, base=base, any_base=any_base)
     typer.echo(
         f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
     )

@@ -68,7 +68,7 @@ class Prompt:
 @dataclass
 class Lora:
     r: int = 16
-    alpha: int = 32
+    alpha: int | float = 32
     dropout: float = 0.05
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj"])
     """Names of linear layers, or [all-linear]."""
@@ -197,7 +197,11 @@ class Config:
     quantization: str = "none"
     """none, or 4bit (NF4 with double quantisation: QLoRA)."""
     adapter: str | None = None
-    """An adapter to evaluate, or to go on training from."""
+    """An adapter to evaluate, or to go on training from. It brings its own `lora` settings, which then are the run's, and,
+    where its folder holds one, its tokenizer."""
+    adapter_base: str = "same"
+    """same: an adapter is refused on any other model than the one it was trained on. any: it is put on this one, with a
+    note in the run's records."""
     train: Train = field(default_factory=Train)
     evals: Evals = field(default_factory=Evals)
     generation: Generation = field(default_factory=Generation)

@@ -27,6 +27,7 @@ from mvp_align import config as typed
 from mvp_align import sweeps
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.inert import inert
+from mvp_align.modeling.adapter_folder import take_lora
 from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.reporting.run_folder import examine
@@ -115,6 +116,7 @@ def look_first(config: typed.Config) -> None:
     """
     if config.train.dry_run:
         return
+    take_lora(config)
     look = partial(examine, Path(config.run.dir), config)
     if processes() == 1:
         look()

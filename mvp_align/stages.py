@@ -12,12 +12,14 @@ from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.data.subsets import draw
+from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.generation.answers import Generated
 from mvp_align.judging.judge import judge_answers
-from mvp_align.modeling.adapters import ADAPTER, load_adapter, new_adapter
-from mvp_align.modeling.identity import fingerprint, logp_cache, logps_folder
+from mvp_align.modeling.adapter_folder import told
+from mvp_align.modeling.adapters import ADAPTER, changes_nothing, load_adapter, new_adapter
+from mvp_align.modeling.identity import adapter_fingerprint, identity, logp_cache, logps_folder
 from mvp_align.processes import main_decides
 from mvp_align.profile_checks import measure_profiles, rows_of_profiles
 from mvp_align.reporting.environment import environment
@@ -101,7 +103,7 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
     """A fresh adapter from the run's seed, or the one that `adapter` names, made trainable."""
     if config.adapter is None:
         return new_adapter(base, config.lora, config.seed)
-    return load_adapter(base, Path(config.adapter), trainable=True)
+    return load_adapter(base, Path(config.adapter), trainable=True, any_base=config.adapter_base == "any")
 
 
 def onlookers(
@@ -122,18 +124,31 @@ def onlookers(
 
 
 def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
-    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up, and Preempted,
-    a checkpoint written, where the run is asked to stop."""
+    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk fills up or the adapter
+    ends as it began, and Preempted, a checkpoint written, where the run is asked to stop."""
+    start = adapter_fingerprint(model, ADAPTER)
     checkpoint = main_decides(lambda: newest_whole(run.checkpoints))
-    if checkpoint is not None:
-        if run.writes:
-            print(f"Going on from {checkpoint}")
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if state.global_step >= state.max_steps:  # the Trainer would take a step more where that is amid an epoch
-            model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
-            return
-    with full_disk_explained(run.checkpoints):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is not None and run.writes:
+        print(f"Going on from {checkpoint}")
+    if checkpoint is not None and at_the_end(
+        checkpoint
+    ):  # the Trainer would take a step more where that is amid an epoch
+        model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+    else:
+        with full_disk_explained(run.checkpoints):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if adapter_fingerprint(model, ADAPTER) == start or changes_nothing(model):
+        raise UserError(
+            "Training changed nothing: the adapter is what it was at the start, or each of its products B A is zero, so "
+            "there is no lift to report. Was the learning rate 0 in every step (train.warmup_share in a run of a step or "
+            "two), or so small that it was lost in rounding (train.learning_rate)? Otherwise no gradient reaches the "
+            "adapter of this model."
+        )
+
+
+def at_the_end(checkpoint: Path) -> bool:
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return bool(state.global_step >= state.max_steps)
 
 
 def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None, min_users: int) -> list[Row]:
@@ -184,14 +199,16 @@ def rows_of_damage(
 
 
 def conclude(
-    rows: list[Row], config: Config, plan: Plan, data: DataSets, base: nn.Module, run: RunFolder, tracker: Tracker
+    rows: list[Row], config: Config, plan: Plan, data: DataSets, model: nn.Module, run: RunFolder, tracker: Tracker
 ) -> None:
     """Write environment.json, groups/, metrics.jsonl, notes.json, report.html and, last, DONE; print the table."""
-    weights = fingerprint(base)  # by all processes: each may hold a part
+    adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
+    loaded = identity(model, ADAPTER if adapter else None)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
-        hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
-        run.write_json(run.environment_json, environment(hashes, run.inputs))
+        hashes |= {"base_model": loaded["weights"], "prompt": sha256(config.prompt.template.encode()).hexdigest()}
+        made = {"loaded": loaded, "adapter": told(adapter) if adapter else None}
+        run.write_json(run.environment_json, environment(hashes, run.inputs) | made)
         run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
         rows = rows + rows_of_profiles(plan.profiles, run)
         for subject in plan.eval_sets:

@@ -12,6 +12,7 @@ from mvp_align.data.prompts import FIELDS
 CHOICES = {
     "recipe": ("lora_dpo", "lora_sft", "evaluate"),
     "quantization": ("none", "4bit"),
+    "adapter_base": ("same", "any"),
     "data.format": ("mvpbench", "ufp4", "pairs"),
     "hardware.device": ("auto", "cpu", "cuda"),
     "hardware.precision": ("auto", "fp32", "bf16", "fp16"),

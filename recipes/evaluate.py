@@ -4,10 +4,10 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
+from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
 from mvp_align.stages import answer, conclude, measure, rows_of, rows_of_answers, rows_of_damage
@@ -17,7 +17,7 @@ from mvp_align.training.preflight import make_plan, print_plan
 def main(config: Config) -> None:
     placement = place(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = run_tokenizer(config.model, config.adapter)
     plan = make_plan(config, data, tokenizer, placement)
     print_plan(config, plan, data, placement)
     if config.train.dry_run:
@@ -28,7 +28,11 @@ def main(config: Config) -> None:
         base_model = load_base(config.model, placement, config.quantization)
         base = measure("base", base_model, plan, run, config)
         base_answers = answer("base", base_model, tokenizer, plan, data, run, config)
-        model = load_adapter(base_model, Path(config.adapter)) if config.adapter else None
+        model = (
+            load_adapter(base_model, Path(config.adapter), any_base=config.adapter_base == "any")
+            if config.adapter
+            else None
+        )
         tuned = measure("tuned", model, plan, run, config) if model else None
         answers = answer("tuned", model, tokenizer, plan, data, run, config) if model else {}
         rows = rows_of(plan, base, tuned, config.evals.min_users) + rows_of_answers(

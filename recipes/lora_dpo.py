@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
+from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import save_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.modeling.source import load_tokenizer
 from mvp_align.reporting.run_folder import open_run
 from mvp_align.reporting.tracking import start_tracking
 from mvp_align.stages import (
@@ -33,7 +33,7 @@ from mvp_align.training.trainers import dpo_trainer
 def main(config: Config) -> None:
     placement = place(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = run_tokenizer(config.model, config.adapter)
     plan = make_plan(config, data, tokenizer, placement)
     print_plan(config, plan, data, placement)
     if config.train.dry_run:

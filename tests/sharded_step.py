@@ -14,8 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from mvp_align.modeling.adapters import whole
-from mvp_align.modeling.identity import identity
+from mvp_align.modeling.identity import identity, whole
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair

@@ -29,10 +29,10 @@ from mvp_align.generation.answers import (
 )
 from mvp_align.generation.remote import LEFT_OUT, Server, generate_remotely
 from mvp_align.judging.results import replace_notes
+from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.modeling.source import load_tokenizer
 from mvp_align.processes import main_decides
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.run_folder import RunFolder
@@ -56,14 +56,15 @@ def generate_for_run(run_dir: Path, stage: str, set_name: str, config: Config, s
     placement = place(config.hardware)
     run = replace(run, writes=placement.is_main)
     data = load_data(config)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = run_tokenizer(config.model, run.adapter if run.adapter.is_dir() else config.adapter)
     (subject,) = eval_sets(config, data, tokenizer)
     pairs = answered_pairs(subject, data, config)
     rows: list[Row] = []
     if server is None:
         check_answerable(pairs, tokenizer, config)
         base = load_base(config.model, placement, config.quantization)
-        model = load_adapter(base, adapter_of(run, config)) if stage == "tuned" else base
+        any_base = config.adapter_base == "any"
+        model = load_adapter(base, adapter_of(run, config), any_base=any_base) if stage == "tuned" else base
         answers = answer_set(stage, model, tokenizer, set_name, pairs, answered_data(set_name, data), run, config)
         if isinstance(model, PeftModel):
             rows += kl_rows(model, tokenizer, set_name, pairs, answers, config)

@@ -1,4 +1,4 @@
-"""The frozen base model: loaded in the run's precision, or quantised to 4 bits for QLoRA."""
+"""The frozen base model: loaded in the run's precision, quantised to 4 bits for QLoRA, or as it is stored in 4 bits."""
 
 import importlib.util
 from typing import Any
@@ -6,29 +6,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
-from mvp_align.modeling.source import locate, unavailable
+from mvp_align.modeling.source import load_shape, locate, unavailable
 
 LOADED = "loaded_from"
 """Of a base model: the weights that were really loaded, where `name_or_path` is what others know them by."""
 
 
 def load_base(model: Model, placement: Placement, quantization: str = "none") -> PreTrainedModel:
-    """The causal LM on its device, from safetensors and without remote code.
+    """The causal LM on its device, from safetensors and without remote code. Weights that are stored in 4 bits stay so.
 
-    Raises UserError for a missing or gated model, weights that do not fit, 4-bit without bitsandbytes, and a "4-bit"
-    model in which no layer is 4-bit.
+    Raises UserError for a missing or gated model, weights that do not fit or are stored in a format that cannot be trained
+    on here, 4-bit without bitsandbytes, and a "4-bit" model in which no layer is 4-bit.
     """
+    stored = stored_quantization(load_shape(model), model)
+    four_bit = quantization == "4bit" or stored != "none"
     options: dict[str, Any] = {"dtype": placement.dtype}
     if placement.attention:
         options["attn_implementation"] = placement.attention
-    if quantization == "4bit":
-        options |= {"quantization_config": nf4(placement.dtype), "device_map": {"": placement.device}}
+    if four_bit:
+        check_bitsandbytes(model)
+        options["device_map"] = {"": placement.device}
+    if four_bit and stored == "none":
+        options["quantization_config"] = nf4(placement.dtype)
     try:
         base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             locate(model), revision=model.revision, use_safetensors=True, trust_remote_code=False, **options
@@ -39,9 +44,9 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(model, error) from error
-    if quantization == "4bit":
+    if four_bit:
         assert_four_bit(base)
-        keep_trainable(base)
+        keep_trainable(base, placement.dtype)
     else:
         nn.Module.to(base, placement.device)
     # An adapter and its card record this name as its base: what others can load, never a path into this machine's cache.
@@ -51,10 +56,44 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
     return base
 
 
+def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
+    """How a checkpoint's own weights are stored: nf4 or fp4 by bitsandbytes, or none.
+
+    Raises UserError for every other format: gradients through it, or its log-probs, were never checked here.
+    """
+    stored = getattr(shape, "quantization_config", None) or getattr(
+        shape.get_text_config(), "quantization_config", None
+    )
+    if not stored:
+        return "none"
+    found: dict[str, Any] = stored if isinstance(stored, dict) else stored.to_dict()
+    method = str(found.get("quant_method", "an unknown method"))
+    if found.get("load_in_4bit") or found.get("_load_in_4bit"):
+        return str(found.get("bnb_4bit_quant_type", "fp4"))
+    eight = found.get("load_in_8bit") or found.get("_load_in_8bit")
+    raise UserError(
+        f"model={model.name}: the weights of {model.id} are stored quantised ({method}{', 8 bits' if eight else ''}), which "
+        "cannot be trained or scored on here: only bitsandbytes' 4 bits can. Set model.id to the unquantised model that it "
+        "was made from; with quantization=4bit that one takes a quarter of the memory."
+    )
+
+
+def run_quantization(model: Model, asked: str) -> str:
+    """What a run's base will be in: as its weights are stored (nf4, fp4), or as `quantization` asks (4bit, none)."""
+    stored = stored_quantization(load_shape(model), model)
+    return asked if stored == "none" else stored
+
+
+def check_bitsandbytes(model: Model) -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"4 bits (quantization=4bit, or weights of {model.id} that are stored so) need bitsandbytes: "
+            "`pip install bitsandbytes`. Without it: quantization=none and unquantised weights."
+        )
+
+
 def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     """QLoRA's format: NF4 with double quantisation (Dettmers et al. 2023, section 3)."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("quantization=4bit needs bitsandbytes: `pip install bitsandbytes`, or use quantization=none.")
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -63,25 +102,37 @@ def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def quantization_of(model: nn.Module) -> str:
+    """What the layers of a loaded model are in: nf4, fp4, or none."""
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return "none"
+    from bitsandbytes.nn import Params4bit
+
+    return "+".join(sorted({str(weight.quant_type) for weight in model.parameters() if isinstance(weight, Params4bit)}))
+
+
 def four_bit_layers(model: nn.Module) -> int:
     from bitsandbytes.nn import Linear4bit
 
     return sum(isinstance(module, Linear4bit) for module in model.modules())
 
 
-def keep_trainable(model: nn.Module) -> None:
+def keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
     """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode, for a product in bf16 that
-    no gradient flows through: training after any scoring would then change nothing, without a word."""
+    no gradient flows through: training after any scoring would then change nothing, without a word. A stored model brings
+    a precision for its products, too: the run's own, `compute`, takes its place."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+            module.compute_dtype, module.compute_type_is_set = compute, True
 
 
 def assert_four_bit(model: nn.Module) -> None:
     """Some stacks accept a 4-bit config and load full precision: count the layers instead of trusting the flag."""
     if four_bit_layers(model) == 0:
         raise UserError(
-            "quantization=4bit was asked for, but no layer of the loaded model is 4-bit: do not trust this run."
+            "The model was to be in 4 bits (quantization=4bit, or stored so), but no layer of the loaded model is 4-bit: "
+            "do not trust this run."
         )

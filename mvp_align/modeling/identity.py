@@ -1,18 +1,18 @@
 """Which weights are these: what log-probabilities, and a run that is to be reproduced, depend on."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 import transformers
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from mvp_align import __version__
-from mvp_align.modeling.adapters import whole
-from mvp_align.modeling.base import LOADED
+from mvp_align.modeling.base import LOADED, quantization_of
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache, open_cache
@@ -43,24 +43,46 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
         "weights": fingerprint(model),
         "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
         "dtype": str(inner.dtype).removeprefix("torch."),
-        "quantization": "nf4" if getattr(inner, "is_loaded_in_4bit", False) else "none",
+        "quantization": quantization_of(inner),
         "attention": SHARED if share_attention(inner) else str(config._attn_implementation),
         "device": inner.device.type,
         "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
     }
 
 
+WRAPPED = ("base_model.model.", ".base_layer", ".original_module", ".token_adapter")
+"""What PEFT puts into the names of a base's parameters."""
+
+
 def fingerprint(model: nn.Module) -> str:
     """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do not count."""
-    return digest(
-        (name.replace("base_model.model.", "").replace(".base_layer", ""), parameter)
-        for name, parameter in model.named_parameters()
-        if "lora_" not in name
-    )
+    return digest(base_tensors(model))
+
+
+def base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the scales as well."""
+    adapters = {*model.peft_config} if isinstance(model, PeftModel) else set()
+    for name, parameter in model.named_parameters():
+        if adapters.intersection(name.split(".")):
+            continue
+        name = own_name(name)
+        yield name, parameter
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            for key, part in state.as_dict(packed=False).items():
+                if isinstance(part, Tensor | float):
+                    yield f"{name}.{key}", torch.as_tensor(part)
+
+
+def own_name(name: str) -> str:
+    """What a base's parameter is called without PEFT."""
+    for word in WRAPPED:
+        name = name.replace(word, "")
+    return name
 
 
 def adapter_fingerprint(model: nn.Module, adapter: str) -> str:
-    return digest((name, value) for name, value in model.named_parameters() if f".{adapter}." in name)
+    return digest((name, value) for name, value in model.named_parameters() if adapter in name.split("."))
 
 
 def digest(named: Iterable[tuple[str, Tensor]]) -> str:
@@ -81,3 +103,8 @@ def checksums(tensor: Tensor) -> tuple[int, int]:
         places = 2 * torch.arange(len(values), device=bits.device) + 1
         weighted = weighted * CHUNK_FACTOR + int((values * places).sum())
     return plain % 2**64, weighted % 2**64
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """`tensor`, put together from the parts that FSDP has given to several processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

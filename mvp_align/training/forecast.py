@@ -13,6 +13,7 @@ import torch
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
+from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
 from mvp_align.training.plan import Batches, Plan
@@ -147,7 +148,7 @@ def remedies(config: Config, training: bool) -> str:
         ways.append("hardware.gradient_checkpointing=true")
     if not training and config.evals.batch_size > 1:
         ways.append(f"evals.batch_size={config.evals.batch_size // 2}")
-    if config.quantization != "4bit":
+    if config.quantization != "4bit" and run_quantization(config.model, "none") == "none":
         ways.append("quantization=4bit")
     return ", ".join([*ways, "a lower data.max_tokens", "a smaller model"])
 

@@ -45,6 +45,8 @@ class Plan:
     """By the set's name; empty without `evals.profiles`."""
     drawn: list[str] = field(default_factory=list)
     """Where less than a set is looked at, in sentences."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known of the run's adapters."""
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:

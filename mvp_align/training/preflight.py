@@ -21,7 +21,10 @@ from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.judging.judges import SEMANTIC, read_judge
-from mvp_align.modeling.adapters import check_adapter
+from mvp_align.modeling.adapter_base import check_base
+from mvp_align.modeling.adapter_folder import read_adapter, take_lora
+from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
+from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import load_shape
@@ -33,10 +36,14 @@ from mvp_align.training.plan import Batches, Plan
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
-    """Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, or an
-    adapter that the config names is not there."""
+    """What the run will do. The `lora` settings of an adapter that the config names become the config's.
+
+    Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, its
+    weights are stored in a format that is not read here, or an adapter is not there, another model's, or of another kind.
+    """
     check_context(config)
-    check_adapters(config)
+    run_quantization(config.model, config.quantization)
+    notes = take_up_adapters(config, tokenizer)
     texts = prompted(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
@@ -66,6 +73,7 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         batches=batches,
         profiles=profile_checks(config, data, sets, tokenizer),
         drawn=drawn_lines(config, data, sets),
+        notes=notes,
     )
 
 
@@ -78,11 +86,23 @@ def check_context(config: Config) -> None:
         )
 
 
-def check_adapters(config: Config) -> None:
-    """Raise UserError where an adapter that the run needs is not there, or is another model's."""
+def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Make `config.lora` what the adapter has that the run starts from; what is to be told of the run's adapters.
+
+    Raises UserError where one is not there, is another model's, or of a kind that is not taken.
+    """
     reference = None if config.train.reference == "base" else config.train.reference
-    for path in filter(None, (config.adapter, reference)):
-        check_adapter(Path(path), public_name(config.model))
+    notes = []
+    for setting, name in (("adapter", config.adapter), ("train.reference", reference)):
+        if name is None:
+            continue
+        path = Path(name)
+        settings = read_adapter(path, setting)
+        any_base = config.adapter_base == "any"
+        notes += check_base(path, settings, public_name(config.model), setting=setting, any_base=any_base)
+        notes += tokenizer_notes(config.model, path, setting, tokenizer)
+    take_lora(config)
+    return notes
 
 
 def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
@@ -210,7 +230,8 @@ def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement)
     lines = [
         *[f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is loaded"]
         * (loaded(config.model) != config.model.id),
-        f"model {loaded(config.model)} on {placement.device}, {placement.precision}, quantization {config.quantization}",
+        f"model {loaded(config.model)} on {placement.device}, {placement.precision}, quantization "
+        f"{run_quantization(config.model, config.quantization)}",
         f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens and {config.data.max_tokens} "
         "in all, longer pairs left out, nothing truncated",
     ]
@@ -235,7 +256,7 @@ def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     if plan.train_unused and plan.batches:
         over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
     over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
-    return over + plan.drawn + missing_lines(plan.profiles) + data.notes
+    return over + plan.drawn + missing_lines(plan.profiles) + plan.notes + data.notes
 
 
 def percentiles(values: Sequence[int]) -> str:

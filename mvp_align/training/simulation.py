@@ -26,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import lora_config
+from mvp_align.modeling.base import stored_quantization
 from mvp_align.scoring.tokens import TokenizedPair
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass, trained_tokens
 
@@ -135,7 +136,7 @@ def build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftMo
         lora = LoraConfig.from_pretrained(config.adapter) if config.adapter else lora_config(base, config.lora)
         lora.inference_mode = False
         model: PeftModel = get_peft_model(base, lora)
-        if config.quantization == "4bit":
+        if config.quantization == "4bit" or stored_quantization(shape, config.model) != "none":
             pack_linears(model, dtype)
     return model
 

@@ -4,7 +4,8 @@ Losses and metrics are TRL's own. Text goes in (`prompt`, `chosen`, `rejected`);
 and appends EOS. `max_length` is off: pairs over the limits were left out and counted before, so nothing is cut here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +44,21 @@ def dpo_trainer(
     The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
     copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
     """
-    trainer = PairTrainer(
-        model=model,
-        args=dpo_arguments(config, plan, placement, checkpoints),
-        train_dataset=pair_dataset(plan.train),
-        eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
-        processing_class=tokenizer,
-        callbacks=[*callbacks, *watchers(plan, placement, fresh_sigmoid(config))],
-    )
+    with unrounded(model):
+        trainer = PairTrainer(
+            model=model,
+            args=dpo_arguments(config, plan, placement, checkpoints),
+            train_dataset=pair_dataset(plan.train),
+            eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
+            processing_class=tokenizer,
+            callbacks=[*callbacks, *watchers(plan, placement, fresh_sigmoid(config))],
+        )
     finish_callbacks(trainer)
     if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
         model.delete_adapter(REFERENCE)
     reference = None if config.train.reference == "base" else REFERENCE
     if reference:
-        load_reference(model, Path(config.train.reference))
-    keep_fp32(model)
+        load_reference(model, Path(config.train.reference), any_base=config.adapter_base == "any")
     cache = logp_cache(model, logps, reference)
     trainer.precompute_reference(model, reference, batch_size=config.evals.batch_size, cache=cache)
     return trainer
@@ -88,16 +89,16 @@ def sft_trainer(
     args = SFTConfig(
         **shared_arguments(config, plan, placement, checkpoints), completion_only_loss=True, max_length=None
     )
-    trainer = AnswerTrainer(
-        model=model,
-        args=args,
-        train_dataset=completion_dataset(plan.train),
-        eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
-        processing_class=tokenizer,
-        callbacks=[*callbacks, *watchers(plan, placement, first_loss=False)],
-    )
+    with unrounded(model):
+        trainer = AnswerTrainer(
+            model=model,
+            args=args,
+            train_dataset=completion_dataset(plan.train),
+            eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
+            processing_class=tokenizer,
+            callbacks=[*callbacks, *watchers(plan, placement, first_loss=False)],
+        )
     finish_callbacks(trainer)
-    keep_fp32(model)
     return trainer
 
 
@@ -107,12 +108,15 @@ def finish_callbacks(trainer: Resumable) -> None:
     trainer.add_callback(TakingUp(trainer))
 
 
-def keep_fp32(model: PeftModel) -> None:
+@contextmanager
+def unrounded(model: PeftModel) -> Iterator[None]:
     """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it in fp32, and scores move
-    with the precision it is computed in; and a CPU multiplies bf16 some hundred times slower."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    with the precision it is computed in; a CPU multiplies bf16 some hundred times slower; and training that goes on from an
+    adapter would start from another one than was given."""
+    kept = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
+    yield
+    for parameter, data in kept:
+        parameter.data = data.float()
 
 
 def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoints: Path) -> dict[str, Any]:

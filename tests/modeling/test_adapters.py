@@ -1,6 +1,5 @@
 """LoRA adapters: the same from the same seed, without effect at first, refused where they do not fit, saved whole."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,23 +99,9 @@ def test_a_folder_without_an_adapter(load: Load, tmp_path: Path, adapter: Path) 
             load_adapter(load(), folder)
 
 
-def test_an_adapter_for_another_base(load: Load, adapter: Path) -> None:
-    settings = json.loads((adapter / "adapter_config.json").read_text())
-    for name, refused in (("meta-llama/Llama-2-7b-hf", True), ("/elsewhere/SHARP-llama", False)):
-        settings["base_model_name_or_path"] = name
-        (adapter / "adapter_config.json").write_text(json.dumps(settings))
-        if refused:
-            with pytest.raises(
-                UserError, match=r"was trained on meta-llama/Llama-2-7b-hf, but the model is .*sharp-llama"
-            ):
-                load_adapter(load(), adapter)
-        else:
-            load_adapter(load(), adapter)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "is not JSON"), ("", "is not JSON"), ("[]", "holds no object"), ("{}", "does not fit")],
+    [("{", "is not JSON"), ("", "is not JSON"), ("[]", "holds no object"), ("{}", "names no peft_type")],
 )
 def test_a_broken_adapter_config(load: Load, adapter: Path, text: str, said: str) -> None:
     (adapter / "adapter_config.json").write_text(text)
@@ -130,7 +115,7 @@ def test_a_broken_adapter_config(load: Load, adapter: Path, text: str, said: str
 def test_a_truncated_adapter(load: Load, adapter: Path, kept: float) -> None:
     whole = (adapter / WEIGHTS).read_bytes()
     (adapter / WEIGHTS).write_bytes(whole[: int(kept * len(whole)) if kept < 1 else int(kept)])
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UserError, match=r"is cut off\. Copy the adapter again"):
         load_adapter(load(), adapter)
 
 
@@ -140,7 +125,7 @@ def test_an_adapter_of_other_shapes(load: Load, tokenizer, tmp_path: Path) -> No
     small = LlamaForCausalLM(shape)
     small.name_or_path = small.config._name_or_path = base.name_or_path  # the name is right, the shapes are not
     save_adapter(new_adapter(small, Lora(), seed=12), tokenizer, tmp_path / "small")
-    with pytest.raises(UserError, match=r"does not fit .*size mismatch.*Copy the adapter again, or choose the model"):
+    with pytest.raises(UserError, match=r"does not fit .*size mismatch.*Choose the model it was trained on"):
         load_adapter(base, tmp_path / "small")
 
 

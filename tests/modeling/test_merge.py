@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import save_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.merge import TOLERANCE, difference, merge
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
@@ -62,7 +64,7 @@ def test_a_merge_that_a_precision_cannot_hold_is_not_written(
             if "lora_B" in name:
                 parameter.mul_(1e6)
     save_adapter(trained, tokenizer, tmp_path / "huge")
-    with pytest.raises(UserError, match=r"moved log-probs by .* in fp16: use fp32"):
+    with pytest.raises(UserError, match="moved log-probs until they were no numbers in fp16: use fp32"):
         merge(model_config, tmp_path / "huge", tmp_path / "merged", "fp16")
     assert not (tmp_path / "merged").exists()
 
@@ -73,3 +75,48 @@ def test_an_adapter_of_another_base_is_refused(model_config: Model, adapter: Pat
     with pytest.raises(UserError, match=r"was trained on .*other-llama, but the model is .*sharp-llama"):
         merge(model_config, adapter, tmp_path / "merged", "fp32")
     assert not (tmp_path / "merged").exists()
+
+
+TIED = {
+    "LoRA on the embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "LoRA on the head": {"target_modules": ["q_proj", "lm_head"]},
+    "whole embeddings": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "some tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [10, 20, 30]},
+}
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_where_head_and_embeddings_are_one_each_gets_its_own_change(
+    sharp_model: Path, tokens: list[TokenizedPair], placement: Placement, tmp_path: Path, kind: str
+) -> None:
+    base = AutoModelForCausalLM.from_pretrained(sharp_model)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "tied")
+    AutoTokenizer.from_pretrained(sharp_model).save_pretrained(tmp_path / "tied")
+    config = Model("tied", str(tmp_path / "tied"))
+    loaded = load_base(config, placement)
+    assert loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    model = get_peft_model(loaded, LoraConfig(r=4, task_type="CAUSAL_LM", **TIED[kind]))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    tuned = score_pairs(model.eval(), tokens[:4])
+    assert furthest(tuned, score_pairs(load_base(config, placement), tokens[:4])) > 0.01
+    merge(config, tmp_path / "adapter", tmp_path / "merged", "fp32")
+    assert furthest(score_pairs(load_base(Model("m", str(tmp_path / "merged")), placement), tokens[:4]), tuned) < 1e-4
+
+
+def test_what_cannot_be_merged_says_so(
+    model_config: Model, load: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    model = get_peft_model(load(), LoraConfig(target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if "lora_B" in name).fill_(1)
+    model.save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(UserError, match=r"cannot be merged \(.*bias.*\): serve the base and the adapter side by side"):
+        merge(model_config, tmp_path / "adapter", tmp_path / "merged", "fp32")
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -1,0 +1,137 @@
+"""Is this the base that an adapter was trained on? By what the run that made it has hashed, or else by name."""
+
+import filecmp
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+from mvp_align.errors import UserError
+from mvp_align.modeling.adapter_folder import Settings
+from mvp_align.modeling.base import quantization_of
+from mvp_align.modeling.identity import fingerprint
+
+IN_HUB_CACHE = re.compile(r"models--(.+?)(?:[/\\]snapshots[/\\][^/\\]+)?[/\\]*$")
+"""A folder of huggingface_hub's cache, whose name says which model it holds."""
+TWIN = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
+"""What the name of a model stored in 4 bits has after the name of the model that it was made from."""
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def check_base(
+    path: Path, settings: Settings, base_id: str, *, setting: str = "adapter", any_base: bool = False
+) -> list[str]:
+    """What is to be told of the base of the adapter in `path`, whose model is `base_id`; nothing where all is well.
+
+    Raises UserError where the names say that it was trained on another model and the run that made it has left no hash,
+    by which `confirm_base` decides once the weights are here.
+    """
+    made_for = settings.get("base_model_name_or_path")
+    if not made_for:
+        return [f"{setting}={path} does not say which model it was trained on; it is put on {base_id}"]
+    if any_base:
+        return [f"{setting}={path} was trained on {made_for} and is put on {base_id} unchecked (adapter_base=any)"] * (
+            made_for != base_id
+        )
+    if not same_base(made_for, base_id):
+        if recorded(path):
+            return []
+        raise other_base(path, setting, made_for, base_id)
+    if bool(TWIN.search(plain(made_for))) != bool(TWIN.search(plain(base_id))):
+        return [f"{setting}={path} was trained on {made_for} and is put on {base_id}: one of them is in 4 bits"]
+    if folder_of(made_for) is None and HUB_ID.fullmatch(made_for) and folder_of(base_id) and plain(base_id) == base_id:
+        return [f"{setting}={path} was trained on {made_for}; {base_id} is taken for it by its name alone"]
+    return []
+
+
+def confirm_base(path: Path, settings: Settings, base: PreTrainedModel, setting: str = "adapter") -> None:
+    """Raise UserError where the run that made the adapter has hashed other weights than those of `base`.
+
+    Hashes of one model differ with its precision, its quantisation, and the version of transformers that named its
+    parameters: unlike hashes say something only where these are alike.
+    """
+    known = recorded(path)
+    if known is None or known["hashes"]["base_model"] == fingerprint(base):
+        return
+    made_for, base_id = settings.get("base_model_name_or_path") or "", str(base.name_or_path)
+    loaded = known.get("loaded", {})
+    dtype = str(base.dtype).removeprefix("torch.")
+    comparable = (
+        (loaded.get("dtype"), loaded.get("quantization")) == (dtype, "none")
+        and quantization_of(base) == "none"
+        and known.get("versions", {}).get("transformers") == transformers.__version__
+    )
+    if comparable or not same_base(made_for, base_id):
+        raise other_base(path, setting, made_for, base_id, hashed=True)
+
+
+def other_base(path: Path, setting: str, made_for: str, base_id: str, *, hashed: bool = False) -> UserError:
+    why = " The run that trained it has hashed other weights." if hashed else ""
+    if not hashed and looks_local(made_for) and folder_of(made_for) is None and last(made_for) == last(base_id):
+        why = f" ({made_for} is not here to be compared, and a folder's last name says little.)"
+    return UserError(
+        f"{setting}={path} was trained on {made_for}, but the model is {base_id}.{why} Choose the model it was trained on "
+        "(model=... or model.id=...), or, if you know that they are the same, set adapter_base=any."
+    )
+
+
+def same_base(made_for: str, base_id: str) -> bool:
+    """Whether two names are one model's: ids of the Hub (4-bit twins and folders of its cache included), one folder or two
+    of the same bytes, or an id and a folder that is called as it is."""
+    one, other = plain(made_for), plain(base_id)
+    untwinned = [TWIN.sub("", name) for name in (one, other)]
+    if untwinned[0] == untwinned[1]:
+        return True
+    here, there = folder_of(one), folder_of(other)
+    if here and there:
+        return same_weights(here, there)
+    local = [looks_local(name) for name in (one, other)]
+    if all(local):
+        return False
+    if not any(local) and "/" in one and "/" in other:
+        return untwinned[0].lower() == untwinned[1].lower()
+    return last(one) == last(other)
+
+
+def plain(name: str) -> str:
+    """The id that a folder of the Hub's cache stands for; any other name as it is."""
+    found = IN_HUB_CACHE.search(name)
+    return found[1].replace("--", "/") if found else name.rstrip("/\\")
+
+
+def last(name: str) -> str:
+    return TWIN.sub("", re.split(r"[/\\]", plain(name))[-1]).lower()
+
+
+def looks_local(name: str) -> bool:
+    return folder_of(name) is not None or not HUB_ID.fullmatch(name) or name.startswith(".")
+
+
+def folder_of(name: str) -> Path | None:
+    folder = Path(name).expanduser()
+    return folder.resolve() if folder.is_dir() else None
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same safetensors files, byte by byte."""
+    names = sorted(path.name for path in one.glob("*.safetensors"))
+    if one == other:
+        return True
+    if not names or names != sorted(path.name for path in other.glob("*.safetensors")):
+        return False
+    same, _, _ = filecmp.cmpfiles(one, other, names, shallow=False)
+    return len(same) == len(names)
+
+
+def recorded(path: Path) -> dict[str, Any] | None:
+    """environment.json of the run whose adapter this is, with the hash of its base; None where there is none."""
+    folder = path.resolve()
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
+    try:
+        known = json.loads((run / "environment.json").read_text("utf-8"))
+        return known if known["hashes"]["base_model"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
