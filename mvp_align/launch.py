@@ -6,10 +6,8 @@ Nothing here imports torch.
 """
 
 import difflib
-import logging
 import os
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,11 +25,11 @@ from mvp_align import config as typed
 from mvp_align import sweeps
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.inert import inert
+from mvp_align.libraries import set_up_libraries
 from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.reporting.run_folder import examine
 from mvp_align.sweeps import name_override, parsed, shared_folders, sweep_points
-from mvp_align.telemetry import switch_off_telemetry
 from mvp_align.validate import combination_problems
 
 WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
@@ -56,10 +54,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
 
     A user's mistake ends the process with exit code 2 and a message without a traceback, a request to stop with 85.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # each start, it misses a kernel that nothing here uses
-    warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
-    switch_off_telemetry()
-    os.environ.setdefault("WANDB_SILENT", "true")
+    set_up_libraries()
 
     def composed(config: DictConfig) -> None:
         listen()  # here, because a launcher of sweeps may run this in a process of its own

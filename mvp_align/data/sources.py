@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
+from mvp_align import hub
 from mvp_align.errors import UserError
 
 KINDS = "a .json, .jsonl or .parquet file, a folder of .json files, hf:<dataset id>[:<split>], or sample:<name>"
@@ -213,9 +214,13 @@ def open_hub(source: str, limit: int | None) -> Opened:
     import datasets  # type: ignore[import-untyped, unused-ignore]
 
     name, _, split = source.removeprefix("hf:").partition(":")
+    if not datasets.config.HF_HUB_OFFLINE:  # which HF_DATASETS_OFFLINE sets as well
+        hub.ask_first()
     try:
         loaded: Any = datasets.load_dataset(name, split=split or None)
     except Exception as error:  # the hub, the network and the dataset's files fail in many libraries' classes
+        if datasets.config.HF_HUB_OFFLINE:
+            raise UserError(f"{source}: {hub.absent(name, dataset=True)}. Or give a file's path.") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{source}: the dataset could not be loaded ({reason}); check the id and the split, log in with "

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from mvp_align import hub
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
@@ -19,7 +20,12 @@ def locate(model: Model) -> str:
     """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into safetensors once, or what
     `model.id` names."""
     gguf = packaged_gguf(model)
-    return str(unpacked(gguf)) if gguf else public_name(model)
+    if gguf:
+        return str(unpacked(gguf))
+    name = public_name(model)
+    if not Path(name).is_dir():
+        hub.ask_first()
+    return name
 
 
 def cache_root() -> Path:
@@ -95,6 +101,8 @@ def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name = public_name(model)
+    if "cached files" in text and hub.why_offline():
+        return UserError(f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local folder.")
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
             f"model={model.name}: no access to {name}. Accept its licence at https://huggingface.co/{name}, then "
