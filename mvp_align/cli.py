@@ -11,7 +11,7 @@ import typer
 
 from mvp_align.errors import UserError, listed
 from mvp_align.json_files import to_json
-from mvp_align.libraries import set_up_libraries
+from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -335,6 +335,7 @@ def dashboard(
 def main() -> None:
     set_up_libraries()
     try:
+        find_home()
         app()
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -26,7 +26,7 @@ from mvp_align import config as typed
 from mvp_align import sweeps
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.inert import inert
-from mvp_align.libraries import set_up_libraries
+from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.reporting.run_folder import examine
@@ -89,6 +89,7 @@ def prepared(config_name: str, words: Namespace) -> bool:
     """Check the command line, and complete that of a sweep. False where its run is done. Exits with 2 for a mistake."""
     alone = not words.multirun and processes() == 1
     try:
+        find_home()
         command = check_command(config_name, words.overrides, multirun=words.multirun)
         if alone and not (words.cfg or words.info):
             look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
@@ -125,12 +126,18 @@ def look_first(config: typed.Config) -> None:
 
 
 def processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return number_in("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Which of the processes of a distributed run this is; 0 speaks for all."""
-    return int(os.environ.get("RANK", "0"))
+    return number_in("RANK", 0)
+
+
+def number_in(variable: str, default: int) -> int:
+    """What is no number is told by `mvp_align.variables`."""
+    number = os.environ.get(variable, "")
+    return int(number) if number.isdecimal() else default
 
 
 def stop(error: UserError, rank: int = 0) -> NoReturn:
@@ -199,7 +206,8 @@ def override_problem(config_name: str, word: str) -> str | None:
             return f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
         quoted = in_quotes(key, value)
         if isinstance(error, OverrideParseException) and key in known and composes(config_name, quoted):
-            return f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the shell: {shlex.quote(quoted)}"
+            shown = shlex.quote(quoted)
+            return f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the shell: {shown}"
         declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""
         return f"{word}: {first_line(error)}{declared}"
     return None

@@ -7,6 +7,9 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
+
+from mvp_align.errors import UserError
 
 TELEMETRY = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false"}
 
@@ -29,3 +32,20 @@ def set_up_libraries() -> None:
     if not sys.warnoptions:
         # Each uses what the other is about to rename.
         warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
+
+
+def find_home() -> None:
+    """Where the user has no home folder, as under a foreign uid in a container, let MVP_ALIGN_CACHE be it: libraries would
+    make a folder called `~` where they stand. Raises UserError where that is not set either."""
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be the folder that a command runs in
+    try:
+        Path.home()
+    except RuntimeError:
+        cache = os.environ.get("MVP_ALIGN_CACHE")
+        if not cache:
+            raise UserError(
+                f"No home folder: HOME is not set, and user {os.getuid()} has none. Models and log-probs are kept there: "
+                "set MVP_ALIGN_CACHE=FOLDER, or HOME=FOLDER."
+            ) from None
+        os.environ["HOME"] = str(Path(cache).absolute())

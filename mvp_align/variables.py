@@ -26,7 +26,7 @@ SHARDING = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero2", 
 def variable_problems(config: Config) -> list[str]:
     """Every variable that contradicts a setting or that cannot be obeyed, with what to do; empty where there is none."""
     tracking = config.tracking
-    problems = launcher_problems(config.hardware)
+    problems = launcher_problems(config.hardware, dry_run=config.train.dry_run)
     if tracking.backend == "wandb":
         problems += wandb_problems(tracking)
     elif tracking.entity is not None:
@@ -117,14 +117,15 @@ def launched_precision() -> str | None:
     return asked if asked not in ("", "no") else None
 
 
-def launcher_problems(hardware: Hardware) -> list[str]:
-    problems = []
+def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
+    """A dry run may plan for a GPU that is not here."""
+    problems = process_problems()
     precision = launched_precision()
     if precision is not None and precision not in ("bf16", "fp16"):
         problems.append(f"ACCELERATE_MIXED_PRECISION={precision}: must be bf16, fp16 or no (hardware.precision).")
     elif precision is not None and hardware.precision not in ("auto", precision):
         problems.append(contradiction("hardware.precision", hardware.precision, "ACCELERATE_MIXED_PRECISION"))
-    if hardware.device == "cuda":
+    if hardware.device == "cuda" and not dry_run:
         if is_true("ACCELERATE_USE_CPU"):
             problems.append(contradiction("hardware.device", "cuda", "ACCELERATE_USE_CPU"))
         if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
@@ -142,6 +143,29 @@ def launcher_problems(hardware: Hardware) -> list[str]:
             "--dynamo_backend no."
         )
     return problems
+
+
+def process_problems() -> list[str]:
+    """Processes that are told of each other in part would each do the whole run, or end in torch's own error."""
+    numbers = {name: value(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    wrong = [
+        f"{name}={number}: a whole number belongs there." for name, number in numbers.items() if not is_count(number)
+    ]
+    several = numbers["LOCAL_RANK"] or numbers["RANK"] not in ("", "0") or numbers["WORLD_SIZE"] not in ("", "1")
+    if wrong or not several:
+        return wrong
+    missing = [name for name in (*numbers, "MASTER_ADDR") if not value(name)]
+    if not missing:
+        return []
+    told = ", ".join(f"{name}={number}" for name, number in numbers.items() if number)
+    return [
+        f"{told}, but no {', '.join(missing)}: processes of one run find each other by all of them. `accelerate launch` and "
+        f"`torchrun` set them; to run one process, unset {', '.join(name for name, number in numbers.items() if number)}."
+    ]
+
+
+def is_count(number: str) -> bool:
+    return not number or number.isdecimal()
 
 
 def contradiction(setting: str, given: str, variable: str) -> str:

@@ -1,6 +1,7 @@
 """Words of a command line: lists that are written as names alone, and quotes for what Hydra would read as its grammar."""
 
 import shlex
+from pathlib import Path
 
 from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
@@ -31,8 +32,11 @@ def as_list(word: str, sweep: bool) -> str:
 
 def in_quotes(key: str, value: str) -> str:
     """The override whose value Hydra takes as it stands, whatever its signs mean elsewhere."""
-    plain = value.strip("\"'").replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{plain}"'
+    plain = value.strip("\"'")
+    if plain.startswith("~/"):  # in quotes the shell leaves it to us
+        plain = f"{Path.home()}{plain[1:]}"
+    escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
 
 
 def ambiguous(word: str) -> str:

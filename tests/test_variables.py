@@ -5,6 +5,7 @@ import os
 import pytest
 
 from mvp_align.config import Config, Data, Hardware, Model, Prompt, Tracking
+from mvp_align.launch import rank
 from mvp_align.variables import (
     SHARDING,
     launched_precision,
@@ -14,7 +15,16 @@ from mvp_align.variables import (
     wandb_project,
 )
 
-PREFIXES = ("WANDB_", "TRACKIO_", "ACCELERATE_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+PROCESSES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR")
+PREFIXES = (
+    *PROCESSES,
+    "WANDB_",
+    "TRACKIO_",
+    "ACCELERATE_",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +189,34 @@ def test_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     (problem,) = problems()
     assert problem.startswith("ACCELERATE_DYNAMO_BACKEND=INDUCTOR: models are not compiled")
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ({}, None),
+        ({"RANK": "0"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}, "MASTER_ADDR"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}, "LOCAL_RANK"),
+        ({"RANK": "1"}, "WORLD_SIZE, LOCAL_RANK, MASTER_ADDR"),
+        ({"LOCAL_RANK": "0"}, "RANK, WORLD_SIZE, MASTER_ADDR"),
+    ],
+)
+def test_processes_are_told_of_each_other_in_full(
+    told: dict[str, str], missing: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    if missing is None:
+        assert problems() == []
+    else:
+        (problem,) = problems()
+        assert f", but no {missing}: processes of one run find each other" in problem
+
+
+def test_a_rank_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "first")
+    assert problems() == ["RANK=first: a whole number belongs there."]
+    assert rank() == 0  # which tells it

@@ -93,7 +93,10 @@ def locate(source: str) -> Traversable:
             return bundled
         there = [entry.name for entry in root.iterdir() if holds_records(entry)] if root.is_dir() else []
         raise UserError(f"{source}: there is no such sample; use one of: {', '.join(sorted(there)) or '(none here)'}.")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:
+        raise UserError(f"{source}: no user {source.partition('/')[0][1:]} here; correct the path.") from None
     if path.exists():
         return path
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []

@@ -184,7 +184,7 @@ def wandb_login() -> Finding:
     if os.environ.get("WANDB_API_KEY"):
         return ok("key in WANDB_API_KEY")
     server = host(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if path.is_file():
         try:
             if netrc.netrc(path).hosts.get(server):

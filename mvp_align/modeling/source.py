@@ -30,7 +30,7 @@ def locate(model: Model) -> str:
 
 def cache_root() -> Path:
     """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or ~/.cache/mvp-align."""
-    return Path(os.environ.get("MVP_ALIGN_CACHE", Path.home() / ".cache" / "mvp-align"))
+    return Path(os.environ.get("MVP_ALIGN_CACHE") or Path.home() / ".cache" / "mvp-align")
 
 
 def unpacked(gguf: Path) -> Path:

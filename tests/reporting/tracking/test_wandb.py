@@ -355,7 +355,7 @@ def test_where_and_how_a_run_is_called_can_be_said_by_variables(
     names = ("project", "entity", "groupName", "tags", "displayName", "jobType", "notes")
     assert [told[name] for name in names] == ["theirs", "team", "ablation", ["a", "b"], "shown", "sweep", "why"]
     monkeypatch.setenv("WANDB_RUN_ID", "another")
-    with pytest.raises(UserError, match="WANDB_RUN_ID=another, but .* goes on as W&B's run their-id: unset it"):
+    with pytest.raises(UserError, match=r"WANDB_RUN_ID=another, but .* goes on as W&B's run their-id: unset it"):
         start_tracking(chosen, open_run(tmp_path / "run", chosen))
 
 
