@@ -45,7 +45,7 @@ def unpacked(gguf: Path) -> Path:
     target = root / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target
-    remedy = "Free 550 MB or set MVP_ALIGN_CACHE to a folder with room."
+    remedy = "It needs a folder that you can write to, with 550 MB free: set MVP_ALIGN_CACHE to one."
     try:
         root.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
