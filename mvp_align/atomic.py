@@ -10,7 +10,8 @@ from pathlib import Path
 from mvp_align.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "PytorchStreamWriter failed writing")
+QUOTA_WORDS = os.strerror(errno.EDQUOT)
+FULL_WORDS = (os.strerror(errno.ENOSPC), QUOTA_WORDS, "PytorchStreamWriter failed writing")
 """What safetensors, tokenizers and torch say, in exception classes of their own, without the error's number."""
 
 
@@ -46,10 +47,23 @@ def full_disk_explained(path: Path) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "errno", None) not in FULL and not any(words in str(error) for words in FULL_WORDS):
             raise
+        used_up, remedy = what_is_full(error, path.parent)
         raise UserError(
-            f"No space left on the disk while writing {path}. What was there before is untouched and the last "
-            f"checkpoint is whole: free some space (df -h {path.parent}), then run the same command again to go on."
+            f"{used_up} while writing {path}. What was there before is untouched and the last checkpoint is whole: "
+            f"{remedy}, then run the same command again to go on."
         ) from None
+
+
+def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
+    """A disk, its inodes or a quota: `df -h` shows plenty of free space in the last two cases."""
+    if getattr(error, "errno", None) == errno.EDQUOT or QUOTA_WORDS in str(error):
+        return (
+            "Your quota is used up",
+            "delete files of yours on that file system (quota -s, or lfs quota, shows your share)",
+        )
+    if folder.exists() and os.statvfs(folder).f_files and not os.statvfs(folder).f_favail:
+        return "No inodes left on the disk", f"delete some of its many small files (df -i {folder})"
+    return "No space left on the disk", f"free some space (df -h {folder})"
 
 
 def move_folder(written: Path, target: Path) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from mvp_align.errors import UserError, listed
 from mvp_align.json_files import to_json
+from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
-from mvp_align.telemetry import switch_off_telemetry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
@@ -337,8 +337,9 @@ def dashboard(
 
 
 def main() -> None:
-    switch_off_telemetry()
+    set_up_libraries()
     try:
+        find_home()
         app()
     except UserError as error:
         print(f"\n{error}", file=sys.stderr)

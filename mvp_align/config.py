@@ -161,8 +161,10 @@ class Tracking:
     backend: str = "wandb"
     """wandb, tensorboard, trackio or none."""
     mode: str = "auto"
-    """offline, online, or auto: W&B online where WANDB_API_KEY is set, everything else offline."""
-    project: str = "mvp-align"
+    """offline, online, or auto: what W&B's or trackio's own variables say (docs/tracking.md); without, W&B is online where
+    WANDB_API_KEY is set, and everything else offline."""
+    project: str | None = None
+    """By default mvp-align, or what WANDB_PROJECT says."""
     entity: str | None = None
     group: str | None = None
     """What runs are compared by; by default the run's name without its seed."""

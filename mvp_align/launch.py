@@ -6,10 +6,9 @@ Nothing here imports torch.
 """
 
 import difflib
-import logging
 import os
+import shlex
 import sys
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,13 +26,14 @@ from mvp_align import config as typed
 from mvp_align import sweeps
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.inert import inert
+from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.modeling.adapter_folder import take_lora
 from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.reporting.run_folder import examine
 from mvp_align.sweeps import name_override, parsed, shared_folders, sweep_points
-from mvp_align.telemetry import switch_off_telemetry
 from mvp_align.validate import combination_problems
+from mvp_align.words import ambiguous, in_quotes, type_of, with_lists
 
 WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
 
@@ -57,10 +57,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
 
     A user's mistake ends the process with exit code 2 and a message without a traceback, a request to stop with 85.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # each start, it misses a kernel that nothing here uses
-    warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
-    switch_off_telemetry()
-    os.environ.setdefault("WANDB_SILENT", "true")
+    set_up_libraries()
 
     def composed(config: DictConfig) -> None:
         listen()  # here, because a launcher of sweeps may run this in a process of its own
@@ -83,6 +80,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
             print(f"\n[process {rank()}] lost another process, whose own message says why.", file=sys.stderr)
             sys.exit(1)
 
+    sys.argv = with_lists(sys.argv)
     words = get_args_parser().parse_args()
     if words.help or words.hydra_help or prepared(config_name, words):
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
@@ -92,7 +90,8 @@ def prepared(config_name: str, words: Namespace) -> bool:
     """Check the command line, and complete that of a sweep. False where its run is done. Exits with 2 for a mistake."""
     alone = not words.multirun and processes() == 1
     try:
-        command = check_command(config_name, words.overrides)
+        find_home()
+        command = check_command(config_name, words.overrides, multirun=words.multirun)
         if alone and not (words.cfg or words.info):
             look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
     except AlreadyDone as done:
@@ -129,12 +128,18 @@ def look_first(config: typed.Config) -> None:
 
 
 def processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return number_in("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Which of the processes of a distributed run this is; 0 speaks for all."""
-    return int(os.environ.get("RANK", "0"))
+    return number_in("RANK", 0)
+
+
+def number_in(variable: str, default: int) -> int:
+    """What is no number is told by `mvp_align.variables`."""
+    number = os.environ.get(variable, "")
+    return int(number) if number.isdecimal() else default
 
 
 def stop(error: UserError, rank: int = 0) -> NoReturn:
@@ -150,9 +155,9 @@ def to_config(config: DictConfig) -> typed.Config:
     return made
 
 
-def check_command(config_name: str, words: list[str]) -> Command:
+def check_command(config_name: str, words: list[str], *, multirun: bool = True) -> Command:
     """What this command line stands for. Raises one UserError with every wrong override, every impossible combination,
-    every setting that would change nothing, and every folder that runs would share."""
+    every setting that would change nothing, every folder that runs would share, and a sweep where it is no `multirun`."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
             composed = [compose(config_name, point) for point in sweep_points(words)]
@@ -167,6 +172,9 @@ def check_command(config_name: str, words: list[str]) -> Command:
             ] + hydra_problems(config_name, hydras)
             # Where each works alone, Hydra's own words on the combination.
             raise listed(problems or [first_line(error)], "This command cannot run:") from None
+        swept = [ambiguous(word) for word in words if len(sweep_points([word])) > 1]
+    if swept and not multirun and "hydra.mode=MULTIRUN" not in words:
+        raise listed(swept, "This command cannot run:")
     refused, said = inert(keys, configs)
     problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
     if problems + refused + shared:
@@ -198,9 +206,21 @@ def override_problem(config_name: str, word: str) -> str | None:
             return f"{word}: no such {group}. Known: {', '.join(options(group))}.{nearest(wrong, options(group))}"
         if key not in (*known, *groups):
             return f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
+        quoted = in_quotes(key, value)
+        if isinstance(error, OverrideParseException) and key in known and composes(config_name, quoted):
+            shown = shlex.quote(quoted)
+            return f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the shell: {shown}"
         declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""
         return f"{word}: {first_line(error)}{declared}"
     return None
+
+
+def composes(config_name: str, word: str) -> bool:
+    try:
+        compose(config_name, [word])
+    except WRONG:
+        return False
+    return True
 
 
 def hydra_problems(config_name: str, words: list[str]) -> list[str]:
@@ -224,12 +244,3 @@ def first_line(error: Exception) -> str:
 def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` means `cpu`
     return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def type_of(key: str) -> str:
-    owner: type = typed.Config
-    *parents, name = key.split(".")
-    for parent in parents:
-        owner = owner.__annotations__[parent]
-    declared = owner.__annotations__[name]
-    return declared.__name__ if isinstance(declared, type) else str(declared)

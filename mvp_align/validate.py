@@ -1,4 +1,4 @@
-"""Combinations of settings that cannot work, found from the config alone, before data or a model is touched."""
+"""Combinations of settings that cannot work, found from config and environment alone, before data or a model is touched."""
 
 import math
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from string import Formatter
 from mvp_align.config import Config
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
+from mvp_align.variables import variable_problems
 
 CHOICES = {
     "recipe": ("lora_dpo", "lora_sft", "evaluate"),
@@ -44,6 +45,7 @@ def combination_problems(config: Config) -> list[str]:
         *data_problems(config),
         *prompt_problems(config),
         *tracking_problems(config),
+        *variable_problems(config),
     ]
     told = {problem.partition("=")[0] for problem in problems}
     return problems + [text for key, text in number_problems("", asdict(config)) if key not in told]

@@ -1,19 +1,22 @@
 """The command line: every mistake in one message, before anything heavy is imported or anything is written."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.launch import check_command
+from mvp_align.launch import CONF_DIR, check_command
 from mvp_align.reporting.lock import lock
+from mvp_align.words import with_lists
 
 ROOT = Path(__file__).parents[1]
 MODELS = "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b, smollm2_135m"
@@ -114,6 +117,73 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
 )
 def test_one_wrong_override(word: str, problem: str) -> None:
     assert problems(word) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("run.name=a=b", """'run.name="a=b"'"""),
+        ("adapter=outputs/lr=1e-4/adapter", """'adapter="outputs/lr=1e-4/adapter"'"""),
+        ("data.train=/x/{a} (1).json", """'data.train="/x/{a} (1).json"'"""),
+        ("data.train=~/pairs.json", """'data.train="/home/me/pairs.json"'"""),
+        ("prompt.template=Hi, {question}", """'prompt.template="Hi, {question}"'"""),
+        ("run.name=it's", """'run.name="it'"'"'s"'"""),
+        ('run.name=a"b', """'run.name="a\\"b"'"""),
+        ('run.name="x', """'run.name="x"'"""),
+        ("run.name=été", """'run.name="été"'"""),
+    ],
+)
+def test_a_value_that_needs_quotes_is_shown_with_them(word: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    (problem,) = problems(word)
+    assert problem.startswith(f"{word}: ") and problem.endswith(
+        f". Quote the value for Hydra, and the whole for the shell: {right}"
+    )
+    (corrected,) = shlex.split(right)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        composed = hydra.compose("train", [corrected, "model.id=x"])
+    key, _, value = word.partition("=")
+    assert OmegaConf.select(composed, key) == value.replace("~", "/home/me").removeprefix('"')
+
+
+def test_commas_are_a_sweep_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    done = program("run.name=a,b", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[2] == (
+        "  - run.name=a,b: values with commas between them are a sweep, one run each: add -m. As one text: "
+        "'run.name=\"a,b\"'"
+    )
+    check_command("train", ["seed=12,13"])
+
+
+@pytest.mark.parametrize(
+    ("word", "single", "swept"),
+    [
+        ("lora.target_modules=all-linear", "[all-linear]", "[all-linear]"),
+        ("lora.target_modules=q_proj", "[q_proj]", "[q_proj]"),
+        ("lora.target_modules=q_proj,v_proj", "[q_proj,v_proj]", "[q_proj],[v_proj]"),
+        ("lora.target_modules='q_proj,v_proj'", "[q_proj,v_proj]", "[q_proj,v_proj]"),
+        ("lora.target_modules=[q_proj,v_proj]", "[q_proj,v_proj]", "[q_proj,v_proj]"),
+        ("lora.target_modules=[q_proj,v_proj],[all-linear]", *["[q_proj,v_proj],[all-linear]"] * 2),
+        ("evals.sets=ufp4", "[ufp4]", "[ufp4]"),
+        ("evals.metrics=opa,paa", "[opa,paa]", "[opa],[paa]"),
+        ("train.loss_weights=1,0.5", "[1,0.5]", "[1],[0.5]"),
+        ("train.loss_weights=null", "null", "null"),
+        ("tracking.tags=", "", ""),
+        ("run.name=a,b", "a,b", "a,b"),
+    ],
+)
+def test_a_list_may_be_written_as_names_alone(word: str, single: str, swept: str) -> None:
+    key = word.partition("=")[0]
+    assert with_lists(["train.py", word]) == ["train.py", f"{key}={single}"]
+    assert with_lists(["train.py", "-m", word]) == ["train.py", "-m", f"{key}={swept}"]
+
+
+def test_names_alone_are_used_as_given(tmp_path: Path) -> None:
+    done = program("--cfg", "job", "lora.target_modules=all-linear", "evals.sets=in_domain,ufp4", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "  target_modules:\n  - all-linear\n" in done.stdout
+    assert "  sets:\n  - in_domain\n  - ufp4\n" in done.stdout
 
 
 def test_a_list_that_is_not_closed_is_named() -> None:

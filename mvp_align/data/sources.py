@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
 
+from mvp_align import hub
 from mvp_align.errors import UserError
 
 KINDS = "a .json, .jsonl or .parquet file, a folder of .json files, hf:<dataset id>[:<split>], or sample:<name>"
@@ -92,7 +93,10 @@ def locate(source: str) -> Traversable:
             return bundled
         there = [entry.name for entry in root.iterdir() if holds_records(entry)] if root.is_dir() else []
         raise UserError(f"{source}: there is no such sample; use one of: {', '.join(sorted(there)) or '(none here)'}.")
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError:
+        raise UserError(f"{source}: no user {source.partition('/')[0][1:]} here; correct the path.") from None
     if path.exists():
         return path
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -213,9 +217,13 @@ def open_hub(source: str, limit: int | None) -> Opened:
     import datasets  # type: ignore[import-untyped, unused-ignore]
 
     name, _, split = source.removeprefix("hf:").partition(":")
+    if not datasets.config.HF_HUB_OFFLINE:  # which HF_DATASETS_OFFLINE sets as well
+        hub.ask_first()
     try:
         loaded: Any = datasets.load_dataset(name, split=split or None)
     except Exception as error:  # the hub, the network and the dataset's files fail in many libraries' classes
+        if datasets.config.HF_HUB_OFFLINE:
+            raise UserError(f"{source}: {hub.absent(name, dataset=True)}. Or give a file's path.") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{source}: the dataset could not be loaded ({reason}); check the id and the split, log in with "

@@ -1,6 +1,5 @@
 """What computes: torch and its CUDA, the driver, the GPUs, NCCL, 4-bit layers, and how processes are launched."""
 
-import logging
 import os
 import shutil
 import subprocess
@@ -106,7 +105,6 @@ def nccl() -> Finding:
 
 def four_bit() -> Finding:
     """Quantise a small layer to NF4 where runs would, and see that it still multiplies as it did."""
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses a kernel that nothing here uses
     import torch
     from bitsandbytes.nn import Linear4bit
 

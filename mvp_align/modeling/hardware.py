@@ -11,6 +11,7 @@ from accelerate import PartialState
 
 from mvp_align.config import Hardware
 from mvp_align.errors import UserError
+from mvp_align.variables import is_true, launched_precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +39,7 @@ class Placement:
 
 
 def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
-    """Resolve `auto`s against this machine.
+    """Resolve `auto`s against this machine, and what `accelerate launch` was told.
 
     Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention; and where Slurm started
     several processes that do not know of each other, or ZeRO-2 has but one. A dry run asks for no GPU to be here: one with
@@ -54,7 +55,7 @@ def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     attention = None if hardware.attention == "auto" else hardware.attention
     if dry_run and hardware.device == "cuda" and not has_gpu:
         PartialState(cpu=True)
-        precision = "bf16" if hardware.precision == "auto" else hardware.precision
+        precision = hardware.precision if hardware.precision != "auto" else launched_precision() or "bf16"
         check_sharding(hardware, precision, dry_run)
         return Placement(torch.device("cuda"), DTYPES[precision], attention)
     if hardware.device == "cuda" and not has_gpu:
@@ -62,13 +63,13 @@ def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
             "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a CUDA build of torch "
             "(`python -c 'import torch; print(torch.version.cuda)'` prints None for a CPU build), or use hardware=cpu."
         )
-    on_gpu = has_gpu and hardware.device != "cpu"
+    on_gpu = has_gpu and hardware.device != "cpu" and not is_true("ACCELERATE_USE_CPU")
     PartialState(cpu=not on_gpu)  # decided here, before anything else makes it
     device = PartialState().device if on_gpu else torch.device("cpu")
     if not on_gpu:
         keep_freed_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, would look for a GPU by itself
-    precision = hardware.precision if hardware.precision != "auto" else best_precision(on_gpu)
+    precision = hardware.precision if hardware.precision != "auto" else launched_precision() or best_precision(on_gpu)
     check_precision(precision, on_gpu)
     check_sharding(hardware, precision, dry_run)
     if attention == "flash_attention_2":

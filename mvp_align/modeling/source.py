@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from mvp_align import hub
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
@@ -19,12 +20,17 @@ def locate(model: Model) -> str:
     """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into safetensors once, or what
     `model.id` names."""
     gguf = packaged_gguf(model)
-    return str(unpacked(gguf)) if gguf else public_name(model)
+    if gguf:
+        return str(unpacked(gguf))
+    name = public_name(model)
+    if not Path(name).is_dir():
+        hub.ask_first()
+    return name
 
 
 def cache_root() -> Path:
     """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or ~/.cache/mvp-align."""
-    return Path(os.environ.get("MVP_ALIGN_CACHE", Path.home() / ".cache" / "mvp-align"))
+    return Path(os.environ.get("MVP_ALIGN_CACHE") or Path.home() / ".cache" / "mvp-align")
 
 
 def unpacked(gguf: Path) -> Path:
@@ -39,7 +45,7 @@ def unpacked(gguf: Path) -> Path:
     target = root / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target
-    remedy = "Free 550 MB or set MVP_ALIGN_CACHE to a folder with room."
+    remedy = "It needs a folder that you can write to, with 550 MB free: set MVP_ALIGN_CACHE to one."
     try:
         root.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
@@ -95,6 +101,8 @@ def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name = public_name(model)
+    if "cached files" in text and hub.why_offline():
+        return UserError(f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local folder.")
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
             f"model={model.name}: no access to {name}. Accept its licence at https://huggingface.co/{name}, then "

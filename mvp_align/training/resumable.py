@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from mvp_align import hub
 from mvp_align.preemption import Preempted, check
 from mvp_align.training.checkpoints import WRITING, keep, numbered
 
@@ -47,7 +48,8 @@ class Resumable(Trainer):
             if self.args.should_save:
                 shutil.rmtree(aside, ignore_errors=True)
             self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
+            with hub.unasked():
+                super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 keep(aside / f"checkpoint-{self.state.global_step}", self.checkpoints)

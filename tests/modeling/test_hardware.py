@@ -36,6 +36,16 @@ def test_a_dry_run_may_ask_for_a_gpu_that_is_elsewhere() -> None:
     assert place(Hardware(), dry_run=True).device.type == "cpu"
 
 
+def test_auto_is_what_the_launcher_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Trainer would compute so in any case, whatever the run records."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setattr(hardware, "cpu_has_bf16", lambda: True)
+    assert place(Hardware(device="cpu")).precision == "bf16"
+    assert place(Hardware(device="cuda"), dry_run=True).precision == "bf16"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert place(Hardware()).device.type == "cpu"
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

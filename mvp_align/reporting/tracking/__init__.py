@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, Self
 
 from mvp_align.config import Config
+from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row
 from mvp_align.preemption import Preempted
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import Sample
 from mvp_align.schema import is_finite
+from mvp_align.variables import wandb_mode
 
 
 class Backend(Protocol):
@@ -76,11 +78,16 @@ def finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
 
 
 def start_tracking(config: Config, folder: RunFolder) -> Tracker:
-    """Begin or resume this run's record; a null one for `tracking.backend=none` and processes that don't write."""
-    if config.tracking.backend == "none" or not folder.writes:
+    """Begin or resume this run's record; a null one where nothing is tracked (`tracking.backend=none`, WANDB_MODE=disabled)
+    and in processes that don't write. Raises UserError where WANDB_RUN_ID is another than the run goes on under."""
+    backend = config.tracking.backend
+    disabled = backend == "none" or (backend == "wandb" and wandb_mode(config.tracking.mode) == "disabled")
+    if disabled or not folder.writes:
         return Tracker()
     try:
         return Tracker(start_backend(config, folder))
+    except UserError:
+        raise
     except Exception as error:  # no account, no network, a broken installation: none of them is a reason to stop
         warn(error)
         return Tracker()

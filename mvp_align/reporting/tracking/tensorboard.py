@@ -1,6 +1,7 @@
 """TensorBoard: event files under `tensorboard/` in the run folder."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
@@ -8,8 +9,9 @@ from mvp_align.config import Config
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.run_folder import RunFolder, settings
 from mvp_align.reporting.samples import Sample
-from mvp_align.reporting.tracking.tables import Cell, Table, described, summary, tables
+from mvp_align.reporting.tracking.tables import Cell, Table, described, resolved, summary, tables
 from mvp_align.training.checkpoints import newest_whole
+from mvp_align.variables import value
 
 
 class TensorBoardRun:
@@ -18,15 +20,15 @@ class TensorBoardRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = folder.path / "tensorboard"
+        self._folder = event_folder(config, folder)
         self._hparams = hparams(config)
         self._writer = SummaryWriter(self._folder, purge_step=purge_step(folder))
         self._writer.add_text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(described(config)))}\n```")
         self._writer.flush()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, step)
+        for name, number in metrics.items():
+            self._writer.add_scalar(name, number, step)
         self._writer.flush()  # else a killed process takes up to two minutes of them with it
 
     def results(self, rows: Sequence[Row], samples: Sequence[Sample]) -> None:
@@ -42,6 +44,12 @@ class TensorBoardRun:
         self._writer.close()
 
 
+def event_folder(config: Config, folder: RunFolder) -> Path:
+    """`TENSORBOARD_LOGGING_DIR`, which transformers' own callback heeds, with a folder a run; else inside the run folder."""
+    elsewhere = value("TENSORBOARD_LOGGING_DIR")
+    return Path(elsewhere, resolved(config)["run"]["name"]) if elsewhere else folder.path / "tensorboard"
+
+
 def purge_step(folder: RunFolder) -> int | None:
     """The first step that a resumed run takes again: TensorBoard then hides what an earlier process logged from there on."""
     if not folder.resumed:
@@ -52,7 +60,7 @@ def purge_step(folder: RunFolder) -> int | None:
 
 def hparams(config: Config) -> dict[str, str | int | float | bool]:
     leaves = settings(OmegaConf.structured(config))
-    return {key: value if isinstance(value, str | int | float) else str(value) for key, value in leaves.items()}
+    return {key: leaf if isinstance(leaf, str | int | float) else str(leaf) for key, leaf in leaves.items()}
 
 
 def markdown(table: Table) -> str:

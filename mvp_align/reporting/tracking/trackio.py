@@ -1,6 +1,5 @@
 """trackio: a local database that `trackio show` serves; its library keeps W&B's vocabulary."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
@@ -17,9 +16,7 @@ from mvp_align.reporting.tracking.tables import (
     summary,
     tables,
 )
-
-SERVERS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
-"""Environment variables that send a run away; heeded with `tracking.mode=online` alone."""
+from mvp_align.variables import trackio_mode
 
 
 class TrackioRun:
@@ -28,11 +25,11 @@ class TrackioRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         settings = described(config)
         self._name = settings["run"]["name"]
-        with nullcontext() if config.tracking.mode == "online" else local():
+        with nullcontext() if trackio_mode(config.tracking.mode) == "online" else local():
             import trackio
 
             self._run = trackio.init(
-                project=config.tracking.project,
+                project=config.tracking.project or "mvp-align",
                 name=self._name,
                 group=group_of(config),
                 config=settings,
@@ -65,13 +62,11 @@ class TrackioRun:
 
 @contextmanager
 def local() -> Iterator[None]:
-    """No server from the environment, and no question to the hub: at its start trackio asks there for the user's name."""
+    """No question to the hub: at its start trackio asks there for the user's name, even where nothing goes there."""
     import huggingface_hub.constants as hub
 
-    hidden = {name: os.environ.pop(name) for name in SERVERS if name in os.environ}
     was_offline, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
     try:
         yield
     finally:
         hub.HF_HUB_OFFLINE = was_offline
-        os.environ.update(hidden)

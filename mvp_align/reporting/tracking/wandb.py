@@ -6,10 +6,12 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mvp_align.atomic import write_text
 from mvp_align.config import Config
+from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.environment import PACKAGE, SECRET_VALUE, git, git_state, redacted
 from mvp_align.reporting.run_folder import RunFolder
@@ -24,6 +26,7 @@ from mvp_align.reporting.tracking.tables import (
     summary,
     tables,
 )
+from mvp_align.variables import is_true, value, wandb_mode, wandb_project
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -46,14 +49,14 @@ class WandbRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         self._name = resolved(config)["run"]["name"]
         self._with_artifacts = config.tracking.artifacts
-        self._folder = folder
+        self._home = home(config, folder)
         self._run = start(config, folder)
         self._run.define_metric(STEP)
         self._run.define_metric("*", step_metric=STEP)
         for name, kept in BEST.items():
             self._run.define_metric(name, step_metric=STEP, summary=kept)
         if diff := uncommitted():  # by itself W&B keeps one online only
-            patch = folder.path / "wandb" / "code.patch"
+            patch = self._home / "wandb" / "code.patch"
             write_text(patch, f"{diff}\n")
             self._run.save(patch, base_path=patch.parent, policy="now")
 
@@ -64,7 +67,7 @@ class WandbRun:
         import wandb
 
         found = tables(rows, samples)
-        with staged_in(self._folder):
+        with staged_in(self._home):
             self._run.log(
                 {name: wandb.Table(columns=list(columns), data=data) for name, (columns, data) in found.items()}
             )
@@ -91,7 +94,7 @@ class WandbRun:
             self._run.finish(exit_code=int(preempted))
         except TimeoutError:
             raise TimeoutError(
-                f"uploading was not done after {FINISH_SECONDS} s; `wandb sync --include-online {self._folder.path}/wandb` "
+                f"uploading was not done after {FINISH_SECONDS} s; `wandb sync --include-online {self._home}/wandb` "
                 "uploads the rest"
             ) from None
 
@@ -100,21 +103,22 @@ def start(config: Config, folder: RunFolder) -> "Run":
     """Online where asked for; where that fails, offline, with a warning."""
     import wandb
 
-    if mode(config.tracking.mode) == "offline":
-        return init(config, folder, "offline")
+    identity = run_id(folder)
+    if wandb_mode(config.tracking.mode) == "offline":
+        return init(config, folder, identity, "offline")
     try:
-        return init(config, folder, "online")
+        return init(config, folder, identity, "online")
     except Exception as error:
         warnings.warn(
             f"W&B cannot be reached ({type(error).__name__}: {error}). The run is recorded offline: "
-            f"`mvp-align runs sync {folder.path}` uploads it later.",
+            f"`mvp-align runs sync {home(config, folder)}` uploads it later.",
             stacklevel=2,
         )
         wandb.teardown()  # its service still holds the id for the run that did not start
-        return init(config, folder, "offline")
+        return init(config, folder, identity, "offline")
 
 
-def init(config: Config, folder: RunFolder, chosen: Mode) -> "Run":
+def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run":
     import wandb
 
     settings = described(config)
@@ -123,62 +127,79 @@ def init(config: Config, folder: RunFolder, chosen: Mode) -> "Run":
     try:
         return wandb.init(
             mode=chosen,
-            dir=folder.path,
-            id=run_id(folder),
+            dir=home(config, folder),
+            id=identity,
             resume="allow",  # kept in an offline record too: its upload then goes on from what the server has
-            name=settings["run"]["name"],
-            job_type=config.recipe,
-            project=config.tracking.project,
+            name=value("WANDB_NAME") or settings["run"]["name"],
+            job_type=value("WANDB_JOB_TYPE") or config.recipe,
+            project=wandb_project(config.tracking),
             entity=config.tracking.entity,
-            group=group_of(config),
-            tags=config.tracking.tags,
+            group=value("WANDB_RUN_GROUP") or group_of(config),
+            tags=config.tracking.tags or None,  # an empty list would hide WANDB_TAGS
             config=settings,
-            settings=wandb.Settings(finish_timeout=FINISH_SECONDS, finish_timeout_raises=True, **code_state()),
+            settings=wandb.Settings(
+                **unless_set(finish_timeout=FINISH_SECONDS), finish_timeout_raises=True, **code_state()
+            ),
         )
     finally:
         sys.argv = words
+
+
+def home(config: Config, folder: RunFolder) -> Path:
+    """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR says."""
+    elsewhere = value("WANDB_DIR")
+    if not elsewhere:
+        return folder.path
+    path = Path(elsewhere, resolved(config)["run"]["name"])
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def unless_set(**settings: object) -> dict[str, Any]:
+    """Those that no variable of W&B's sets."""
+    return {name: given for name, given in settings.items() if not value(f"WANDB_{name.upper()}")}
 
 
 def code_state() -> dict[str, Any]:
     """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it is an installed one.
 
     By itself W&B takes the repository around the run folder, and what it keeps of the code depends on the account:
-    `uncommitted` keeps the diff.
+    `uncommitted` keeps the diff. WANDB_DISABLE_GIT keeps W&B from all of it.
     """
-    if git_state(PACKAGE) is None:
+    if git_state(PACKAGE) is None or is_true("WANDB_DISABLE_GIT"):
         return {"disable_git": True, "disable_code": True}
     return {"git_root": git(PACKAGE, "rev-parse", "--show-toplevel"), "disable_code": True}
 
 
 def uncommitted() -> str:
-    """The diff of this package's repository to its commit; empty where there is none, or where it shows a secret."""
+    """The diff of this package's repository to its commit; empty where there is none, where it shows a secret, and where
+    WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
+    if is_true("WANDB_DISABLE_CODE") or is_true("WANDB_DISABLE_GIT"):
+        return ""
     diff = git(PACKAGE, "diff", "HEAD") if git_state(PACKAGE) else None
     return "" if diff is None or SECRET_VALUE.search(diff) else diff
 
 
 @contextmanager
-def staged_in(folder: RunFolder) -> Iterator[None]:
+def staged_in(folder: Path) -> Iterator[None]:
     """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later upload may not find again."""
-    if "WANDB_DATA_DIR" in os.environ:
+    if value("WANDB_DATA_DIR"):
         yield
         return
-    os.environ["WANDB_DATA_DIR"] = str(folder.path.absolute() / "wandb")
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")
     try:
         yield
     finally:
         del os.environ["WANDB_DATA_DIR"]
 
 
-def mode(wanted: str) -> Mode:
-    if wanted == "auto":
-        return "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    return "online" if wanted == "online" else "offline"
-
-
 def run_id(folder: RunFolder) -> str:
-    """The same id after a resume, so that one run stays one line in W&B."""
+    """The same id after a resume, so that one run stays one line in W&B. A new run takes WANDB_RUN_ID where that is set."""
+    wanted = value("WANDB_RUN_ID")
     if folder.wandb_id.is_file() and (stored := folder.wandb_id.read_text(encoding="utf-8").strip()):
+        if wanted not in ("", stored):
+            raise UserError(f"WANDB_RUN_ID={wanted}, but {folder.path} goes on as W&B's run {stored}: unset it.")
         return stored
-    fresh = uuid.uuid4().hex[:8]
+    fresh = wanted or uuid.uuid4().hex[:8]
     write_text(folder.wandb_id, f"{fresh}\n")
     return fresh

@@ -120,3 +120,14 @@ def test_a_full_disk_stops_the_tracker_alone(
         tracker.results(rows)
         tracker.finish()
     assert len([one for one in caught if "Tracking failed" in str(one.message)]) == 1
+
+
+def test_event_files_lie_where_transformers_own_variable_says(
+    tmp_path: Path, tracked: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
+    chosen = tracked(backend="tensorboard")
+    folder = open_run(tmp_path / "run", chosen)
+    start_tracking(chosen, folder).finish()
+    assert list((tmp_path / "logs" / "lora_dpo-tiny-sample-paper-12").glob("events.out.tfevents.*"))
+    assert not (folder.path / "tensorboard").exists()

@@ -47,7 +47,6 @@ def trackio(tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
 
     def ran(code: str) -> dict[str, Any]:
         words = [sys.executable, "-c", PRELUDE + code, str(tmp_path / "run"), str(tmp_path / "rows.json")]
@@ -86,16 +85,17 @@ with warnings.catch_warnings():
 """
         + STORED
         + """
-import os, trackio
+import os
+import trackio
 (run,) = trackio.Api().runs("mvp-align")
 blobs = Path(os.environ["TRACKIO_DIR"], "artifacts").rglob("*")
 print(json.dumps({
-    "reached": reached, "space": os.environ["TRACKIO_SPACE_ID"], "config": run.config, "logs": stored(),
+    "reached": reached, "config": run.config, "logs": stored(),
     "artifacts": sorted(path.read_text() for path in blobs if path.is_file()),
 }))
 """
     )
-    assert (found["reached"], found["space"]) == ([], "someone/space")  # which it did not heed, and put back
+    assert found["reached"] == []
     config = found["config"]
     assert (config["_Group"], config["tracking"]["tags"]) == ("lora_dpo-tiny-sample-paper", ["sweep"])
     assert config["train"]["learning_rate"] == 5e-5
@@ -109,17 +109,10 @@ print(json.dumps({
     assert not (tmp_path / "run" / "trackio").exists()
 
 
-def test_online_it_does_ask(trackio: Run) -> None:
-    """What the test above would see if a run were not kept local."""
-    found = trackio(
-        """
-import os
-del os.environ["TRACKIO_SPACE_ID"]
-config.tracking.mode = "online"
-start_tracking(config, folder).finish()
-print(json.dumps({"reached": reached}))
-"""
-    )
+def test_a_variable_sends_it_away(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the test above would see if a run were not kept local."""
+    monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
+    found = trackio("start_tracking(config, folder).finish()\nprint(json.dumps({'reached': reached}))")
     assert found["reached"]
 
 

@@ -1,7 +1,6 @@
 """W&B runs as its own client writes and uploads them; what goes wrong goes wrong for real."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -13,13 +12,14 @@ import pytest
 from wandb_server import CANARY, WandbServer
 
 from mvp_align.config import Config
+from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.run_folder import RunFolder, open_run
 from mvp_align.reporting.samples import Sample
 from mvp_align.reporting.tracking import Tracker, start_tracking
 from mvp_align.reporting.tracking import wandb as wandb_run
 from mvp_align.reporting.tracking.sync import offline_runs, sync_run
-from mvp_align.reporting.tracking.wandb import code_state, mode
+from mvp_align.reporting.tracking.wandb import code_state
 
 MakeConfig = Callable[..., Config]
 
@@ -259,7 +259,7 @@ def test_a_tracker_that_cannot_start_warns_and_lets_the_run_go_on(
     assert len(caught) == 1
 
 
-# Code state and mode
+# Code state
 
 
 @pytest.fixture
@@ -296,11 +296,78 @@ def test_an_installed_package_has_no_code_state(tmp_path: Path, monkeypatch: pyt
     assert code_state() == {"disable_git": True, "disable_code": True}
 
 
-def test_auto_is_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mode("auto") == "offline"
-    monkeypatch.setenv("WANDB_API_KEY", "")
-    assert mode("auto") == "offline"
-    monkeypatch.setenv("WANDB_API_KEY", "x")
-    assert (mode("auto"), mode("offline"), mode("online")) == ("online", "offline", "online")
-    del os.environ["WANDB_API_KEY"]
-    assert mode("online") == "online"
+@pytest.mark.parametrize("variable", ["WANDB_DISABLE_CODE", "WANDB_DISABLE_GIT"])
+def test_no_diff_where_wandb_s_own_variables_say_so(
+    tmp_path: Path, tracked: MakeConfig, repository: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (repository / "__init__.py").write_text("after = 2\n")
+    monkeypatch.setenv(variable, "true")
+    chosen = tracked()
+    folder = open_run(tmp_path / "elsewhere", chosen)
+    start_tracking(chosen, folder).finish()
+    written(folder.path, "offline-run-*")
+    assert list(folder.path.rglob("code.patch")) == holds(folder.path, "after = 2") == []
+
+
+# W&B's own variables
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "recorded"),
+    [
+        ("WANDB_MODE", "offline", True),
+        ("WANDB_MODE", "dryrun", True),
+        ("WANDB_MODE", "disabled", False),
+        ("WANDB_DISABLED", "true", False),
+    ],
+)
+def test_a_variable_keeps_a_run_with_a_key_from_the_server(
+    tmp_path: Path,
+    rows: list[Row],
+    tracked: MakeConfig,
+    wandb_server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    recorded: bool,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    chosen = tracked()
+    folder = open_run(tmp_path / "run", chosen)
+    whole_run(start_tracking(chosen, folder), folder, rows)
+    assert wandb_server.connections == 0
+    assert bool(list(folder.path.glob("wandb/offline-run-*"))) == recorded
+
+
+def test_where_and_how_a_run_is_called_can_be_said_by_variables(
+    tmp_path: Path, tracked: MakeConfig, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "PROJECT": "theirs", "ENTITY": "team", "RUN_GROUP": "ablation", "TAGS": "a,b", "NAME": "shown", "JOB_TYPE": "sweep",
+        "RUN_ID": "their-id", "NOTES": "why",
+    }  # fmt: skip
+    for name, value in said.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    chosen = tracked()
+    folder = open_run(tmp_path / "run", chosen)
+    start_tracking(chosen, folder).finish()
+    told = wandb_server.runs["their-id"].settings
+    names = ("project", "entity", "groupName", "tags", "displayName", "jobType", "notes")
+    assert [told[name] for name in names] == ["theirs", "team", "ablation", ["a", "b"], "shown", "sweep", "why"]
+    monkeypatch.setenv("WANDB_RUN_ID", "another")
+    with pytest.raises(UserError, match=r"WANDB_RUN_ID=another, but .* goes on as W&B's run their-id: unset it"):
+        start_tracking(chosen, open_run(tmp_path / "run", chosen))
+
+
+def test_records_lie_where_wandb_dir_says(
+    tmp_path: Path, rows: list[Row], tracked: MakeConfig, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "scratch"))
+    chosen = tracked(mode="offline", tags=["sweep"])
+    folder = open_run(tmp_path / "run", chosen)
+    whole_run(start_tracking(chosen, folder), folder, rows)
+    assert not (folder.path / "wandb").exists()
+    ((run, parts),) = offline_runs([tmp_path / "scratch"]).items()
+    assert run == tmp_path / "scratch" / "lora_dpo-tiny-sample-paper-12"
+    assert sync_run(run, parts).problem == ""
+    check_told(wandb_server, folder.wandb_id.read_text().strip())

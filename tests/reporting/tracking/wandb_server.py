@@ -39,13 +39,19 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)
         self.url = f"http://127.0.0.1:{self.server_port}"
+        self.connections = 0
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[dict[str, Any]] = []
         self.uploads: dict[str, bytes] = {}
         self.views: list[dict[str, Any]] = []
 
+    def verify_request(self, *_: object) -> bool:
+        self.connections += 1
+        return True
+
     def graphql(self, operation: str, values: dict[str, Any]) -> dict[str, Any]:
-        project = {"id": "p", "name": values.get("project") or "p", "entity": {"id": "e", "name": "me"}}
+        entity = {"id": "e", "name": values.get("entity") or "me"}
+        project = {"id": "p", "name": values.get("project") or "p", "entity": entity}
         match operation:
             case "RunResumeStatus":
                 return {"model": {**project, "bucket": self.resumable(values["name"])}}
