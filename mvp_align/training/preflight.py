@@ -25,15 +25,17 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
 from mvp_align.schema import PreferencePair
+from mvp_align.scoring.methods import shape_method
 from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.forecast import forecast_lines
 from mvp_align.training.plan import Batches, Plan
 
 
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
-    """Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, or an
-    adapter that the config names is not there."""
+    """Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, its
+    shape cannot be scored, or an adapter that the config names is not there."""
     check_context(config)
+    shape_method(load_shape(config.model))
     check_adapters(config)
     texts = prompted(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)

@@ -14,7 +14,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from mvp_align.scoring.attention import say_alone
+from mvp_align.scoring.methods import say
 from mvp_align.training import forward
 from mvp_align.training.forward import share_prompts, token_outputs
 
@@ -156,8 +156,8 @@ def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> N
         lambda module, args, kwargs: rows.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     outputs_of(model, batch)
-    say_alone.cache_clear()
     share_prompts(base)
+    del rows[1:]
     outputs_of(model, batch)
     chosen, rejected = batch["attention_mask"].view(2, 6, -1).sum(-1)
     prompts = (batch["labels"] != -100).int().argmax(1).view(2, 6)[0]
@@ -184,6 +184,7 @@ def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
         sliding_window=4,
     )
     model = wrapped(sharpen(MistralForCausalLM(config)))
+    say.cache_clear()
     check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
     assert "each answer carries its own prompt" in capsys.readouterr().out
 
