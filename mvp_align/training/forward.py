@@ -75,9 +75,8 @@ def answer_outputs(
     loss = -log_probs.sum() / scored.sum().clamp(min=1)
     balance = None
     if states.routing:
-        text_config = causal.config.get_text_config()
-        balance = load_balance(states.routing, text_config)
-        loss = loss + getattr(text_config, "router_aux_loss_coef", 0.0) * balance
+        balance = load_balance(states.routing, causal.config)
+        loss = loss + getattr(causal.config.get_text_config(), "router_aux_loss_coef", 0.0) * balance
     return FusedCausalLMOutput(
         loss=loss,
         log_probs=log_probs,
@@ -91,11 +90,12 @@ def answer_outputs(
 
 
 def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
-    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family. As attention mask it gets how
-    often TRL's rows hold a token: a prompt that runs once here is there once for each of its answers."""
-    found: Tensor = load_balancing_loss_func(
-        routing.logits, config.num_experts, config.num_experts_per_tok, routing.copies[None]
-    )
+    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family; 0 where no layer has experts.
+    As attention mask it gets how often TRL's rows hold a token: a prompt that runs once here is there once an answer."""
+    if not routing.logits:
+        return torch.zeros((), device=routing.copies.device)
+    experts, taken = routing.logits[0].shape[-1], config.get_text_config().num_experts_per_tok
+    found: Tensor = load_balancing_loss_func(routing.logits, experts, taken, routing.copies[None])
     return found
 
 

@@ -235,3 +235,34 @@ def test_what_no_copy_can_be_made_of_is_tried_when_it_is_loaded(capsys) -> None:
     with torch.device("meta"):
         scoring_method(AutoModelForCausalLM.from_config(shape))
     assert "DeepseekV3ForCausalLM: how it is scored is taken from its class, and tried" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layers", ["packed", "windowed"])
+def test_a_row_longer_than_longropes_short_range_runs_alone(pairs: list[TokenizedPair], layers: str) -> None:
+    """One such row would give all rows of its pass other frequencies."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [8.0] * 8,
+        "original_max_position_embeddings": 24,
+    }
+    window = {"sliding_window": 8} if layers == "windowed" else {}
+    known = AutoConfig.for_model("phi3", **SIZES, rope_parameters=rope, **window)
+    model = tiny(known)
+    expected = [own_logp(model, pair.chosen) - own_logp(model, pair.rejected) for pair in pairs]
+    for batch_size in (1, 8):
+        assert off(model, pairs, expected, batch_size) < MARGIN
+    assert scoring_method(model) is (PADDED if window else PACKED)
+    monkey = [pair for pair in pairs if max(len(pair.chosen.ids), len(pair.rejected.ids)) <= 24]
+    assert 0 < len(monkey) < len(pairs)  # rows on both sides of the limit
+
+
+def test_dynamic_rotary_positions_are_refused_beyond_their_range(pairs: list[TokenizedPair]) -> None:
+    """Their frequencies grow with the longest text so far, whichever it was."""
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    sizes = SIZES | {"max_position_embeddings": 40}
+    model = tiny(AutoConfig.for_model("llama", **sizes, rope_parameters=rope))
+    with pytest.raises(UserError, match="over the 40 .* data.max_tokens=40 or less"):
+        score_pairs(model, pairs)
+    score_pairs(model, pairs[:1])
