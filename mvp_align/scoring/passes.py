@@ -116,8 +116,10 @@ def joined(parts: Sequence[States]) -> States:
     routings = [part.routing for part in parts if part.routing]
     layers = zip(*(routing.logits for routing in routings), strict=True)
     routed = Routing(tuple(map(torch.cat, layers)), torch.cat([r.copies for r in routings])) if routings else None
-    columns = ([getattr(part, name) for part in parts] for name in ("hidden", "targets", "owners"))
-    return States(*map(torch.cat, columns), routed)
+    hidden, targets, owners = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("hidden", "targets", "owners")
+    )
+    return States(hidden, targets, owners, routed)
 
 
 def backbone(causal: PreTrainedModel) -> nn.Module:

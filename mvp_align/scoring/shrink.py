@@ -28,7 +28,8 @@ def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
             sharpen(model)
     except Exception:  # sizes that a family wants to agree in its own way
         return None
-    return model.eval()
+    model.eval()
+    return model
 
 
 def shrunken(config: PreTrainedConfig) -> PreTrainedConfig:

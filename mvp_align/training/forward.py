@@ -6,6 +6,7 @@ that call is answered here; every loss and metric stays TRL's own, and any other
 """
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,7 +96,8 @@ def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
     if not routing.logits:
         return torch.zeros((), device=routing.copies.device)
     experts, taken = routing.logits[0].shape[-1], config.get_text_config().num_experts_per_tok
-    found: Tensor = load_balancing_loss_func(routing.logits, experts, taken, routing.copies[None])
+    balance: Callable[..., Any] = load_balancing_loss_func
+    found: Tensor = balance(routing.logits, experts, taken, routing.copies[None])
     return found
 
 
@@ -126,8 +128,8 @@ def trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
 
     def outputs(hidden: Tensor, targets: Tensor) -> Outputs:
         logits = head(hidden).float()
-        (_, *others), _ = statistics(logits.detach().clone(), targets)
-        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), *others
+        (_, entropy, mean, is_top, log_sum_sq), _ = statistics(logits.detach().clone(), targets)
+        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), entropy, mean, is_top, log_sum_sq
 
     found: Outputs = checkpoint(outputs, hidden, targets, use_reentrant=False)
     return found
