@@ -17,6 +17,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from mvp_align.modeling.identity import identity, whole
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.methods import KNOWN, scoring_method
+from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.forward import share_prompts
 
@@ -101,7 +103,9 @@ def same(found: list[PairScore], expected: list[PairScore]) -> None:
             torch.testing.assert_close(getattr(now, key), getattr(then, key), atol=1e-5, rtol=1e-6)
 
 
+KNOWN.clear()  # a sharded model that was never whole here is judged by a tiny copy of its config
 same(score_pairs(model, tokenized(), batch_size=1), scores)
+assert scoring_method(model.get_base_model()) is Method.PACKED
 with model.disable_adapter():
     same(score_pairs(model, tokenized(), batch_size=1), base_scores)
 assert scores != base_scores and model.training

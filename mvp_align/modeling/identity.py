@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from mvp_align import __version__
 from mvp_align.modeling.base import LOADED, quantization_of
 from mvp_align.modeling.source import cache_root
-from mvp_align.scoring.attention import SHARED, share_attention
 from mvp_align.scoring.cache import LogpCache, open_cache
+from mvp_align.scoring.methods import method_name
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 CHECKSUM_CHUNK = 2**24
@@ -37,14 +37,13 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
     """What log-probabilities of the base model, or of its `adapter`, depend on besides the tokens."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
-    config = inner.config.get_text_config()
     return {
         "model": str(getattr(inner, LOADED, inner.name_or_path)),
         "weights": fingerprint(model),
         "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
         "dtype": str(inner.dtype).removeprefix("torch."),
         "quantization": quantization_of(inner),
-        "attention": SHARED if share_attention(inner) else str(config._attn_implementation),
+        "attention": method_name(inner),
         "device": inner.device.type,
         "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
     }

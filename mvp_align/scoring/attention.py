@@ -174,20 +174,9 @@ AttentionInterface.register(SHARED, attend)
 AttentionMaskInterface.register(SHARED, sdpa_mask)
 
 
-def share_attention(model: PreTrainedModel) -> bool:
-    """Give `model` this attention in place of SDPA, which it equals wherever no row is packed. False, said once, where the
-    model cannot take it: it hands nothing through to its attention, does not use SDPA, has no rotary positions (others
-    ignore position ids), or a sliding window."""
-    if model.config.get_text_config()._attn_implementation == SHARED:
-        return True
-    if not can_share(model):
-        say_alone(type(model).__name__)
-        return False
-    model.set_attn_implementation(SHARED)
-    return True
-
-
 def can_share(model: PreTrainedModel) -> bool:
+    """Whether this attention may stand in for `model`'s, by its class and config: it is SDPA through transformers' registry,
+    sees all tokens before its own, and has rotary positions (others ignore position ids)."""
     config = model.config.get_text_config()
     rotary = getattr(config, "rope_parameters", None) is not None
     if not (rotary and model._supports_attention_backend and config._attn_implementation == "sdpa"):
@@ -195,9 +184,3 @@ def can_share(model: PreTrainedModel) -> bool:
     kinds = getattr(config, "layer_types", None)
     windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
     return all(kind == "full_attention" for kind in kinds) if kinds else not windowed
-
-
-@cache
-def say_alone(kind: str) -> None:
-    """Once for each class of models that cannot share."""
-    print(f"{kind}: its attention cannot keep answers of one row apart, so each answer carries its own prompt")

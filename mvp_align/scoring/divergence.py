@@ -12,8 +12,9 @@ from tqdm.auto import tqdm
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.preemption import check
-from mvp_align.scoring.attention import share_attention
-from mvp_align.scoring.logps import answer_states, causal_model
+from mvp_align.scoring.logps import answer_states, causal_model, scoring_head
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method
 from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer
 
@@ -33,7 +34,7 @@ def kl_to_base(
     causal = causal_model(model)
     distinct = list(dict.fromkeys(answers))
     budget = batch_size * sum(len(answer.ids) for answer in distinct) // max(1, len(distinct))
-    work = list(batches(make_rows(distinct, share_attention(causal), budget), budget))
+    work = list(batches(make_rows(distinct, scoring_method(causal) is Method.PACKED, budget), budget))
     state = PartialState()
     mine = work[state.process_index :: state.num_processes]
     was_training = causal.training
@@ -74,7 +75,7 @@ def batch_divergence(model: PeftModel, rows: Sequence[Row]) -> dict[int, float]:
 
 def divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
     """KL at each position, from last hidden states [n, hidden] of the two models -> [n]."""
-    head = causal_model(model).get_output_embeddings()
+    head = scoring_head(causal_model(model))
     log_p: Tensor = head(tuned).float().log_softmax(dim=-1)
     with model.disable_adapter():
         log_q: Tensor = head(base).float().log_softmax(dim=-1)

@@ -13,16 +13,16 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.preemption import check
 from mvp_align.schema import PairScore
-from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.cache import LogpCache
-from mvp_align.scoring.rows import Row, batches, make_rows, pack, pad
+from mvp_align.scoring.methods import is_sharded, scoring_method
+from mvp_align.scoring.passes import Head, Method, head_of, run_rows
+from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
@@ -30,9 +30,6 @@ HEAD_CHUNK = 1024
 
 NAMED = 5
 """Pairs that a message names."""
-
-LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
-"""Config keys of models whose logits are more than `head(hidden)`."""
 
 
 def score_pairs(
@@ -49,11 +46,12 @@ def score_pairs(
     tokens as `batch_size` pairs of mean length. Under several processes each scores its share and all return everything.
     Equal answers in equal contexts run once. What `cache` knows is not computed; it must be of this very model.
 
-    Raises UserError, in all processes, where an answer has no finite log-probability: `label` says of what. Nothing of such
-    answers is kept. Raises ValueError for models whose logits are more than a linear head over the last hidden state.
+    Scores are the model's own: `mvp_align.scoring.methods` has tried that on a few tokens first. Raises UserError for models
+    that cannot be scored and, in all processes, where an answer has no finite log-probability: `label` says of what. Nothing
+    of such answers is kept.
     """
     answers = distinct_answers(pairs)
-    work = score_batches(pairs, batch_size, share_attention(causal_model(model)))
+    work = score_batches(pairs, batch_size, scoring_method(causal_model(model)) is Method.PACKED)
     found = answer_logps(model, answers, work, label, LogpCache() if cache is None else cache) if work else {}
     if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
@@ -167,11 +165,6 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, flo
         causal.train(was_training)
 
 
-def is_sharded(causal: PreTrainedModel) -> bool:
-    """Whether FSDP2 has given its parameters' parts to several processes."""
-    return any(isinstance(parameter, DTensor) for parameter in causal.parameters())
-
-
 def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside; LoRA layers live in it, so an active adapter keeps acting."""
     inner = getattr(model, "module", model)  # DistributedDataParallel
@@ -192,29 +185,21 @@ def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float
 def answer_token_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
     """Log-probs of the answers' n tokens [n], in nats, and their owners [n], ordered by owner."""
     hidden, targets, owners = answer_states(causal, rows)
-    head = causal.get_output_embeddings()
+    head = scoring_head(causal)
     chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
     return torch.cat([target_logps(head(h), t) for h, t in chunks]), owners
 
 
 def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """Last hidden states [n, hidden] that predict the answers' n tokens, the tokens' ids [n], and their owners [n], ordered
-    by owner. Gradients flow where they are enabled."""
-    text_config = causal.config.get_text_config()
-    changes = [key for key in LOGIT_CHANGES if getattr(text_config, key, None) not in (None, 1.0)]
-    if changes:
-        raise ValueError(f"{type(causal).__name__} changes its logits after the head ({', '.join(changes)})")
-    weight = causal.get_input_embeddings().weight
-    assert isinstance(weight, Tensor)
-    batch = (pack if share_attention(causal) else pad)(rows, weight.device)
-    states = causal.base_model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
-        attention_mask=batch.mask,
-        use_cache=False,
-        **({"layout": batch.layout} if batch.layout else {}),  # other models take no such argument
-    ).last_hidden_state
-    return states[batch.row_at, batch.position_at], batch.targets, batch.owners
+    """States [n, hidden], for `scoring_head`, that predict the answers' n tokens, the tokens' ids [n], and their owners [n],
+    ordered by owner. Gradients flow where they are enabled."""
+    states = run_rows(causal, rows, scoring_method(causal))
+    return states.hidden, states.targets, states.owners
+
+
+def scoring_head(causal: PreTrainedModel) -> Head:
+    """From the states of `answer_states` to logits [n, vocabulary]."""
+    return head_of(causal, scoring_method(causal))
 
 
 def target_logps(logits: Tensor, targets: Tensor) -> Tensor:

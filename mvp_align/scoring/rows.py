@@ -114,6 +114,28 @@ def join(row: Row, branch: Branch) -> Row:
     return Row(prefix, (*moved, Branch(branch.context[len(prefix) :], branch.answers)))
 
 
+def apart(rows: Sequence[Row]) -> list[Row]:
+    """A row an answer, in the order of the answers."""
+    alone = [
+        (index, Row((), (Branch(row.prefix + branch.context, ((index, ids),)),)))
+        for row in rows
+        for branch in row.branches
+        for index, ids in branch.answers
+    ]
+    return [row for _, row in sorted(alone, key=lambda pair: pair[0])]
+
+
+def copies(rows: Sequence[Row]) -> list[int]:
+    """Of each token of packed `rows`: in how many rows it would be, were each answer a row of its own."""
+    counts: list[int] = []
+    for row in rows:
+        counts += [row.answers] * len(row.prefix)
+        for branch in row.branches:
+            counts += [len(branch.answers)] * len(branch.context)
+            counts += [1] * sum(len(ids) for _, ids in branch.answers)
+    return counts
+
+
 def batches(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
     """Consecutive rows (sorted, longest first) of at most `tokens` together; at least one row."""
     first = held = 0

@@ -6,17 +6,19 @@ that call is answered here; every loss and metric stays TRL's own, and any other
 """
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 from trl.trainer.utils import FusedCausalLMOutput
 
-from mvp_align.scoring.attention import share_attention
-from mvp_align.scoring.logps import answer_states
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_rows
 from mvp_align.scoring.rows import make_rows
 from mvp_align.scoring.tokens import Answer
 
@@ -25,27 +27,35 @@ HEAD_CHUNK = 512
 
 
 def share_prompts(causal: PreTrainedModel) -> bool:
-    """Answer TRL's fused call on `causal` with packed rows. Call it after the trainer is made.
+    """Answer TRL's fused call on `causal` by its scoring method; whether that packs rows. To be called
+    after the trainer is made.
 
-    False for models whose attention cannot keep answers of a row apart: they have padded rows, an answer each, and still
-    save the head on prompt tokens.
+    Models whose attention cannot keep answers of a row apart have padded rows, an answer each, and still save the head on
+    prompt tokens. Those whose logits are not their head's are trained on their own.
     """
-    share = share_attention(causal)
+    method = scoring_method(causal)
     previous = causal.forward
 
     def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **inputs: Any) -> Any:
         if not fused_lm_head:
             return previous(*args, **inputs)
-        return answer_outputs(self, inputs["input_ids"], inputs["attention_mask"], inputs["labels"], share)
+        routing = inputs.get("output_router_logits", asks_for_routing(self))
+        rows = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+        return answer_outputs(self, *rows, method, routing=routing)
 
     causal.forward = types.MethodType(forward, causal)
-    return share
+    return method is Method.PACKED
+
+
+def asks_for_routing(causal: PreTrainedModel) -> bool:
+    return bool(getattr(causal.config.get_text_config(), "output_router_logits", False))
 
 
 def answer_outputs(
-    causal: PreTrainedModel, ids: Tensor, attention: Tensor, labels: Tensor, share: bool
+    causal: PreTrainedModel, ids: Tensor, attention: Tensor, labels: Tensor, method: Method, *, routing: bool = False
 ) -> FusedCausalLMOutput:
-    """TRL's per-token outputs for right-padded rows; `labels` are -100 off the answers."""
+    """TRL's per-token outputs for right-padded rows; `labels` are -100 off the answers. With `routing` there is also
+    a mixture of experts' load-balancing loss, over as many tokens as TRL's rows have."""
     answers = []
     for row, length, start in zip(
         ids.tolist(), attention.sum(1).tolist(), (labels != -100).int().argmax(1).tolist(), strict=True
@@ -54,53 +64,72 @@ def answer_outputs(
     half = len(answers) // 2
     in_pairs = [answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair]
     order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()  # of `in_pairs` in the batch
-    hidden, targets, owners = answer_states(causal, make_rows(in_pairs, share))
-    values = token_outputs(causal.get_output_embeddings(), hidden, targets)
+    states = run_rows(causal, make_rows(in_pairs, method is Method.PACKED), method, routing=routing)
+    values = token_outputs(head_of(causal, method), states.hidden, states.targets)
 
     scored = labels[:, 1:] != -100
-    by_batch_row = torch.argsort(order[owners], stable=True)
-    log_probs, entropy, mean_logits, is_top1 = (
+    by_batch_row = torch.argsort(order[states.owners], stable=True)
+    log_probs, entropy, mean_logits, is_top1, log_sum_sq_probs = (
         torch.zeros(scored.shape, dtype=value.dtype, device=ids.device).masked_scatter(scored, value[by_batch_row])
         for value in values
     )
+    loss = -log_probs.sum() / scored.sum().clamp(min=1)
+    balance = None
+    if states.routing:
+        balance = load_balance(states.routing, causal.config)
+        loss = loss + getattr(causal.config.get_text_config(), "router_aux_loss_coef", 0.0) * balance
     return FusedCausalLMOutput(
-        loss=-log_probs.sum() / scored.sum().clamp(min=1),
+        loss=loss,
         log_probs=log_probs,
         entropy=entropy,
+        log_sum_sq_probs=log_sum_sq_probs,
         mean_logits=mean_logits,
         is_top1=is_top1,
         label_mask=scored,
+        aux_loss=balance,
     )
 
 
-Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the top token."""
+def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
+    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family; 0 where no layer has experts.
+    As attention mask it gets how often TRL's rows hold a token: a prompt that runs once here is there once an answer."""
+    if not routing.logits:
+        return torch.zeros((), device=routing.copies.device)
+    experts, taken = routing.logits[0].shape[-1], config.get_text_config().num_experts_per_tok
+    balance: Callable[..., Any] = load_balancing_loss_func
+    found: Tensor = balance(routing.logits, experts, taken, routing.copies[None])
+    return found
 
 
-def token_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the top token, and the log of
+the sum of squared probabilities."""
+
+
+def token_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     """Of `targets` [n] predicted from `hidden` [n, hidden], a chunk of logits at a time."""
     outputs = frozen_outputs if frozen(head) else trained_outputs
     parts = [outputs(head, h, t) for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)]
-    log_probs, entropy, mean_logits, is_top1 = (torch.cat(column) for column in zip(*parts, strict=True))
-    return log_probs, entropy, mean_logits, is_top1
+    log_probs, entropy, mean_logits, is_top1, log_sum_sq = (torch.cat(column) for column in zip(*parts, strict=True))
+    return log_probs, entropy, mean_logits, is_top1, log_sum_sq
 
 
-def frozen(head: nn.Module) -> bool:
+def frozen(head: Head) -> bool:
     return type(head) is nn.Linear and not head.weight.requires_grad
 
 
-def frozen_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
+def frozen_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     outputs: Outputs = FrozenHead.apply(head, hidden, targets)  # type: ignore[no-untyped-call]
     return outputs
 
 
-def trained_outputs(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outputs:
-    """The same for a head that learns, its logits computed anew in the backward pass."""
+def trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
+    """The same for a head that learns or whose logits are changed, its logits computed anew in the backward pass."""
 
     def outputs(hidden: Tensor, targets: Tensor) -> Outputs:
         logits = head(hidden).float()
-        _, entropy, mean, is_top, _ = statistics(logits.detach().clone(), targets)
-        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), entropy, mean, is_top
+        (_, entropy, mean, is_top, log_sum_sq), _ = statistics(logits.detach().clone(), targets)
+        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), entropy, mean, is_top, log_sum_sq
 
     found: Outputs = checkpoint(outputs, hidden, targets, use_reentrant=False)
     return found
@@ -115,11 +144,11 @@ class FrozenHead(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Outputs:
-        log_probs, entropy, mean, is_top, probabilities = statistics(head(hidden).float(), targets)
+        outputs, probabilities = statistics(head(hidden).float(), targets)
         if ctx.needs_input_grad[1]:
             ctx.save_for_backward(head.weight[targets].float() - probabilities.to(head.weight.dtype) @ head.weight)
-        ctx.mark_non_differentiable(entropy, mean, is_top)
-        return log_probs, entropy, mean, is_top
+        ctx.mark_non_differentiable(*outputs[1:])
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -128,9 +157,9 @@ class FrozenHead(torch.autograd.Function):
         return None, grad[:, None] * slope, None
 
 
-def statistics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n]: log-prob, entropy, mean logit, whether the target is
-    the top token, and the softmax [n, vocabulary]. One pass of exponentials serves all of them."""
+def statistics(logits: Tensor, targets: Tensor) -> tuple[Outputs, Tensor]:
+    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n], the outputs, and the softmax [n, vocabulary]. One pass
+    of exponentials serves all of them."""
     mean = logits.mean(1)
     top, top_at = logits.max(1)
     shifted = logits.sub_(top[:, None])
@@ -139,4 +168,5 @@ def statistics(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor,
     log_total = total.log()
     log_probs = shifted.gather(1, targets[:, None]).squeeze(1) - log_total
     entropy = log_total - torch.linalg.vecdot(weights, shifted) / total
-    return log_probs, entropy, mean, top_at == targets, weights.div_(total[:, None])
+    log_sum_sq = torch.linalg.vecdot(weights, weights).log() - 2 * log_total
+    return (log_probs, entropy, mean, top_at == targets, log_sum_sq), weights.div_(total[:, None])

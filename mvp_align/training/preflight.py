@@ -30,6 +30,7 @@ from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
 from mvp_align.schema import PreferencePair
+from mvp_align.scoring.methods import shape_method
 from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.forecast import forecast_lines
 from mvp_align.training.plan import Batches, Plan
@@ -38,10 +39,12 @@ from mvp_align.training.plan import Batches, Plan
 def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
     """What the run will do. The `lora` settings of an adapter that the config names become the config's.
 
-    Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, its
-    weights are stored in a format that is not read here, or an adapter is not there, another model's, or of another kind.
+    Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, its shape
+    cannot be scored, its weights are stored in a format that is not read here, or an adapter is not there, another model's,
+    or of another kind.
     """
     check_context(config)
+    shape_method(load_shape(config.model))
     run_quantization(config.model, config.quantization)
     notes = take_up_adapters(config, tokenizer)
     texts = prompted(data.train, config.prompt, tokenizer)

@@ -11,11 +11,13 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from mvp_align.config import Config
-from mvp_align.scoring.attention import share_attention
-from mvp_align.scoring.logps import answer_states, answer_token_logps, causal_model, score_batches
+from mvp_align.errors import UserError
+from mvp_align.scoring.logps import answer_token_logps, causal_model, score_batches
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method, head_of, mode, run_rows
 from mvp_align.scoring.rows import Row, make_rows
 from mvp_align.scoring.tokens import TokenizedPair
-from mvp_align.training.forward import token_outputs
+from mvp_align.training.forward import load_balance, token_outputs
 
 SFT_OUTPUTS = ("log_probs", "entropy", "is_top1")
 """What TRL's SFTTrainer asks of its fused head."""
@@ -37,7 +39,7 @@ def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[Tokeni
 
 def largest_batch(model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config) -> Sequence[Row]:
     """Of all that scoring these sets of pairs will run, the batch of most tokens."""
-    share = share_attention(causal_model(model))
+    share = scoring_method(causal_model(model)) is Method.PACKED
     firsts = [score_batches(pairs, config.evals.batch_size, share)[0] for pairs in scored if pairs]
     return max(firsts, key=lambda rows: sum(row.length for row in rows), default=())
 
@@ -62,25 +64,13 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
             model.disable_input_require_grads()
 
 
-@contextmanager
-def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """`train` or `eval`, and after it each module as it was."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was_training in before:
-            module.training = was_training
-
-
 def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config) -> None:
     """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses take beyond the tokens'
     log-probs is numbers a token, and left out."""
     causal = causal_model(model)
-    log_probs = sft_log_probs if config.recipe == "lora_sft" else dpo_log_probs
+    total_of = sft_total if config.recipe == "lora_sft" else dpo_total
     with torch.autocast(causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32):
-        total = log_probs(causal, pairs).sum()
+        total = total_of(causal, pairs)
     total.backward()
 
 
@@ -90,15 +80,23 @@ def score_pass(model: PeftModel, rows: Sequence[Row]) -> None:
         answer_token_logps(causal_model(model), rows)
 
 
-def dpo_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+def dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+    """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer asks for it."""
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
-    hidden, targets, _ = answer_states(causal, make_rows(answers, share_attention(causal)))
-    log_probs, *_ = token_outputs(causal.get_output_embeddings(), hidden, targets)
-    return log_probs
+    method, config = scoring_method(causal), causal.config.get_text_config()
+    routing = hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0
+    states = run_rows(causal, make_rows(answers, method is Method.PACKED), method, routing=routing)
+    log_probs, *_ = token_outputs(head_of(causal, method), states.hidden, states.targets)
+    return log_probs.sum() + (load_balance(states.routing, config) if states.routing else 0)
 
 
-def sft_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
-    """Of the chosen answers, by TRL's own forward, in padded rows."""
+def sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+    """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that it would make other
+    logits for than they make themselves."""
+    if scoring_method(causal) is Method.OWN:
+        raise UserError(
+            f"recipe=lora_sft: TRL would train {type(causal).__name__} on other logits than its own: use recipe=lora_dpo."
+        )
     width = max(len(pair.chosen.ids) for pair in pairs)
     ids, mask, labels = torch.zeros(3, len(pairs), width, dtype=torch.long)
     labels -= 100
@@ -116,4 +114,4 @@ def sft_log_probs(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Te
         del causal.forward
         if own is not None:
             causal.forward = own
-    return log_probs
+    return log_probs.sum()

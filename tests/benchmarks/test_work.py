@@ -10,8 +10,9 @@ from benchmarks.work import Task, evaluation_pairs, forward_flop, ready, rows_of
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.scoring.attention import share_attention
 from mvp_align.scoring.logps import answer_states, score_pairs
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method
 from mvp_align.scoring.rows import Row, make_rows, pack
 
 
@@ -20,7 +21,7 @@ def case(compose, sharp, placement, few_pairs):
     config = compose(*sharp)
     texts, pairs = ready(few_pairs, config)
     model = load_base(config.model, placement).eval()
-    assert share_attention(model)
+    assert scoring_method(model) is Method.PACKED
     with sdpa_kernel(SDPBackend.MATH):  # products that torch's counter sees
         yield config, model, texts, pairs
 

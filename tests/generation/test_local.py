@@ -18,7 +18,8 @@ from mvp_align.generation.local import Draw, generate, stop_ids, uniforms
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.preemption import Preempted
 from mvp_align.schema import PromptedPair
-from mvp_align.scoring.attention import share_attention
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method
 
 SEED = 12
 
@@ -68,7 +69,7 @@ def test_equal_to_one_at_a_time_without_a_cache(
 
 
 def test_under_an_adapter_and_after_sharing_attention(talker, tokenizer, prompts, greedy: Generation) -> None:
-    assert share_attention(talker)
+    assert scoring_method(talker) is Method.PACKED
     model = new_adapter(talker, Lora(), seed=1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -14,7 +14,8 @@ from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import checksums, fingerprint, identity, logp_cache
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.scoring.attention import share_attention
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method
 
 Load = Callable[..., PreTrainedModel]
 
@@ -110,7 +111,7 @@ def test_the_fingerprint_ignores_adapters(load: Load, trained) -> None:
 
 def test_sharing_prompts_before_or_after_is_one_identity(load: Load) -> None:
     fresh, shared = load(), load()
-    assert share_attention(shared)
+    assert scoring_method(shared) is Method.PACKED
     assert identity(fresh) == identity(shared)
     eager = load()
     eager.set_attn_implementation("eager")

@@ -7,8 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from mvp_align.scoring.attention import SHARED, attend, can_share, lay_out, say_alone, share_attention
+from mvp_align.scoring.attention import SHARED, attend, can_share, lay_out
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.methods import say, scoring_method
+from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 
@@ -19,7 +21,7 @@ def test_unpacked_rows_go_through_sdpa_unchanged(load_sharp) -> None:
     mask[1, 9:] = mask[2, :4] = 0
     with torch.no_grad():
         before = model(input_ids=ids).logits, model(input_ids=ids, attention_mask=mask).logits
-        assert share_attention(model)
+        assert scoring_method(model) is Method.PACKED
         after = model(input_ids=ids).logits, model(input_ids=ids, attention_mask=mask).logits
     assert model.config._attn_implementation == SHARED
     assert all(map(torch.equal, before, after))
@@ -28,13 +30,13 @@ def test_unpacked_rows_go_through_sdpa_unchanged(load_sharp) -> None:
 def test_it_generates_the_same_tokens(load_sharp) -> None:
     model, prompt = load_sharp(), torch.tensor([[1, 20, 33, 47]])
     before = model.generate(prompt, max_new_tokens=12, do_sample=False)
-    share_attention(model)
+    assert scoring_method(model) is Method.PACKED
     assert torch.equal(model.generate(prompt, max_new_tokens=12, do_sample=False), before)
 
 
 def test_it_is_not_written_into_a_saved_model(load_sharp, tmp_path) -> None:
     model = load_sharp()
-    share_attention(model)
+    assert scoring_method(model) is Method.PACKED
     model.save_pretrained(tmp_path)
     assert SHARED not in (tmp_path / "config.json").read_text()
     assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
@@ -50,9 +52,9 @@ def test_models_that_hand_nothing_through_cannot_share(load_sharp, monkeypatch) 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_cannot_share_is_said_once(times: int, capsys) -> None:
-    say_alone.cache_clear()
+    say.cache_clear()
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))  # learned positions
-    assert [share_attention(model) for _ in range(times)] == [False] * times
+    assert [scoring_method(model) for _ in range(times)] == [Method.PADDED] * times
     assert capsys.readouterr().out.count("GPT2LMHeadModel") == 1
 
 
@@ -65,6 +67,8 @@ def test_no_mask_of_tokens_by_tokens_is_made(load_sharp, monkeypatch) -> None:
         return attend(module, query, key, value, mask, **options)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, SHARED, recorded)
+    assert scoring_method(model) is Method.PACKED
+    masks.clear()
     pair = TokenizedPair("p", "", Answer((1, 5, 6, 7), 2), Answer((1, 5, 8), 2))
     score_pairs(model, [pair], batch_size=1)
     assert masks == [(1, 1, 0, 0)] * model.config.num_hidden_layers

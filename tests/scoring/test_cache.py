@@ -11,6 +11,7 @@ from mvp_align.errors import UserError
 from mvp_align.scoring import cache as cache_module
 from mvp_align.scoring.cache import IDENTITY, LogpCache, clear, held, open_cache
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 MODEL = {"model": "a", "weights": "1"}
@@ -30,6 +31,7 @@ def pairs() -> list[TokenizedPair]:
 def counted(load_sharp):
     """A model, and the list that each of its passes adds to."""
     model, passes = load_sharp(), []
+    scoring_method(model)
     model.model.register_forward_hook(lambda *_: passes.append(1))
     return model, passes
 

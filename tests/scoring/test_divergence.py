@@ -10,6 +10,7 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.scoring import divergence
 from mvp_align.scoring.divergence import kl_to_base
+from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.tokens import Answer
 
 
@@ -66,6 +67,7 @@ def test_an_untrained_adapter_is_at_the_base(sharp_model, answers) -> None:
 def test_logits_are_never_more_than_two_chunks(tuned: PeftModel, answers, monkeypatch) -> None:
     monkeypatch.setattr(divergence, "KL_CHUNK", 4)
     heads: list[int] = []
+    scoring_method(tuned.get_base_model())
     tuned.get_base_model().get_output_embeddings().register_forward_hook(lambda *args: heads.append(len(args[2])))
     kl_to_base(tuned, answers)
     assert max(heads) <= 4

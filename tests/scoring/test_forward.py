@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from mvp_align.scoring.attention import say_alone
+from mvp_align.scoring.methods import say
 from mvp_align.training import forward
 from mvp_align.training.forward import share_prompts, token_outputs
 
-FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1")
+FIELDS = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 BETA = 0.1
+BALANCE = 0.5
+"""Weight of a mixture of experts' load-balancing loss: large, so that its gradient counts."""
 
 
 def wrapped(base: PreTrainedModel) -> PeftModel:
@@ -70,7 +72,8 @@ def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
 
 
 def outputs_of(model: PeftModel, batch: dict[str, torch.Tensor]) -> FusedCausalLMOutput:
-    return model(**batch, use_cache=False, fused_lm_head=True)  # TRL's call, letter for letter
+    routed = {"output_router_logits": True} if hasattr(model.config, "output_router_logits") else {}
+    return model(**batch, **routed, use_cache=False, fused_lm_head=True)  # TRL's call, letter for letter
 
 
 def dpo_step(
@@ -83,15 +86,20 @@ def dpo_step(
         reference = outputs_of(model, batch).log_probs.sum(1)
     chosen, rejected = (outputs.log_probs.sum(1) - reference).chunk(2)
     loss = -F.logsigmoid(BETA * (chosen - rejected)).mean()
+    if outputs.aux_loss is not None:
+        loss = loss + BALANCE * outputs.aux_loss
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     return outputs, float(loss.detach()), gradients
 
 
 def check_outputs(found: FusedCausalLMOutput, expected: FusedCausalLMOutput, batch: dict[str, torch.Tensor]) -> None:
-    for name in ("log_probs", "entropy", "mean_logits"):
+    for name in ("log_probs", "entropy", "mean_logits", "log_sum_sq_probs"):
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
     assert torch.equal(found.is_top1.bool(), expected.is_top1.bool())
+    assert (found.aux_loss is None) == (expected.aux_loss is None)
+    if expected.aux_loss is not None:
+        assert float(found.aux_loss.detach()) == pytest.approx(float(expected.aux_loss.detach()), rel=1e-5)
     assert torch.equal(found.label_mask, batch["labels"][:, 1:] != -100)
     assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), abs=1e-5)
     for name in FIELDS:
@@ -156,8 +164,8 @@ def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> N
         lambda module, args, kwargs: rows.append(kwargs["input_ids"].shape), with_kwargs=True
     )
     outputs_of(model, batch)
-    say_alone.cache_clear()
     share_prompts(base)
+    del rows[1:]
     outputs_of(model, batch)
     chosen, rejected = batch["attention_mask"].view(2, 6, -1).sum(-1)
     prompts = (batch["labels"] != -100).int().argmax(1).view(2, 6)[0]
@@ -184,8 +192,77 @@ def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
         sliding_window=4,
     )
     model = wrapped(sharpen(MistralForCausalLM(config)))
+    say.cache_clear()
     check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
     assert "each answer carries its own prompt" in capsys.readouterr().out
+
+
+SMALL = {
+    "vocab_size": 101,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def small(sharpen, family: str, **options) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return sharpen(AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL | options)))
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("granite", {"logits_scaling": 8.0}),
+        ("cohere", {"logit_scale": 0.25}),
+        ("hyperclovax", {"logits_scaling": 0.5}),
+        ("nanochat", {"final_logit_softcapping": 3.0}),
+        ("gemma2", {"head_dim": 8, "sliding_window": 4, "final_logit_softcapping": 3.0}),
+        ("mixtral", {"num_local_experts": 4, "router_aux_loss_coef": BALANCE}),
+        ("mixtral", {"num_local_experts": 4, "sliding_window": 4, "output_router_logits": True}),
+        ("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_scaled_heads_and_experts_are_trls(sharpen, family: str, options: dict) -> None:
+    model = wrapped(small(sharpen, family, **options))
+    check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
+
+
+def test_experts_that_trl_cannot_count_are_balanced(sharpen) -> None:
+    """GraniteMoE's config has `num_local_experts`, where TRL asks for `num_experts`; Doge's may have no experts at all."""
+    model = wrapped(small(sharpen, "granitemoe", num_local_experts=4, num_experts_per_tok=2))
+    batch = make_batch(model, 101)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    expected = model(**inputs, output_router_logits=True).aux_loss  # its own forward's
+    share_prompts(model.get_base_model())
+    assert float(outputs_of(model, batch).aux_loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    dense = wrapped(small(sharpen, "doge"))
+    share_prompts(dense.get_base_model())
+    assert outputs_of(dense, batch).aux_loss == 0
+
+
+def test_a_model_of_its_own_logits_learns_from_them(sharpen) -> None:
+    """TRL's fused head knows nothing of what modernbert-decoder does before its head."""
+    base = small(sharpen, "modernbert-decoder", num_key_value_heads=4, local_attention=8)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["k_proj", "v_proj"], init_lora_weights=False))
+    model.eval()
+    ids = torch.randint(3, 101, (2, 12), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
+    batch["labels"][:, :5] = -100
+    own = base(input_ids=ids).logits.log_softmax(-1)[:, 4:-1].gather(2, ids[:, 5:, None]).squeeze(2)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    expected = torch.autograd.grad((own * own.detach()).sum(), trained)
+    assert not share_prompts(base)
+    found = outputs_of(model, batch).log_probs[:, 4:]
+    torch.testing.assert_close(found, own, atol=1e-5, rtol=0)
+    for gradient, exact in zip(torch.autograd.grad((found * found.detach()).sum(), trained), expected, strict=True):
+        assert (gradient - exact).norm() < 1e-5 * exact.norm()
 
 
 def test_gradient_checkpointing_is_the_same(model: PeftModel, batch) -> None:

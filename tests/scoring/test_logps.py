@@ -7,8 +7,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import (
-    CohereConfig,
-    CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GraniteConfig,
@@ -19,8 +17,10 @@ from transformers import (
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring import logps
-from mvp_align.scoring.attention import share_attention
+from mvp_align.scoring.attention import can_share
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 NATS_A_TOKEN = 1e-5
@@ -106,7 +106,7 @@ def pairs() -> list[TokenizedPair]:
 @pytest.mark.parametrize(("attention", "share"), [("sdpa", True), ("eager", False)])
 def test_scores_are_those_of_one_sequence_a_pass(load_sharp, pairs, attention: str, share: bool) -> None:
     model = load_sharp(attn_implementation=attention)
-    assert share_attention(model) == share
+    assert (scoring_method(model) is Method.PACKED) == share
     by_batch_size = {size: score_pairs(model, pairs, batch_size=size) for size in (1, 2, 3, 8, 16)}
     check(by_batch_size[8], pairs, model)
     reference = torch.tensor([(s.chosen_logp_mean, s.rejected_logp_mean) for s in by_batch_size[8]])
@@ -119,6 +119,7 @@ def test_scores_are_those_of_one_sequence_a_pass(load_sharp, pairs, attention: s
 def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, pairs) -> None:
     model = load_sharp()
     tokens: list[int] = []
+    assert scoring_method(model) is Method.PACKED
     model.model.register_forward_hook(
         lambda module, args, kwargs, out: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
@@ -134,6 +135,8 @@ def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, pairs) -> No
     assert sum(tokens) == once
     tokens.clear()
     model.set_attn_implementation("eager")
+    assert scoring_method(model) is Method.PADDED
+    tokens.clear()
     score_pairs(model, pairs[:5], batch_size=1)
     assert sum(tokens) >= 2 * prompts + answers
 
@@ -193,12 +196,12 @@ def test_a_distributed_wrapper_is_looked_through(load_sharp, pairs) -> None:
 def test_a_sliding_window_is_respected(sharpen, pairs) -> None:
     torch.manual_seed(0)
     windowed = sharpen(MistralForCausalLM(MistralConfig(**SMALL, sliding_window=4)))
-    assert not share_attention(windowed)
+    assert scoring_method(windowed) is Method.PADDED
     scores = score_pairs(windowed, pairs, batch_size=8)
     check(scores, pairs, windowed)
     everything = MistralForCausalLM(MistralConfig(**SMALL, sliding_window=None)).eval()
     everything.load_state_dict(windowed.state_dict())
-    assert share_attention(everything)
+    assert scoring_method(everything) is Method.PACKED
     wide = score_pairs(everything, pairs, batch_size=8)
     check(wide, pairs, everything)
     assert max(abs(a.margin - b.margin) for a, b in zip(scores, wide, strict=True)) > 0.1  # the window matters here
@@ -210,14 +213,14 @@ def test_mixed_layers_are_not_shared_but_scored(sharpen, pairs) -> None:
     config._attn_implementation = "eager"
     assert "sliding_attention" in config.layer_types
     model = sharpen(Gemma2ForCausalLM(config))
-    assert not share_attention(model)
+    assert scoring_method(model) is Method.PADDED
     check(score_pairs(model, pairs, batch_size=8), pairs, model)
 
 
 def test_flash_attention_stays_what_it_is(load_sharp) -> None:
     model = load_sharp()
     model.config._attn_implementation = "flash_attention_2"
-    assert not share_attention(model)
+    assert not can_share(model)
 
 
 def test_bf16_runs(load_sharp, pairs) -> None:
@@ -225,21 +228,6 @@ def test_bf16_runs(load_sharp, pairs) -> None:
     few = pairs[:4]
     scores = score_pairs(model, few, batch_size=2)
     check(scores, few, model, tolerance=0.05)
-
-
-@pytest.mark.parametrize(
-    ("key", "make"),
-    [
-        ("final_logit_softcapping", lambda: Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8))),
-        ("logit_scale", lambda: CohereForCausalLM(CohereConfig(**SMALL))),
-        ("logits_scaling", lambda: GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=8.0))),
-    ],
-)
-def test_models_that_change_their_logits_are_refused(pairs, key: str, make) -> None:
-    model = make().train()
-    with pytest.raises(ValueError, match=rf"{type(model).__name__} changes its logits after the head \({key}\)"):
-        score_pairs(model, pairs)
-    assert model.training
 
 
 def test_an_untouched_scale_is_no_obstacle(pairs) -> None:

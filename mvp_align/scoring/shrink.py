@@ -1,0 +1,76 @@
+"""A model's config made small: the same classes and kinds of layers, of random weights, in a fraction of a second."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+HEADS, EXPERTS, WIDTH, VOCABULARY = 2, 16, 96, 128
+PARAMETERS = 50_000_000
+"""A copy of more takes too long to fill: what made the model large was not found."""
+
+
+def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
+    """In fp32, in evaluation mode, with weights large enough that every token looks at every other one and with biases; None
+    where this config cannot be cut down. The random state is left as it was."""
+    try:
+        shape = shrunken(config)
+        options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": config._attn_implementation}
+        with torch.device("meta"):
+            blank = AutoModelForCausalLM.from_config(copy.deepcopy(shape), **options)
+        if sum(parameter.numel() for parameter in blank.parameters()) > PARAMETERS:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, **options)
+            sharpen(model)
+    except Exception:  # sizes that a family wants to agree in its own way
+        return None
+    model.eval()
+    return model
+
+
+def shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Few heads of their own width, few layers: one of each kind."""
+    shape = copy.deepcopy(config)
+    text = shape.get_text_config()
+    if hasattr(shape, "quantization_config"):
+        del shape.quantization_config
+    layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
+    kept = kept_layers(getattr(text, "layer_types", None), layers)
+    for name, value in vars(config.get_text_config()).items():
+        if isinstance(value, list) and len(value) == layers:
+            setattr(text, name, [value[number] for number in kept])
+        elif name.endswith("_token_id") and value is not None:
+            setattr(text, name, {"pad_token_id": 0, "bos_token_id": 1}.get(name, 2))
+        elif "intermediate_size" in name and isinstance(value, int):
+            setattr(text, name, min(value, WIDTH))
+        elif name in ("num_experts", "num_local_experts", "n_routed_experts") and isinstance(value, int):
+            setattr(text, name, min(value, EXPERTS))
+    if heads:
+        text.hidden_size = HEADS * (getattr(text, "head_dim", None) or text.hidden_size // heads)
+        if getattr(text, "num_key_value_heads", None):
+            text.num_key_value_heads = HEADS if text.num_key_value_heads == heads else HEADS // 2
+        text.num_attention_heads = HEADS
+    text.num_hidden_layers = len(kept)
+    text.vocab_size = VOCABULARY
+    return shape
+
+
+def kept_layers(kinds: list[str] | None, layers: int) -> list[int]:
+    """The first of each kind, and at least two."""
+    if not kinds or len(kinds) != layers:
+        return list(range(min(2, layers)))
+    firsts = {kinds.index(kind) for kind in kinds}
+    return sorted(firsts | {number for number in range(min(2, layers)) if len(firsts) < 2})
+
+
+def sharpen(model: nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+            elif name.endswith("bias"):
+                parameter.normal_(std=0.3)
