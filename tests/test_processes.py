@@ -157,6 +157,17 @@ def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path
     assert "lost another process" in errors
 
 
+def test_a_run_that_diverges_stops_in_all_processes(sharp: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["train.learning_rate=1e30", "train.warmup_share=0", "train.save_steps=2", "train.batch_size=4"]
+    process = started(2, [*sharp, *words, "train.max_steps=30", "evals=in_domain", f"run.dir={folder}"])
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert errors.count("Training stopped at step 2: the loss is nan") == 2
+    assert not list((folder / "checkpoints").glob("checkpoint-*"))
+    assert not (folder / "DONE").exists()
+
+
 def newest(run: Path) -> Path:
     found = newest_whole(run / "checkpoints")
     assert found is not None

@@ -94,10 +94,7 @@ def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
             f"cannot keep log-probabilities in {root}: {error}. Set MVP_ALIGN_CACHE to a folder that can be written to, "
             "or run.logp_cache=false."
         ) from error
-    known: dict[bytes, float] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        known |= read(path)
-    return LogpCache(folder, known)
+    return LogpCache(folder, read_folder(folder))
 
 
 def key(answer: Answer) -> bytes:
@@ -108,6 +105,14 @@ def key(answer: Answer) -> bytes:
 def packed(entries: Mapping[bytes, float]) -> bytes:
     keys = torch.frombuffer(bytearray(b"".join(entries)), dtype=torch.uint8).view(-1, KEY_BYTES)
     return save({"keys": keys, "logps": torch.tensor(list(entries.values()), dtype=torch.float64)})
+
+
+def read_folder(folder: Path) -> dict[bytes, float]:
+    """The entries of all files in `folder`; none where it is not there."""
+    known: dict[bytes, float] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        known |= read(path)
+    return known
 
 
 def read(path: Path) -> dict[bytes, float]:

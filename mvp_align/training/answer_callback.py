@@ -5,10 +5,10 @@ trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chos
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
-from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import PreTrainedTokenizerBase, TrainerState
+from typing_extensions import override
 
 from mvp_align.answerset import generation_prompts
 from mvp_align.config import Generation
@@ -20,14 +20,15 @@ from mvp_align.judging.labels import PRESETS, Label, judge_label
 from mvp_align.processes import main_decides
 from mvp_align.schema import PreferencePair
 from mvp_align.training.callbacks import pairs_in
+from mvp_align.training.evaluations import EvaluationCallback
 
 Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label | None]]
 """Pairs and the answers to them -> a label each, None where there is none (a judge's reply did not parse, say)."""
 
 
-class PAACallback(TrainerCallback):
+class PAACallback(EvaluationCallback):
     """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the share labelled), and
-    `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()` returns.
+    `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()` returns, to its log and to its reporters.
 
     By default the judge is `semantic`: is the answer nearer the fitting reference than the contradicting one, by MiniLM?
     That is closeness of texts, no judgement of values. The same seed draws the same way at every evaluation.
@@ -53,16 +54,12 @@ class PAACallback(TrainerCallback):
         self.seed = seed
         self.prompts = generation_prompts(self.pairs, self.generation.prompt, tokenizer)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    @override
+    def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
         label = f"step {state.global_step} answers"
-        answers = generate(kwargs["model"], self.tokenizer, self.prompts, self.generation, self.seed, label=label)
+        answers = generate(model, self.tokenizer, self.prompts, self.generation, self.seed, label=label)
         labels = main_decides(lambda: list(self.judge(self.pairs, answers)))
-        found = {f"eval_{key}": value for key, value in self.shares(answers, labels).items()}
-        kwargs["metrics"].update(found)
-        state.log_history.append({"step": state.global_step, **found})
-        if state.is_world_process_zero:
-            shown = ", ".join(f"{key.removeprefix('eval_')} {value:.3f}" for key, value in found.items())
-            tqdm.write(f"step {state.global_step}: {shown}")
+        return self.shares(answers, labels)
 
     def shares(self, answers: Sequence[Generated], labels: Sequence[Label | None]) -> dict[str, float]:
         counts = Counter(labels)

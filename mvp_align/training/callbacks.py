@@ -7,39 +7,48 @@
 """
 
 import math
+import shutil
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import rewrite_logs
+from typing_extensions import override
 
 from mvp_align.config import Prompt
 from mvp_align.data.prompts import PAPER
 from mvp_align.data.readers import read_pairs
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set, scored_rows
+from mvp_align.processes import main_decides
 from mvp_align.reporting.tracking import Tracker
+from mvp_align.reporting.tracking.curves import HEADLINES
 from mvp_align.schema import PairScore, PreferencePair
-from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.cache import LogpCache, read_folder
+from mvp_align.scoring.logps import distinct_answers, score_pairs
+from mvp_align.training.evaluations import EvaluationCallback
 
 LN_2_TOLERANCE = 1e-3
 HALF_PRECISION_TOLERANCE = 2e-2
 """bf16 moves a sum over an answer by some 0.1 nats from one batch to another, and the reference was scored in other ones."""
-HEADLINES = ("opa/acc@0", "opa/margin")
 
 
-class OPACallback(TrainerCallback):
+class OPACallback(EvaluationCallback):
     """Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and `eval_opa/chosen_shift` to what
-    `trainer.evaluate()` returns, so that `metric_for_best_model="opa/acc@0"` works.
+    `trainer.evaluate()` returns, so that `metric_for_best_model="opa/acc@0"` works, and to the trainer's log and reporters.
 
     `rows` are mappings with `prompt`, `chosen`, `rejected` (a Hugging Face dataset will do), `PreferencePair`s, or an
-    `EvalSet`. `chosen_shift` is against the base model: the adapter switched off, or the weights when training starts.
+    `EvalSet`, whose name then stands before the metric. `chosen_shift` is against the base model: the adapter switched off,
+    or the weights when training started, whose log-probs are kept in the trainer's output folder for a run that is resumed.
     """
 
     name = ""
+    shown = HEADLINES
 
     def __init__(
         self,
@@ -53,6 +62,7 @@ class OPACallback(TrainerCallback):
         self.batch_size = batch_size
         self.base: list[PairScore] | None = None
 
+    @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -61,24 +71,40 @@ class OPACallback(TrainerCallback):
         if isinstance(inner, PeftModel):
             with inner.disable_adapter():
                 self.base = self.score(model, "base")
-        elif state.global_step == 0:
-            self.base = self.score(model, "base")
+        else:
+            self.base = self.start_scores(model, args, state)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        scores = self.score(kwargs["model"], f"step {state.global_step}")
-        rows = scored_rows(self.subject, f"step-{state.global_step}", scores, self.base)
-        found = {f"eval_{'/'.join(filter(None, (r.set, r.metric)))}": r.value for r in rows if not r.group_by}
-        kwargs["metrics"].update(found)
-        state.log_history.append({"step": state.global_step, **found})
+    def start_scores(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> list[PairScore] | None:
+        """Under the weights when training started; None, said so, where a resumed run finds none.
+
+        Raises UserError where these are what the best checkpoint is chosen by."""
+        assert args.output_dir is not None
+        folder = Path(args.output_dir) / f"base_logps_{self.subject.name or 'opa'}"
+        if state.global_step == 0:
+            main_decides(lambda: shutil.rmtree(folder, ignore_errors=True))
+            return self.score(model, "base", LogpCache(folder))
+        kept = LogpCache(folder, main_decides(lambda: read_folder(folder)))
+        if all(answer in kept for answer in distinct_answers(self.subject.pairs)):
+            return self.score(model, "base", kept)
+        lost = (
+            f"{folder}, the log-probs of these pairs before training, is not there: opa/chosen_shift and "
+            "opa/rejected_shift are not known after a resume"
+        )
+        if (args.metric_for_best_model or "").endswith("_shift"):
+            raise UserError(f"metric_for_best_model={args.metric_for_best_model}: {lost}. Choose by another metric.")
         if state.is_world_process_zero:
-            shown = ", ".join(
-                f"{key.removeprefix('eval_')} {found[key]:.3f}" for key in found if key.endswith(HEADLINES)
-            )
-            tqdm.write(f"step {state.global_step}: {shown}")
+            tqdm.write(f"{lost}.")
+        return None
 
-    def score(self, model: nn.Module, stage: str) -> list[PairScore]:
-        label = " ".join(filter(None, (stage, self.name or "opa")))
-        return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label)
+    @override
+    def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
+        scores = self.score(model, f"step {state.global_step}")
+        rows = scored_rows(self.subject, f"step-{state.global_step}", scores, self.base)
+        return {"/".join(filter(None, (row.set, row.metric))): row.value for row in rows if not row.group_by}
+
+    def score(self, model: nn.Module, stage: str, cache: LogpCache | None = None) -> list[PairScore]:
+        label = " ".join(filter(None, (stage, self.subject.name or "opa")))
+        return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label, cache=cache)
 
 
 class OODCallback(OPACallback):
@@ -194,7 +220,7 @@ class Progress(TrainerCallback):
 
 
 class Tracking(TrainerCallback):
-    """Passes every logged number on to the run's tracker, under train/ or eval/."""
+    """Passes every logged number on to the run's tracker, under train/ or eval/ as transformers' own reporters have it."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
@@ -203,13 +229,8 @@ class Tracking(TrainerCallback):
         if state.is_world_process_zero:
             self.send(kwargs.get("logs") or {}, state.global_step)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.send(kwargs["metrics"], state.global_step)
-
     def send(self, numbers: Mapping[str, Any], step: int) -> None:
-        named = {
-            key.replace("eval_", "eval/", 1) if key.startswith("eval_") else f"train/{key}": value
-            for key, value in numbers.items()
-        }
-        self.tracker.log({key: float(value) for key, value in named.items() if isinstance(value, int | float)}, step)
+        named = rewrite_logs(numbers)
+        self.tracker.log(
+            {key: float(x) for key, x in named.items() if isinstance(x, int | float) and math.isfinite(x)}, step
+        )

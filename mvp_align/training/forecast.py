@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -17,8 +18,10 @@ from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_shape
 from mvp_align.training.plan import Batches, Plan
-from mvp_align.training.simulation import Simulated, simulate
 from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
+
+if TYPE_CHECKING:
+    from mvp_align.training.simulation import Simulated
 
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
@@ -58,31 +61,39 @@ GPUS = (
 
 
 def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str]:
-    """Raises UserError where the adapter's layers are not in the model. A model that cannot be simulated is said so of."""
+    """Raises UserError where the adapter's layers are not in the model. Whatever else fails is one line: a forecast keeps no
+    run from starting."""
     timer = threading.Timer(2, print, ["simulating the step ..."])
     timer.start()
     try:
         found = simulated(config, plan, placement.dtype)
-        here = available(placement)
-        lines = [
-            *memory_lines(config, found, plan.batches, placement, here),
-            *work_lines(config, plan, found, placement),
-        ]
-        if needed(found.peak, placement.device) > (math.inf if here is None else here):
-            lines.append(f"DOES NOT FIT this {placement.device.type}: try {remedies(config, found.bound_by_training)}")
-        if not torch.cuda.is_available() and (here is None or needed(found.peak, placement.device) > here):
-            half = found if placement.device.type == "cuda" else simulated(config, plan, torch.bfloat16)
-            lines += gpu_lines(config, plan, half)
+        return cost_lines(config, plan, placement, found)
     except UserError:
         raise
-    except Exception as error:  # a forecast must not keep a run from starting
-        return [f"memory and time are not known: simulating this model failed ({type(error).__name__}: {error})"[:300]]
+    except Exception as error:
+        return [f"no forecast: {' '.join(f'{type(error).__name__}: {error}'.split())}"[:300]]
     finally:
         timer.cancel()
+
+
+def cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulated") -> list[str]:
+    here = available(placement)
+    lines = [
+        *memory_lines(config, found, plan.batches, placement, here),
+        *work_lines(config, plan, found, placement),
+    ]
+    fits = here is not None and needed(found.peak, placement.device) <= here
+    if here is not None and not fits:
+        lines.append(f"DOES NOT FIT this {placement.device.type}: try {remedies(config, found.bound_by_training)}")
+    if not torch.cuda.is_available() and not fits:
+        half = found if placement.device.type == "cuda" else simulated(config, plan, torch.bfloat16)
+        lines += gpu_lines(config, plan, half)
     return [*lines, *disk_lines(config, found)]
 
 
-def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> Simulated:
+def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
+    from mvp_align.training.simulation import simulate  # here: it takes hold of torch where torch promises nothing
+
     batches = plan.batches
     micro = simulated_pairs(config, batches) if batches else 0
     return simulate(
@@ -113,7 +124,7 @@ def available(placement: Placement) -> float | None:
 
 
 def memory_lines(
-    config: Config, found: Simulated, batches: Batches | None, placement: Placement, here: float | None
+    config: Config, found: "Simulated", batches: Batches | None, placement: Placement, here: float | None
 ) -> list[str]:
     parts = []
     if found.training and batches:
@@ -153,7 +164,7 @@ def remedies(config: Config, training: bool) -> str:
     return ", ".join([*ways, "a lower data.max_tokens", "a smaller model"])
 
 
-def work(config: Config, plan: Plan, found: Simulated) -> tuple[float, float, float]:
+def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
     """FLOP of a training step, of all of them, and of all scoring: references once, evaluation sets before and after. By
     tokens, at the simulated passes' FLOP a token, so without what shared profiles and earlier runs' log-probs save."""
     step = training = scoring = 0.0
@@ -170,7 +181,7 @@ def work(config: Config, plan: Plan, found: Simulated) -> tuple[float, float, fl
     return step, training, scoring
 
 
-def work_lines(config: Config, plan: Plan, found: Simulated, placement: Placement) -> list[str]:
+def work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placement) -> list[str]:
     step, training, scoring = work(config, plan, found)
     lines = [
         f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps, {scoring / 1e12:.3g} in scoring"
@@ -208,7 +219,7 @@ def cpu_rate(dtype: torch.dtype) -> float:
     return 2 * 512 * 1024 * 1024 / fastest
 
 
-def gpu_lines(config: Config, plan: Plan, half: Simulated) -> list[str]:
+def gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     """Which of the common GPUs the run fits on, in 16 bits, and how long it would take on one."""
     need = needed(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
@@ -225,7 +236,7 @@ def gpu_lines(config: Config, plan: Plan, half: Simulated) -> list[str]:
     ]
 
 
-def disk_lines(config: Config, found: Simulated) -> list[str]:
+def disk_lines(config: Config, found: "Simulated") -> list[str]:
     """Of 16 bytes of adapter, gradient and moments a weight, a checkpoint keeps 12 and the final adapter 4."""
     if not found.training:
         return []

@@ -14,6 +14,7 @@ from trl.trainer.utils import use_adapter
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.training.divergence import Finite
 from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 
@@ -23,7 +24,7 @@ BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
 Inputs = dict[str, Tensor]
 
 
-class PairTrainer(Resumable, DPOTrainer):
+class PairTrainer(Finite, Resumable, DPOTrainer):
     """Made like TRL's. `precompute_reference` may follow before training."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

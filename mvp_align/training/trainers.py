@@ -20,12 +20,13 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
 from mvp_align.training.callbacks import FirstLoss, Progress
+from mvp_align.training.divergence import Finite
 from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp
 
 
-class AnswerTrainer(Resumable, SFTTrainer):
+class AnswerTrainer(Finite, Resumable, SFTTrainer):
     """TRL's SFTTrainer that can be stopped and taken up again."""
 
 

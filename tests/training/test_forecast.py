@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from transformers import LlamaConfig
 
 from mvp_align.config import Config
 from mvp_align.modeling.hardware import Placement
+from mvp_align.training import forecast
 from mvp_align.training.forecast import GPUS, duration, forecast_lines, needed, remedies, simulated, work
 from mvp_align.training.simulation import Pass, Simulated
 from mvp_align.training.step import pair_tokens
@@ -84,7 +87,35 @@ def test_a_model_that_cannot_be_simulated_keeps_no_run_from_starting(bench) -> N
     made = bench()
     odd = replace(made.config, hardware=replace(made.config.hardware, attention="no_such_attention"))
     (line,) = forecast_lines(odd, made.plan, made.placement)
-    assert line.startswith("memory and time are not known: simulating this model failed (")
+    assert line.startswith("no forecast: ValueError: ")
+
+
+def test_a_torch_without_a_name_that_the_simulation_uses_keeps_no_recipe_from_starting(
+    compose: Compose, sharp: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after an update of torch: everything that takes part is imported anew."""
+    fresh = ["mvp_align.training.simulation", "mvp_align.training.forecast", "mvp_align.training.preflight"]
+    for name in (*fresh, "recipes.lora_dpo"):
+        package, _, module = name.rpartition(".")
+        monkeypatch.setattr(import_module(package), module, import_module(name))  # what is there again afterwards
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(torch.utils.flop_counter, "flop_registry")
+    import_module("recipes.lora_dpo").main(compose(*sharp, "train.dry_run=true"))
+    shown = capsys.readouterr().out
+    assert "pairs a step = " in shown
+    assert "no forecast: ImportError: cannot import name 'flop_registry'" in " ".join(shown.split())
+
+
+def test_a_forecast_that_fails_anywhere_is_one_line(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = bench()
+
+    def broken(*_: object) -> None:
+        raise OSError("no such\n  device")
+
+    for part in ("available", "cpu_rate", "disk_lines"):
+        with monkeypatch.context() as patch:
+            patch.setattr(forecast, part, broken)
+            assert forecast_lines(made.config, made.plan, made.placement) == ["no forecast: OSError: no such device"]
 
 
 def test_auto_is_simulated_with_one_pair(bench) -> None:

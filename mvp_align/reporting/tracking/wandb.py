@@ -16,6 +16,7 @@ from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.environment import PACKAGE, SECRET_VALUE, git, git_state, redacted
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import Sample
+from mvp_align.reporting.tracking.curves import curve_of
 from mvp_align.reporting.tracking.tables import (
     artifact_name,
     described,
@@ -34,13 +35,6 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline"]
 
 STEP = "train/step"
-BEST = {
-    "train/loss": "min,last",
-    "train/rewards/accuracies": "max,last",
-    "eval/opa/acc@0": "max,last",
-    "eval/ufp4/opa/acc@0": "max,last",
-}
-"""What the summary keeps of a curve besides its end."""
 FINISH_SECONDS = 600
 """How long the end of a run waits for uploads. What is left then still lies on the disk."""
 
@@ -52,15 +46,20 @@ class WandbRun:
         self._home = home(config, folder)
         self._run = start(config, folder)
         self._run.define_metric(STEP)
-        self._run.define_metric("*", step_metric=STEP)
-        for name, kept in BEST.items():
-            self._run.define_metric(name, step_metric=STEP, summary=kept)
+        self._defined: set[str] = set()
         if diff := uncommitted():  # by itself W&B keeps one online only
             patch = self._home / "wandb" / "code.patch"
             write_text(patch, f"{diff}\n")
             self._run.save(patch, base_path=patch.parent, policy="now")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """The summary keeps a curve's best value beside its last one. Defined when they first come, because a set's name is not
+        known before; in a definition, W&B takes a plain dot (`acc@0.2`) for a path."""
+        for name in sorted(metrics.keys() - self._defined):
+            curve = curve_of(name)
+            kept = f"{curve.best},last" if curve and curve.best else None
+            self._run.define_metric(name.replace(".", "\\."), step_metric=STEP, summary=kept)
+        self._defined |= metrics.keys()
         self._run.log({**metrics, STEP: step})
 
     def results(self, rows: Sequence[Row], samples: Sequence[Sample]) -> None:

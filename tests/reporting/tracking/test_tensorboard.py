@@ -42,7 +42,7 @@ def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: M
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tracker = start_tracking(chosen, folder)
-        tracker.log({"train/loss": 0.7, "eval/opa/acc@0": 0.5}, step=1)
+        tracker.log({"train/loss": 0.7, "eval/in_domain/opa/acc@0": 0.5}, step=1)
         tracker.log({"train/loss": 0.6}, step=2)
         assert curve(folder.path, "train/loss") == [(1, 0.7), (2, 0.6)]  # a process that is killed now loses nothing
         tracker.results(rows, [SAMPLE])
@@ -50,7 +50,7 @@ def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: M
         tracker.finish()
     events = read(folder.path)
     assert curve(folder.path, "tuned/in_domain/opa/acc@0") == [(0, 0.7761)]
-    assert curve(folder.path, "eval/opa/acc@0") == [(1, 0.5)]
+    assert curve(folder.path, "eval/in_domain/opa/acc@0") == [(1, 0.5)]
 
     def text(name: str) -> str:
         (tensor,) = events.Tensors(f"{name}/text_summary")

@@ -35,7 +35,7 @@ def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
     (folder.path / "scores" / "tuned-in_domain.jsonl").write_text("{}\n")
     folder.report.write_text("<html>")
     for step in (1, 2, 3):
-        tracker.log({"train/loss": 0.7 / step, "eval/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step)
+        tracker.log({"train/loss": 0.7 / step, "eval/in_domain/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step)
     tracker.results(rows, [SAMPLE])
     tracker.artifacts(folder)
     tracker.finish()
@@ -64,12 +64,12 @@ def check_told(server: WandbServer, run_id: str) -> None:
     assert config["run"]["dir"] == "outputs/lora_dpo-tiny-sample-paper-12"  # resolved
     assert config["environment"]["versions"]["torch"]
     metrics = {metric.get("1") or metric.get("2"): metric for metric in config["_wandb"]["m"]}
-    assert {"train/step", "train/loss", "eval/opa/acc@0", "*"} <= set(metrics)
+    assert {"train/step", "train/loss", "eval/in_domain/opa/acc@0"} <= set(metrics)
     curve = {row["train/step"]: row["train/loss"] for row in told.history() if "train/loss" in row}
     assert curve == {1: 0.7, 2: 0.7 / 2, 3: 0.7 / 3}
     summary = told.summary()
     assert summary["train/loss"] == pytest.approx({"min": 0.7 / 3, "last": 0.7 / 3})
-    assert summary["eval/opa/acc@0"] == pytest.approx({"max": 0.6, "last": 0.6})
+    assert summary["eval/in_domain/opa/acc@0"] == pytest.approx({"max": 0.6, "last": 0.6})
     assert summary["tuned/in_domain/opa/acc@0"] == 0.7761
     assert summary["tuned/in_domain/opa/acc@0/dimension/safety"] == 0.83
     kinds = {made["artifactCollectionName"]: made["artifactTypeName"] for made in server.artifacts}
