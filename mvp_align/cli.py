@@ -132,7 +132,7 @@ def merge(
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
-    set_name: Annotated[str, typer.Option("--set", help="in_domain or ufp4.")] = "in_domain",
+    set_name: Annotated[str, typer.Option("--set", help="in_domain, ufp4 or ufp4_sample.")] = "in_domain",
     limit: Annotated[int | None, typer.Option(help="Only the first N pairs.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
@@ -144,6 +144,7 @@ def generate(
     ] = None,
 ) -> None:
     """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
+    from mvp_align.data.sets import SETS
     from mvp_align.generation.command import STAGES, generate_for_run
     from mvp_align.judging.client import Endpoint
     from mvp_align.reporting.run_folder import read_config

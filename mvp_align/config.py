@@ -101,7 +101,9 @@ class Train:
 
 @dataclass
 class Evals:
-    sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
+    sets: list[str] = field(default_factory=lambda: ["auto"])
+    """Of in_domain, ufp4 (its files are in the folder `ufp4`) and ufp4_sample (the bundled synthetic stand-in). auto:
+    in_domain, and ufp4 where its folder is given; on the bundled sample data ufp4_sample too."""
     metrics: list[str] = field(default_factory=lambda: ["opa"])
     """opa; spmr and paa generate answers first."""
     judge: str = "semantic"
@@ -112,9 +114,9 @@ class Evals:
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None
-    """Folder of UF-P-4's four files; without it the bundled sample in the same schema."""
+    """Folder of UF-P-4's four files."""
     every_steps: int | None = None
-    """During training, score `every_pairs` validation (and ufp4) pairs every so many steps."""
+    """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every so many steps."""
     every_pairs: int = 64
     min_users: int = 5
     """Groups of fewer people are counted, and their results not shown."""

@@ -92,7 +92,7 @@ def scored_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """OPA of the whole set and its groups; for UF-P-4, of each user type as a set of its own (`ufp4/honesty`)."""
+    """OPA of the whole set and its groups; where pairs have a user type, of each as a set of its own (`ufp4/honesty`)."""
     rows = opa_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
     before = {score.id: score for score in base or ()}
     for user_type in sorted({tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}):

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
+from mvp_align.data.sets import chosen_sets
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.telemetry import switch_off_telemetry
@@ -86,9 +87,10 @@ def stop(error: UserError, rank: int = 0) -> NoReturn:
 
 
 def to_config(config: DictConfig) -> typed.Config:
-    """The composed config as dataclasses, interpolations resolved."""
+    """The composed config as dataclasses, interpolations and `evals.sets=[auto]` resolved."""
     made = OmegaConf.to_object(config)
     assert isinstance(made, typed.Config)
+    made.evals.sets = chosen_sets(made)
     return made
 
 

@@ -3,10 +3,11 @@
 from importlib.util import find_spec
 from string import Formatter
 
-from mvp_align.config import Config
+from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 
+from mvp_align.data.sets import set_problems
 CHOICES = {
     "recipe": ("lora_dpo", "lora_sft", "evaluate"),
     "quantization": ("none", "4bit"),
@@ -22,7 +23,6 @@ CHOICES = {
     "tracking.backend": ("wandb", "tensorboard", "trackio", "none"),
     "tracking.mode": ("auto", "offline", "online"),
 }  # fmt: skip
-SETS = ("in_domain", "ufp4")
 METRICS = ("opa", "spmr", "paa")
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -38,6 +38,7 @@ def combination_problems(config: Config) -> list[str]:
         *training_problems(config),
         *data_problems(config),
         *prompt_problems(config),
+        *set_problems(config),
         *tracking_problems(config),
     ]
 
@@ -52,7 +53,7 @@ def choice_problems(config: Config) -> list[str]:
             problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
     evals = config.evals
     for key, values, known in (
-        ("sets", evals.sets, SETS), ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
+        ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
     ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
     return problems
@@ -144,7 +145,9 @@ def data_problems(config: Config) -> list[str]:
     if config.recipe != "evaluate" and data.train is None:
         problems.append("data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT.")
     if config.recipe == "evaluate" and "in_domain" in config.evals.sets and data.test is None and data.train is None:
-        problems.append("data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4].")
+        problems.append(
+            "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+        )
     if hardware.device == "cpu" and hardware.precision == "fp16":
         problems.append("hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.")
     if hardware.device == "cpu" and hardware.attention == "flash_attention_2":

@@ -51,7 +51,7 @@ CONTRACT: list[tuple[str, Any]] = [
     ("lora.alpha=64", 64),
     ("lora.target_modules=[all-linear]", ["all-linear"]),
     ("lora.target_modules=[q_proj,v_proj]", ["q_proj", "v_proj"]),
-    ("evals.sets=[ufp4]", ["ufp4"]),
+    ("evals.sets=[ufp4_sample]", ["ufp4_sample"]),
     ("evals.metrics=[opa]", ["opa"]),
     ("evals.profiles=[values,shuffled]", ["values", "shuffled"]),
 ]

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.data.sets import SETS
 from mvp_align.evaluation.names import is_number
 from mvp_align.evaluation.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
@@ -107,7 +108,8 @@ def blocks(groups: Sequence[Group]) -> list[tuple[str, Sequence[str], list[list[
     made: list[tuple[str, Sequence[str], list[list[str]]]] = [
         (heading(group, name), HEADS, cells(group, name)) for group in groups for name in sets(group)
     ]
-    return [*made, (PAPER, ("", *columns(groups)), paper_rows(groups))]
+    paper = [(PAPER, ("", *columns(groups)), paper_rows(groups))] if columns(groups) else []
+    return [*made, *paper]
 
 
 def sets(group: Group) -> list[str]:
@@ -142,7 +144,8 @@ def numbers(row: Summary) -> list[str]:
 
 
 def columns(groups: Sequence[Group]) -> list[str]:
-    names = unique(name for group in groups for name in sets(group))
+    """The paper has no column for a synthetic stand-in."""
+    names = unique(name for group in groups for name in sets(group) if not (name in SETS and SETS[name].synthetic))
     return [f"{name} {stage}" for name in names for stage in ("base", "tuned")]
 
 

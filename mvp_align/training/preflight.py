@@ -83,7 +83,7 @@ def check_adapters(config: Config) -> None:
 
 
 def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
+    pairs = data.by_set
     for name in config.evals.sets:
         if not pairs[name]:
             raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
@@ -103,7 +103,7 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 
 def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
     """The pairs of a set that answers are generated to: those that are scored, up to `generation.limit`."""
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}[subject.name]
+    pairs = data.by_set[subject.name]
     return [pair for pair in pairs if pair.id in subject.groups][: config.generation.limit]
 
 
@@ -119,10 +119,9 @@ def profile_checks(
     """Of the pairs that are scored at all."""
     if not config.evals.profiles:
         return {}
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
     return {
         subject.name: profile_passes(
-            [pair for pair in pairs[subject.name] if pair.id in subject.groups], config, tokenizer
+            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups], config, tokenizer
         )
         for subject in sets
     }

@@ -37,7 +37,10 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     adapter = json.loads((finished / "adapter" / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == str(sharp_model)
     environment = json.loads((finished / "environment.json").read_text())
-    assert set(environment["hashes"]) == {"data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompt"}
+    assert set(environment["hashes"]) == {
+        "data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompts/train", "prompts/in_domain",
+        "prompts/ufp4",
+    }  # fmt: skip
     assert "<html" in (finished / "report.html").read_text("utf-8")
     assert {path.name for path in (finished / "checkpoints").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-5"}
 

@@ -150,8 +150,8 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
         for p in pairs
     ]
     margins = torch.tensor([score.margin for score in score_pairs(plain_model, tokenize_pairs(texts, tokenizer).pairs)])
-    assert found["eval_ufp4/opa/acc@0"] == pytest.approx((margins > 0).double().mean().item())
-    assert found["eval_ufp4/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
+    assert found["eval_ufp4_sample/opa/acc@0"] == pytest.approx((margins > 0).double().mean().item())
+    assert found["eval_ufp4_sample/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
     for user_type in UFP4_USER_TYPES:
         part = torch.tensor([pair.groups["user_type"] == user_type for pair in pairs])
         assert part.sum() >= 15

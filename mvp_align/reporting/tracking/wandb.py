@@ -36,6 +36,7 @@ BEST = {
     "train/rewards/accuracies": "max,last",
     "eval/opa/acc@0": "max,last",
     "eval/ufp4/opa/acc@0": "max,last",
+    "eval/ufp4_sample/opa/acc@0": "max,last",
 }
 """What the summary keeps of a curve besides its end."""
 FINISH_SECONDS = 600
