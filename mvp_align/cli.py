@@ -148,7 +148,7 @@ def generate(
     from mvp_align.generation.command import STAGES, generate_for_run
     from mvp_align.judging.client import Endpoint
     from mvp_align.reporting.run_folder import read_config
-    from mvp_align.validate import SETS, combination_problems
+    from mvp_align.validate import combination_problems
 
     problems = [
         f"--{option} {value}: must be one of {', '.join(known)}."

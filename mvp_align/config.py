@@ -60,6 +60,9 @@ class Prompt:
     """Filled with the fields of the pair; `{question}` is one of them."""
     chat: bool = False
     """Wrap the text as a user's turn in the model's own chat template."""
+    date: str = "2024-07-26"
+    """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so that the same command
+    shows the same prompt on another day. The default is the date that Llama-3.1's template falls back to."""
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """The steps that recipes share: measure a model on the run's sets, train with a full disk explained, conclude the run."""
 
-from hashlib import sha256
 from pathlib import Path
 
 from peft import PeftModel
@@ -10,8 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from mvp_align.answerset import answer_set, answered_rows, kl_rows, needs_answers, perplexity
 from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
-from mvp_align.data.sets import SETS
 from mvp_align.data.load import DataSets
+from mvp_align.data.sets import SETS
 from mvp_align.evalset import EvalSet, score_set, set_rows
 from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.generation.answers import Generated
@@ -22,8 +21,8 @@ from mvp_align.processes import main_decides
 from mvp_align.profile_checks import measure_profiles, rows_of_profiles
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
-from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.pair_files import write_groups
+from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
@@ -191,7 +190,7 @@ def conclude(
     weights = fingerprint(base)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
-        hashes |= {"base_model": weights, "prompt": sha256(config.prompt.template.encode()).hexdigest()}
+        hashes |= {"base_model": weights, **plan.prompt_hashes}
         run.write_json(run.environment_json, environment(hashes))
         run.write_json(run.notes, {"notes": left_out_lines(plan, data), PROMPT_SETS: data.prompt_sets})
         rows = rows + rows_of_profiles(plan.profiles, run)

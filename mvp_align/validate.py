@@ -1,13 +1,14 @@
 """Combinations of settings that cannot work, found from the config alone, before data or a model is touched."""
 
+from datetime import datetime
 from importlib.util import find_spec
 from string import Formatter
 
 from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
-
 from mvp_align.data.sets import set_problems
+
 CHOICES = {
     "recipe": ("lora_dpo", "lora_sft", "evaluate"),
     "quantization": ("none", "4bit"),
@@ -37,8 +38,8 @@ def combination_problems(config: Config) -> list[str]:
         *range_problems(config),
         *training_problems(config),
         *data_problems(config),
-        *prompt_problems(config),
         *set_problems(config),
+        *prompt_problems(config),
         *tracking_problems(config),
     ]
 
@@ -162,10 +163,26 @@ def data_problems(config: Config) -> list[str]:
 
 
 def prompt_problems(config: Config) -> list[str]:
-    return [
-        *template_problems("prompt.template", config.prompt.template),
-        *template_problems("generation.prompt.template", config.generation.prompt.template),
+    prompts = {"prompt": config.prompt, "generation.prompt": config.generation.prompt}
+    problems = [
+        problem for key, prompt in prompts.items() for problem in template_problems(f"{key}.template", prompt.template)
     ]
+    problems += [
+        f"{key}.date={p.date}: a date belongs there, as {Prompt.date}."
+        for key, p in prompts.items()
+        if not is_date(p.date)
+    ]
+    if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
+        problems.append(f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it out.")
+    return problems
+
+
+def is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def template_problems(key: str, template: str) -> list[str]:

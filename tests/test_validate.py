@@ -19,6 +19,14 @@ FROM_ZERO_TO_ONE = [
 ]  # fmt: skip
 RULES = {
     "samples": (["tracking.samples=-1"], "tracking.samples=-1: must be 0 or above."),
+    "no date": (
+        ["prompt=chat", "prompt.date=26-07-2024", "generation.prompt.date=2024-07-26"],
+        "prompt.date=26-07-2024: a date belongs there, as 2024-07-26.",
+    ),
+    "date of no chat": (
+        ["prompt.date=2031-02-03", "generation.prompt.chat=false"],
+        "prompt.date=2031-02-03 is for chat templates: set prompt=chat, or leave it out.",
+    ),
     "sets": (
         ["evals.sets=[in_domain,ood]"],
         "evals.sets: 'ood' is not one of in_domain, ufp4, ufp4_sample, auto.",

@@ -22,6 +22,7 @@ from mvp_align.data.prompts import PAPER
 from mvp_align.data.sets import UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set, scored_rows
+from mvp_align.modeling.source import context_length
 from mvp_align.reporting.tracking import Tracker
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.logps import causal_model, score_pairs
@@ -78,6 +79,14 @@ class OPACallback(TrainerCallback):
             tqdm.write(f"step {state.global_step}: {shown}")
 
     def score(self, model: nn.Module, stage: str) -> list[PairScore]:
+        """Raises UserError where a pair is longer than the model's context, which its tokenizer need not know."""
+        context = context_length(causal_model(model).config)
+        longest = max(self.subject.pairs, key=lambda pair: pair.longest)
+        if context is not None and longest.longest > context:
+            raise UserError(
+                f"{type(self).__name__}: pair {longest.id} has {longest.longest} tokens, over the {context} that the model "
+                "can take: leave such rows out."
+            )
         label = " ".join(filter(None, (stage, self.name or "opa")))
         return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label)
 

@@ -43,6 +43,14 @@ class Plan:
     batches: Batches | None
     profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
     """By the set's name; empty without `evals.profiles`."""
+    train_prompts_sha256: str = ""
+    """Of the prompts of all training pairs within the limits, reached or not: the same for every seed."""
+
+    @property
+    def prompt_hashes(self) -> dict[str, str]:
+        """SHA-256 of what is shown before the answers, by `prompts/<set>`."""
+        hashes = {"prompts/train": self.train_prompts_sha256} if self.train else {}
+        return hashes | {f"prompts/{subject.name}": subject.prompts_sha256 for subject in self.eval_sets}
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:

@@ -15,14 +15,15 @@ from transformers import PreTrainedTokenizerBase
 from mvp_align.answerset import check_answerable, needs_answers
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import prompted, prompts_sha256
+from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.modeling.adapters import check_adapter
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import load_shape
+from mvp_align.modeling.source import context_length, load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -63,15 +64,17 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
         profiles=profile_checks(config, data, sets, tokenizer),
+        train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
     )
 
 
 def check_context(config: Config) -> None:
-    context = getattr(load_shape(config.model), "max_position_embeddings", None)
-    if context is not None and config.data.max_tokens > context:
+    context, limits = context_length(load_shape(config.model)), config.data
+    if context is not None and limits.max_tokens > context:
+        prompts = f" and data.max_prompt_tokens={context // 2}" if limits.max_prompt_tokens >= context else ""
         raise UserError(
-            f"data.max_tokens={config.data.max_tokens} is over the {context} tokens that model={config.model.name} can "
-            f"take: set data.max_tokens={context} or less."
+            f"data.max_tokens={limits.max_tokens} is over the {context} tokens that model={config.model.name} can take: set "
+            f"data.max_tokens={context}{prompts} or less. Longer pairs are then left out and counted."
         )
 
 
@@ -109,8 +112,8 @@ def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[Pre
 
 def answered_data(set_name: str, data: DataSets) -> str:
     """The hash of what a set's pairs were read from; without `data.test` they are held out of `data.train`."""
-    source = "ufp4" if set_name == "ufp4" else "test" if "test" in data.read else "train"
-    return data.read[source].sha256
+    own = "test" if "test" in data.read else "train"
+    return data.read[own if set_name == IN_DOMAIN else set_name].sha256
 
 
 def profile_checks(

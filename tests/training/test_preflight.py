@@ -128,6 +128,8 @@ def test_a_limit_beyond_the_models_context_is_an_error(plan_of, few_pairs) -> No
     ):
         plan_of(few_pairs, "data.max_tokens=2049")
     plan_of(few_pairs, "data.max_tokens=2048")
+    with pytest.raises(UserError, match=r"set data\.max_tokens=2048 and data\.max_prompt_tokens=1024 or less\. Longer"):
+        plan_of(few_pairs, "data.max_tokens=4000", "data.max_prompt_tokens=3000")
 
 
 def test_the_merged_tokens_are_counted(plan_of, few_pairs) -> None:
