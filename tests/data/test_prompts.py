@@ -79,7 +79,7 @@ class NoChat:
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 DATED = [
     ('{{- "Now: " + strftime_now("%d %b %Y %H:%M:%S") + "\n" }}', "Now: 03 Feb 2031 00:00:00\n"),
-    ("{%- set f = '%B %-d' %}{{ strftime_now(f ~ ', 100%%d') }}\n", "February 3, 100%d"),
+    ("{%- set f = '%B %-d' %}{{ strftime_now(f ~ ', 100%%d') }}\n", "February 3, 100%d\n"),
     (  # Llama-3.1's way
         "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
         "{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}{%- endif %}Today: {{ date_string }}. ",
