@@ -4,6 +4,7 @@ command line."""
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def answer_set(
     Raises UserError where answers made otherwise are there, and Preempted.
     """
     path = answers_path(run.path, stage, set_name)
-    how = made_with(model, data_sha256, config)
+    how = made_with(model, tokenizer, data_sha256, config)
     known = main_decides(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
@@ -99,15 +100,17 @@ def answer_set(
     return [known[pair.id] for pair in pairs]
 
 
-def made_with(model: nn.Module, data_sha256: str, config: Config) -> dict[str, Any]:
+def made_with(model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config) -> dict[str, Any]:
     """All that answers depend on."""
     generation = config.generation
+    template = tokenizer.get_chat_template() if generation.prompt.chat and tokenizer.chat_template else None
     tuned = isinstance(model, PeftModel)
     return {
         "model": loaded(config.model),
         "adapter": adapter_fingerprint(model, ADAPTER) if tuned else None,
         "data": data_sha256,
         "prompt": asdict(generation.prompt),
+        "chat_template": sha256(template.encode()).hexdigest() if template else None,
         "temperature": generation.temperature,
         "max_new_tokens": generation.max_new_tokens,
         "seed": config.seed,

@@ -157,7 +157,7 @@ def merge(
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
-    set_name: Annotated[str, typer.Option("--set", help="in_domain or ufp4.")] = "in_domain",
+    set_name: Annotated[str, typer.Option("--set", help="in_domain, ufp4 or ufp4_sample.")] = "in_domain",
     limit: Annotated[int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
@@ -175,11 +175,12 @@ def generate(
     ] = None,
 ) -> None:
     """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
+    from mvp_align.data.sets import SETS
     from mvp_align.generation.command import STAGES, generate_for_run
     from mvp_align.generation.remote import LEFT_OUT, Server
     from mvp_align.judging.endpoint import Endpoint
     from mvp_align.reporting.run_folder import model_of, read_config
-    from mvp_align.validate import SETS, combination_problems
+    from mvp_align.validate import combination_problems
 
     problems = [
         f"--{option} {value}: must be one of {', '.join(known)}."

@@ -63,6 +63,9 @@ class Prompt:
     """Filled with the fields of the pair; `{question}` is one of them."""
     chat: bool = False
     """Wrap the text as a user's turn in the model's own chat template."""
+    date: str = "2024-07-26"
+    """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so that the same command
+    shows the same prompt on another day. The default is the date that Llama-3.1's template falls back to."""
 
 
 @dataclass
@@ -104,7 +107,9 @@ class Train:
 
 @dataclass
 class Evals:
-    sets: list[str] = field(default_factory=lambda: ["in_domain", "ufp4"])
+    sets: list[str] = field(default_factory=lambda: ["auto"])
+    """Of in_domain, ufp4 (its files are in the folder `ufp4`) and ufp4_sample (the bundled synthetic stand-in). auto:
+    in_domain, and ufp4 where its folder is given; on the bundled sample data ufp4_sample too."""
     metrics: list[str] = field(default_factory=lambda: ["opa"])
     """opa; spmr and paa generate answers first."""
     judge: str = "semantic"
@@ -115,9 +120,9 @@ class Evals:
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None
-    """Folder of UF-P-4's four files; without it the bundled sample in the same schema."""
+    """Folder of UF-P-4's four files."""
     every_steps: int | None = None
-    """During training, score `every_pairs` validation pairs, and UF-P-4 where it is among the sets, every so many steps."""
+    """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every so many steps."""
     every_pairs: int = 64
     """Drawn by the seed, evenly over dimensions and levels."""
     min_users: int = 5

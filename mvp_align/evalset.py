@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Prompt
 from mvp_align.data.ceiling import value_blind_ceiling
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import prompted, prompts_sha256
 from mvp_align.errors import UserError
 from mvp_align.evaluation.groups import tags_of, with_region
 from mvp_align.evaluation.intervals import Estimate, clustered_mean
@@ -36,6 +36,8 @@ class EvalSet:
     ceiling: float | None
     over_limit: int
     merged: int
+    prompts_sha256: str = ""
+    """Of what is shown before the answers (`data.prompts.prompts_sha256`)."""
 
 
 def make_eval_set(
@@ -71,6 +73,7 @@ def make_eval_set(
         ceiling=ceiling if ceiling < 1 else None,
         over_limit=len(pairs) - len(kept),
         merged=tokenized.merged,
+        prompts_sha256=prompts_sha256(text for text, fit in zip(texts, fits, strict=True) if fit),
     )
 
 
@@ -92,7 +95,7 @@ def scored_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """OPA of the whole set and its groups; for UF-P-4, of each user type as a set of its own (`ufp4/honesty`)."""
+    """OPA of the whole set and its groups; where pairs have a user type, of each as a set of its own (`ufp4/honesty`)."""
     rows = opa_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
     before = {score.id: score for score in base or ()}
     for user_type in sorted({tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}):

@@ -86,7 +86,6 @@ RULES = (
         lambda c: c.data.test or not c.data.train,
         "nobody is held out of data.train where data.test is given: set data.test=null.",
     ),
-    Rule(("evals.ufp4",), lambda c: "ufp4" not in c.evals.sets, "evals.sets has no ufp4: add it."),
     Rule(
         ("evals.every_pairs",),
         lambda c: not c.evals.every_steps,

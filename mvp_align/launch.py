@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
 from mvp_align import sweeps
+from mvp_align.data.sets import chosen_sets
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.inert import inert
 from mvp_align.libraries import find_home, set_up_libraries
@@ -148,10 +149,11 @@ def stop(error: UserError, rank: int = 0) -> NoReturn:
 
 
 def to_config(config: DictConfig) -> typed.Config:
-    """The composed config as dataclasses, interpolations resolved."""
+    """The composed config as dataclasses, interpolations and `evals.sets=[auto]` resolved."""
     name_by_content(config)
     made = OmegaConf.to_object(config)
     assert isinstance(made, typed.Config)
+    made.evals.sets = chosen_sets(made)
     return made
 
 

@@ -13,6 +13,8 @@ from pathlib import Path, PurePath
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mvp_align.config import Prompt
+
 CONF_DIR = Path(__file__).parents[1] / "conf"
 
 DEFAULT_NAME = "${default_name:}"
@@ -21,8 +23,8 @@ LONGEST = 120
 LONGEST_PART = 60
 PRESETS: dict[str, dict[str, object]] = {
     "model": {"id": None, "revision": None},
-    "prompt": {"template": None, "chat": False},
-    "generation.prompt": {"template": None, "chat": False},
+    "prompt": {"template": None, "chat": False, "date": Prompt.date},
+    "generation.prompt": {"template": None, "chat": False, "date": Prompt.date},
 }
 """Groups whose `name` says what the settings beside it are, with their defaults: a command that changes one of those must
 not go on under the preset's name."""
@@ -116,7 +118,7 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 def stem(path: str) -> str:
     """The last part of a path or id, without the extension of a data file."""
-    return re.sub(r"\.(jsonl?|parquet)$", "", path.rstrip("/").rpartition("/")[2])
+    return re.sub(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$", "", path.rstrip("/").rpartition("/")[2])
 
 
 def tagged(name: str, content: object) -> str:

@@ -43,7 +43,9 @@ def profile_passes(
     """All are chat turns where the run's own prompt is one, and all are within the run's token limits."""
     limits, swapped = config.data, swap_profiles(pairs, config.evals.profiles)
     tokenized = {
-        kind: tokenize_pairs(prompted(shown, replace(prompt, chat=config.prompt.chat), tokenizer), tokenizer).pairs
+        kind: tokenize_pairs(
+            prompted(shown, replace(prompt, chat=config.prompt.chat, date=config.prompt.date), tokenizer), tokenizer
+        ).pairs
         for kind, (prompt, shown) in swapped.kinds.items()
     }
     over = {

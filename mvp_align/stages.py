@@ -1,6 +1,5 @@
 """The steps that recipes share: measure a model on the run's sets, train with a full disk explained, conclude the run."""
 
-from hashlib import sha256
 from pathlib import Path
 
 from peft import PeftModel
@@ -11,6 +10,7 @@ from mvp_align.answerset import answer_set, answered_rows, kl_rows, needs_answer
 from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
+from mvp_align.data.sets import SETS
 from mvp_align.data.subsets import draw
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, score_set, set_rows
@@ -25,6 +25,7 @@ from mvp_align.profile_checks import measure_profiles, rows_of_profiles
 from mvp_align.reporting.environment import environment
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.pair_files import write_groups
+from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
@@ -109,14 +110,14 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
 def onlookers(
     plan: Plan, data: DataSets, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
 ) -> list[TrainerCallback]:
-    """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on UF-P-4 where it is
-    among the sets, and PAA on answers to validation pairs where it is among the metrics."""
+    """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on each set that is out
+    of domain, and PAA on answers to validation pairs where it is among the metrics."""
     if plan.val_set is None:
         return [Tracking(tracker)]
     batch_size = config.evals.batch_size
     callbacks: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=batch_size)]
-    ufp4 = [subject for subject in plan.eval_sets if subject.name == "ufp4"]
-    callbacks += [OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in ufp4]
+    others = [subject for subject in plan.eval_sets if SETS[subject.name].out_of_domain]
+    callbacks += [OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in others]
     if "paa" in config.evals.metrics:
         pairs = draw(data.val, config.generation.every_pairs, config.seed)
         callbacks.append(PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed))
@@ -206,10 +207,10 @@ def conclude(
     loaded = identity(model, ADAPTER if adapter else None)  # by all processes: each may hold a part
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
-        hashes |= {"base_model": loaded["weights"], "prompt": sha256(config.prompt.template.encode()).hexdigest()}
+        hashes |= {"base_model": loaded["weights"], **plan.prompt_hashes}
         made = {"loaded": loaded, "adapter": told(adapter) if adapter else None}
         run.write_json(run.environment_json, environment(hashes, run.inputs) | made)
-        run.write_json(run.notes, {"notes": left_out_lines(plan, data)})
+        run.write_json(run.notes, {"notes": left_out_lines(plan, data), PROMPT_SETS: data.prompt_sets})
         rows = rows + rows_of_profiles(plan.profiles, run)
         for subject in plan.eval_sets:
             write_groups(run.groups(subject.name), [(p.id, p.user_id, subject.groups[p.id]) for p in subject.pairs])
@@ -221,6 +222,6 @@ def conclude(
         tracker.results(rows, sample_pairs(config.tracking.samples, data, run))
         tracker.artifacts(run)
         tracker.finish()
-        print_results(rows, data_format=config.data.format)
+        print_results(rows, data_format=config.data.format, noted=data.prompt_sets)
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import asdict
+from datetime import datetime
 from importlib.util import find_spec
 from string import Formatter
 
-from mvp_align.config import Config
+from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
+from mvp_align.data.sets import set_problems
 from mvp_align.variables import variable_problems
 
 CHOICES = {
@@ -26,7 +28,6 @@ CHOICES = {
     "tracking.backend": ("wandb", "tensorboard", "trackio", "none"),
     "tracking.mode": ("auto", "offline", "online"),
 }  # fmt: skip
-SETS = ("in_domain", "ufp4")
 METRICS = ("opa", "spmr", "paa")
 LOSSES = (
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -43,6 +44,7 @@ def combination_problems(config: Config) -> list[str]:
         *range_problems(config),
         *training_problems(config),
         *data_problems(config),
+        *set_problems(config),
         *prompt_problems(config),
         *tracking_problems(config),
         *variable_problems(config),
@@ -61,7 +63,7 @@ def choice_problems(config: Config) -> list[str]:
             problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
     evals = config.evals
     for key, values, known in (
-        ("sets", evals.sets, SETS), ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
+        ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
     ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
     return problems
@@ -170,7 +172,9 @@ def data_problems(config: Config) -> list[str]:
     if config.recipe != "evaluate" and data.train is None:
         problems.append("data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT.")
     if config.recipe == "evaluate" and "in_domain" in config.evals.sets and data.test is None and data.train is None:
-        problems.append("data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4].")
+        problems.append(
+            "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+        )
     if hardware.device == "cpu" and hardware.precision == "fp16":
         problems.append("hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.")
     if hardware.device == "cpu" and hardware.attention == "flash_attention_2":
@@ -185,10 +189,26 @@ def data_problems(config: Config) -> list[str]:
 
 
 def prompt_problems(config: Config) -> list[str]:
-    return [
-        *template_problems("prompt.template", config.prompt.template),
-        *template_problems("generation.prompt.template", config.generation.prompt.template),
+    prompts = {"prompt": config.prompt, "generation.prompt": config.generation.prompt}
+    problems = [
+        problem for key, prompt in prompts.items() for problem in template_problems(f"{key}.template", prompt.template)
     ]
+    problems += [
+        f"{key}.date={p.date}: a date belongs there, as {Prompt.date}."
+        for key, p in prompts.items()
+        if not is_date(p.date)
+    ]
+    if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
+        problems.append(f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it out.")
+    return problems
+
+
+def is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def template_problems(key: str, template: str) -> list[str]:

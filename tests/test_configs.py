@@ -51,7 +51,7 @@ CONTRACT: list[tuple[str, Any]] = [
     ("lora.alpha=64", 64),
     ("lora.target_modules=[all-linear]", ["all-linear"]),
     ("lora.target_modules=[q_proj,v_proj]", ["q_proj", "v_proj"]),
-    ("evals.sets=[ufp4]", ["ufp4"]),
+    ("evals.sets=[ufp4_sample]", ["ufp4_sample"]),
     ("evals.metrics=[opa]", ["opa"]),
     ("evals.profiles=[values,shuffled]", ["values", "shuffled"]),
 ]
@@ -197,3 +197,43 @@ def test_evaluate_tracks_nothing_unless_asked(compose: Compose) -> None:
     assert compose(name="evaluate").tracking.backend == "none"
     assert compose("tracking=wandb", name="evaluate").tracking.backend == "wandb"
     assert compose(name="evaluate").adapter is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sets"),
+    [
+        ([], ["in_domain", "ufp4_sample"]),
+        (["evals.ufp4=folder"], ["in_domain", "ufp4"]),
+        (["data=files", "data.train=a.jsonl", "data.format=pairs"], ["in_domain"]),
+        (["data=divervalue"], ["in_domain"]),
+        (["data=divervalue", "evals.ufp4=folder"], ["in_domain", "ufp4"]),
+        (["data.test=mine.json"], ["in_domain"]),
+        (["evals=in_domain"], ["in_domain"]),
+        (["evals.sets=[in_domain,auto,ufp4_sample,ufp4_sample]"], ["in_domain", "ufp4_sample"]),
+    ],
+)
+def test_own_data_never_pays_for_the_bundled_stand_in_unasked(
+    overrides: list[str], sets: list[str], compose: Compose
+) -> None:
+    config = compose(*overrides)
+    assert config.evals.sets == sets
+    assert combination_problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["evals.sets=[in_domain,ufp4]"], "evals.ufp4=FOLDER names the folder of UF-P-4's four files"),
+        (["evals=in_domain", "evals.ufp4=f"], "evals.ufp4=f is set, and evals.sets has no ufp4: add it"),
+    ],
+)
+def test_ufp4_and_its_files_belong_together(overrides: list[str], words: str, compose: Compose) -> None:
+    (problem,) = combination_problems(compose(*overrides))
+    assert words in problem
+
+
+def test_one_date_is_stated_in_every_prompt(compose: Compose) -> None:
+    config = compose("prompt=chat", "prompt.date=2031-02-03")
+    assert (config.prompt.date, config.generation.prompt.date) == ("2031-02-03", "2031-02-03")
+    assert combination_problems(config) == []
+    assert compose().generation.prompt.date == Prompt.date

@@ -22,7 +22,6 @@ REFUSED = {
     "epochs beside an experiment's steps": (["experiment=demo", "train.epochs=2"], "train.epochs", "train"),
     "warmup of constant": (["train.lr_scheduler=constant", "train.warmup_share=0.1"], "train.warmup_share", "train"),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
-    "ufp4 that is not scored": (["evals=in_domain", "evals.ufp4=x"], "evals.ufp4", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
     "answers at no step": (["evals.metrics=[paa]", "generation.every_pairs=5"], "generation.every_pairs", "train"),
     "judge of nothing": (["evals.judge=gpt4o"], "evals.judge", "train"),

@@ -50,7 +50,7 @@ def imported(stderr: str) -> set[str]:
 
 def test_a_right_command_passes() -> None:
     check_command("train", ["experiment=divervalue_llama2_7b", "train.beta=0.2", "lora.target_modules=[all-linear]"])
-    check_command("evaluate", ["adapter=outputs/x/adapter", "evals.sets=[ufp4]"])
+    check_command("evaluate", ["adapter=outputs/x/adapter", "evals.sets=[ufp4_sample]"])
 
 
 def test_all_wrong_overrides_come_in_one_message() -> None:
@@ -67,7 +67,7 @@ def test_all_wrong_overrides_come_in_one_message() -> None:
 
 def test_all_impossible_combinations_come_in_one_message() -> None:
     assert problems("train.batch_size=7", "hardware=cpu", "hardware.precision=fp16", "evals.sets=[ufp5]") == [
-        "evals.sets: 'ufp5' is not one of in_domain, ufp4.",
+        "evals.sets: 'ufp5' is not one of in_domain, ufp4, ufp4_sample, auto.",
         "train.batch_size=7 is not a multiple of train.micro_batch_size=2: change either.",
         "hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.",
     ]
@@ -202,9 +202,9 @@ def test_evaluate_is_checked_against_its_own_config() -> None:
         "adaptor=x: no setting 'adaptor'. Did you mean 'adapter'? `--help` lists all."
     ]
     assert problems("data=files", config_name="evaluate") == [
-        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]."
+        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
     ]
-    check_command("evaluate", ["data=files", "evals.sets=[ufp4]"])
+    check_command("evaluate", ["data=files", "evals.sets=[ufp4_sample]"])
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,17 @@ RULES = {
         ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,nan]"],
         "train.loss_weights[1]=nan: must be a finite number.",
     ),
+    "no date": (
+        ["prompt=chat", "prompt.date=26-07-2024", "generation.prompt.date=2024-07-26"],
+        "prompt.date=26-07-2024: a date belongs there, as 2024-07-26.",
+    ),
+    "date of no chat": (
+        ["prompt.date=2031-02-03", "generation.prompt.chat=false"],
+        "prompt.date=2031-02-03 is for chat templates: set prompt=chat, or leave it out.",
+    ),
     "sets": (
         ["evals.sets=[in_domain,ood]"],
-        "evals.sets: 'ood' is not one of in_domain, ufp4.",
+        "evals.sets: 'ood' is not one of in_domain, ufp4, ufp4_sample, auto.",
     ),
     "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa, spmr, paa."),
     "profiles": (
@@ -72,7 +80,7 @@ RULES = {
         "train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.",
     ),
     "SFT's look at validation": (
-        ["recipe=lora_sft", "evals.every_steps=10", "evals.sets=[ufp4]"],
+        ["recipe=lora_sft", "evals.every_steps=10", "evals.sets=[ufp4_sample]"],
         "evals.every_steps scores in_domain during training: add it to evals.sets.",
     ),
     "lm_head": (
@@ -152,9 +160,11 @@ def test_no_tokens_at_all_breaks_two_rules(compose: Compose) -> None:
 
 
 def test_evaluating_in_domain_needs_pairs(compose: Compose) -> None:
-    missing = "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]."
+    missing = (
+        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+    )
     assert combination_problems(compose("data=files", name="evaluate")) == [missing]
-    assert combination_problems(compose("data=files", "evals.sets=[ufp4]", name="evaluate")) == []
+    assert combination_problems(compose("data=files", "evals.sets=[ufp4_sample]", name="evaluate")) == []
     assert combination_problems(compose("data=files", "data.test=test.json", name="evaluate")) == []
 
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
+from unicodedata import normalize
 
 from mvp_align.config import Config
+from mvp_align.data.formats import UFP4_USER_TYPES, names_person
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
-from mvp_align.data.sources import is_there
+from mvp_align.data.sets import IN_DOMAIN, NO_FILES, SETS, chosen_sets
+from mvp_align.data.sources import is_there, open_source
 from mvp_align.data.splits import check_disjoint, split_by_user
 from mvp_align.data.subsets import STRATA
 from mvp_align.errors import UserError
@@ -16,24 +20,35 @@ from mvp_align.schema import PreferencePair
 class DataSets:
     """The run's pairs by set, empty where a set is not given. No person stands in two of train, val and test.
 
-    `read` has what was read of each source (keys train, val, test, ufp4), `repeats_dropped` the count for each, and
-    `notes` says in sentences what was left out, split or skipped, for the preflight print and the report.
+    `out_of_domain` has those of `evals.sets`, by name. `read` has what was read of each source (keys train, val, test and
+    the sets out of domain), `repeats_dropped` the count for each, and `notes` says in sentences what was left out, split,
+    skipped or not read, for the preflight print and the report.
     """
 
     train: list[PreferencePair] = field(default_factory=list)
     val: list[PreferencePair] = field(default_factory=list)
     test: list[PreferencePair] = field(default_factory=list)
-    ufp4: list[PreferencePair] = field(default_factory=list)
+    out_of_domain: dict[str, list[PreferencePair]] = field(default_factory=dict)
     read: dict[str, ReadPairs] = field(default_factory=dict)
     repeats_dropped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def by_set(self) -> dict[str, list[PreferencePair]]:
+        """The pairs to evaluate on, by the names of `data.sets`."""
+        return {IN_DOMAIN: self.test, **self.out_of_domain}
+
+    @property
+    def prompt_sets(self) -> list[str]:
+        """The sets in which no record names a person, so that prompts are counted, and drawn from, in people's stead."""
+        return [name for name, pairs in self.by_set.items() if pairs and not any(map(names_person, pairs))]
+
 
 def load_data(config: Config) -> DataSets:
-    """Read `data.train`, `data.val`, `data.test` and, where `evals.sets` has it, UF-P-4.
+    """Read `data.train`, `data.val`, `data.test` and what `evals.sets` has out of domain.
 
     Without `data.test` the share `data.test_share` of the users of `data.train` is held out, the same for the same
-    `seed`. `data.limit` and `data.drop_repeats` concern the `data.*` sources, not UF-P-4.
+    `seed`. `data.limit` and `data.drop_repeats` concern the `data.*` sources alone.
 
     Raises:
         UserError: nothing to train or test on, a source that cannot be read, or a person on two sides.
@@ -50,6 +65,7 @@ def load_data(config: Config) -> DataSets:
     if config.data.drop_repeats:
         for name, result in read.items():
             pairs[name], dropped[name] = drop_repeats(result.pairs)
+    notes += person_notes(pairs, is_split="test" not in pairs)
     if "train" in pairs and "test" not in pairs:
         pairs["train"], pairs["test"] = split_by_user(pairs["train"], config.data.test_share, config.seed)
         notes.append(
@@ -57,23 +73,78 @@ def load_data(config: Config) -> DataSets:
             f"(data.test_share={config.data.test_share}, seed={config.seed})."
         )
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
-    if "ufp4" in config.evals.sets:
-        read["ufp4"] = read_pairs(config.evals.ufp4 or "sample:ufp4", "ufp4")
-        pairs["ufp4"] = read["ufp4"].pairs
+    others = {
+        name: read_out_of_domain(name, config.evals.ufp4) for name in chosen_sets(config) if SETS[name].out_of_domain
+    }
+    read |= others
     for name, result in read.items():
         for reason, count in result.left_out.items():
             notes.append(f"{name}: {count} of {result.records} records left out ({reason}).")
+        if result.unread:
+            keys = ", ".join(f"{key} in {count}" for key, count in result.unread.items())
+            notes.append(f"{name}: keys that are not read, of {result.records} records: {keys}.")
     if config.data.limit is not None:
-        notes += head_lines({name: result for name, result in read.items() if name != "ufp4"}, config.data.limit)
+        notes += head_lines({name: result for name, result in read.items() if name not in others}, config.data.limit)
     notes += [f"{name}: {count} pairs dropped that repeat an earlier one." for name, count in dropped.items() if count]
-    return DataSets(**pairs, read=read, repeats_dropped=dropped, notes=notes)
+    return DataSets(
+        **pairs,
+        out_of_domain={name: result.pairs for name, result in others.items()},
+        read=read,
+        repeats_dropped=dropped,
+        notes=notes,
+    )
+
+
+def read_out_of_domain(name: str, folder: str | None) -> ReadPairs:
+    """The bundled stand-in, or, of `ufp4`, the real files in `folder`.
+
+    Raises UserError where they are not given, are not UF-P-4's four, or are the stand-in's.
+    """
+    sample = "sample:ufp4"
+    if SETS[name].synthetic:
+        return read_pairs(sample, "ufp4")
+    if folder is None:
+        raise UserError(NO_FILES)
+    read = read_pairs(folder, "ufp4")
+    if read.sha256 == open_source(sample).sha256:
+        raise UserError(f"evals.ufp4={folder} holds the bundled synthetic stand-in: that is evals.sets=[ufp4_sample].")
+    found = {pair.groups.get("user_type", "") for pair in read.pairs}
+    if found != set(UFP4_USER_TYPES):
+        absent, other = sorted(set(UFP4_USER_TYPES) - found), sorted(found - set(UFP4_USER_TYPES))
+        wrong = [f"lacks {name}.json" for name in absent] + [f"also holds {name or 'other'}.json" for name in other]
+        raise UserError(f"evals.ufp4={folder}: UF-P-4 is four files, and this folder {', '.join(wrong)}.")
+    return read
+
+
+def person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> list[str]:
+    """Where prompts stand for people, and where ids that differ hardly at all count as several people."""
+    notes = []
+    for name, found in pairs.items():
+        unnamed = sum(not names_person(pair) for pair in found)
+        if unnamed == len(found) > 0:
+            how = "split by prompt" if name == "train" and is_split else "each prompt counts as one"
+            notes.append(f"{name}: no record names a person (user_id): {how}.")
+        elif unnamed:
+            notes.append(
+                f"{name}: {unnamed} of {len(found)} records name no person (user_id): each of their prompts counts as one."
+            )
+    spellings: dict[str, set[str]] = {}
+    for pair in chain(*pairs.values()):
+        spellings.setdefault(" ".join(normalize("NFKC", pair.user_id).casefold().split()), set()).add(pair.user_id)
+    alike = [sorted(names) for names in spellings.values() if len(names) > 1]
+    if alike:
+        shown = "; ".join(", ".join(map(repr, names)) for names in alike[:3]) + ("; ..." if len(alike) > 3 else "")
+        notes.append(
+            f"user ids that differ in case, spaces or encoding alone count as different people, {len(alike)} times: {shown}."
+        )
+    return notes
 
 
 def given_sources(config: Config) -> dict[str, str]:
     """The `data.*` sources that the config names. Raises UserError where the run would have nothing to work on."""
     data = config.data
     sources = {"train": data.train, "val": data.val, "test": data.test}
-    in_domain = config.recipe != "evaluate" or "in_domain" in config.evals.sets
+    in_domain = config.recipe != "evaluate" or IN_DOMAIN in chosen_sets(config)
     if in_domain and data.train is None and data.test is None:
         raise UserError(
             "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to train, with "

@@ -5,7 +5,12 @@ A template (`conf/prompt/*.yaml`) is filled from a pair whose profile is structu
 field of the person shows neither kind of profile.
 """
 
-from collections.abc import Sequence
+import json
+import string
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from hashlib import sha256
 from string import Formatter
 from typing import Any, Protocol
 
@@ -28,6 +33,18 @@ PAPER = Prompt(
 )
 """The benchmark's training and OPA prompt, for code that has no config; `conf/prompt/paper.yaml` is the same."""
 
+FIXED_DATE = """\
+{%- macro strftime_now(format) -%}
+{%- set shown = namespace(text=format) -%}
+{%- for code, text in date_codes.items() -%}
+{%- set shown.text = shown.text.replace(code, text) -%}
+{%- endfor -%}
+{{- shown.text -}}
+{%- endmacro %}
+"""
+"""Before a chat template, this takes the place of the `strftime_now` that transformers gives it, which reads the clock. (A
+function of ours in its place is not passed on: templates see plain values alone.)"""
+
 
 class ChatTokenizer(Protocol):
     """The part of a Hugging Face tokenizer that the chat prompt needs."""
@@ -37,7 +54,9 @@ class ChatTokenizer(Protocol):
     chat_template: str | None
     name_or_path: str
 
-    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any: ...
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+    def get_chat_template(self) -> str: ...
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -53,7 +72,7 @@ def prompted(pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTok
         PromptedPair(
             id=pair.id,
             user_id=pair.user_id,
-            prompt=chat_turn(render(pair, prompt), tokenizer) if prompt.chat else render(pair, prompt),
+            prompt=chat_turn(render(pair, prompt), tokenizer, prompt.date) if prompt.chat else render(pair, prompt),
             chosen=pair.chosen,
             rejected=pair.rejected,
         )
@@ -72,11 +91,31 @@ def render(pair: PreferencePair, prompt: Prompt) -> str:
     return pair.question.strip()
 
 
-def chat_turn(text: str, tokenizer: ChatTokenizer) -> str:
-    """`text` as a user's turn, up to where the answer starts, without the BOS text that the tokenizer adds by itself."""
+def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> str:
+    """`text` as a user's turn, up to where the answer starts, without the BOS text that the tokenizer adds by itself. A
+    template that states the time states the start of `date` (ISO 8601)."""
+    template = tokenizer.get_chat_template()
+    fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}  # Llama's name for it
+    if "strftime_now" in template:
+        fixed |= {"chat_template": FIXED_DATE + template, "date_codes": date_codes(date)}
     turn = str(
-        tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True)
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **fixed
+        )
     )
     bos = tokenizer.bos_token
     adds_bos = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
     return turn.removeprefix(bos) if bos is not None and adds_bos else turn
+
+
+@cache
+def date_codes(date: str) -> dict[str, str]:
+    """Every code of strftime and its text at the start of `date`; `%%` waits until the others are done."""
+    moment = datetime.fromisoformat(date)
+    codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in string.ascii_letters]
+    return {"%%": "\0", **{code: moment.strftime(code) for code in codes}, "\0": "%"}
+
+
+def prompts_sha256(prompts: Iterable[PromptedPair]) -> str:
+    """Hex, of the JSON list of what the model is shown, pair by pair: template, chat template, date and data in one."""
+    return sha256(json.dumps([pair.prompt for pair in prompts]).encode()).hexdigest()

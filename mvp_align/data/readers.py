@@ -1,15 +1,28 @@
 """Records in, pairs out: every record checked, every problem of a source in one message."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from mvp_align.data.formats import FORMATS, TEXT_KEYS, UFP4_USER_TYPES, to_pair
+from mvp_align.data.formats import (
+    FORMATS,
+    TEXT_KEYS,
+    UFP4_USER_TYPES,
+    nearest_field,
+    number_as_text,
+    to_pair,
+    unread_keys,
+)
+from mvp_align.data.forms import form_of
 from mvp_align.data.sources import Opened, open_source
 from mvp_align.errors import UserError, listed
 from mvp_align.schema import PreferencePair
 
 SAME_RECORD = "repeats the id and content of an earlier record"
+MISSPELT = 0.85
+ALIKE = 0.6
+"""How alike (difflib's ratio) an unknown key is to a known one to be refused as its misspelling, or named beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +30,8 @@ class ReadPairs:
     """What was read of one source. `records` counts what was looked at: the pairs and what `left_out` counts by reason.
 
     `sha256` (hex) is over the file's bytes; over the concatenation of a folder's files in order of name; over the
-    canonical JSON of the records kept of a Hugging Face dataset.
+    canonical JSON of the records kept of a Hugging Face dataset. `unread` counts the records that have a key which the
+    format does not read, by the key and, in words, the known key that it is like.
     """
 
     pairs: list[PreferencePair]
@@ -25,6 +39,7 @@ class ReadPairs:
     records: int
     left_out: dict[str, int]
     sha256: str
+    unread: dict[str, int]
 
 
 def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
@@ -46,16 +61,31 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     opened = open_source(source, limit)
     problems = [problem for file in opened.files for problem in file.problems]
     if not problems:
+        refuse_other_form(opened)
         refuse_other_format(opened, source, format)
+    unread, misspelt = other_keys(opened, format)
+    pairs, same, wrong = checked_pairs(opened, format)
+    problems += misspelt + wrong
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise listed(problems, f"{source} has {count} (read as data.format={format}):")
+    records = sum(len(file.rows) for file in opened.files)
+    return ReadPairs(pairs, source, records, {SAME_RECORD: same} if same else {}, opened.sha256, unread)
 
+
+def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], int, list[str]]:
+    """The pairs, how many records were left out because they repeat one, and all that is wrong with records."""
     kept: dict[str, tuple[PreferencePair, str]] = {}
-    records = same = 0
+    problems: list[str] = []
+    given, same = given_ids(opened, format), 0
     for file in opened.files:
         user_type = file.stem if opened.is_folder or (format == "ufp4" and file.stem in UFP4_USER_TYPES) else None
         for index, (place, value) in enumerate(file.rows):
-            records += 1
             place = f"{file.name} {place}"
-            pair, wrong = to_pair(value, format, fallback_id=f"{file.stem}-{index}")
+            made_up = f"{file.stem}-{index}"
+            while made_up in given or made_up in kept:
+                made_up += "+"
+            pair, wrong = to_pair(value, format, fallback_id=made_up)
             problems += [place + problem for problem in wrong]
             if pair is None:
                 continue
@@ -70,19 +100,57 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
                     f"{place}, field 'id': '{pair.id}' is also the id of {kept[pair.id][1]}, which holds something "
                     f"else; give each record its own id."
                 )
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise listed(problems, f"{source} has {count} (read as data.format={format}):")
-    left_out = {SAME_RECORD: same} if same else {}
-    return ReadPairs([pair for pair, _ in kept.values()], source, records, left_out, opened.sha256)
+    return [pair for pair, _ in kept.values()], same, problems
+
+
+def objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every record that is an object, with its file and place."""
+    for file in opened.files:
+        yield from ((f"{file.name} {place}", value) for place, value in file.rows if isinstance(value, dict))
+
+
+def given_ids(opened: Opened, format: str) -> set[object]:
+    """The ids that records give themselves: none that is made up may be one of them."""
+    if format == "ufp4":  # whose ids are all made up
+        return set()
+    return {name for _, value in objects(opened) if isinstance(name := number_as_text(value.get("id")), str)}
+
+
+def other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
+    """How many records have a key that is not read, and, as problems, the keys that are likely misspelt: a `userid` that is
+    passed over would put one person on both sides of a split."""
+    unread: Counter[str] = Counter()
+    misspelt: dict[tuple[str, str], list[str]] = {}
+    for place, value in objects(opened):
+        for key, lacking in unread_keys(value, format).items():
+            if near := nearest_field(key, lacking, MISSPELT):
+                misspelt.setdefault((key, near), []).append(place)
+            else:
+                alike = nearest_field(key, lacking, ALIKE)
+                unread[f"'{key}' (did you mean '{alike}'?)" if alike else f"'{key}'"] += 1
+    problems = [
+        f"{places[0]}, field '{key}': is not read; did you mean '{near}'? Rename it, or take it out"
+        + (f" (so in {len(places)} records)." if len(places) > 1 else ".")
+        for (key, near), places in misspelt.items()
+    ]
+    return dict(unread), problems
+
+
+def refuse_other_form(opened: Opened) -> None:
+    """One plain sentence where records have the form of another tool."""
+    found = [(place, form) for place, value in objects(opened) if (form := form_of(value))]
+    if found:
+        place, (field, what) = found[0]
+        count = f"{len(found)} of {sum(len(file.rows) for file in opened.files)} records"
+        raise UserError(f"{place}, field '{field}' ({count}): {what}.")
 
 
 def refuse_other_format(opened: Opened, source: str, format: str) -> None:
     """One plain sentence where the records are of another format, instead of a dozen missing fields a row."""
-    objects = [value for file in opened.files for _, value in file.rows if isinstance(value, dict)]
-    if any(key in record for record in objects for key in TEXT_KEYS[format]):
+    records = [value for _, value in objects(opened)]
+    if any(key in record for record in records for key in TEXT_KEYS[format]):
         return
-    fits = [name for name, keys in TEXT_KEYS.items() if objects and all(k in r for r in objects for k in keys)]
+    fits = [name for name, keys in TEXT_KEYS.items() if records and all(k in r for r in records for k in keys)]
     if fits:
         file, wanted, there = opened.files[0], ", ".join(TEXT_KEYS[format]), ", ".join(TEXT_KEYS[fits[0]])
         raise UserError(

@@ -66,7 +66,7 @@ def published() -> Published:
 def published_opa(data: str, model_id: str, prompt: str, set_name: str, ufp4: str | None = None) -> PublishedOpa | None:
     """The figure to put beside a run on `set_name` with these settings; None where none is comparable.
 
-    `ufp4` is `evals.ufp4`: without it, the set of that name is the bundled sample and not the benchmark's.
+    `ufp4` is `evals.ufp4`: in runs of 0.1.0, the set of that name without it is the bundled sample.
     """
     if data != DATA or prompt != PROMPT or (set_name == "ufp4" and ufp4 is None):
         return None

@@ -28,6 +28,7 @@ from transformers import (
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
+from mvp_align.modeling.source import context_length
 from mvp_align.preemption import check
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.logps import causal_model
@@ -88,7 +89,7 @@ def generate(
 
 def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     """Raise UserError where the longest of the prompts leaves no room for an answer in the model's context."""
-    context = getattr(shape.get_text_config(), "max_position_embeddings", None)
+    context = context_length(shape)
     longest = max(map(len, ids), default=0)
     if context is not None and longest + max_new_tokens > context:
         raise UserError(

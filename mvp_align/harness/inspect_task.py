@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from mvp_align.config import Data
 from mvp_align.errors import UserError
 from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.modeling.source import context_length
 from mvp_align.schema import PairScore, PromptedPair
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -83,8 +84,9 @@ def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def scored(text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PairScore | None:
-    """None where the pair is over the token limits: Inspect counts it as unscored."""
+    """None where the pair is over the token limits or the model's context: Inspect counts it as unscored."""
     (pair,) = tokenize_pairs([text], tokenizer).pairs
-    if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > Data.max_tokens:
+    longest = min(Data.max_tokens, context_length(model.config) or Data.max_tokens)
+    if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:
         return None
     return score_pairs(model, [pair])[0]

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
+from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.evaluation.groups import Tags, tags_of, with_region
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.generation.answers import read_answers
 from mvp_align.judging.prompts import Case
 from mvp_align.schema import PreferencePair
-
-SETS = ("in_domain", "ufp4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
     if not files:
         raise UserError(f"{run / 'answers'} holds no answers to judge. Generate them first: mvp-align generate {run}.")
     data = load_data(config)
-    pairs = {"in_domain": {pair.id: pair for pair in data.test}, "ufp4": {pair.id: pair for pair in data.ufp4}}
+    pairs = {name: {pair.id: pair for pair in found} for name, found in data.by_set.items()}
     regions = load_regions(config.evals.regions)
     return [read_set(path, pairs, regions, config.evals.min_users) for path in files]
 
@@ -50,7 +49,7 @@ def read_set(
     set_name = next((name for name in SETS if path.stem.endswith(f"-{name}")), None)
     if set_name is None:
         raise UserError(f"{path}: its name must end in {' or '.join(f'-{name}.jsonl' for name in SETS)}.")
-    known, seen, cases, cut = pairs[set_name], set(), [], 0
+    known, seen, cases, cut = pairs.get(set_name, {}), set(), [], 0
     for number, answer in enumerate(read_answers(path), start=1):
         if answer.id not in known:
             raise UserError(

@@ -1,7 +1,6 @@
 """Is this the base that an adapter was trained on? By what the run that made it has hashed, or else by name."""
 
 import filecmp
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,7 @@ def recorded(path: Path) -> dict[str, Any] | None:
     folder = path.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
     try:
-        known = json.loads((run / "environment.json").read_text("utf-8"))
+        known = from_json((run / "environment.json").read_text("utf-8"))
         return known if known["hashes"]["base_model"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

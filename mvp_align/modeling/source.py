@@ -83,6 +83,11 @@ def load_shape(model: Model) -> PreTrainedConfig:
     return shape
 
 
+def context_length(shape: PreTrainedConfig) -> int | None:
+    """How many tokens the model can take; None where its config sets no end."""
+    return getattr(shape.get_text_config(), "max_position_embeddings", None)
+
+
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """The model's tokenizer, right-padding, with a pad token. Raises UserError where it cannot be had."""
     try:

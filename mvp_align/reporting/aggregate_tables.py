@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mvp_align.data.sets import SETS
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.metrics import ACC
 from mvp_align.evaluation.names import in_percent, is_change
@@ -130,7 +131,8 @@ def blocks(groups: Sequence[Group]) -> list[tuple[str, Sequence[str], list[list[
     made: list[tuple[str, Sequence[str], list[list[str]]]] = [
         (heading(group, name), HEADS, cells(group, name)) for group in groups for name in sets(group)
     ]
-    return [*made, (PAPER, ("", *columns(groups)), paper_rows(groups))]
+    paper = [(PAPER, ("", *columns(groups)), paper_rows(groups))] if columns(groups) else []
+    return [*made, *paper]
 
 
 def sets(group: Group) -> list[str]:
@@ -167,7 +169,9 @@ def numbers(row: Summary) -> list[str]:
 
 
 def columns(groups: Sequence[Group]) -> list[str]:
+    """The paper has no column for a synthetic stand-in."""
     names = unique(row.set for group in groups for row in group.summaries if row.metric == "opa/mean")
+    names = [name for name in names if not (name in SETS and SETS[name].synthetic)]
     return [f"{name} {stage}" for name in names for stage in ("base", "tuned")]
 
 

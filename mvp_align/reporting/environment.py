@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mvp_align.config import Config
+from mvp_align.data.sets import UFP4_SAMPLE
 from mvp_align.data.sources import is_there, locate
 from mvp_align.modeling.packaged import loaded, packaged_gguf
 
@@ -20,7 +21,7 @@ STACK = (
     "safetensors", "hydra-core", "wandb", "numpy",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1]
-HASHED = (".json", ".jsonl", ".parquet", ".safetensors", ".jinja", ".model", ".txt")
+HASHED = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".parquet", ".safetensors", ".jinja", ".model", ".txt")
 WHOLE_BYTES, SAMPLES, BLOCK_BYTES = 2**26, 64, 2**18
 SECRET_NAME = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)  # not `data.max_tokens`
 SECRET_VALUE = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
@@ -49,8 +50,9 @@ def inputs_of(config: Config) -> dict[str, str]:
     """Which model is loaded, and the hashes of the files and folders that settings name, by setting: what is to be the same
     where a run goes on, or is called done. What is not there, or comes from the Hub, is left out."""
     data, evals, model = config.data, config.evals, config.model
-    ufp4 = (evals.ufp4 or "sample:ufp4") if "ufp4" in evals.sets else None
-    sources = {"data.train": data.train, "data.val": data.val, "data.test": data.test, "evals.ufp4": ufp4}
+    sources = {"data.train": data.train, "data.val": data.val, "data.test": data.test, "evals.ufp4": evals.ufp4}
+    if UFP4_SAMPLE in evals.sets:
+        sources[UFP4_SAMPLE] = "sample:ufp4"
     paths: dict[str, Path] = {}
     for key, source in sources.items():
         if source is not None and not source.startswith("hf:") and is_there(source):

@@ -1,6 +1,7 @@
 """The page of a finished run: one file, no network, no script, made from the run's files alone."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from mvp_align.atomic import write_text
+from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.rows import read_rows
@@ -17,10 +19,12 @@ from mvp_align.json_files import from_json, to_json
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.references import published_lines
-from mvp_align.reporting.results import Line, Results, Section, Who, counted, prompt_sets, shown
+from mvp_align.reporting.results import PROMPT_SETS, Line, Results, Section, Who, counted, prompt_sets, shown
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
-NAMES = {"in_domain": "In domain", "ufp4": "Out of domain: UF-P-4", NEUTRAL: "A neutral text"}
+NO_PAIRS = (
+    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def write_report(run_dir: Path) -> Path:
     config = parsed(config_text, run_dir)
     environment = read_json(run_dir / "environment.json")
     notes = read_json(run_dir / "notes.json")
-    parts = set_parts(Results(rows), config)
+    parts = set_parts(Results(rows), config, notes.get(PROMPT_SETS))
     page = template().render(
         run_name=str(setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
@@ -85,8 +89,14 @@ def template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def set_parts(results: Results, config: Any) -> list[SetPart]:
-    prompts = prompt_sets(results.sets(), str(setting(config, "data.format")))
+def title_of(name: str, config: Any) -> str:
+    if name == UFP4 and setting(config, "evals.ufp4") is None:  # of a run of 0.1.0, which called its stand-in so
+        name = UFP4_SAMPLE
+    return SETS[name].title if name in SETS else "A neutral text" if name == NEUTRAL else name
+
+
+def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None) -> list[SetPart]:
+    prompts = prompt_sets(results.sets(), str(setting(config, "data.format")), noted)
     parts = []
     for name in results.sets():
         sections = results.sections(name)
@@ -95,7 +105,7 @@ def set_parts(results: Results, config: Any) -> list[SetPart]:
         parts.append(
             SetPart(
                 name=name,
-                title=NAMES.get(name, name),
+                title=title_of(name, config),
                 sentence=sentence(everyone, unit, unseen=setting(config, "recipe") != "evaluate"),
                 counted=unit,
                 summary=results.summary(name),

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mvp_align.data.sets import IN_DOMAIN, SETS
 from mvp_align.evaluation.damage import NEUTRAL
 from mvp_align.evaluation.metrics import ACC, CEILING, SHARE_OF_CEILING
 from mvp_align.evaluation.names import (
@@ -54,6 +55,8 @@ CROSSED = re.compile(r",(?! )")
 """Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after their commas."""
 
 T = TypeVar("T", bound=Hashable)
+PROMPT_SETS = "prompt_sets"
+"""The key of notes.json under which a run says which of its sets name no person, so that `users` counts prompts there."""
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -253,6 +256,13 @@ def counted(set_name: str, prompts: Sequence[str]) -> str:
     return "prompts" if set_name in prompts else "people"
 
 
-def prompt_sets(sets: Sequence[str], data_format: str) -> list[str]:
-    """Those of `sets` whose records name no person, so that `users` counts prompts: UF-P-4's schema carries none."""
-    return [name for name in sets if name == "ufp4" or (name == "in_domain" and data_format == "ufp4")]
+def prompt_sets(sets: Sequence[str], data_format: str, noted: Sequence[str] | None = None) -> list[str]:
+    """Those of `sets` whose records name no person, so that `users` counts prompts. `noted` is what the run's notes.json
+    says of it; without, it is told by the format: UF-P-4's schema carries no person."""
+    if noted is not None:
+        return [name for name in sets if name in noted]
+    return [
+        name
+        for name in sets
+        if name in SETS and (SETS[name].out_of_domain or (name == IN_DOMAIN and data_format == "ufp4"))
+    ]

@@ -28,10 +28,9 @@ def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
 
     Raises UserError where a file of scores is broken.
     """
-    sets = {"in_domain": data.test, "ufp4": data.ufp4}
     return [
         sample
-        for set_name, pairs in sets.items()
+        for set_name, pairs in data.by_set.items()
         for sample in samples_of(
             set_name, count, pairs, run.read_scores("base", set_name), run.read_scores("tuned", set_name)
         )

@@ -18,17 +18,23 @@ WIDTH = 100
 """Columns where the output is no terminal (a log file of a cluster job)."""
 
 
-def print_results(rows: Sequence[Row], console: Console | None = None, *, data_format: str = "") -> None:
+def print_results(
+    rows: Sequence[Row],
+    console: Console | None = None,
+    *,
+    data_format: str = "",
+    noted: Sequence[str] | None = None,
+) -> None:
     """Base against tuned for each set, then by dimension, level and user type; shares in percent, 95 % intervals.
 
-    `data_format` is the config's `data.format`: under `ufp4` the in-domain records name no person either.
+    `data_format` and `noted` say which sets name no person (`prompt_sets`).
     """
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     results = Results(rows)
     if not results.rows:
         console.print("No results to show.")
         return
-    prompts = prompt_sets(results.sets(), data_format)
+    prompts = prompt_sets(results.sets(), data_format, noted)
     for name in results.sets():
         users = {"people": "users", "prompts": "users*"}.get(unit := counted(name, prompts), unit)
         console.print(summary_table(results, name, users))

@@ -3,7 +3,7 @@
 `OPACallback` and `OODCallback` work in anybody's transformers or TRL trainer:
 
     trainer.add_callback(OPACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or PreferencePairs
-    trainer.add_callback(OODCallback(tokenizer))            # the bundled UF-P-4-schema sample
+    trainer.add_callback(OODCallback(tokenizer))            # the bundled synthetic sample; source=FOLDER: UF-P-4
 """
 
 import math
@@ -21,16 +21,18 @@ from transformers.integrations import rewrite_logs
 from typing_extensions import override
 
 from mvp_align.config import Prompt
+from mvp_align.data.load import read_out_of_domain
 from mvp_align.data.prompts import PAPER
-from mvp_align.data.readers import read_pairs
+from mvp_align.data.sets import UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set, scored_rows
+from mvp_align.modeling.source import context_length
 from mvp_align.processes import main_decides
 from mvp_align.reporting.tracking import Tracker
 from mvp_align.reporting.tracking.curves import HEADLINES
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache, read_folder
-from mvp_align.scoring.logps import distinct_answers, score_pairs
+from mvp_align.scoring.logps import causal_model, distinct_answers, score_pairs
 from mvp_align.training.evaluations import EvaluationCallback
 
 LN_2_TOLERANCE = 1e-3
@@ -103,23 +105,35 @@ class OPACallback(EvaluationCallback):
         return {"/".join(filter(None, (row.set, row.metric))): row.value for row in rows if not row.group_by}
 
     def score(self, model: nn.Module, stage: str, cache: LogpCache | None = None) -> list[PairScore]:
+        """Raises UserError where a pair is longer than the model's context, which its tokenizer need not know."""
+        context = context_length(causal_model(model).config)
+        longest = max(self.subject.pairs, key=lambda pair: pair.longest)
+        if context is not None and longest.longest > context:
+            raise UserError(
+                f"{type(self).__name__}: pair {longest.id} has {longest.longest} tokens, over the {context} that the model "
+                "can take: leave such rows out."
+            )
         label = " ".join(filter(None, (stage, self.subject.name or "opa")))
         return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label, cache=cache)
 
 
 class OODCallback(OPACallback):
-    """The same for UF-P-4: `eval_ufp4/opa/acc@0` pooled, `eval_ufp4/helpfulness/opa/acc@0` and so on by user type.
+    """The same for UF-P-4, whose folder of four files is `source`: `eval_ufp4/opa/acc@0` pooled,
+    `eval_ufp4/helpfulness/opa/acc@0` and so on by user type.
 
-    Without `source` (a folder with the benchmark's four files) it scores the bundled sample in the same schema.
+    Without `source` it scores the bundled synthetic sample in the same schema, under its own name:
+    `eval_ufp4_sample/opa/acc@0`. Raises UserError for a folder that does not hold UF-P-4's four files.
     """
 
-    name = "ufp4"
-
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, source: str | EvalSet = "sample:ufp4", batch_size: int = 8
+        self, tokenizer: PreTrainedTokenizerBase, *, source: str | EvalSet | None = None, batch_size: int = 8
     ) -> None:
-        rows = read_pairs(source, "ufp4").pairs if isinstance(source, str) else source
-        super().__init__(rows, tokenizer, batch_size=batch_size)
+        if isinstance(source, EvalSet):
+            self.name = source.name
+            super().__init__(source, tokenizer, batch_size=batch_size)
+        else:
+            self.name = UFP4_SAMPLE if source is None else UFP4
+            super().__init__(read_out_of_domain(self.name, source).pairs, tokenizer, batch_size=batch_size)
 
 
 def eval_set_of(

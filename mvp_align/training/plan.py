@@ -47,6 +47,14 @@ class Plan:
     """Where less than a set is looked at, in sentences."""
     notes: list[str] = field(default_factory=list)
     """What is to be known of the run's adapters."""
+    train_prompts_sha256: str = ""
+    """Of the prompts of all training pairs within the limits, reached or not: the same for every seed."""
+
+    @property
+    def prompt_hashes(self) -> dict[str, str]:
+        """SHA-256 of what is shown before the answers, by `prompts/<set>`."""
+        hashes = {"prompts/train": self.train_prompts_sha256} if self.train else {}
+        return hashes | {f"prompts/{subject.name}": subject.prompts_sha256 for subject in self.eval_sets}
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from mvp_align.answerset import check_answerable, needs_answers
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import prompted, prompts_sha256
+from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
 from mvp_align.evalset import EvalSet, make_eval_set
@@ -27,7 +28,7 @@ from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
-from mvp_align.modeling.source import load_shape
+from mvp_align.modeling.source import context_length, load_shape
 from mvp_align.profile_checks import ProfilePasses, missing_lines, pass_lines, profile_passes
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
@@ -77,15 +78,17 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         profiles=profile_checks(config, data, sets, tokenizer),
         drawn=drawn_lines(config, data, sets),
         notes=notes,
+        train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
     )
 
 
 def check_context(config: Config) -> None:
-    context = getattr(load_shape(config.model), "max_position_embeddings", None)
-    if context is not None and config.data.max_tokens > context:
+    context, limits = context_length(load_shape(config.model)), config.data
+    if context is not None and limits.max_tokens > context:
+        prompts = f" and data.max_prompt_tokens={context // 2}" if limits.max_prompt_tokens >= context else ""
         raise UserError(
-            f"data.max_tokens={config.data.max_tokens} is over the {context} tokens that model={config.model.name} can "
-            f"take: set data.max_tokens={context} or less."
+            f"data.max_tokens={limits.max_tokens} is over the {context} tokens that model={config.model.name} can take: set "
+            f"data.max_tokens={context}{prompts} or less. Longer pairs are then left out and counted."
         )
 
 
@@ -109,7 +112,7 @@ def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list
 
 
 def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
+    pairs = data.by_set
     for name in config.evals.sets:
         if not pairs[name]:
             raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
@@ -133,8 +136,7 @@ def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[Pre
 
 
 def scored_pairs(subject: EvalSet, data: DataSets) -> list[PreferencePair]:
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}[subject.name]
-    return [pair for pair in pairs if pair.id in subject.groups]
+    return [pair for pair in data.by_set[subject.name] if pair.id in subject.groups]
 
 
 def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
@@ -154,8 +156,8 @@ def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list
 
 def answered_data(set_name: str, data: DataSets) -> str:
     """The hash of what a set's pairs were read from; without `data.test` they are held out of `data.train`."""
-    source = "ufp4" if set_name == "ufp4" else "test" if "test" in data.read else "train"
-    return data.read[source].sha256
+    own = "test" if "test" in data.read else "train"
+    return data.read[own if set_name == IN_DOMAIN else set_name].sha256
 
 
 def profile_checks(
@@ -164,10 +166,9 @@ def profile_checks(
     """Of the pairs that are scored at all."""
     if not config.evals.profiles:
         return {}
-    pairs = {"in_domain": data.test, "ufp4": data.ufp4}
     return {
         subject.name: profile_passes(
-            [pair for pair in pairs[subject.name] if pair.id in subject.groups], config, tokenizer
+            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups], config, tokenizer
         )
         for subject in sets
     }

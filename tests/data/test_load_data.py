@@ -36,19 +36,21 @@ def ids(pairs: list[PreferencePair]) -> list[str]:
     return [pair.id for pair in pairs]
 
 
-def test_three_files_and_the_bundled_ufp4(config: Config, tmp_path: Path) -> None:
+def test_three_files_and_the_bundled_stand_in(config: Config, tmp_path: Path) -> None:
+    config.evals.sets = ["in_domain", "ufp4_sample"]
     config.data.train, config.data.val, config.data.test = (write(tmp_path / f"{u}.json", u * 3) for u in "abc")
     config.data.limit = 2
     data = load_data(config)
     assert [ids(data.train), ids(data.val), ids(data.test)] == [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]]
-    assert ids(data.ufp4) == ["honesty-0", "honesty-1", "honesty-2"]  # data.limit is not for UF-P-4
+    assert ids(data.by_set["ufp4_sample"]) == ["honesty-0", "honesty-1", "honesty-2"]  # data.limit is not for it
     assert {name: read.source for name, read in data.read.items()} == {
         "train": config.data.train,
         "val": config.data.val,
         "test": config.data.test,
-        "ufp4": "sample:ufp4",
+        "ufp4_sample": "sample:ufp4",
     }
-    assert data.notes == [] and data.repeats_dropped == {}
+    assert data.notes == ["ufp4_sample: keys that are not read, of 3 records: 'id' in 3."]
+    assert data.repeats_dropped == {}
 
 
 def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> None:
@@ -66,14 +68,24 @@ def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> No
         assert [note for note in load_data(config).notes if "data.limit" in note] == told
 
 
-def test_own_ufp4_or_none(config: Config, tmp_path: Path) -> None:
+def test_ufp4_is_its_four_files_alone(config: Config, tmp_path: Path) -> None:
     config.data.train = write(tmp_path / "train.json", "abcde")
-    write(tmp_path / "real" / "truthfulness.json", "x")
-    config.evals.ufp4 = str(tmp_path / "real")
-    assert ids(load_data(config).ufp4) == ["truthfulness-0"]
-    config.evals.sets = ["in_domain"]
     data = load_data(config)
-    assert data.ufp4 == [] and "ufp4" not in data.read
+    assert list(data.by_set) == ["in_domain"] and list(data.read) == ["train"]  # nobody asked for the stand-in
+    for name in UFP4_USER_TYPES:
+        write(tmp_path / "real" / f"{name}.json", "x")
+    config.evals.ufp4 = str(tmp_path / "real")
+    assert ids(load_data(config).by_set["ufp4"]) == [f"{name}-0" for name in UFP4_USER_TYPES]
+    (tmp_path / "real" / "honesty.json").rename(tmp_path / "real" / "honest.json")
+    with pytest.raises(UserError, match=r"lacks honesty\.json, also holds honest\.json"):
+        load_data(config)
+    for folder in ("sample:ufp4", str(tmp_path / "sample" / "ufp4")):
+        config.evals.ufp4 = folder
+        with pytest.raises(UserError, match=r"bundled synthetic stand-in: that is evals\.sets=\[ufp4_sample\]"):
+            load_data(config)
+    config.evals.sets, config.evals.ufp4 = ["ufp4"], None
+    with pytest.raises(UserError, match=r"evals\.ufp4=FOLDER .* evals\.sets=\[in_domain,ufp4_sample\]"):
+        load_data(config)
 
 
 def test_without_a_test_set_users_of_train_are_held_out(config: Config, tmp_path: Path) -> None:
@@ -132,9 +144,9 @@ def test_nothing_given(config: Config, recipe: str) -> None:
 
 
 def test_ufp4_alone_can_be_evaluated(config: Config) -> None:
-    config.recipe, config.evals.sets = "evaluate", ["ufp4"]
+    config.recipe, config.evals.sets = "evaluate", ["ufp4_sample"]
     data = load_data(config)
-    assert (data.train, data.val, data.test, len(data.ufp4)) == ([], [], [], 3)
+    assert (data.train, data.val, data.test, len(data.by_set["ufp4_sample"])) == ([], [], [], 3)
 
 
 def test_records_left_out_are_noted(config: Config, tmp_path: Path) -> None:
@@ -150,6 +162,47 @@ def test_the_bundled_sample() -> None:
     config = Config(recipe="lora_dpo")
     config.data.train, config.data.val, config.data.test = "sample:train.json", "sample:val.json", "sample:test.json"
     data = load_data(config)
-    assert data.train and data.val and data.test and data.ufp4 and data.notes == []
-    assert {pair.groups["user_type"] for pair in data.ufp4} == set(UFP4_USER_TYPES)
+    assert data.train and data.val and data.test and data.notes == []
+    assert {pair.groups["user_type"] for pair in data.by_set["ufp4_sample"]} == set(UFP4_USER_TYPES)
+    assert data.prompt_sets == ["ufp4_sample"]
     assert all({"dimension", "age", "birth_country"} <= pair.groups.keys() for pair in data.test)
+
+
+def own(path: Path, *people: object, **more: object) -> str:
+    records = [
+        {"prompt": f"Q{n}?", "chosen": "So.", "rejected": "No.", "user_id": user, **more}
+        for n, user in enumerate(people)
+    ]
+    path.write_text(json.dumps(records))
+    return str(path)
+
+
+def test_records_that_name_no_person_are_said_to_be_split_by_prompt(config: Config, tmp_path: Path) -> None:
+    config.data.train = own(tmp_path / "train.json", *[None] * 5)
+    data = load_data(config)
+    assert data.notes[0] == "train: no record names a person (user_id): split by prompt."
+    assert data.prompt_sets == ["in_domain"]
+    config.data.test = own(tmp_path / "test.json", None, prompt="Else?")
+    assert load_data(config).notes == [
+        "train: no record names a person (user_id): each prompt counts as one.",
+        "test: no record names a person (user_id): each prompt counts as one.",
+    ]
+
+
+def test_records_of_which_some_name_a_person_are_counted(config: Config, tmp_path: Path) -> None:
+    config.data.train = own(tmp_path / "train.json", "a", None, "b", None, None)
+    data = load_data(config)
+    assert data.notes[0] == ("train: 3 of 5 records name no person (user_id): each of their prompts counts as one.")
+    assert data.prompt_sets == [] or data.prompt_sets == ["in_domain"]  # who is held out decides
+
+
+def test_people_who_are_told_apart_by_case_or_spaces_are_named(config: Config, tmp_path: Path) -> None:
+    config.data.train = own(tmp_path / "train.json", "a ", "a", "b")
+    config.data.test = own(tmp_path / "test.json", "A", "c")
+    (note,) = load_data(config).notes
+    assert note.endswith("alone count as different people, 1 times: 'A', 'a', 'a '.")
+
+
+def test_keys_that_are_not_read_are_noted(config: Config, tmp_path: Path) -> None:
+    config.data.train = own(tmp_path / "train.json", "a", "b", score=1)
+    assert "train: keys that are not read, of 2 records: 'score' in 2." in load_data(config).notes

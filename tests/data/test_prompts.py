@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mvp_align.config import Config, Prompt
-from mvp_align.data.prompts import PAPER, chat_turn, prompted, render
+from mvp_align.data.prompts import PAPER, chat_turn, prompted, prompts_sha256, render
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair, Profile, PromptedPair
 
@@ -66,11 +66,52 @@ class NoChat:
     chat_template: str | None = None
     name_or_path = "meta-llama/Llama-2-7b-hf"
 
-    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
+    def get_chat_template(self) -> str:
+        raise AssertionError("a prompt without chat asks for no chat template")
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
         raise AssertionError("a prompt without chat asks for no chat template")
 
     def encode(self, text: str) -> list[int]:
         raise AssertionError("rendering needs no token ids")
+
+
+CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+DATED = [
+    ('{{- "Now: " + strftime_now("%d %b %Y %H:%M:%S") + "\n" }}', "Now: 03 Feb 2031 00:00:00\n"),
+    ("{%- set f = '%B %-d' %}{{ strftime_now(f ~ ', 100%%d') }}\n", "February 3, 100%d\n"),
+    (  # Llama-3.1's way
+        "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+        "{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}{%- endif %}Today: {{ date_string }}. ",
+        "Today: 03 Feb 2031. ",
+    ),
+    ("\n  {% if true %}{{ strftime_now('%Y-%m-%d') }} {% endif %}", "\n2031-02-03 "),
+    ("no date ", "no date "),
+]
+
+
+@pytest.mark.parametrize(("opening", "shown"), DATED)
+def test_a_template_that_states_the_time_states_the_configs_date(
+    opening: str, shown: str, smollm2: Any, prompts: dict[str, Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smollm2, "chat_template", opening + CHATML)
+    prompt = replace(prompts["chat"], date="2031-02-03")
+    (pair,) = prompted([PERSON], prompt, smollm2)
+    assert pair.prompt == f"{shown}<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n"
+    monkeypatch.undo()
+    plain = smollm2.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
+    assert chat_turn("Hi", smollm2, "2031-02-03") == plain  # a template without a date is left alone
+
+
+def test_the_hash_of_prompts_tells_dates_apart(
+    smollm2: Any, prompts: dict[str, Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smollm2, "chat_template", DATED[0][0] + CHATML)
+    dates = ("2024-07-26", "2024-07-27", "2024-07-26")
+    first, other, again = (
+        prompts_sha256(prompted([PERSON, STRANGER], replace(prompts["chat"], date=date), smollm2)) for date in dates
+    )
+    assert first == again != other
 
 
 def test_structured_profile_in_every_prompt(prompts: dict[str, Prompt]) -> None:

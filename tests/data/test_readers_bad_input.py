@@ -1,5 +1,6 @@
 """Records that are wrong: the message names file, row or line, field, and what to do."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,22 @@ RECORDS = [
     ("pairs", changed(PAIR, prompt=None), "prompt", "missing or null", "add it"),
     ("pairs", changed(PAIR, prompt=" \n"), "prompt", "blank", "write the text"),
     ("pairs", changed(PAIR, rejected=5), "rejected", "5 where a text belongs", "in quotes"),
-    ("pairs", changed(PAIR, chosen=["Because."]), "chosen", "a list where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, chosen=["Because."]), "chosen", "a list where a text belongs", "write one text"),
+    ("pairs", changed(PAIR, user_id=float("nan")), "user_id", "nan where a text belongs", "leave the key out"),
+    ("pairs", changed(PAIR, profile=float("nan")), "profile", "nan where a text belongs", "leave the key out"),
+    ("pairs", changed(PAIR, user_id=1e300), "user_id", "1e+300 where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, profile={"age": float("nan")}), "profile", "NaN at 'age'", "leave the key out"),
+    ("pairs", changed(PAIR, profile={"age,sex": "x"}), "profile", "the key 'age,sex'", "take the comma out"),
+    ("pairs", changed(PAIR, system="Be brief."), "system", "not shown to the model", "put its text into the prompt"),
+    ("ufp4", changed(PAIR, history=[{"a": 1}]), "history", "not shown to the model", "take the key out"),
     ("pairs", changed(PAIR, rejected=" Because.\n"), "rejected", "same as 'chosen'", "correct one"),
     ("pairs", changed(PAIR, user_id=""), "user_id", "blank", "write the text"),
     ("pairs", changed(PAIR, user_id=True), "user_id", "True where a text belongs", "in quotes"),
     ("pairs", changed(PAIR, id=1.5), "id", "1.5 where a text belongs", "in quotes"),
-    ("pairs", changed(PAIR, profile={"age": 31}), "profile", "a number at 'age'", "in quotes"),
-    ("pairs", changed(PAIR, profile=["old"]), "profile", "a list where a text belongs", "in quotes"),
+    ("pairs", changed(PAIR, profile={"jobs": ["nurse"]}), "profile", "a list at 'jobs'", "write a text or a number"),
+    ("pairs", changed(PAIR, profile=["old"]), "profile", "a list where a text belongs", "write one text"),
     ("pairs", changed(PAIR, chosen="\ud800"), "chosen", "surrogate", "write the text again"),
-    ("ufp4", changed(PAIR, profile={"age": "31"}), "profile", "an object where a text belongs", "in quotes"),
+    ("ufp4", changed(PAIR, profile={"age": "31"}), "profile", "an object where a text belongs", "write one text"),
     ("pairs", changed(PAIR, profile={"likes": "\udfff"}), "profile", "surrogate", "write the text again"),
     ("ufp4", changed(PAIR, prompt="a\ud800"), "prompt", "surrogate pair at character 1", "write the text again"),
     ("ufp4", changed(PAIR, rejected=""), "rejected", "blank", "leave the record out"),
@@ -102,7 +110,7 @@ def test_a_wrong_field(
             '{"prompt": "x"}\n{"prompt": "y"}',
             ("a.json line 2, column 1", "one object a line is named .jsonl"),
         ),
-        ("a.json", '{"data": []}', ("a.json: the top level is an object, not a list", "use .jsonl")),
+        ("a.json", '{"a": 1}', ("a.json: the top level is an object, not a list", "use .jsonl")),
         ("a.json", '"text"', ("a.json: the top level is a text, not a list", "between [ and ]")),
         ("a.json", "[]", ("a.json: holds no records", "give a file with records")),
         ("a.json", " \n", ("a.json: the file is empty", "leave it out")),
@@ -114,10 +122,32 @@ def test_a_wrong_field(
         ("a.jsonl", '\n{"prompt": oops}', ("a.jsonl line 2, column 12: broken JSON", "one whole object on each line")),
         ("a.jsonl", "[1]", ("a.jsonl line 1: is a list where an object belongs", "write the record as {")),
         ("a.jsonl", b"ab\n\xe9", ("a.jsonl line 2: byte 0xe9 is not UTF-8", "save the file as UTF-8")),
-        ("a.json", '["é"]'.encode("utf-16"), ("a.json line 1: byte 0xff is not UTF-8", "save the file as UTF-8")),
+        (
+            "a.json",
+            '["é"]'.encode("latin-1"),
+            ("a.json line 1: byte 0xe9", "Windows-1252, much like Latin-1, it is 'é'"),
+        ),
+        ("a.json", '["é"]'.encode("utf-16"), ("a.json: is UTF-16 text, not UTF-8", "save the file as UTF-8")),
+        ("a.jsonl", '["é"]'.encode("utf-16-le"), ("a.jsonl: is UTF-16 text, not UTF-8", "save the file as UTF-8")),
+        ("a.csv", "é,b".encode("utf-32"), ("a.csv: is UTF-32 text, not UTF-8", "save the file as UTF-8")),
+        ("a.json", gzip.compress(b"[]"), ("a.json: is gzipped", "name it .gz")),
+        ("a.csv", b"PK\x03\x04\xff\xfe", ("a.csv: is a ZIP archive", "unpack it")),
+        ("a.json.gz", gzip.compress(b"[1]")[:-9], ("a.json.gz: cannot be unpacked", "compress it again")),
+        ("a.json.gz", gzip.compress(b" "), ("a.json.gz: the file is empty", "leave it out")),
+        ("a.json", '{"train": [], "test": []}', ("a.json: the top level is an object", "'train' or 'test' alone")),
+        ("a.jsonl", '[\n {"prompt": 1}\n]', ("a.jsonl line 1: holds one list", "name the file .json")),
+        ("a.jsonl", '[{"prompt": 1},\n{"prompt": 2}]', ("a.jsonl line 1: holds one list", "name the file .json")),
+        ("a.jsonl", '{\n "prompt": 1\n}', ("a.jsonl line 1: holds records that go over several", "on one line")),
+        ("a.jsonl", '{"id": 1, "id": 2}', ("a.jsonl line 1: an object has the key 'id' twice", "leave one")),
+        ("a.csv", "prompt,chosen,prompt\n", ("a.csv line 1: names 'prompt' more than once", "a name of its own")),
+        ("a.csv", "prompt;chosen;rejected\n", ("a.csv line 1: names one column", "separate columns by commas")),
+        ("a.tsv", "prompt,chosen,rejected\n", ("a.tsv line 1: names one column", "separate columns by tabs")),
+        ("a.csv", 'a,b\n"x\ny",z\nx,y,z\n', ("a.csv line 4: has 3 cells where line 1 names 2", "in double quotes")),
+        ("a.csv", 'a,b\n"x\n', ("a.csv: is no readable table", "mend the quotes")),
+        ("a.csv", "prompt,chosen,rejected\n", ("a.csv: holds no records", "leave it out")),
         ("a.parquet", "PAR1", ("a.parquet: is not a readable Parquet file", "write it again")),
-        ("a.csv", "x", ("a.csv: cannot read the extension '.csv'", "a .json, .jsonl or .parquet file")),
-        ("folder/a.jsonl", "{}", ("folder: this folder holds no .json file", "name a .json")),
+        ("a.xlsx", "x", ("a.xlsx: cannot read the extension '.xlsx'", "a .json, .jsonl, .csv, .tsv or .parquet file")),
+        ("folder/a.txt", "{}", ("folder: this folder holds no file that can be read", "name a .json")),
         ("folder/a.json", "[]", ("folder/a.json: holds no records", "give a file with records")),
     ],
 )
@@ -198,3 +228,58 @@ def test_parquet_rows_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pd.DataFrame([PAIR, changed(PAIR, chosen=None)]).to_parquet(path)
     assert f"{path} row 1, field 'chosen': is missing or null; add it" in message(path, "pairs")
+
+
+TURN = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+DIALOGUE = "\n\nHuman: Why?\n\nAssistant: So."
+FORMS = [
+    ({"prompt": "Why?", "chosen": TURN, "rejected": TURN[:1]}, "chosen", "messages with a role each"),
+    ({"prompt": TURN[:1], "chosen": TURN[1:], "rejected": TURN[1:]}, "prompt", "messages with a role each"),
+    (
+        {"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."}},
+        "chosen",
+        "role",
+    ),
+    ({"chosen": DIALOGUE, "rejected": f"{DIALOGUE}!"}, "chosen", "HH-RLHF"),
+    ({"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No.", "system": ""}, "instruction", "Alpaca"),
+    ({"prompt": "Why?", "completion": "So.", "label": True}, "completion", "unpaired"),
+]
+
+
+@pytest.mark.parametrize("format", ["pairs", "mvpbench"])
+@pytest.mark.parametrize(("record", "field", "what"), FORMS, ids=[what for _, _, what in FORMS])
+def test_another_tools_form_is_said_once(
+    tmp_path: Path, record: dict[str, Any], field: str, what: str, format: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f"{json.dumps(record)}\n" * 30)
+    said = message(path, format)
+    assert said.startswith(f"{path} line 1, field '{field}' (30 of 30 records): ") and what in said
+    assert len(said.splitlines()) == 1 and "in quotes" not in said
+    assert "under 'prompt'" in said or "one record with 'prompt'" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("userid", "user_id"),
+        ("userId", "user_id"),
+        ("user", "user_id"),
+        ("uid", "user_id"),
+        ("profiles", "profile"),
+        ("ID", "id"),
+    ],
+)
+def test_a_misspelt_key_is_refused_once_with_the_known_one(tmp_path: Path, key: str, near: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f"{json.dumps({**PAIR, key: str(n)})}\n" for n in range(12)))
+    said = message(path, "pairs")
+    assert f"{path} line 1, field '{key}': is not read; did you mean '{near}'? Rename it, or take it out" in said
+    assert "1 problem " in said and "(so in 12 records)" in said
+
+
+def test_a_misspelt_key_of_a_benchmark_record_is_named_beside_the_missing_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([changed(MVPBENCH, user_id=ABSENT, UserID="u")]))
+    said = message(path, "mvpbench")
+    assert "field 'user_id': is missing" in said and "field 'UserID': is not read; did you mean 'user_id'?" in said

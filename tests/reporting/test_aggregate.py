@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mvp_align.evaluation.names import is_derived
 from mvp_align.evaluation.opa import opa_rows, row
 from mvp_align.evaluation.rows import read_rows, write_rows
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
-from mvp_align.reporting.aggregate_tables import as_csv, as_latex, as_markdown, as_table, remarks
+from mvp_align.reporting.aggregate_tables import PAPER, as_csv, as_latex, as_markdown, as_table, remarks
 from mvp_align.reporting.pair_files import PairValues, write_values
 from mvp_align.reporting.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
@@ -356,6 +357,19 @@ def test_the_papers_row(groups: list[Group]) -> None:
     assert f"| prompt.name=paper | {base} | {shown} | {base} | {shown} |" in as_markdown(groups)
     latex = shown.replace("±", r"$\pm$")
     assert as_latex(groups).splitlines()[2] == rf"prompt.name=paper & {base} & {latex} & {base} & {latex} \\"
+
+
+def test_the_papers_row_has_no_synthetic_stand_in(groups: list[Group]) -> None:
+    def renamed(sets: dict[str, str]) -> list[Group]:
+        return [
+            replace(group, summaries=[replace(one, set=sets[one.set]) for one in group.summaries if one.set in sets])
+            for group in groups
+        ]
+
+    text = as_markdown(renamed({"in_domain": "in_domain", "ufp4": "ufp4_sample"}))
+    assert "prompt.name=paper, ufp4_sample: 3 seeds" in text
+    assert "|  | in_domain base | in_domain tuned |\n" in text
+    assert PAPER not in as_markdown(renamed({"ufp4": "ufp4_sample"}))
 
 
 def test_the_table_counts_and_labels_what_it_shows(groups: list[Group]) -> None:

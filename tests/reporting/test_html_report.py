@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvp_align.config import Config, Data, Model, Prompt
+from mvp_align.config import Config, Data, Evals, Model, Prompt
 from mvp_align.errors import UserError
 from mvp_align.evaluation.rows import Row, write_rows
 from mvp_align.reporting.charts import LEFT, PLOT, chart
@@ -50,12 +50,15 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.seen if name == tag]
 
 
-def finished_run(path: Path, rows: list[Row], data_name: str = "sample", data_format: str = "mvpbench") -> RunFolder:
+def finished_run(
+    path: Path, rows: list[Row], data_name: str = "sample", data_format: str = "mvpbench", ufp4: str | None = None
+) -> RunFolder:
     config = Config(
         recipe="lora_dpo",
         model=Model("tiny", "somewhere/tiny"),
         data=Data(name=data_name, format=data_format),
         prompt=Prompt("paper", "{question}"),
+        evals=Evals(ufp4=ufp4),
     )
     folder = open_run(path / "run", config)
     write_rows(folder.metrics, rows)
@@ -78,10 +81,13 @@ def test_headline_says_who_how_many_and_from_where_to_where(tmp_path: Path, rows
         "On 48 unseen people’s 250 pairs, acc@0 went from 58.8 % to 77.6 %, +18.8 [13.8, 23.8] points; "
         "a model that ignores who is asking cannot pass 79.2 %."
     ]
-    assert (
+    result = (
         "On 60 pairs over 45 unseen prompts, no change of acc@0 is shown: 49.2 % before and 53.3 % after training, "
         "+4.2 [-0.8, 9.2] points."
-    ) in page.words["p"][1]
+    )
+    # A run without UF-P-4's files that has a set of its name is one of 0.1.0, and was scored on the bundled stand-in.
+    assert f"Out of domain: a synthetic sample in UF-P-4’s schema: {result}" in page.words["p"]
+    assert f"Out of domain: UF-P-4: {result}" in page_of(finished_run(tmp_path / "real", rows, ufp4="f"))[1].words["p"]
 
 
 def test_who_gains_and_who_is_held_back(tmp_path: Path, rows: list[Row]) -> None:
@@ -119,6 +125,12 @@ def test_headline_when_ignoring_values_costs_nothing(tmp_path: Path, rows: list[
 def test_records_without_people_are_counted_as_prompts(tmp_path: Path, rows: list[Row]) -> None:
     _, page = page_of(finished_run(tmp_path, rows, data_name="files", data_format="ufp4"))
     assert page.words["h1"][0].startswith("On 250 pairs over 48 unseen prompts, acc@0 went from")
+
+
+def test_what_a_run_noted_says_which_sets_count_prompts(tmp_path: Path, rows: list[Row]) -> None:
+    folder = finished_run(tmp_path, rows, data_name="files", data_format="pairs")
+    folder.write_json(folder.notes, {"notes": [], "prompt_sets": ["in_domain"]})
+    assert page_of(folder)[1].words["h1"][0].startswith("On 250 pairs over 48 unseen prompts, acc@0 went from")
 
 
 def test_nothing_is_loaded_or_executed(tmp_path: Path, rows: list[Row]) -> None:

@@ -24,13 +24,16 @@ def run(tmp_path: Path) -> RunFolder:
 def data(few_pairs: list[PreferencePair]) -> DataSets:
     profile = Profile("35-44 years old", "Female", "Retired", "PhD", "Widowed", "Iceland")
     groups = {"dimension": "safety", "birth_country": "Iceland"}
-    return DataSets(test=[replace(pair, profile=profile, groups=groups) for pair in few_pairs], ufp4=few_pairs[:3])
+    return DataSets(
+        test=[replace(pair, profile=profile, groups=groups) for pair in few_pairs],
+        out_of_domain={"ufp4": few_pairs[:3]},
+    )
 
 
 def test_samples_carry_both_margins_and_no_profile(run: RunFolder, data: DataSets) -> None:
     run.write_scores("base", "in_domain", scores(data.test, -0.5))
     run.write_scores("tuned", "in_domain", scores(data.test, 0.25))
-    run.write_scores("tuned", "ufp4", scores(data.ufp4, 1.0))
+    run.write_scores("tuned", "ufp4", scores(data.by_set["ufp4"], 1.0))
     found = sample_pairs(5, data, run)
     assert [sample.set for sample in found] == ["in_domain"] * 5 + ["ufp4"] * 3
     pairs = {pair.id: pair for pair in data.test}

@@ -39,7 +39,10 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["inputs"]["model"] == str(sharp_model)
     assert {"model.id", "data.train", "data.test", "evals.ufp4"} <= set(environment["inputs"])
-    assert set(environment["hashes"]) == {"data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompt"}
+    assert set(environment["hashes"]) == {
+        "data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompts/train", "prompts/in_domain",
+        "prompts/ufp4",
+    }  # fmt: skip
     assert "<html" in (finished / "report.html").read_text("utf-8")
     assert {path.name for path in (finished / "checkpoints").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-5"}
 

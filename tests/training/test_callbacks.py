@@ -150,13 +150,35 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
         for p in pairs
     ]
     margins = torch.tensor([score.margin for score in score_pairs(plain_model, tokenize_pairs(texts, tokenizer).pairs)])
-    assert found["eval_ufp4/opa/acc@0"] == pytest.approx((margins > 0).double().mean().item())
-    assert found["eval_ufp4/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
+    assert found["eval_ufp4_sample/opa/acc@0"] == pytest.approx((margins > 0).double().mean().item())
+    assert found["eval_ufp4_sample/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
     for user_type in UFP4_USER_TYPES:
         part = torch.tensor([pair.groups["user_type"] == user_type for pair in pairs])
         assert part.sum() >= 15
-        assert found[f"eval_ufp4/{user_type}/opa/acc@0"] == pytest.approx((margins[part] > 0).double().mean().item())
-        assert found[f"eval_ufp4/{user_type}/opa/margin"] == pytest.approx(margins[part].mean().item(), abs=1e-6)
+        assert found[f"eval_ufp4_sample/{user_type}/opa/acc@0"] == pytest.approx(
+            (margins[part] > 0).double().mean().item()
+        )
+        assert found[f"eval_ufp4_sample/{user_type}/opa/margin"] == pytest.approx(margins[part].mean().item(), abs=1e-6)
+
+
+def test_real_files_and_the_stand_in_go_by_their_names(plain_model, tokenizer, tmp_path: Path) -> None:
+    for user_type in UFP4_USER_TYPES:
+        (tmp_path / f"{user_type}.json").write_text('[{"prompt": "Why?", "chosen": "So.", "rejected": "No."}]')
+    assert OODCallback(tokenizer, source=str(tmp_path)).subject.name == "ufp4"
+    assert OODCallback(tokenizer).subject.name == "ufp4_sample"
+    with pytest.raises(UserError, match=r"bundled synthetic stand-in"):
+        OODCallback(tokenizer, source="sample:ufp4")
+
+
+def test_a_pair_beyond_the_models_context_is_refused(
+    plain_model, rows: Rows, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_model.config, "max_position_embeddings", 8)
+    trainer = Trainer(plain_model, TrainingArguments(str(tmp_path), **QUIET), eval_dataset=text_of(rows, tokenizer))
+    trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    trainer.add_callback(OPACallback(rows, tokenizer))
+    with pytest.raises(UserError, match=r"OPACallback: pair \d+ has \d+ tokens, over the 8 that the model can take"):
+        trainer.evaluate()
 
 
 def test_the_best_model_by_opa_is_loaded_at_the_end(plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path) -> None:

@@ -146,6 +146,8 @@ def test_a_limit_beyond_the_models_context_is_an_error(plan_of, few_pairs) -> No
     ):
         plan_of(few_pairs, "data.max_tokens=2049")
     plan_of(few_pairs, "data.max_tokens=2048")
+    with pytest.raises(UserError, match=r"set data\.max_tokens=2048 and data\.max_prompt_tokens=1024 or less\. Longer"):
+        plan_of(few_pairs, "data.max_tokens=4000", "data.max_prompt_tokens=3000")
 
 
 def test_the_merged_tokens_are_counted(plan_of, few_pairs) -> None:
@@ -164,7 +166,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_does_nothing(
     shown = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
     table = {row[0]: row[1:] for row in cells if len(row) == 6}
-    assert set(table) >= {"train", "in_domain", "ufp4"}
+    assert set(table) >= {"train", "in_domain", "ufp4_sample"}
     pairs, users, prompt, longer, over = table["train"]
     assert (pairs, over) == ("24", "0")
     assert 1 < int(users) <= 24
@@ -172,7 +174,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_does_nothing(
         median, most, longest = map(int, figures.split(" / "))
         assert median <= most <= longest
     assert table["in_domain"][0] == "24"
-    assert int(table["ufp4"][0]) >= 60
+    assert int(table["ufp4_sample"][0]) >= 60
     assert f"{3 * math.ceil(24 / 8)} steps; 8 pairs a step = 2 a pass x 4 accumulated x 1 process" in shown
     assert "on cpu, fp32, quantization none" in " ".join(shown.split())
     assert "at most 512 prompt tokens and 1024 in all, longer pairs left out" in " ".join(shown.split())

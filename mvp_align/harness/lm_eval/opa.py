@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from mvp_align.config import Data
 from mvp_align.errors import UserError
 from mvp_align.evaluation.intervals import clustered_error
 from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.modeling.source import context_length
 from mvp_align.schema import PairScore, PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 
@@ -44,10 +45,12 @@ def load(
             "mvp_opa counts tokens: name the model, --model_args pretrained=..., or tokenizer=... beside it."
         )
     counted = AutoTokenizer.from_pretrained(name, revision=revision)
+    shape = AutoConfig.from_pretrained(pretrained, revision=revision) if pretrained else None
+    longest = min(Data.max_tokens, (shape and context_length(shape)) or Data.max_tokens)  # lm-eval would cut the prompt
     texts = read_texts(data, format, prompt)
     rows = []
     for text, pair in zip(texts, tokenize_pairs(texts, counted).pairs, strict=True):
-        reason = unlike(text, pair, counted)
+        reason = unlike(text, pair, counted, longest)
         if reason:
             logger.warning("mvp_opa: pair %s left out: %s", pair.id, reason)
         else:
@@ -58,10 +61,10 @@ def load(
     return {"test": Dataset.from_list(rows)}
 
 
-def unlike(text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Why lm-eval's score of a pair would not be OPA's; empty where it is."""
-    if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > Data.max_tokens:
-        return f"over {Data.max_prompt_tokens} prompt tokens or {Data.max_tokens} in all"
+def unlike(text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase, longest: int) -> str:
+    """Why lm-eval's score of a pair would not be OPA's; empty where it is. `longest`: tokens of prompt and answer."""
+    if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:
+        return f"over {Data.max_prompt_tokens} prompt tokens or {longest} in all"
     if text.prompt != text.prompt.rstrip():
         return "lm-eval would count the white space at the end of its prompt to the answer"
     prompt_ids = tokenizer.encode(text.prompt)

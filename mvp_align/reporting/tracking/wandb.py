@@ -53,8 +53,8 @@ class WandbRun:
             self._run.save(patch, base_path=patch.parent, policy="now")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """The summary keeps a curve's best value beside its last one. Defined when they first come, because a set's name is not
-        known before; in a definition, W&B takes a plain dot (`acc@0.2`) for a path."""
+        """The summary keeps a curve's best value beside its last one. Curves are defined when they first come, because a
+        set's name is not known before; in a definition, W&B takes a plain dot (`acc@0.2`) for a path."""
         for name in sorted(metrics.keys() - self._defined):
             curve = curve_of(name)
             kept = f"{curve.best},last" if curve and curve.best else None

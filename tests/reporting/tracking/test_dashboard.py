@@ -30,7 +30,8 @@ def dashboard(*words: str) -> str:
 def test_dry_run_prints_what_would_be_saved() -> None:
     section = json.loads(dashboard("--dry-run"))["section"]
     parts = {part["name"]: part["panels"] for part in section["panelBankConfig"]["sections"]}
-    assert list(parts) == ["Training", "OPA in domain", "Out of domain (UF-P-4)", "By group", "Runs side by side"]
+    others = "Out of domain (UF-P-4, or ufp4_sample, its synthetic stand-in)"
+    assert list(parts) == ["Training", "OPA in domain", others, "By group", "Runs side by side"]
     drawn = {panel["config"].get("chartTitle"): panel for panel in parts["Training"]}
     assert [panel["viewType"] for panel in parts["Training"]] == ["Run History Line Plot"] * 5
     loss = drawn["DPO loss (ln 2 = 0.69 at the start)"]["config"]
@@ -44,9 +45,9 @@ def test_dry_run_prints_what_would_be_saved() -> None:
 
 
 def test_what_it_shows_is_what_runs_log(rows: list[Row]) -> None:
-    """Names of the summary and of tables as a run gives them; for curves, test_recipes_tracked.py asks a run."""
-    sets = {row.set for row in rows} | {"ufp4", "ufp4_sample"}
-    sets |= {f"{name}/{user_type}" for name in ("ufp4", "ufp4_sample") for user_type in UFP4_USER_TYPES}
+    """Names of the summary and of tables as a run gives them; curves are TRL's and the callbacks'."""
+    others = ("ufp4", "ufp4_sample")
+    sets = {row.set for row in rows} | {*others} | {f"{name}/{part}" for name in others for part in UFP4_USER_TYPES}
     whole = [
         Row(stage, name, row.metric, "", "", 0.5, None, None, 1, 1)
         for row in rows
