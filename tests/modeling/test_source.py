@@ -72,7 +72,9 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVP_ALIGN_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.raises(UserError, match=r"cannot unpack .*\. It needs a folder that you can write to, .*MVP_ALIGN_CACHE"):
+    with pytest.raises(
+        UserError, match=r"cannot unpack .*\. It needs a folder that you can write to, .*MVP_ALIGN_CACHE"
+    ):
         locate(smollm)
 
 
