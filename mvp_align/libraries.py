@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 from mvp_align.errors import UserError
@@ -28,10 +29,14 @@ def set_up_libraries() -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("WANDB_SILENT", "true")
     for name, beginning in NOISE.items():
-        logging.getLogger(name).addFilter(lambda record, words=beginning: not str(record.msg).startswith(words))
+        logging.getLogger(name).addFilter(partial(is_heard, beginning))
     if not sys.warnoptions:
         # Each uses what the other is about to rename.
         warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
+
+
+def is_heard(beginning: str, record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(beginning)
 
 
 def find_home() -> None:

@@ -13,31 +13,30 @@ from pathlib import Path, PurePath
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mvp_align.config import Prompt
-
 CONF_DIR = Path(__file__).parents[1] / "conf"
 
 DEFAULT_NAME = "${default_name:}"
 LONGEST = 120
 """Characters of a name. File systems take 255, and trackers name files after it."""
 LONGEST_PART = 60
-PRESETS: dict[str, dict[str, object]] = {
-    "model": {"id": None, "revision": None},
-    "prompt": {"template": None, "chat": False, "date": Prompt.date},
-    "generation.prompt": {"template": None, "chat": False, "date": Prompt.date},
+PRESETS = {
+    "model": ("id", "revision"),
+    "prompt": ("template", "chat", "date"),
+    "generation.prompt": ("template", "chat", "date"),
 }
-"""Groups whose `name` says what the settings beside it are, with their defaults: a command that changes one of those must
-not go on under the preset's name."""
+"""Groups whose `name` says what these settings beside it are: a command that changes one of them must not go on under the
+preset's name."""
 SOURCES = ("train", "val", "test")
 
 
 def name_by_content(config: DictConfig) -> None:
     """Where a command changes a preset's model or prompt, give it a name of its own in place of the preset's."""
-    for group, defaults in PRESETS.items():
+    for group, keys in PRESETS.items():
         node = OmegaConf.select(config, group)
         preset = read_preset(group.rpartition(".")[2], node.name)
-        content = [node.get(key) for key in defaults]
-        if preset is not None and content != [preset.get(key, default) for key, default in defaults.items()]:
+        content = [node.get(key) for key in keys]
+        default = OmegaConf.get_type(node)
+        if preset is not None and content != [preset.get(key, getattr(default, key)) for key in keys]:
             node.name = tagged(stem(node.id) if group == "model" else node.name, content)
 
 

@@ -29,12 +29,8 @@ def variable_problems(config: Config) -> list[str]:
     problems = launcher_problems(config.hardware, dry_run=config.train.dry_run)
     if tracking.backend == "wandb":
         problems += wandb_problems(tracking)
-    elif tracking.entity is not None:
-        problems.append(f"tracking.entity={tracking.entity}: tracking={tracking.backend} has none. Leave it out.")
     if tracking.backend == "trackio":
         problems += trackio_problems(tracking)
-    if tracking.backend in ("tensorboard", "none") and tracking.mode == "online":
-        problems.append(f"tracking.mode=online: tracking={tracking.backend} sends nothing anywhere. Leave it out.")
     return problems
 
 

@@ -9,6 +9,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from mvp_align.errors import UserError
+from mvp_align.json_files import from_json
 from mvp_align.modeling.adapter_folder import Settings
 from mvp_align.modeling.base import quantization_of
 from mvp_align.modeling.identity import fingerprint
