@@ -47,7 +47,8 @@ RULES = {
     "test share 1": (["data.test_share=1"], "data.test_share=1.0: must lie between 0 and 1."),
     "room for an answer": (
         ["data.max_prompt_tokens=1024"],
-        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: lower the one, or raise the other.",
+        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: "
+        "lower the one, or raise the other.",
     ),
     "micro batch word": (
         ["train.micro_batch_size=big"],
