@@ -115,7 +115,7 @@ def range_problems(config: Config) -> list[str]:
     if data.max_prompt_tokens >= data.max_tokens:
         problems.append(
             f"data.max_prompt_tokens={data.max_prompt_tokens} leaves no room for an answer in "
-            f"data.max_tokens={data.max_tokens}: raise data.max_tokens."
+            f"data.max_tokens={data.max_tokens}: lower the one, or raise the other."
         )
     return problems
 

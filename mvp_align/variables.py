@@ -60,7 +60,7 @@ def wandb_problems(tracking: Tracking) -> list[str]:
     variable = mode_variable()
     if variable == "WANDB_MODE" and value("WANDB_MODE").lower() not in WANDB_MODES:
         problems.append(f"WANDB_MODE={value('WANDB_MODE')}: must be one of {', '.join(WANDB_MODES)}.")
-    elif variable and tracking.mode != "auto" and wandb_mode("auto") != tracking.mode:
+    elif variable and tracking.mode in ("online", "offline") and wandb_mode("auto") != tracking.mode:
         problems.append(contradiction("tracking.mode", tracking.mode, variable))
     given: dict[str, tuple[object, object, str]] = {
         "project": (tracking.project, value("WANDB_PROJECT"), "WANDB_PROJECT"),

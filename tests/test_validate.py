@@ -47,7 +47,8 @@ RULES = {
     "test share 1": (["data.test_share=1"], "data.test_share=1.0: must lie between 0 and 1."),
     "room for an answer": (
         ["data.max_prompt_tokens=1024"],
-        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: raise data.max_tokens.",
+        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: "
+        "lower the one, or raise the other.",
     ),
     "micro batch word": (
         ["train.micro_batch_size=big"],
@@ -155,7 +156,7 @@ def test_rule(overrides: list[str], message: str, compose: Compose) -> None:
 def test_no_tokens_at_all_breaks_two_rules(compose: Compose) -> None:
     assert combination_problems(compose("data.max_tokens=0")) == [
         "data.max_tokens=0: must be above 0.",
-        "data.max_prompt_tokens=512 leaves no room for an answer in data.max_tokens=0: raise data.max_tokens.",
+        "data.max_prompt_tokens=512 leaves no room for an answer in data.max_tokens=0: lower the one, or raise the other.",
     ]
 
 

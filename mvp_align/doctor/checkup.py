@@ -28,6 +28,7 @@ def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
         "NCCL": accelerators.nccl,
         "bitsandbytes": lambda: accelerators.unless_full(accelerators.four_bit),
         "accelerate config": accelerators.launch_config,
+        "variables": machine.variables,
         "Slurm": machine.slurm,
         "memory": machine.memory,
         "disk of outputs/": lambda: machine.disk(Path("outputs"), 5, "run.dir=FOLDER"),

@@ -12,8 +12,10 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from mvp_align.config import Config, Tracking
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
-from mvp_align.hub import host, within
+from mvp_align.hub import host, why_offline, within
+from mvp_align.variables import mode_variable, value, variable_problems, wandb_mode, wandb_problems
 
 SECONDS = 3.0
 """How long the hub may take to answer."""
@@ -146,7 +148,7 @@ def hub(*, offline: bool) -> Finding:
     if offline:
         return ok("not asked (--offline)")
     if constants.is_offline_mode():
-        return ok("not asked: HF_HUB_OFFLINE is set, so runs load what is in the cache")
+        return ok(f"not asked: {why_offline()}, so runs load what is in the cache")
     try:
         token, status = within(2 * SECONDS, ask_hub)
     except Exception as error:  # of the HTTP library or the system; its text may hold the header with the token
@@ -180,18 +182,45 @@ def ask_hub() -> tuple[str, int]:
 
 
 def wandb_login() -> Finding:
-    """Whether W&B has a key here: the variable, or the entry that `wandb login` writes into ~/.netrc."""
+    """Where runs are tracked, and whether W&B has a key here: the variable, or what `wandb login` writes into ~/.netrc."""
+    variable = mode_variable()
+    if variable and not wandb_problems(Tracking()):
+        mode = wandb_mode("auto")
+        done = "no run is tracked" if mode == "disabled" else f"runs are tracked {mode}"
+        return ok(f"{variable}={value(variable)}: {done}")
     if os.environ.get("WANDB_API_KEY"):
-        return ok("key in WANDB_API_KEY")
+        return ok("key in WANDB_API_KEY: runs are tracked online")
     server = host(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if path.is_file():
         try:
             if netrc.netrc(path).hosts.get(server):
-                return ok(f"key for {server} in {path}")
+                return ok(f"key for {server} in {path}: runs are tracked offline, online with WANDB_MODE=online")
         except netrc.NetrcParseError as error:  # whose text may quote the file
             return warn(f"{path}, line {error.lineno}: broken", "Mend that line, or `wandb login` again.")
     return ok("no key: runs are tracked offline, in their own folders")
+
+
+FLAGS = (
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE", "WANDB_DISABLED", "CUDA_VISIBLE_DEVICES",
+    "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU",
+)  # fmt: skip
+"""Variables that decide where runs happen and whom they ask."""
+
+
+def variables() -> Finding:
+    """What the environment decides for every run, and what of it would have runs refused, or is read by nothing."""
+    problems = [problem for backend in ("wandb", "trackio") for problem in variable_problems(assumed(backend))]
+    if value("TRANSFORMERS_CACHE"):
+        problems.append("TRANSFORMERS_CACHE is read by no library any more: HF_HOME names the folder.")
+    found = ", ".join(f"{name}={value(name)}" for name in FLAGS if name in os.environ)
+    if problems:
+        return warn(found or "some cannot be obeyed", " ".join(dict.fromkeys(problems)))
+    return ok(found or "none decides anything")
+
+
+def assumed(backend: str) -> Config:
+    return Config(recipe="lora_dpo", tracking=Tracking(backend))
 
 
 def demo_model() -> Finding:

@@ -91,11 +91,13 @@ def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_to
     """Raise UserError where the longest of the prompts leaves no room for an answer in the model's context."""
     context = context_length(shape)
     longest = max(map(len, ids), default=0)
-    if context is not None and longest + max_new_tokens > context:
+    room = context - longest if context is not None else max_new_tokens
+    if room < max_new_tokens:
         raise UserError(
             f"the longest prompt has {longest} tokens, and with generation.max_new_tokens={max_new_tokens} more it is over "
-            f"the {context} that the model can take: set generation.max_new_tokens={max(context - longest, 1)} "
-            "or less, or leave long prompts out by data.max_prompt_tokens."
+            f"the {context} that the model can take: "
+            f"{f'set generation.max_new_tokens={room} or less, or ' if room > 0 else ''}leave long prompts out by "
+            "data.max_prompt_tokens."
         )
 
 

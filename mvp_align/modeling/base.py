@@ -40,7 +40,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         )
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"model={model.name} does not fit on {placement.device}: use quantization=4bit, a smaller model or a larger GPU."
+            f"model={model.name} does not fit on {placement.device}: use "
+            f"{'quantization=4bit, ' if quantization == 'none' else ''}a smaller model or a larger GPU."
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(model, error) from error

