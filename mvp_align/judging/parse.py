@@ -104,7 +104,7 @@ def repeated_object(text: str) -> tuple[dict[str, Any], str]:
     while (start := text.find("{", end)) >= 0:
         try:
             values, end = DECODER.raw_decode(text, start)
-            said = json.dumps(values)
+            said = repr(values)
         except (ValueError, RecursionError) as error:
             if first:
                 raise Unparsed("more than one JSON object") from None

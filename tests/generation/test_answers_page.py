@@ -36,10 +36,9 @@ def test_settings_and_files_that_are_named_exist() -> None:
     assert len(COMMANDS) == 7
     settings = re.findall(r"`((?:generation|evals)\.\w+)`", PAGE)
     assert set(settings) >= {"generation.temperature", "evals.judge", "evals.every_steps"}
-    values = {"evals.sets": "[ufp4]", "evals.judge": "none"}
-    check_command(
-        "train", ["data.val=x", "evals.metrics=[opa,paa]", *(f"{name}={values.get(name, 1)}" for name in set(settings))]
-    )
+    values = {"evals.sets": "[ufp4]", "evals.ufp4": "x", "evals.judge": "none", "evals.metrics": "[opa,paa]"}
+    named = {*settings, "evals.metrics", "evals.ufp4"}
+    check_command("train", ["data.val=x", *(f"{name}={values.get(name, 1)}" for name in named)])
     check_command("train", ["prompt@generation.prompt=paper"])
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGE) if not link.startswith("http")]
     assert links and all((ROOT / "docs" / link).exists() for link in links)
