@@ -44,7 +44,6 @@ def combination_problems(config: Config) -> list[str]:
         *range_problems(config),
         *training_problems(config),
         *data_problems(config),
-        *set_problems(config),
         *prompt_problems(config),
         *tracking_problems(config),
         *variable_problems(config),
@@ -66,7 +65,7 @@ def choice_problems(config: Config) -> list[str]:
         ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
     ):  # fmt: skip
         problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
-    return problems
+    return problems + set_problems(config)
 
 
 def number_problems(key: str, value: object) -> list[tuple[str, str]]:
