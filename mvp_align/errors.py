@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing_extensions import override
+
 
 class UserError(Exception):
     """What was wrong and what to do about it, in words for the person who ran the command."""
@@ -21,6 +23,7 @@ class AlreadyDone(Exception):
     def __init__(self, path: Path, more: str = "") -> None:
         super().__init__(path, more)
 
+    @override
     def __str__(self) -> str:
         path, more = self.args
         return f"{path} is DONE. To run it again: run.on_exists=overwrite, or another run.name.{more}"

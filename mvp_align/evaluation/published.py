@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+from typing_extensions import override
 
 DATA = "divervalue"
 """`data.name` of the runs that published figures can stand beside."""
@@ -27,6 +28,7 @@ class PublishedOpa:
     tuned: float
     tuned_sd: float
 
+    @override
     def __str__(self) -> str:
         return f"{self.model} {self.base:.2f} % -> {self.tuned:.2f} ± {self.tuned_sd:.2f} %"
 
@@ -42,6 +44,7 @@ class PublishedPaa:
     tie: float
     n: int
 
+    @override
     def __str__(self) -> str:
         return f"{self.model} W {self.paa:.2f} %, L {self.l:.2f} %, TIE {self.tie:.2f} % of {self.n:,}"
 

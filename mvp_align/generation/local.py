@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from typing_extensions import override
 
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
@@ -201,6 +202,7 @@ class Draw(LogitsProcessor):
         self.temperature = temperature
         self.width = width
 
+    @override
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         edges = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
         place = self.uniforms[:, input_ids.shape[1] - self.width, None] * edges[:, -1:]

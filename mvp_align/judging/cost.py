@@ -9,6 +9,7 @@ from pathlib import Path
 
 import typer
 from tokenizers import Tokenizer
+from typing_extensions import override
 
 from mvp_align.errors import UserError
 from mvp_align.judging.asking import Asked
@@ -39,6 +40,7 @@ class Estimate:
             return inf if self.judge.usd_per_million_output else usd(self.judge, self.prompt_tokens, 0)
         return usd(self.judge, self.prompt_tokens, self.completion_tokens)
 
+    @override
     def __str__(self) -> str:
         bounded = self.completion_tokens is not None
         out = f"at most {self.completion_tokens:,} out" if bounded else "any number out (no limit is sent)"

@@ -177,6 +177,7 @@ class FirstLoss(TrainerCallback):
     def __init__(self, exact: bool) -> None:
         self.tolerance = LN_2_TOLERANCE if exact else HALF_PRECISION_TOLERANCE
 
+    @override
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         loss = (kwargs.get("logs") or {}).get("loss")
         if state.global_step != 1 or loss is None or abs(loss - math.log(2)) <= self.tolerance:
@@ -201,22 +202,26 @@ class Progress(TrainerCallback):
         self.step_began = 0.0
         self.seconds = math.nan
 
+    @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
 
+    @override
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.step_began = time.perf_counter()  # here, so that evaluating and saving between steps do not count
 
+    @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.seconds = time.perf_counter() - self.step_began
         if self.bar is not None:
             self.bar.update(1)
 
+    @override
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         loss = (kwargs.get("logs") or {}).get("loss")
         if self.bar is None or loss is None:
@@ -226,6 +231,7 @@ class Progress(TrainerCallback):
             f"loss {loss:.4f}, dt {self.seconds:.2f} s, {pairs:.2f} pairs/s, {pairs * self.tokens_a_pair:.0f} tokens/s"
         )
 
+    @override
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -239,6 +245,7 @@ class Tracking(TrainerCallback):
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
+    @override
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             self.send(kwargs.get("logs") or {}, state.global_step)

@@ -60,7 +60,7 @@ def answer_outputs(
     for row, length, start in zip(
         ids.tolist(), attention.sum(1).tolist(), (labels != -100).int().argmax(1).tolist(), strict=True
     ):
-        answers.append(Answer(tuple(row[:length]), start))
+        answers.append(Answer(tuple(row[:length]), max(start, 1)))  # nothing predicts a row's first token
     half = len(answers) // 2
     in_pairs = [answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair]
     order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()  # of `in_pairs` in the batch

@@ -10,7 +10,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
+from typing_extensions import override
 
+from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
@@ -19,7 +21,7 @@ from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 
 BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
-"""Losses of a micro-batch as a whole: which pairs share one matters to them."""
+"""Losses of a micro-batch as a whole: which pairs share one matters to them, as to the balance of a mixture of experts."""
 
 Inputs = dict[str, Tensor]
 
@@ -31,17 +33,26 @@ class PairTrainer(Finite, Resumable, DPOTrainer):
         super().__init__(*args, **kwargs)
         assert isinstance(self.model, nn.Module)
         packed = share_prompts(causal_model(self.model))
-        self.regroups = not packed and BATCH_LOSSES.isdisjoint(self.loss_types)
+        of_the_batch = self.aux_loss_enabled or not BATCH_LOSSES.isdisjoint(self.loss_types)
+        self.regroups = not packed and not of_the_batch
 
     def precompute_reference(
         self, model: PeftModel, adapter: str | None, *, batch_size: int, cache: LogpCache | None = None
     ) -> None:
         """Score every training and validation pair once under the reference, the base model or its frozen `adapter`, so that
-        no step does. TRL finds the sums (nats) in the columns that its own precomputing would have made."""
+        no step does. TRL finds the sums (nats) in the columns that its own precomputing would have made.
+
+        Raises UserError with `ld_alpha`, which weighs the tokens of an answer apart. A prompt that has no token of its own,
+        because its only one merges with the answer's first, leaves that token unscored, as TRL does."""
+        if self.ld_alpha is not None:
+            raise UserError(
+                f"ld_alpha={self.ld_alpha} weighs an answer's tokens apart, and a reference scored beforehand is one sum an "
+                "answer: train without precompute_reference, which then scores it at every step."
+            )
 
         def scored(dataset: Dataset, label: str) -> Dataset:
             pairs = [
-                TokenizedPair(str(number), "", *(Answer((*p, *answer), len(p)) for answer in (c, r)))
+                TokenizedPair(str(number), "", *(Answer((*p, *answer), max(len(p), 1)) for answer in (c, r)))
                 for number, (p, c, r) in enumerate(
                     zip(dataset["prompt_ids"], dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
                 )
@@ -57,6 +68,7 @@ class PairTrainer(Finite, Resumable, DPOTrainer):
                 self.eval_dataset = scored(self.eval_dataset, "validation pairs")
         self.precompute_ref_logps = True
 
+    @override
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | int | None]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
 
 from mvp_align import hub
 from mvp_align.preemption import Preempted, check
@@ -27,11 +28,13 @@ class Resumable(Trainer):
         assert self.args.output_dir is not None
         return Path(self.args.output_dir)
 
+    @override
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         """Where DeepSpeed reads its part of a checkpoint."""
         with tensors_only() if self.is_deepspeed_enabled else nullcontext():
             return super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
 
+    @override
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         try:
             super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -42,6 +45,7 @@ class Resumable(Trainer):
                 self._save_checkpoint(self.model, None)
             raise
 
+    @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         aside = self.checkpoints / WRITING
         try:
@@ -58,10 +62,12 @@ class Resumable(Trainer):
                 shutil.rmtree(aside, ignore_errors=True)
         self.accelerator.wait_for_everyone()  # nobody goes on, and may be killed, before it stands
 
+    @override
     def _get_output_dir(self, trial: Any) -> str:
         """Where `Trainer._save_checkpoint` makes its folder."""
         return str(self.checkpoints / WRITING)
 
+    @override
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Whole or, where it is cut off, as if it had not begun: neither random numbers nor half a record stay behind."""
         history = self.state.log_history
@@ -73,6 +79,7 @@ class Resumable(Trainer):
             del history[begun:]
             raise
 
+    @override
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """TRL writes one with each checkpoint; this run's own report says more."""
 
@@ -107,6 +114,7 @@ class TakingUp(TrainerCallback):
     def __init__(self, trainer: Resumable) -> None:
         self.trainer = trainer
 
+    @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -124,6 +132,7 @@ class TakingUp(TrainerCallback):
 class StopInEvaluation(TrainerCallback):
     """Heeds a request to stop between two batches of the Trainer's own evaluation."""
 
+    @override
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

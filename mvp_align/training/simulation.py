@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from typing_extensions import override
 
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import lora_config
@@ -167,6 +168,7 @@ class Counter(TorchDispatchMode):
     def start(self) -> None:
         self.peak, self.flop = self.bytes, 0
 
+    @override
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self.see, found)
@@ -208,6 +210,7 @@ class PackedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(held, dtype=torch.uint8), requires_grad=False)
         self.bias: nn.Parameter | None = like.bias
 
+    @override
     def forward(self, inputs: Tensor) -> Tensor:
         output: Tensor = Dequantised.apply(inputs.to(self.compute), self.shape)  # type: ignore[no-untyped-call]
         return output if self.bias is None else output + self.bias
@@ -215,11 +218,13 @@ class PackedLinear(nn.Module):
 
 class Dequantised(torch.autograd.Function):
     @staticmethod
+    @override
     def forward(ctx: Any, inputs: Tensor, shape: tuple[int, int]) -> Tensor:
         ctx.shape = shape
         return linear(inputs, inputs.new_empty(shape))
 
     @staticmethod
+    @override
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad @ grad.new_empty(ctx.shape), None

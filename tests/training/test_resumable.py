@@ -1,4 +1,4 @@
-"""What a resumed run under DeepSpeed lets a checkpoint's files say."""
+"""Where trainers heed a request to stop, and what a resumed run under DeepSpeed lets a checkpoint's files say."""
 
 import os
 import pickle
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
+from mvp_align import preemption
+from mvp_align.preemption import Preempted, Request
 from mvp_align.training.resumable import tensors_only
 
 
@@ -41,3 +44,83 @@ def test_tensors_and_what_deepspeed_saves_beside_them_are_read(tmp_path: Path) -
         found = torch.load(file, weights_only=False)
     assert found["exp_avg"].tolist() == [1, 1] and found["scaler"].cur_scale == 1.0
     assert found["stage"] is ZeroStageEnum.gradients
+
+
+def test_a_trainer_that_resumes_under_deepspeed_refuses_it(
+    bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the Trainer calls the method in which DeepSpeed reads its files."""
+    file, target = tmp_path / "optim_states.pt", tmp_path / "made"
+    torch.save({"step": Command(target)}, file)
+    trainer = bench("train.max_steps=1").dpo()
+    trainer.is_deepspeed_enabled = True
+
+    def reads(*_: object, **__: object) -> None:
+        torch.load(file, weights_only=False)
+
+    monkeypatch.setattr("transformers.trainer.deepspeed_init", reads)  # where the Trainer hands over to DeepSpeed
+    with pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        trainer.train()
+    assert not target.exists()
+
+
+# Requests to stop
+
+
+class Asks(TrainerCallback):
+    """Asks the run to stop at one moment, and counts the batches that are evaluated."""
+
+    def __init__(self, moment: str, step: int) -> None:
+        self.moment, self.step, self.batches = moment, step, 0
+
+    def ask(self, moment: str, step: int) -> None:
+        if (moment, step) == (self.moment, self.step):
+            preemption.request.reason = "asked"
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.ask("step", state.global_step)
+
+    def on_prediction_step(self, args, state, control, **kwargs) -> None:
+        self.batches += 1
+        self.ask("evaluation", state.global_step)
+
+
+@pytest.fixture
+def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
+    """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each step."""
+    monkeypatch.setattr(preemption, "request", Request())
+    preemption.request.listening = True
+
+    def made(recipe: str):
+        ready = bench(f"recipe={recipe}", "train.max_steps=3")
+        trainer = ready.sft() if recipe == "lora_sft" else ready.dpo()
+        trainer.eval_dataset = trainer.train_dataset.select(range(6))
+        trainer.args.per_device_eval_batch_size = 1
+        trainer.args.eval_strategy, trainer.args.eval_steps = "steps", 1
+        return trainer, ready.folder / "checkpoints"
+
+    return made
+
+
+@pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
+def test_a_request_amid_an_evaluation_is_heeded_before_its_next_batch(evaluating, recipe: str) -> None:
+    trainer, checkpoints = evaluating(recipe)
+    asks = Asks("evaluation", 2)
+    trainer.callback_handler.callbacks.insert(0, asks)
+    with pytest.raises(Preempted, match="asked"):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert asks.batches == 6 + 1
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-2"]
+    assert not any("eval_loss" in row for row in trainer.state.log_history if row["step"] == 2)
+
+
+@pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
+def test_a_request_amid_a_step_saves_that_step(evaluating, recipe: str) -> None:
+    trainer, checkpoints = evaluating(recipe)
+    trainer.args.eval_strategy = "no"
+    trainer.add_callback(Asks("step", 2))
+    with pytest.raises(Preempted, match="asked"):
+        trainer.train()
+    assert trainer.state.global_step == 2
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-2"]

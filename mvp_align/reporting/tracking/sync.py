@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from mvp_align.errors import UserError
 
 RETRIES = {
@@ -27,6 +29,7 @@ class Synced:
     problem: str = ""
     url: str = ""
 
+    @override
     def __str__(self) -> str:
         if self.problem:
             return f"{self.folder}: not uploaded: {self.problem}"
