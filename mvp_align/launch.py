@@ -58,10 +58,10 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
 
     A user's mistake ends the process with exit code 2 and a message without a traceback, a request to stop with 85.
     """
-    set_up_libraries()
 
     def composed(config: DictConfig) -> None:
-        listen()  # here, because a launcher of sweeps may run this in a process of its own
+        set_up_libraries()  # these two here, because a launcher of sweeps may run this in a process of its own
+        listen()
         try:
             made = to_config(config)
             look_first(made)
