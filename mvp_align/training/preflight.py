@@ -215,8 +215,10 @@ def print_plan(
     if not placement.is_main:
         return
     console = console or Console()
-    lengths = Table(title="Pairs and tokens (median / 95 % / longest)", title_justify="left")
-    for column in ("set", "pairs", "users", "prompt", "prompt and longer answer", "over the limits"):
+    lengths = Table(
+        title="Pairs and tokens (median / 95 % / longest; of the two answers the longer one)", title_justify="left"
+    )
+    for column in ("set", "pairs", "users", "prompt", "with answer", "too long"):
         lengths.add_column(column, justify="left" if column == "set" else "right")
     sets = [(s.name, s.pairs, s.over_limit) for s in plan.eval_sets]
     if plan.train:
