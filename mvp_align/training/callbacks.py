@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations import rewrite_logs
+from transformers.integrations.integration_utils import rewrite_logs
 from typing_extensions import override
 
 from mvp_align.config import Prompt

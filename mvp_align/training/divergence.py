@@ -24,12 +24,12 @@ class Finite(Trainer):
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Other metrics that are no numbers are left out of the record: it is JSON, which has none."""
+        """Other metrics that are not finite are left out of the record, which is written as JSON."""
         problem = self.divergence(logs)
         if problem:
             raise UserError(self.stopped(problem))
         super().log(logs, start_time)
-        entry = self.state.log_history[-1]
+        entry: dict[str, Any] = self.state.log_history[-1]
         for key in [key for key, value in entry.items() if isinstance(value, float) and not math.isfinite(value)]:
             del entry[key]
 

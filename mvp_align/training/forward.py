@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 from trl.trainer.utils import FusedCausalLMOutput
+from typing_extensions import override
 
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_rows
@@ -143,6 +144,7 @@ class FrozenHead(torch.autograd.Function):
     """
 
     @staticmethod
+    @override
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Outputs:
         outputs, probabilities = statistics(head(hidden).float(), targets)
         if ctx.needs_input_grad[1]:
@@ -151,6 +153,7 @@ class FrozenHead(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @override
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[None, Tensor, None]:
         (slope,) = ctx.saved_tensors

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from mvp_align.scoring.methods import scoring_method
 from mvp_align.training.pair_trainer import by_length
 
 IDS = st.lists(st.integers(1, 90), min_size=1, max_size=9)
@@ -72,6 +73,7 @@ def test_a_second_seed_computes_no_reference(bench) -> None:
         made = bench(f"seed={seed}", "train.max_steps=null", "train.epochs=1")
         model = made.model()
         passes: list[int] = []
+        scoring_method(model.get_base_model())
         model.get_base_model().model.register_forward_hook(lambda *_, passes=passes: passes.append(1))
         trainer = made.dpo(model)
         assert bool(passes) is (seed == 1)
