@@ -180,10 +180,10 @@ def test_a_list_may_be_written_as_names_alone(word: str, single: str, swept: str
 
 
 def test_names_alone_are_used_as_given(tmp_path: Path) -> None:
-    done = program("--cfg", "job", "lora.target_modules=all-linear", "evals.sets=in_domain,ufp4", cwd=tmp_path)
+    done = program("--cfg", "job", "lora.target_modules=all-linear", "evals.sets=in_domain,ufp4_sample", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "  target_modules:\n  - all-linear\n" in done.stdout
-    assert "  sets:\n  - in_domain\n  - ufp4\n" in done.stdout
+    assert "  sets:\n  - in_domain\n  - ufp4_sample\n" in done.stdout
 
 
 def test_a_list_that_is_not_closed_is_named() -> None:
@@ -394,7 +394,7 @@ def test_each_run_of_a_sweep_has_its_folder(launcher: str, tmp_path: Path) -> No
     done = program("job.py", "-m", f"hydra/launcher={launcher}", *swept, cwd=tmp_path, script="")
     assert done.returncode == 0, done.stderr
     found = {path.parent.name: path.read_text() for path in (tmp_path / "outputs").glob("*/beta")}
-    sets = {"in_domain": ["in_domain"], "standard": ["in_domain", "ufp4"]}
+    sets = {"in_domain": ["in_domain"], "standard": ["in_domain", "ufp4_sample"]}
     assert found == {
         f"lora_dpo-smollm2_135m-sample-paper-beta_{beta}-evals_{evals}-12": f"{beta} {sets[evals]}"
         for beta in ("0.1", "0.3")

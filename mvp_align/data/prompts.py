@@ -118,4 +118,4 @@ def date_codes(date: str) -> dict[str, str]:
 
 def prompts_sha256(prompts: Iterable[PromptedPair]) -> str:
     """Hex, of the JSON list of what the model is shown, pair by pair: template, chat template, date and data in one."""
-    return sha256(json.dumps([pair.prompt for pair in prompts]).encode()).hexdigest()
+    return sha256(json.dumps([pair.prompt for pair in prompts], allow_nan=False).encode()).hexdigest()

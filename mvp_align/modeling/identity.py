@@ -60,7 +60,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the scales as well."""
-    adapters = {*model.peft_config} if isinstance(model, PeftModel) else set()
+    adapters = {*getattr(model, "peft_config", ())}  # PEFT puts it on the base that it wraps, too
     for name, parameter in model.named_parameters():
         if adapters.intersection(name.split(".")):
             continue

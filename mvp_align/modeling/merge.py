@@ -1,6 +1,5 @@
 """An adapter folded into its base: one plain model that any server loads."""
 
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -66,11 +65,18 @@ def merge(
             tokenizer.save_pretrained(aside)
         del tuned, merged  # before what was written is read
         written = load_base(Model(name=str(target), id=str(aside)), placed(DTYPES[precision]))
-        error = difference(before, score_pairs(written, probe)[0])
-        if not error <= TOLERANCE[precision]:  # nan, where a weight is beyond the precision's range
-            moved = "until they were no numbers" if math.isnan(error) else f"by {error:.2g} nats a token"
-            remedy = "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
-            raise UserError(f"merging {adapter} moved log-probs {moved} in {precision}: {remedy}. Nothing was written.")
+        remedy = "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
+        try:
+            error = difference(before, score_pairs(written, probe)[0])
+        except UserError as unscored:  # a weight beyond the precision's range
+            raise UserError(
+                f"{adapter}, merged and stored in {precision}, cannot be scored: {remedy}. Nothing was written.\n{unscored}"
+            ) from unscored
+        if error > TOLERANCE[precision]:
+            raise UserError(
+                f"merging {adapter} moved log-probs by {error:.2g} nats a token in {precision}: {remedy}. Nothing was "
+                "written."
+            )
         move_folder(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -64,7 +64,7 @@ def test_so_does_an_embedder_that_cannot_be_had(
 ) -> None:
     monkeypatch.setattr(embedder, "PACKAGE", "no_such_package_anywhere")
     embedder.embedder.cache_clear()
-    with pytest.raises(UserError, match="all-MiniLM-L6-v2, which could not be loaded"):
+    with pytest.raises(UserError, match="all-MiniLM-L6-v2: it is not in the cache"):
         main(compose(*sharp, "evals=in_domain", "evals.metrics=[opa,spmr]"))
     embedder.embedder.cache_clear()
     assert not (tmp_path / "run").exists()

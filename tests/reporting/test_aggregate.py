@@ -442,7 +442,7 @@ def test_real_runs_over_two_seeds(compose: Callable[..., Config], sharp: list[st
         import_module("recipes.lora_dpo").main(config)
     (group,), broken = aggregate([str(tmp_path / "outputs")])
     assert (group.seeds, group.problems, broken) == ([12, 13], [], [])
-    assert {summary.set for summary in group.summaries} == {"in_domain", "ufp4", "neutral"}
+    assert {summary.set for summary in group.summaries} == {"in_domain", "ufp4_sample", "neutral"}
     perplexity = find(group, "tuned", "damage/perplexity", "neutral").estimate
     assert perplexity.mean > 1 and perplexity.sd is not None and perplexity.people is None
     base, tuned = (find(group, stage, "opa/margin").estimate for stage in STAGES)

@@ -106,6 +106,7 @@ def test_the_same_command_finds_its_run_and_another_rank_is_refused(
 ) -> None:
     adapter = theirs()
     words = [*QUICK, f"adapter={adapter}", f"run.dir={tmp_path / 'run'}"]
+    settings = [word for word in settings if not word.startswith("evals.ufp4")]  # which QUICK does not score
     run(tmp_path / "run", *QUICK, f"adapter={adapter}")
     with pytest.raises(AlreadyDone):
         look_first(check_command("train", [*settings, *words]).configs[0])
@@ -142,8 +143,8 @@ def test_an_adapter_of_another_base_is_told_in_the_records(
     with pytest.raises(UserError, match=r"train\.reference=.* was trained on some/base"):
         run(tmp_path / "run", *QUICK, f"train.reference={adapter}", "train.dry_run=true")
     folder = run(tmp_path / "run", *words[:-1], "adapter_base=any", name="evaluate")
-    (note,) = json.loads((folder / "notes.json").read_text())["notes"]
-    assert "was trained on some/base and is put on" in note
+    notes = json.loads((folder / "notes.json").read_text())["notes"]
+    (note,) = (note for note in notes if "was trained on some/base and is put on" in note)
     assert "(adapter_base=any)" in note
     assert note in (folder / "report.html").read_text("utf-8").replace("&#x27;", "'")
 
@@ -161,5 +162,5 @@ def test_the_adapters_chat_template_is_what_the_pairs_are_shown_in(
     for stage in ("base", "tuned"):
         one, two = (lines(path / "scores" / f"{stage}-in_domain.jsonl") for path in (plain, other))
         assert [score["margin"] for score in one] != [score["margin"] for score in two]
-    (note,) = json.loads((other / "notes.json").read_text())["notes"]
-    assert note == f"tokenizer: the adapter's, not {sharp_model}'s; chat template"
+    notes = json.loads((other / "notes.json").read_text())["notes"]
+    assert f"tokenizer: the adapter's, not {sharp_model}'s; chat template" in " ".join(notes)

@@ -105,7 +105,9 @@ print(json.dumps({
     assert end["tuned/in_domain/opa/acc@0"] == 0.7761
     assert [row["group"] for row in end["groups/in_domain_by_level"]["_value"]] == ["High", "Low"]
     assert end["samples"]["_value"][0]["tuned_margin"] == 0.5
-    assert found["artifacts"] == ["<html>", "adapter", "scores"]
+    *others, environment = found["artifacts"]
+    assert others == ["<html>", "adapter", "scores"]
+    assert json.loads(environment)["inputs"] == {"model": "somewhere/tiny"}
     assert not (tmp_path / "run" / "trackio").exists()
 
 
