@@ -1,4 +1,5 @@
-"""accelerate launch evaluate.py adapter=outputs/RUN/adapter: the same checks on any model or adapter."""
+"""accelerate launch evaluate.py adapter=outputs/RUN/adapter: the same checks on any model or
+adapter."""
 
 from mvp_align.config import Config
 from mvp_align.launch import run

@@ -1,1 +1,2 @@
-"""Timings side by side with what people use otherwise: `python -m benchmarks.scoring`, `python -m benchmarks.training`."""
+"""Timings side by side with what people use otherwise: `python -m benchmarks.scoring`, `python -m
+benchmarks.training`."""

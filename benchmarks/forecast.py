@@ -1,4 +1,5 @@
-"""What LLaMA-2 should take on GPUs, computed from FLOP and bytes; `python -m benchmarks.forecast` prints the table.
+"""What LLaMA-2 should take on GPUs, computed from FLOP and bytes; `python -m benchmarks.forecast`
+prints the table.
 
 Nothing here is measured. Every assumption is a constant below.
 """
@@ -19,15 +20,21 @@ PROMPT, ANSWER = 80, 60
 """Tokens of a pair in the benchmark's format under LLaMA-2's tokenizer, about."""
 TRAIN_PAIRS, EPOCHS = 16_000, 3
 MFU_TRAINING, MFU_SCORING = 0.40, 0.50
-"""Share of the peak that useful products reach: what well-fed dense bf16 training reports; less for small micro-batches."""
+"""Share of the peak that useful products reach: what well-fed dense bf16 training reports; less for
+small micro-batches."""
 EIGHT_GPUS = 0.92
-"""Of eight times one GPU: adapters are small to reduce over, but the slowest of eight micro-batches sets the pace."""
+"""Of eight times one GPU: adapters are small to reduce over, but the slowest of eight micro-batches
+sets the pace."""
 GPUS = {"A100 80 GB": (312e12, 2.0e12), "H100 SXM": (989e12, 3.35e12)}
 """Peak dense bf16 FLOP/s and memory bytes/s, from the makers' data sheets."""
 SHAPES = {
     "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
     "LLaMA-2-13B": LlamaConfig(
-        vocab_size=32_000, hidden_size=5120, intermediate_size=13_824, num_hidden_layers=40, num_attention_heads=40
+        vocab_size=32_000,
+        hidden_size=5120,
+        intermediate_size=13_824,
+        num_hidden_layers=40,
+        num_attention_heads=40,
     ),
 }
 LORA_RANK = 16
@@ -41,7 +48,8 @@ class Forecast:
 
 
 def forecast(config: LlamaConfig) -> Forecast:
-    """Of one pair: FLOP of scoring, and of a training pass; and the bytes that a pass reads at least once."""
+    """Of one pair: FLOP of scoring, and of a training pass; and the bytes that a pass reads at
+    least once."""
     with init_empty_weights():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     context = tuple(range(PROMPT))
@@ -74,14 +82,22 @@ def main() -> None:
                 training = peak * MFU_TRAINING / one.training_flop * scale
                 scoring = peak * MFU_SCORING / one.scoring_flop * scale
                 hours = (EPOCHS * TRAIN_PAIRS / training + TRAIN_PAIRS / scoring) / 3600
-                numbers = (f"{one.training_flop / 1e12:.1f}", f"{training:.0f}", f"{hours:.2f}", f"{scoring:.0f}")
+                numbers = (
+                    f"{one.training_flop / 1e12:.1f}",
+                    f"{training:.0f}",
+                    f"{hours:.2f}",
+                    f"{scoring:.0f}",
+                )
                 table.add_row(name, f"{count} x {gpu}", *numbers)
     Console(width=120).print(table)
     for name, config in SHAPES.items():
         one = forecast(config)
         for gpu, (peak, bandwidth) in GPUS.items():
             pairs = one.weight_bytes / bandwidth * peak / one.scoring_flop
-            print(f"{name}, {gpu}: reading the weights once takes as long as the products of {pairs:.1f} scored pairs")
+            print(
+                f"{name}, {gpu}: reading the weights once takes as long as the products of"
+                f" {pairs:.1f} scored pairs"
+            )
 
 
 if __name__ == "__main__":

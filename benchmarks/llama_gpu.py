@@ -1,5 +1,6 @@
-"""LLaMA-2 on the GPU that is here, with random weights: what training and scoring hold and how fast they are, beside what
-the dry run simulates. `python -m benchmarks.llama_gpu [7B|13B] [--json FILE]` prints the tables of docs/memory.md.
+"""LLaMA-2 on the GPU that is here, with random weights: what training and scoring hold and how fast
+they are, beside what the dry run simulates. `python -m benchmarks.llama_gpu [7B|13B] [--json FILE]`
+prints the tables of docs/memory.md.
 
 Memory and speed do not depend on what the weights are, so nothing is downloaded.
 """
@@ -38,8 +39,9 @@ TIMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Peaks are bytes of live tensors since before the model was loaded, `reserved` what the allocator had taken for them.
-    Seconds are of one pass over all pairs; TFLOP/s counts useful products alone (benchmarks/work.py)."""
+    """Peaks are bytes of live tensors since before the model was loaded, `reserved` what the
+    allocator had taken for them. Seconds are of one pass over all pairs; TFLOP/s counts useful
+    products alone (benchmarks/work.py)."""
 
     training: int
     training_reserved: int
@@ -62,14 +64,18 @@ class Figure:
     found: Measured | None
 
     def line(self) -> str:
-        kind, on = "QLoRA" if self.quantization == "4bit" else "LoRA", "on" if self.checkpointing else "off"
+        kind, on = (
+            "QLoRA" if self.quantization == "4bit" else "LoRA",
+            ("on" if self.checkpointing else "off"),
+        )
         head = f"| {self.model} | {kind} | {on} | {self.pairs} | {self.simulated / GIB:.1f} |"
         if self.found is None:
             return f"{head} does not fit | - | - | - | - |"
         found = self.found
         return (
-            f"{head} {found.training / GIB:.1f} | {found.training_reserved / GIB:.1f} | {found.training_tflops:.0f} "
-            f"| {self.pairs / found.training_seconds:.1f} | {SCORED / found.scoring_seconds:.1f} |"
+            f"{head} {found.training / GIB:.1f} | {found.training_reserved / GIB:.1f} |"
+            f" {found.training_tflops:.0f} | {self.pairs / found.training_seconds:.1f} |"
+            f" {SCORED / found.scoring_seconds:.1f} |"
         )
 
 
@@ -90,8 +96,9 @@ def release() -> None:
 
 
 def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measured:
-    """Passes over `pairs` pairs that share no prompt, AdamW's moments and gradients at hand as amid accumulation, and over
-    a batch that is scored. `before`: bytes that were taken when the model was not there. Raises torch.OutOfMemoryError."""
+    """Passes over `pairs` pairs that share no prompt, AdamW's moments and gradients at hand as amid
+    accumulation, and over a batch that is scored. `before`: bytes that were taken when the model
+    was not there. Raises torch.OutOfMemoryError."""
     batch, largest = llama_pairs(pairs), largest_batch(model, [llama_pairs(SCORED)], config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
@@ -100,7 +107,10 @@ def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measur
         optimizer.step()
         torch.cuda.reset_peak_memory_stats()
         training_seconds = seconds(lambda: train_pass(model, batch, config))
-    training, reserved = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved() - before
+    training, reserved = (
+        torch.cuda.max_memory_allocated() - before,
+        torch.cuda.max_memory_reserved() - before,
+    )
     optimizer.zero_grad()
     score_pass(model, largest)
     torch.cuda.reset_peak_memory_stats()
@@ -116,7 +126,9 @@ def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measur
         training_tflops=training_flop(shapes_of(base), batch, adapter) / training_seconds / 1e12,
         scoring=scoring,
         scoring_seconds=scoring_seconds,
-        scoring_tflops=forward_flop(shapes_of(base), rows_of(llama_pairs(SCORED))) / scoring_seconds / 1e12,
+        scoring_tflops=forward_flop(shapes_of(base), rows_of(llama_pairs(SCORED)))
+        / scoring_seconds
+        / 1e12,
     )
 
 
@@ -129,7 +141,8 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def shapes_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model without data and without an adapter: 4-bit weights are stored in other shapes."""
+    """The same model without data and without an adapter: 4-bit weights are stored in other
+    shapes."""
     with torch.device("meta"):
         bare: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
     return bare
@@ -144,7 +157,9 @@ def config_of(folder: Path, quantization: str, checkpointing: bool) -> Config:
         return to_config(hydra.compose("train", words))
 
 
-def measured(model: PeftModel, configs: dict[bool, Config], before: int) -> dict[tuple[bool, int], Measured | None]:
+def measured(
+    model: PeftModel, configs: dict[bool, Config], before: int
+) -> dict[tuple[bool, int], Measured | None]:
     """By checkpointing and pairs a pass; None where the GPU ran out of memory."""
     found: dict[tuple[bool, int], Measured | None] = {}
     for checkpointing, config in configs.items():
@@ -160,34 +175,55 @@ def measured(model: PeftModel, configs: dict[bool, Config], before: int) -> dict
 
 def main(
     size: Annotated[str, typer.Argument(help="7B or 13B.")] = "7B",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
 ) -> None:
     """Measure on this GPU, simulate, and print both."""
     name = f"LLaMA-2-{size}"
     if name not in SHAPES:
-        raise typer.BadParameter(f"must be one of {', '.join(known.removeprefix('LLaMA-2-') for known in SHAPES)}")
+        raise typer.BadParameter(
+            f"must be one of {', '.join(known.removeprefix('LLaMA-2-') for known in SHAPES)}"
+        )
     placement = place(Hardware(device="cuda"))
     rate = gemm_rate(placement.device, placement.dtype) / 1e12
-    print(f"{torch.cuda.get_device_name()}: matrix products at {rate:.0f} TFLOP/s in {placement.precision}\n")
-    print("| model | | checkpointing | pairs a pass | simulated | measured | reserved | TFLOP/s | pairs/s | scoring |")
+    print(
+        f"{torch.cuda.get_device_name()}: matrix products at {rate:.0f} TFLOP/s in"
+        f" {placement.precision}\n"
+    )
+    print(
+        "| model | | checkpointing | pairs a pass | simulated | measured | reserved | TFLOP/s |"
+        " pairs/s | scoring |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     figures = []
     with tempfile.TemporaryDirectory() as root:
         folder = random_model(SHAPES[name], Path(root) / "model")
         for quantization in ("none", "4bit"):
             before = torch.cuda.memory_allocated()
-            configs = {checkpointing: config_of(folder, quantization, checkpointing) for checkpointing in (False, True)}
-            model = start_adapter(load_base(configs[False].model, placement, quantization), configs[False])
+            configs = {
+                checkpointing: config_of(folder, quantization, checkpointing)
+                for checkpointing in (False, True)
+            }
+            model = start_adapter(
+                load_base(configs[False].model, placement, quantization), configs[False]
+            )
             for (checkpointing, pairs), found in measured(model, configs, before).items():
-                known = simulate(configs[checkpointing], SHAPES[name], placement.dtype, llama_pairs(pairs), [])
+                known = simulate(
+                    configs[checkpointing], SHAPES[name], placement.dtype, llama_pairs(pairs), []
+                )
                 assert known.training is not None
-                figures.append(Figure(name, quantization, checkpointing, pairs, known.training.peak, found))
+                figures.append(
+                    Figure(name, quantization, checkpointing, pairs, known.training.peak, found)
+                )
                 print(figures[-1].line(), flush=True)
             del model
             release()
     if json_file is not None:
         content = {"gemm_tflops": rate, "settings": [asdict(figure) for figure in figures]}
-        json_file.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

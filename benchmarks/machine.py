@@ -1,4 +1,5 @@
-"""What this machine can do, and a process for each contender: allocator, caches and peak memory are its own."""
+"""What this machine can do, and a process for each contender: allocator, caches and peak memory are
+its own."""
 
 import os
 import platform
@@ -24,18 +25,21 @@ SECONDS_A_SHAPE = 1.0
 
 
 def native_placement() -> Placement:
-    """The device and precision that our runs choose, without the allocator settings that they choose with it: a rival gets
-    those that it comes with."""
+    """The device and precision that our runs choose, without the allocator settings that they
+    choose with it: a rival gets those that it comes with."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     return Placement(device, DTYPES[best_precision(on_gpu)], None)
 
 
 class Worker:
-    """A process that waits between calls, so that contenders take turns on the same machine in one run."""
+    """A process that waits between calls, so that contenders take turns on the same machine in one
+    run."""
 
     def __init__(self) -> None:
-        self.pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent)
+        self.pool = ProcessPoolExecutor(
+            1, mp_context=get_context("spawn"), initializer=end_with_parent
+        )
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self.pool.submit(function, *args, **kwargs).result()

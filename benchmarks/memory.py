@@ -1,7 +1,8 @@
-"""The dry run's memory forecast: beside what training SmolLM2 really takes, and for LLaMA-2; `python -m benchmarks.memory`
-prints the tables of docs/memory.md.
+"""The dry run's memory forecast: beside what training SmolLM2 really takes, and for LLaMA-2;
+`python -m benchmarks.memory` prints the tables of docs/memory.md.
 
-Measured is what a fresh process holds at its peak, from loading the model to the second step, less what it held before.
+Measured is what a fresh process holds at its peak, from loading the model to the second step, less
+what it held before.
 """
 
 import ctypes
@@ -39,14 +40,19 @@ MICRO_BATCHES = (1, 2, 4, 8, 16)
 SHAPES = {
     "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
     "LLaMA-2-13B": LlamaConfig(
-        vocab_size=32_000, hidden_size=5120, intermediate_size=13_824, num_hidden_layers=40, num_attention_heads=40
+        vocab_size=32_000,
+        hidden_size=5120,
+        intermediate_size=13_824,
+        num_hidden_layers=40,
+        num_attention_heads=40,
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Pairs a pass, tokens of each prompt (about) and each answer, and whether activations are computed anew."""
+    """Pairs a pass, tokens of each prompt (about) and each answer, and whether activations are
+    computed anew."""
 
     pairs: int
     prompt: int
@@ -69,8 +75,9 @@ def predicted(setting: Setting) -> int:
 
 
 def measured(setting: Setting, keep_freed: bool) -> int:
-    """Bytes at the peak of this process, which is to be a fresh one. `keep_freed`: as in our runs on a CPU, glibc keeps what
-    is freed; else it hands every block back, and what is measured is what is in use."""
+    """Bytes at the peak of this process, which is to be a fresh one. `keep_freed`: as in our runs
+    on a CPU, glibc keeps what is freed; else it hands every block back, and what is measured is
+    what is in use."""
     PartialState(cpu=True)
     if keep_freed:
         keep_freed_memory()
@@ -85,24 +92,40 @@ def measured(setting: Setting, keep_freed: bool) -> int:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak from here on
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     with tempfile.TemporaryDirectory() as folder:
-        dpo_trainer(config, plan, model, tokenizer, placement, Path(folder), Path(folder), []).train()
+        dpo_trainer(
+            config, plan, model, tokenizer, placement, Path(folder), Path(folder), []
+        ).train()
     return resident("VmHWM") - before
 
 
 def planned(setting: Setting) -> tuple[Config, Plan]:
     """Two steps of one micro-batch each, of pairs of equal length."""
     overrides = [
-        "hardware=cpu", "tracking=none", "evals.sets=[]", "prompt=question", "run.logp_cache=false",
-        f"train.batch_size={setting.pairs}", f"train.micro_batch_size={setting.pairs}", "train.max_steps=2",
-        f"hardware.gradient_checkpointing={str(setting.checkpointing).lower()}", *setting.overrides,
-    ]  # fmt: skip
+        "hardware=cpu",
+        "tracking=none",
+        "evals.sets=[]",
+        "prompt=question",
+        "run.logp_cache=false",
+        f"train.batch_size={setting.pairs}",
+        f"train.micro_batch_size={setting.pairs}",
+        "train.max_steps=2",
+        f"hardware.gradient_checkpointing={str(setting.checkpointing).lower()}",
+        *setting.overrides,
+    ]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         config = to_config(hydra.compose("train", overrides))
     pairs = [
-        PreferencePair(f"p{n}", f"u{n}", f"{n}" + f" {WORDS[n % 10]}" * setting.prompt, *answers(setting.answer))
+        PreferencePair(
+            f"p{n}",
+            f"u{n}",
+            f"{n}" + f" {WORDS[n % 10]}" * setting.prompt,
+            *answers(setting.answer),
+        )
         for n in range(2 * setting.pairs)
     ]
-    return config, make_plan(config, DataSets(train=pairs, test=[]), load_tokenizer(config.model), on_cpu())
+    return config, make_plan(
+        config, DataSets(train=pairs, test=[]), load_tokenizer(config.model), on_cpu()
+    )
 
 
 def answers(tokens: int) -> tuple[str, str]:
@@ -128,14 +151,18 @@ def in_fresh_process(setting: Setting, keep_freed: bool) -> int:
 
 
 def print_validation() -> None:
-    print("| pairs a pass | prompt, answer | checkpointing | simulated | measured | ratio | as our runs keep it |")
+    print(
+        "| pairs a pass | prompt, answer | checkpointing | simulated | measured | ratio | as our"
+        " runs keep it |"
+    )
     print("|---|---|---|---|---|---|---|")
     for setting in SETTINGS:
         found, used = predicted(setting), in_fresh_process(setting, keep_freed=False)
         kept = in_fresh_process(setting, keep_freed=True)
         print(
-            f"| {setting.pairs} | {setting.prompt}, {setting.answer} | {'on' if setting.checkpointing else 'off'} "
-            f"| {found / GIB:.2f} | {used / GIB:.2f} | {found / used:.2f} | {kept / GIB:.2f} |",
+            f"| {setting.pairs} | {setting.prompt}, {setting.answer} |"
+            f" {'on' if setting.checkpointing else 'off'} | {found / GIB:.2f} | {used / GIB:.2f} |"
+            f" {found / used:.2f} | {kept / GIB:.2f} |",
             flush=True,
         )
 
@@ -152,10 +179,14 @@ def print_llama() -> None:
 
 def llama_row(name: str, shape: LlamaConfig, quantization: str, checkpointing: bool) -> str:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        overrides = [f"quantization={quantization}", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
+        overrides = [
+            f"quantization={quantization}",
+            f"hardware.gradient_checkpointing={str(checkpointing).lower()}",
+        ]
         config = to_config(hydra.compose("train", overrides))
     found = [
-        simulate(config, shape, torch.bfloat16, llama_pairs(n), [llama_pairs(8)] * (n == 1)) for n in MICRO_BATCHES
+        simulate(config, shape, torch.bfloat16, llama_pairs(n), [llama_pairs(8)] * (n == 1))
+        for n in MICRO_BATCHES
     ]
     weights, scoring, last = found[0].weights / GIB, found[0].scoring, found[-1].training
     assert scoring is not None and last is not None
@@ -163,7 +194,10 @@ def llama_row(name: str, shape: LlamaConfig, quantization: str, checkpointing: b
     kind = "QLoRA" if quantization == "4bit" else "LoRA"
     tflop = last.flop / MICRO_BATCHES[-1] / 1e12
     on = "on" if checkpointing else "off"
-    return f"| {name} | {kind} | {on} | {weights:.1f} | {scoring.peak / GIB:.1f} | {peaks} | {tflop:.1f} |"
+    return (
+        f"| {name} | {kind} | {on} | {weights:.1f} | {scoring.peak / GIB:.1f} | {peaks} |"
+        f" {tflop:.1f} |"
+    )
 
 
 def llama_pairs(count: int) -> list[TokenizedPair]:
@@ -180,7 +214,8 @@ def main() -> None:
     print("SmolLM2-135M, fp32, on this CPU; GiB\n")
     print_validation()
     print(
-        f"\nLLaMA-2 in bf16, prompts of {PROMPT} tokens, answers of {ANSWER}; peaks in GiB, simulated, by pairs a pass;"
+        f"\nLLaMA-2 in bf16, prompts of {PROMPT} tokens, answers of {ANSWER}; peaks in GiB,"
+        " simulated, by pairs a pass;"
     )
     print(f"a GPU holds about {FRAGMENTED:.0%} and {CONTEXT_GIB:.0f} GiB more\n")
     print_llama()

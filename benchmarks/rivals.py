@@ -12,13 +12,17 @@ Sums = list[tuple[float, float]]
 """Of each pair: summed log-probs of chosen and rejected, nats."""
 
 
-def one_at_a_time(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PromptedPair]) -> Sums:
-    """An answer a pass, as the benchmark's own script goes about it: prompt and answer tokenised together, logits of every
-    position, the answer's picked out."""
+def one_at_a_time(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PromptedPair]
+) -> Sums:
+    """An answer a pass, as the benchmark's own script goes about it: prompt and answer tokenised
+    together, logits of every position, the answer's picked out."""
 
     def logp(prompt: str, answer: str) -> float:
         start = tokenizer(prompt, return_tensors="pt").input_ids.shape[1]
-        ids = tokenizer(prompt + answer, return_tensors="pt").input_ids.to(next(model.parameters()).device)
+        ids = tokenizer(prompt + answer, return_tensors="pt").input_ids.to(
+            next(model.parameters()).device
+        )
         with torch.no_grad():
             log_probs = model(ids).logits[0, :-1].float().log_softmax(-1)
         return float(log_probs.gather(1, ids[0, 1:, None])[start - 1 :].sum())
@@ -27,13 +31,22 @@ def one_at_a_time(model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: S
 
 
 def with_lm_eval(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PromptedPair], batch_size: int
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PromptedPair],
+    batch_size: int,
 ) -> Sums:
     """lm-evaluation-harness's `loglikelihood` on the same prompts and answers."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    harness = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=2048)
+    harness = HFLM(
+        pretrained=model,
+        tokenizer=tokenizer,
+        backend="causal",
+        batch_size=batch_size,
+        max_length=2048,
+    )
     requests = [
         Instance(request_type="loglikelihood", doc={}, arguments=(pair.prompt, answer), idx=number)
         for number, pair in enumerate(pairs)

@@ -13,7 +13,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import Worker, close, gemm_rate, machine_name, native_placement, now, peak_memory_bytes
+from benchmarks.machine import (
+    Worker,
+    close,
+    gemm_rate,
+    machine_name,
+    native_placement,
+    now,
+    peak_memory_bytes,
+)
 from benchmarks.rivals import Sums, one_at_a_time, with_lm_eval
 from benchmarks.work import Task, evaluation_pairs, forward_flop, rows_of, tokens_two_rows
 from mvp_align.modeling.base import load_base
@@ -56,7 +64,12 @@ def prepare(task: Task, contender: str) -> None:
     model = load_base(config.model, placement).eval()
     tokenizer = load_tokenizer(config.model)
     loaded.update(
-        contender=contender, model=model, tokenizer=tokenizer, texts=texts, pairs=pairs, device=placement.device
+        contender=contender,
+        model=model,
+        tokenizer=tokenizer,
+        texts=texts,
+        pairs=pairs,
+        device=placement.device,
     )
 
 
@@ -77,7 +90,10 @@ def score(batch_size: int, first: int | None = None) -> Timed:
     texts, pairs = loaded["texts"][:first], loaded["pairs"][:first]
     began = now(loaded["device"])
     if loaded["contender"] == OURS:
-        sums = [(s.chosen_logp, s.rejected_logp) for s in score_pairs(model, pairs, batch_size=batch_size)]
+        sums = [
+            (s.chosen_logp, s.rejected_logp)
+            for s in score_pairs(model, pairs, batch_size=batch_size)
+        ]
     elif loaded["contender"] == SEQUENTIAL:
         sums = one_at_a_time(model, tokenizer, texts)
     else:
@@ -89,7 +105,11 @@ def best_size(worker: Worker, contender: str) -> int:
     """The batch size that is fastest over a few pairs, tried after a warm-up."""
     sizes = SIZES[contender]
     worker.call(score, sizes[0], 2)
-    return min(sizes, key=lambda size: worker.call(score, size, TRIED_PAIRS).seconds) if len(sizes) > 1 else sizes[0]
+    return (
+        min(sizes, key=lambda size: worker.call(score, size, TRIED_PAIRS).seconds)
+        if len(sizes) > 1
+        else sizes[0]
+    )
 
 
 def margins(sums: Sums, tokens: list[tuple[int, int]]) -> list[float]:
@@ -97,15 +117,20 @@ def margins(sums: Sums, tokens: list[tuple[int, int]]) -> list[float]:
 
 
 def main(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, such as quantization=4bit.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides, such as quantization=4bit.")
+    ] = None,
     data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
     model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
     pairs: Annotated[int, typer.Option(help="Pairs that are scored.")] = 96,
     repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 3,
     quick: Annotated[bool, typer.Option(help="Fewer pairs, one turn: minutes.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
 ) -> None:
-    """Score the same pairs with ours, one answer at a time, and lm-evaluation-harness; print medians and ratios."""
+    """Score the same pairs with ours, one answer at a time, and lm-evaluation-harness; print
+    medians and ratios."""
     task = Task(model, data, min(pairs, 40) if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
     workers = prepared(task)
@@ -123,7 +148,9 @@ def main(
     figures = summary(timed, known)
     show(timed, sizes, known, figures)
     if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def prepared(task: Task) -> dict[str, Worker]:
@@ -134,9 +161,14 @@ def prepared(task: Task) -> dict[str, Worker]:
 
 
 def summary(timed: dict[str, list[Timed]], known: Facts) -> dict[str, float]:
-    seconds = {contender: statistics.median(run.seconds for run in runs) for contender, runs in timed.items()}
+    seconds = {
+        contender: statistics.median(run.seconds for run in runs)
+        for contender, runs in timed.items()
+    }
     peak = {contender: runs[-1].peak_bytes for contender, runs in timed.items()}
-    found = {contender: margins(runs[0].sums, known.answer_tokens) for contender, runs in timed.items()}
+    found = {
+        contender: margins(runs[0].sums, known.answer_tokens) for contender, runs in timed.items()
+    }
 
     def gap(rival: str) -> float:
         return max(abs(a - b) for a, b in zip(found[OURS], found[rival], strict=True))
@@ -151,24 +183,32 @@ def summary(timed: dict[str, list[Timed]], known: Facts) -> dict[str, float]:
     }
 
 
-def show(timed: dict[str, list[Timed]], sizes: dict[str, int], known: Facts, figures: dict[str, float]) -> None:
+def show(
+    timed: dict[str, list[Timed]], sizes: dict[str, int], known: Facts, figures: dict[str, float]
+) -> None:
     pairs = len(known.answer_tokens)
     table = Table(
-        title=f"Scoring {pairs} pairs ({known.tokens / pairs:.0f} tokens a pair in two rows)", title_justify="left"
+        title=f"Scoring {pairs} pairs ({known.tokens / pairs:.0f} tokens a pair in two rows)",
+        title_justify="left",
     )
     for column in ("", "batch", "seconds", "pairs/s", "tokens/s", "peak GiB"):
         table.add_column(column, justify="left" if not column else "right")
     for contender, runs in timed.items():
         seconds = statistics.median(run.seconds for run in runs)
         numbers = (f"{seconds:.1f}", f"{pairs / seconds:.2f}", f"{known.tokens / seconds:.0f}")
-        table.add_row(contender, str(sizes[contender]), *numbers, f"{runs[-1].peak_bytes / 2**30:.2f}")
+        table.add_row(
+            contender, str(sizes[contender]), *numbers, f"{runs[-1].peak_bytes / 2**30:.2f}"
+        )
     console = Console()
-    console.print(f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False)
+    console.print(
+        f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False
+    )
     console.print(table)
     console.print(
-        f"{figures['ratio_vs_sequential']:.2f} x one answer at a time, {figures['ratio_vs_lm_eval']:.2f} x lm-eval; "
-        f"{figures['gemm_share']:.0%} of the matrix-product rate in useful FLOP; margins within "
-        f"{figures['max_abs_error']:.1e} nats a token",
+        f"{figures['ratio_vs_sequential']:.2f} x one answer at a time,"
+        f" {figures['ratio_vs_lm_eval']:.2f} x lm-eval; {figures['gemm_share']:.0%} of the"
+        f" matrix-product rate in useful FLOP; margins within {figures['max_abs_error']:.1e} nats a"
+        " token",
         highlight=False,
     )
 

@@ -1,4 +1,5 @@
-"""DPO training, ours against TRL's DPOTrainer as it ships, in turns on one machine: same pairs, seed and effective batch.
+"""DPO training, ours against TRL's DPOTrainer as it ships, in turns on one machine: same pairs,
+seed and effective batch.
 
 python -m benchmarks.training [--data FILE] [--quick] [--json FILE] [OVERRIDE ...]
 """
@@ -20,8 +21,24 @@ from rich.table import Table
 from transformers import PrinterCallback, Trainer
 from trl import DPOTrainer
 
-from benchmarks.machine import Worker, close, gemm_rate, machine_name, native_placement, now, peak_memory_bytes
-from benchmarks.work import Task, forward_flop, largest_relative_gap, ready, rows_of, training_flop, training_pairs
+from benchmarks.machine import (
+    Worker,
+    close,
+    gemm_rate,
+    machine_name,
+    native_placement,
+    now,
+    peak_memory_bytes,
+)
+from benchmarks.work import (
+    Task,
+    forward_flop,
+    largest_relative_gap,
+    ready,
+    rows_of,
+    training_flop,
+    training_pairs,
+)
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.modeling.base import load_base
@@ -39,14 +56,20 @@ EPOCHS = 3
 """The paper's."""
 MICRO_BATCHES = {OURS: (2, 4, 8), TRL: (1, 2, 4, 8)}
 QUICK_MICRO_BATCHES = {OURS: (4, 8), TRL: (1, 2)}
-TRAINING = ("train.batch_size=8", f"train.epochs={EPOCHS}", "train.save_steps=100000", "tracking=none")
+TRAINING = (
+    "train.batch_size=8",
+    f"train.epochs={EPOCHS}",
+    "train.save_steps=100000",
+    "tracking=none",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Timed:
     seconds: float
     before_seconds: float
-    """The part of `seconds` before the first step: tokenising, and the reference where it is precomputed."""
+    """The part of `seconds` before the first step: tokenising, and the reference where it is
+    precomputed."""
     losses: list[float]
     grad_norms: list[float]
     peak_bytes: int
@@ -70,7 +93,9 @@ def prepare(task: Task, contender: str, folder: str) -> None:
     config = task.config(*TRAINING)
     placement = place(config.hardware) if contender == OURS else native_placement()
     base = load_base(config.model, placement)
-    loaded.update(task=task, contender=contender, base=base, placement=placement, folder=Path(folder))
+    loaded.update(
+        task=task, contender=contender, base=base, placement=placement, folder=Path(folder)
+    )
     loaded.update(pairs=training_pairs(task), tokenizer=load_tokenizer(config.model))
     for kept in cache_root().iterdir() if cache_root().is_dir() else ():
         if kept != logps_folder():
@@ -96,7 +121,8 @@ def facts() -> Facts:
 
 
 def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
-    """One run from a fresh adapter, its trainer's making included. `warm`: log-probs of earlier runs are found."""
+    """One run from a fresh adapter, its trainer's making included. `warm`: log-probs of earlier
+    runs are found."""
     folder: Path = loaded["folder"]
     if not warm:
         for part in folder.iterdir():
@@ -117,20 +143,31 @@ def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
 
 def make_trainer(config: Config, model: PeftModel) -> Trainer:
     """Our trainer, or TRL's with the very arguments that ours has."""
-    placement, tokenizer, checkpoints = loaded["placement"], loaded["tokenizer"], loaded["folder"] / "checkpoints"
+    placement, tokenizer, checkpoints = (
+        loaded["placement"],
+        loaded["tokenizer"],
+        loaded["folder"] / "checkpoints",
+    )
     data = DataSets(train=loaded["pairs"], test=[])
-    plan = make_plan(replace(config, evals=replace(config.evals, sets=[])), data, tokenizer, placement)
+    plan = make_plan(
+        replace(config, evals=replace(config.evals, sets=[])), data, tokenizer, placement
+    )
     if loaded["contender"] == OURS:
-        return dpo_trainer(config, plan, model, tokenizer, placement, checkpoints, logps_folder(), [])
+        return dpo_trainer(
+            config, plan, model, tokenizer, placement, checkpoints, logps_folder(), []
+        )
     args = dpo_arguments(config, plan, placement, checkpoints)
     args.precompute_ref_log_probs = loaded["contender"] == TRL_PRECOMPUTED
-    trainer = DPOTrainer(model=model, args=args, train_dataset=pair_dataset(plan.train), processing_class=tokenizer)
+    trainer = DPOTrainer(
+        model=model, args=args, train_dataset=pair_dataset(plan.train), processing_class=tokenizer
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 def best_micro_batch(worker: Worker, sizes: Sequence[int]) -> int:
-    """The size that is fastest over an optimizer step once its memory is there, the trainer's making left out."""
+    """The size that is fastest over an optimizer step once its memory is there, the trainer's
+    making left out."""
 
     def seconds(size: int) -> float:
         worker.call(train, size, "train.max_steps=1")
@@ -141,23 +178,33 @@ def best_micro_batch(worker: Worker, sizes: Sequence[int]) -> int:
 
 
 def main(
-    overrides: Annotated[list[str] | None, typer.Argument(help="Hydra overrides, such as quantization=4bit.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Hydra overrides, such as quantization=4bit.")
+    ] = None,
     data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
     model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
     pairs: Annotated[int, typer.Option(help="Training pairs, run through three times.")] = 32,
     repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 3,
-    compare_steps: Annotated[int, typer.Option(help="Steps whose losses and gradient norms are compared.")] = 50,
+    compare_steps: Annotated[
+        int, typer.Option(help="Steps whose losses and gradient norms are compared.")
+    ] = 50,
     quick: Annotated[bool, typer.Option(help="Fewer pairs and steps, one turn: minutes.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
 ) -> None:
-    """Train on the same pairs with ours and with TRL; print medians, ratios and the largest difference of losses."""
+    """Train on the same pairs with ours and with TRL; print medians, ratios and the largest
+    difference of losses."""
     task = Task(model, data, 8 if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
     tried = QUICK_MICRO_BATCHES if quick else MICRO_BATCHES
     with tempfile.TemporaryDirectory() as root:
         workers = prepared(task, Path(root) / "tries", OURS, TRL)
         known = workers[OURS].call(facts)
-        sizes = {contender: best_micro_batch(worker, tried[contender]) for contender, worker in workers.items()}
+        sizes = {
+            contender: best_micro_batch(worker, tried[contender])
+            for contender, worker in workers.items()
+        }
         sizes[TRL_PRECOMPUTED] = sizes[TRL]
         close(workers)
         # Anew: the peak of memory is to be that of the best size alone.
@@ -172,13 +219,17 @@ def main(
             longer = ("train.batch_size=4", f"train.max_steps={compare_steps}")
             workers[OURS].call(widen, compare_steps * 4)
             workers[TRL].call(widen, compare_steps * 4)
-            ours, theirs = (workers[name].call(train, min(sizes[name], 4), *longer) for name in (OURS, TRL))
+            ours, theirs = (
+                workers[name].call(train, min(sizes[name], 4), *longer) for name in (OURS, TRL)
+            )
             compared = ours, theirs
         close(workers)
     figures = summary(timed, known, compared)
     show(timed, sizes, known, figures, task, len(compared[0].losses))
     if json_file is not None:
-        json_file.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        json_file.write_text(
+            json.dumps(figures, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 def prepared(task: Task, root: Path, *contenders: str) -> dict[str, Worker]:
@@ -196,14 +247,18 @@ def widen(pairs: int) -> None:
     loaded["pairs"] = training_pairs(replace(loaded["task"], pairs=pairs))
 
 
-def summary(timed: dict[str, list[Timed]], known: Facts, compared: tuple[Timed, Timed]) -> dict[str, float]:
+def summary(
+    timed: dict[str, list[Timed]], known: Facts, compared: tuple[Timed, Timed]
+) -> dict[str, float]:
     seconds = {name: statistics.median(run.seconds for run in runs) for name, runs in timed.items()}
     ours, theirs = compared
     return {
         "ratio_vs_trl_cold": seconds[TRL] / seconds[OURS],
         "ratio_vs_trl_warm": seconds[TRL] / seconds[WARM],
         "ratio_vs_trl_precomputed": seconds[TRL_PRECOMPUTED] / seconds[OURS],
-        "gemm_share": (EPOCHS * known.flop_epoch + known.flop_reference) / seconds[OURS] / known.gemm,
+        "gemm_share": (
+            (EPOCHS * known.flop_epoch + known.flop_reference) / seconds[OURS] / known.gemm
+        ),
         "max_abs_error": max(abs(a - b) for a, b in zip(ours.losses, theirs.losses, strict=True)),
         "loss_max_rel_error": largest_relative_gap(ours.losses, theirs.losses),
         "grad_norm_max_rel_error": largest_relative_gap(ours.grad_norms, theirs.grad_norms),
@@ -219,22 +274,29 @@ def show(
     task: Task,
     steps: int,
 ) -> None:
-    table = Table(title=f"{EPOCHS} epochs over {task.pairs} pairs, 8 pairs a step", title_justify="left")
+    table = Table(
+        title=f"{EPOCHS} epochs over {task.pairs} pairs, 8 pairs a step", title_justify="left"
+    )
     for column in ("", "pairs a pass", "seconds", "of them before step 1", "pairs/s", "peak GiB"):
         table.add_column(column, justify="left" if not column else "right")
     for name, runs in timed.items():
         seconds = statistics.median(run.seconds for run in runs)
         before = statistics.median(run.before_seconds for run in runs)
         numbers = (f"{seconds:.1f}", f"{before:.1f}", f"{EPOCHS * task.pairs / seconds:.2f}")
-        table.add_row(name, str(sizes.get(name, sizes[OURS])), *numbers, f"{runs[0].peak_bytes / 2**30:.2f}")
+        table.add_row(
+            name, str(sizes.get(name, sizes[OURS])), *numbers, f"{runs[0].peak_bytes / 2**30:.2f}"
+        )
     console = Console()
-    console.print(f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False)
+    console.print(
+        f"{known.machine}: matrix products at {known.gemm / 1e9:.0f} GFLOP/s", highlight=False
+    )
     console.print(table)
     console.print(
-        f"{figures['ratio_vs_trl_cold']:.2f} x TRL with the reference counted, {figures['ratio_vs_trl_warm']:.2f} x with "
-        f"the cache warm; {figures['gemm_share']:.0%} of the matrix-product rate in useful FLOP; over {steps} steps, "
-        f"losses within {figures['loss_max_rel_error']:.1e} and gradient norms within "
-        f"{figures['grad_norm_max_rel_error']:.1e}, relative",
+        f"{figures['ratio_vs_trl_cold']:.2f} x TRL with the reference counted,"
+        f" {figures['ratio_vs_trl_warm']:.2f} x with the cache warm; {figures['gemm_share']:.0%} of"
+        f" the matrix-product rate in useful FLOP; over {steps} steps, losses within"
+        f" {figures['loss_max_rel_error']:.1e} and gradient norms within"
+        f" {figures['grad_norm_max_rel_error']:.1e}, relative",
         highlight=False,
     )
 

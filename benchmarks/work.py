@@ -33,7 +33,11 @@ class Task:
         source = ["data=sample"]
         if self.data != "sample":
             source = ["data=files", "data.format=ufp4", f"data.train={Path(self.data).resolve()}"]
-            source += ["data.drop_repeats=true", "data.max_tokens=2048", "data.max_prompt_tokens=1024"]
+            source += [
+                "data.drop_repeats=true",
+                "data.max_tokens=2048",
+                "data.max_prompt_tokens=1024",
+            ]
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
             composed = hydra.compose(
                 "train", [f"model={self.model}", *source, "evals=in_domain", *self.overrides, *more]
@@ -55,7 +59,9 @@ def training_pairs(task: Task) -> list[PreferencePair]:
     return random.Random(0).sample(pairs, min(task.pairs, len(pairs)))
 
 
-def ready(pairs: Sequence[PreferencePair], config: Config) -> tuple[list[PromptedPair], list[TokenizedPair]]:
+def ready(
+    pairs: Sequence[PreferencePair], config: Config
+) -> tuple[list[PromptedPair], list[TokenizedPair]]:
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.model)
     texts = prompted(pairs, config.prompt, tokenizer)
     return texts, tokenize_pairs(texts, tokenizer).pairs
@@ -71,27 +77,34 @@ def tokens_two_rows(pairs: Sequence[TokenizedPair]) -> int:
 
 
 def rows_of(pairs: Sequence[TokenizedPair]) -> list[Row]:
-    answers = list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
+    answers = list(
+        dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected))
+    )
     return make_rows(answers, share=True)
 
 
 def forward_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
-    """Products of one pass: every token through every linear layer, attention over what a token may see, the vocabulary
-    head on answer tokens. No padding, no masked attention, nothing elementwise."""
+    """Products of one pass: every token through every linear layer, attention over what a token may
+    see, the vocabulary head on answer tokens. No padding, no masked attention, nothing
+    elementwise."""
     weights: int = sum(
         module.weight.numel()
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and "lora_" not in name and not name.endswith("lm_head")
     )
     tokens = sum(row.length for row in rows)
-    answer_tokens = sum(len(ids) for row in rows for branch in row.branches for _, ids in branch.answers)
+    answer_tokens = sum(
+        len(ids) for row in rows for branch in row.branches for _, ids in branch.answers
+    )
     head: int = model.get_output_embeddings().weight.numel()
     return 2.0 * weights * tokens + attention_flop(model, rows) + 2.0 * head * answer_tokens
 
 
 def attention_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
     config = model.config.get_text_config()
-    head_width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_width: int = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     per_pair: int = 4 * config.num_hidden_layers * config.num_attention_heads * head_width
     return float(per_pair * sum(map(seen, rows)))
 
@@ -103,7 +116,9 @@ def seen(row: Row) -> int:
     for branch in row.branches:
         context = len(branch.context)
         total += context * prefix + triangle(context)
-        total += sum(len(ids) * (prefix + context) + triangle(len(ids)) for _, ids in branch.answers)
+        total += sum(
+            len(ids) * (prefix + context) + triangle(len(ids)) for _, ids in branch.answers
+        )
     return total
 
 
@@ -111,9 +126,12 @@ def triangle(tokens: int) -> int:
     return tokens * (tokens + 1) // 2
 
 
-def training_flop(model: PreTrainedModel, pairs: Sequence[TokenizedPair], adapter_weights: int) -> float:
-    """A forward pass, and its gradient with respect to activations (as much again: the base weights are frozen; attention
-    twice as much), plus forward and both gradients of the adapter. Without the reference."""
+def training_flop(
+    model: PreTrainedModel, pairs: Sequence[TokenizedPair], adapter_weights: int
+) -> float:
+    """A forward pass, and its gradient with respect to activations (as much again: the base weights
+    are frozen; attention twice as much), plus forward and both gradients of the adapter. Without
+    the reference."""
     rows = [row for pair in pairs for row in rows_of([pair])]
     return (
         2 * forward_flop(model, rows)

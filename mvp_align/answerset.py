@@ -1,5 +1,5 @@
-"""Answers of one stage to a set, and what is measured on them and on what training may have broken: for recipes and the
-command line."""
+"""Answers of one stage to a set, and what is measured on them and on what training may have broken:
+for recipes and the command line."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -54,14 +54,21 @@ def needs_answers(config: Config) -> bool:
     return bool({"spmr", "paa"} & {*config.evals.metrics})
 
 
-def generation_prompts(pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer) -> list[PromptedPair]:
-    """What the model is shown: a user's turn where its tokenizer has a chat template, else the text alone."""
-    return prompted(pairs, replace(prompt, chat=prompt.chat and bool(tokenizer.chat_template)), tokenizer)
+def generation_prompts(
+    pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
+) -> list[PromptedPair]:
+    """What the model is shown: a user's turn where its tokenizer has a chat template, else the text
+    alone."""
+    return prompted(
+        pairs, replace(prompt, chat=prompt.chat and bool(tokenizer.chat_template)), tokenizer
+    )
 
 
-def check_answerable(pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
-    """Raise UserError, before anything is trained, for what would stop the answers after it: a prompt that leaves no room
-    for one, an embedder that cannot be had."""
+def check_answerable(
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, config: Config
+) -> None:
+    """Raise UserError, before anything is trained, for what would stop the answers after it: a
+    prompt that leaves no room for one, an embedder that cannot be had."""
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
     check_room(load_shape(config.model), ids, config.generation.max_new_tokens)
@@ -78,8 +85,9 @@ def answer_set(
     run: RunFolder,
     config: Config,
 ) -> list[Generated]:
-    """Answers to `pairs`, in their order and in `answers/`: those that are there, an interrupted process's included, and new
-    ones to the other pairs. `data_sha256` is the hash of the file that the pairs were read from.
+    """Answers to `pairs`, in their order and in `answers/`: those that are there, an interrupted
+    process's included, and new ones to the other pairs. `data_sha256` is the hash of the file that
+    the pairs were read from.
 
     Raises UserError where answers made otherwise are there, and Preempted.
     """
@@ -91,7 +99,9 @@ def answer_set(
         drafts = Drafts(drafts_folder(path), main_decides(partial(open_drafts, path)))
         prompts = generation_prompts(missing, config.generation.prompt, tokenizer)
         label = f"{stage} {set_name}, answers"
-        found = generate(model, tokenizer, prompts, config.generation, config.seed, drafts=drafts, label=label)
+        found = generate(
+            model, tokenizer, prompts, config.generation, config.seed, drafts=drafts, label=label
+        )
         known |= {answer.id: answer for answer in found}
         if run.writes:
             how |= drawn(config.generation, config.seed)
@@ -100,10 +110,16 @@ def answer_set(
     return [known[pair.id] for pair in pairs]
 
 
-def made_with(model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config) -> dict[str, Any]:
+def made_with(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config
+) -> dict[str, Any]:
     """All that answers depend on."""
     generation = config.generation
-    template = tokenizer.get_chat_template() if generation.prompt.chat and tokenizer.chat_template else None
+    template = (
+        tokenizer.get_chat_template()
+        if generation.prompt.chat and tokenizer.chat_template
+        else None
+    )
     tuned = isinstance(model, PeftModel)
     return {
         "model": loaded(config.model),
@@ -127,7 +143,9 @@ def answer_cosines(
     references = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     fitting_with_prompt = [before + pair.chosen for before, pair in zip(shown, pairs, strict=True)]
     # In one go, so that a text that is compared twice is embedded once.
-    found = cosines([*texts, *texts, *with_prompt], [*references[0], *references[1], *fitting_with_prompt])
+    found = cosines(
+        [*texts, *texts, *with_prompt], [*references[0], *references[1], *fitting_with_prompt]
+    )
     return [
         AnswerCosines(
             id=answer.id,
@@ -149,22 +167,31 @@ def answered_rows(
     prompt: Prompt,
     run: RunFolder,
 ) -> list[Row]:
-    """SPMR and form of both stages' `answers` to one set, and the tuned one's lifts; `cosines/` is written.
+    """SPMR and form of both stages' `answers` to one set, and the tuned one's lifts; `cosines/` is
+    written.
 
     A pair that a stage has no answer to is not in that stage's rows, nor in the lifts.
     """
     by_id = {pair.id: pair for pair in pairs}
     found: dict[str, list[AnswerCosines]] = {}
     for stage, texts in answers.items():
-        found[stage] = main_decides(partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt))
+        found[stage] = main_decides(
+            partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
+        )
         if run.writes:
-            write_cosines(run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage])
+            write_cosines(
+                run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage]
+            )
             keep_similarities(run.values(stage, set_name), found[stage])
     return [
         row
         for stage, near in found.items()
         for row in answer_rows(
-            stage, set_name, [form_values, similarity_values], near, found.get("base") if stage == "tuned" else None
+            stage,
+            set_name,
+            [form_values, similarity_values],
+            near,
+            found.get("base") if stage == "tuned" else None,
         )
     ]
 
@@ -176,7 +203,9 @@ def keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
         path,
         list(values),
         [
-            PairValues(one.id, one.user_id, {metric: column[place] for metric, column in values.items()})
+            PairValues(
+                one.id, one.user_id, {metric: column[place] for metric, column in values.items()}
+            )
             for place, one in enumerate(found)
         ],
     )
@@ -192,11 +221,16 @@ def kl_rows(
 ) -> list[Row]:
     """`damage/kl` on the tuned model's answers, tokenised again as text after their prompts."""
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
-    texts = [encode(prompt.prompt + answer.answer, tokenizer) for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = [
+        encode(prompt.prompt + answer.answer, tokenizer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
     starts = [len(encode(prompt.prompt, tokenizer)) for prompt in prompts]
     worded = [number for number, ids in enumerate(texts) if len(ids) > starts[number] > 0]
     tokens = [Answer(tuple(texts[number]), starts[number]) for number in worded]
-    kls = kl_to_base(model, tokens, batch_size=config.evals.batch_size, label=f"{set_name}, KL to the base")
+    kls = kl_to_base(
+        model, tokens, batch_size=config.evals.batch_size, label=f"{set_name}, KL to the base"
+    )
     return kl_row(
         set_name,
         [
@@ -207,19 +241,28 @@ def kl_rows(
 
 
 def neutral_text() -> list[str]:
-    """The passages of data/neutral.txt, written for this project (CC-BY-4.0, as the bundled sample)."""
+    """The passages of data/neutral.txt, written for this project (CC-BY-4.0, as the bundled
+    sample)."""
     text = (files("mvp_align.data") / "neutral.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
 
 def perplexity(
-    stage: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, batch_size: int, cache: LogpCache
+    stage: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    cache: LogpCache,
 ) -> Row:
-    """Of the neutral text: each passage by itself, after a BOS (or EOS) token, which is not counted."""
+    """Of the neutral text: each passage by itself, after a BOS (or EOS) token, which is not
+    counted."""
     passages = []
     for number, text in enumerate(neutral_text()):
         ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
         answer = Answer(tuple(ids), 1)
-        passages.append(TokenizedPair(str(number), str(number), answer, answer))  # equal answers are scored once
-    scores: list[PairScore] = score_pairs(model, passages, batch_size=batch_size, label=f"{stage} neutral", cache=cache)
+        # equal answers are scored once
+        passages.append(TokenizedPair(str(number), str(number), answer, answer))
+    scores: list[PairScore] = score_pairs(
+        model, passages, batch_size=batch_size, label=f"{stage} neutral", cache=cache
+    )
     return perplexity_row(stage, scores)

@@ -12,7 +12,8 @@ from mvp_align.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 QUOTA_WORDS = os.strerror(errno.EDQUOT)
 FULL_WORDS = (os.strerror(errno.ENOSPC), QUOTA_WORDS, "PytorchStreamWriter failed writing")
-"""What safetensors, tokenizers and torch say, in exception classes of their own, without the error's number."""
+"""What safetensors, tokenizers and torch say, in exception classes of their own, without the
+error's number."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,7 +26,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises UserError where the disk is full; the old file, if any, then stays as it was.
     """
-    # Not `tempfile`: its files are private to the owner, and a run folder is often read by a whole group.
+    # Not `tempfile`: its files are private to the owner, and a run folder is often read by a whole
+    # group.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with full_disk_explained(path):
@@ -41,16 +43,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turn a full disk (or a used-up quota) while writing `path` into a UserError; other errors pass."""
+    """Turn a full disk (or a used-up quota) while writing `path` into a UserError; other errors
+    pass."""
     try:
         yield
     except Exception as error:
-        if getattr(error, "errno", None) not in FULL and not any(words in str(error) for words in FULL_WORDS):
+        if getattr(error, "errno", None) not in FULL and not any(
+            words in str(error) for words in FULL_WORDS
+        ):
             raise
         used_up, remedy = what_is_full(error, path.parent)
         raise UserError(
-            f"{used_up} while writing {path}. What was there before is untouched and the last checkpoint is whole: "
-            f"{remedy}, then run the same command again to go on."
+            f"{used_up} while writing {path}. What was there before is untouched and the last"
+            f" checkpoint is whole: {remedy}, then run the same command again to go on."
         ) from None
 
 
@@ -67,7 +72,8 @@ def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
 
 
 def move_folder(written: Path, target: Path) -> None:
-    """Make the finished folder `written` the folder `target`, synced to the disk; an older `target` is removed."""
+    """Make the finished folder `written` the folder `target`, synced to the disk; an older `target`
+    is removed."""
     for path in written.rglob("*"):
         if path.is_file():
             sync(path)
@@ -77,7 +83,8 @@ def move_folder(written: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Out of sight first: a process killed in the midst leaves nothing that looks like the folder."""
+    """Out of sight first: a process killed in the midst leaves nothing that looks like the
+    folder."""
     if folder.exists():
         hidden = folder.with_name(f".{folder.name}.gone")
         shutil.rmtree(hidden, ignore_errors=True)
@@ -86,7 +93,8 @@ def remove_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` durable, where the file system can: some network ones refuse, and the file is whole."""
+    """Make a new name in `folder` durable, where the file system can: some network ones refuse, and
+    the file is whole."""
     with suppress(OSError):
         sync(folder)
 

@@ -1,4 +1,5 @@
-"""`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py` and `evaluate.py`."""
+"""`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py`
+and `evaluate.py`."""
 
 import sys
 from collections.abc import Callable
@@ -14,17 +15,24 @@ from mvp_align.json_files import to_json
 from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.preemption import EXIT_CODE, Preempted, listen
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-cache = typer.Typer(no_args_is_help=True, help="Log-probs of base models and references, kept for later runs.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
+cache = typer.Typer(
+    no_args_is_help=True, help="Log-probs of base models and references, kept for later runs."
+)
 app.add_typer(cache, name="cache")
 runs = typer.Typer(no_args_is_help=True, help="Several runs at once.")
 app.add_typer(runs, name="runs")
 
-RunFolders = Annotated[list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")]
+RunFolders = Annotated[
+    list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")
+]
 
 
 def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the command, which changes files of the folder `run`, do so while no other process does."""
+    """Let the command, which changes files of the folder `run`, do so while no other process
+    does."""
 
     @wraps(command)
     def alone(*, run: Path, **options: object) -> None:
@@ -37,8 +45,11 @@ def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @app.command()
-def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = "in_domain") -> None:
-    """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 % intervals."""
+def compare(
+    runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = "in_domain"
+) -> None:
+    """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 %
+    intervals."""
     from mvp_align.reporting.compare import print_comparison
 
     print_comparison(runs, set_name)
@@ -48,16 +59,27 @@ def compare(runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = 
 @writes_to_run
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    against: Annotated[Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")] = None,
-    by: Annotated[str, typer.Option(help="Names with commas between them, as region,gender; by default all.")] = "",
+    against: Annotated[
+        Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")
+    ] = None,
+    by: Annotated[
+        str, typer.Option(help="Names with commas between them, as region,gender; by default all.")
+    ] = "",
     cross: Annotated[
         list[str] | None, typer.Option(help="Two names to cross, as region,gender; can come again.")
     ] = None,
-    regions: Annotated[str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")] = "",
+    regions: Annotated[
+        str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")
+    ] = "",
     min_users: Annotated[
-        int | None, typer.Option(help="Groups of fewer people are not shown as they are; by default as the run has it.")
+        int | None,
+        typer.Option(
+            help="Groups of fewer people are not shown as they are; by default as the run has it."
+        ),
     ] = None,
-    small: Annotated[str, typer.Option(help="What is done with them: suppress or shrink.")] = "suppress",
+    small: Annotated[
+        str, typer.Option(help="What is done with them: suppress or shrink.")
+    ] = "suppress",
     bootstrap: Annotated[int, typer.Option(help="How often people are drawn anew.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of those draws.")] = 12,
     set_name: Annotated[str, typer.Option("--set")] = "in_domain",
@@ -65,7 +87,8 @@ def stats(
         str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
     ] = "opa/acc@0",
 ) -> None:
-    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests, how sure each number is."""
+    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests,
+    how sure each number is."""
     from mvp_align.evaluation.metrics import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
@@ -77,7 +100,9 @@ def stats(
         if value is not None and value < least:
             raise UserError(f"{name} {value}: must be {least} or above.")
     names = tuple(name.strip() for name in by.split(",") if name.strip())
-    choices = Choices(set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed)
+    choices = Choices(
+        set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed
+    )
     print_statistics(write_statistics(run, choices, against), metric)
 
 
@@ -96,26 +121,45 @@ def judge(
     run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
     judges: Annotated[
         list[str] | None,
-        typer.Option("--judge", help="A name of conf/judge, a YAML file, or semantic; several times for a panel."),
+        typer.Option(
+            "--judge",
+            help="A name of conf/judge, a YAML file, or semantic; several times for a panel.",
+        ),
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your own."),
+        typer.Option(
+            help=(
+                "dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your"
+                " own."
+            )
+        ),
     ] = None,
-    blind: Annotated[bool, typer.Option("--blind", help="Do not tell judges which reference is which.")] = False,
-    swap: Annotated[bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")] = False,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Do not tell judges which reference is which.")
+    ] = False,
+    swap: Annotated[
+        bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")
+    ] = False,
     limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
     yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
-    replies: Annotated[Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")] = None,
-    relabel: Annotated[bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")] = False,
+    replies: Annotated[
+        Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")
+    ] = False,
 ) -> None:
-    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and never paid for twice."""
+    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and
+    never paid for twice."""
     from mvp_align.judging import judge as judging
     from mvp_align.judging.judges import SEMANTIC, read_panel
     from mvp_align.judging.labels import check_rules, read_rules
 
     names = judges or []
-    way = judging.Way(read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap)
+    way = judging.Way(
+        read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap
+    )
     judging.check_way(way, names)
     if relabel:
         judging.relabel(run, names, way)
@@ -126,7 +170,9 @@ def judge(
         panel = read_panel(names)
         check_rules(way.rules, len(panel))
         listen()
-        judging.judge_run(run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes)
+        judging.judge_run(
+            run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
+        )
 
 
 @app.command()
@@ -135,7 +181,10 @@ def merge(
     target: Annotated[Path, typer.Argument(help="Folder to write the merged model to.")],
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     base: Annotated[
-        str | None, typer.Option(help="The unquantised base (id or folder) of a run on one that is stored in 4 bits.")
+        str | None,
+        typer.Option(
+            help="The unquantised base (id or folder) of a run on one that is stored in 4 bits."
+        ),
     ] = None,
 ) -> None:
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
@@ -146,9 +195,12 @@ def merge(
     if precision not in DTYPES:
         raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
     any_base = read_config(run).adapter_base == "any"
-    error = merge_adapter(model_of(run), run / "adapter", target, precision, base=base, any_base=any_base)
+    error = merge_adapter(
+        model_of(run), run / "adapter", target, precision, base=base, any_base=any_base
+    )
     typer.echo(
-        f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a token of the adapter's."
+        f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a"
+        " token of the adapter's."
     )
 
 
@@ -157,24 +209,35 @@ def merge(
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
-    set_name: Annotated[str, typer.Option("--set", help="in_domain, ufp4 or ufp4_sample.")] = "in_domain",
-    limit: Annotated[int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 takes the most probable token each time.")] = None,
+    set_name: Annotated[
+        str, typer.Option("--set", help="in_domain, ufp4 or ufp4_sample.")
+    ] = "in_domain",
+    limit: Annotated[
+        int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the most probable token each time.")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
     key_env: Annotated[
-        str | None, typer.Option(help="The NAME of the environment variable that holds the server's key.")
+        str | None,
+        typer.Option(help="The NAME of the environment variable that holds the server's key."),
     ] = None,
     max_tokens_parameter: Annotated[
         str | None, typer.Option(help="What the server calls it, such as max_completion_tokens.")
     ] = None,
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="temperature or seed: not sent to the server, which refuses it.")
+        list[str] | None,
+        typer.Option(help="temperature or seed: not sent to the server, which refuses it."),
     ] = None,
 ) -> None:
-    """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not given is the run's."""
+    """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not
+    given is the run's."""
     from mvp_align.data.sets import SETS
     from mvp_align.generation.command import STAGES, generate_for_run
     from mvp_align.generation.remote import LEFT_OUT, Server
@@ -187,21 +250,33 @@ def generate(
         for option, value, known in (("stage", stage, STAGES), ("set", set_name, SETS))
         if value not in known
     ]
-    if (endpoint is None) != (model is None) or (endpoint is None and (key_env or max_tokens_parameter or leave_out)):
+    if (endpoint is None) != (model is None) or (
+        endpoint is None and (key_env or max_tokens_parameter or leave_out)
+    ):
         problems.append(
-            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter and --leave-out to them."
+            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter and"
+            " --leave-out to them."
         )
     problems += [
-        f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}." for name in leave_out or () if name not in LEFT_OUT
+        f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}."
+        for name in leave_out or ()
+        if name not in LEFT_OUT
     ]
     if temperature is not None and "temperature" in (leave_out or ()):
         problems.append("--temperature and --leave-out temperature say opposite things.")
     config = read_config(run)
-    given = {"limit": limit, "temperature": temperature, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    given = {
+        "limit": limit,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size,
+    }
     for name, value in given.items():
         if value is not None:
             setattr(config.generation, name, value)
-    problems += [problem for problem in combination_problems(config) if problem.startswith("generation.")]
+    problems += [
+        problem for problem in combination_problems(config) if problem.startswith("generation.")
+    ]
     if problems:
         raise listed(problems, "This command cannot run:")
     server = None
@@ -217,7 +292,9 @@ def generate(
 @app.command()
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A list of objects instead of the table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A list of objects instead of the table.")
+    ] = False,
 ) -> None:
     """Is this machine ready? A line a check, with what to do; ends with 1 where a check fails."""
     from mvp_align.doctor.checkup import examine, print_findings
@@ -241,12 +318,23 @@ def list_cache() -> None:
     from mvp_align.scoring.cache import held
 
     table = Table(title=str(logps_folder()), title_justify="left")
-    for column in ("key", "model", "weights", "reference adapter", "precision", "device", "answers", "MB"):
+    for column in (
+        "key",
+        "model",
+        "weights",
+        "reference adapter",
+        "precision",
+        "device",
+        "answers",
+        "MB",
+    ):
         table.add_column(column, justify="right" if column in ("answers", "MB") else "left")
     for part in held(logps_folder()):
         known = part.identity
         precision = " ".join(
-            filter(lambda word: word != "none", (known.get("dtype", ""), known.get("quantization", "")))
+            filter(
+                lambda word: word != "none", (known.get("dtype", ""), known.get("quantization", ""))
+            )
         )
         names = (
             known.get("model", ""),
@@ -262,7 +350,8 @@ def list_cache() -> None:
 @cache.command("clear")
 def clear_cache(
     key: Annotated[
-        str | None, typer.Argument(help="A key that `mvp-align cache ls` shows; without it, everything.")
+        str | None,
+        typer.Argument(help="A key that `mvp-align cache ls` shows; without it, everything."),
     ] = None,
 ) -> None:
     """Remove what is kept; later runs compute it again."""
@@ -272,7 +361,9 @@ def clear_cache(
     parts = held(logps_folder())
     chosen = [part for part in parts if key in (None, part.folder.name)]
     if key is not None and not chosen:
-        raise UserError(f"{key}: nothing is kept under that key. `mvp-align cache ls` shows the keys.")
+        raise UserError(
+            f"{key}: nothing is kept under that key. `mvp-align cache ls` shows the keys."
+        )
     for part in chosen:
         clear(part)
     typer.echo(f"Removed {sum(part.answers for part in chosen)} log-probs of {len(chosen)} models.")
@@ -280,11 +371,16 @@ def clear_cache(
 
 @runs.command("aggregate")
 def aggregate_runs(
-    folders: Annotated[list[str], typer.Argument(help="Run folders, folders of them, or quoted patterns: outputs.")],
-    seeds: Annotated[str, typer.Option(help="Seeds that there should be, as 12,13,14: absent ones are named.")] = "",
+    folders: Annotated[
+        list[str], typer.Argument(help="Run folders, folders of them, or quoted patterns: outputs.")
+    ],
+    seeds: Annotated[
+        str, typer.Option(help="Seeds that there should be, as 12,13,14: absent ones are named.")
+    ] = "",
     form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
 ) -> None:
-    """Runs that differ by their seed alone, taken together: means, standard deviations, intervals over people and seeds."""
+    """Runs that differ by their seed alone, taken together: means, standard deviations, intervals
+    over people and seeds."""
     from mvp_align.reporting.aggregate import aggregate
     from mvp_align.reporting.aggregate_tables import FORMATS, remarks, shown_as
 
@@ -293,7 +389,9 @@ def aggregate_runs(
     try:
         expected = [int(seed) for seed in seeds.split(",") if seed]
     except ValueError:
-        raise UserError(f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14.") from None
+        raise UserError(
+            f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14."
+        ) from None
     groups, broken = aggregate(folders, expected)
     typer.echo(shown_as(form, groups))
     for line in remarks(groups, broken):
@@ -304,10 +402,13 @@ def aggregate_runs(
 def sync_runs(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUNS]...", help="Run folders, or folders of them; without, outputs/."),
+        typer.Argument(
+            metavar="[RUNS]...", help="Run folders, or folders of them; without, outputs/."
+        ),
     ] = None,
 ) -> None:
-    """Upload W&B runs that were recorded offline. What is uploaded already is left alone; what fails can be tried again."""
+    """Upload W&B runs that were recorded offline. What is uploaded already is left alone; what
+    fails can be tried again."""
     from mvp_align.reporting.tracking.sync import offline_runs, sync_run
 
     failed = 0
@@ -322,9 +423,15 @@ def sync_runs(
 @app.command()
 def dashboard(
     project: Annotated[str, typer.Option(help="W&B project.")] = "mvp-align",
-    entity: Annotated[str | None, typer.Option(help="W&B user or team; by default your own.")] = None,
-    spec: Annotated[Path | None, typer.Option(help="What to show; by default conf/dashboard.yaml.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be saved, and send nothing.")] = False,
+    entity: Annotated[
+        str | None, typer.Option(help="W&B user or team; by default your own.")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="What to show; by default conf/dashboard.yaml.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be saved, and send nothing.")
+    ] = False,
 ) -> None:
     """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
     from mvp_align.naming import CONF_DIR
@@ -346,7 +453,10 @@ def main() -> None:
         print(f"\n{error}", file=sys.stderr)
         sys.exit(2)
     except Preempted as asked:
-        print(f"\nStopped ({asked}). What was done is kept: the same command again goes on.", file=sys.stderr)
+        print(
+            f"\nStopped ({asked}). What was done is kept: the same command again goes on.",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_CODE)
 
 

@@ -1,7 +1,7 @@
 """The typed configuration: every key that a command may set, with its type, default and unit.
 
-Hydra composes `conf/` over these dataclasses, so an unknown key or a wrong type fails while composing;
-`mvp_align.validate` finds the combinations that cannot work. Nothing here imports torch.
+Hydra composes `conf/` over these dataclasses, so an unknown key or a wrong type fails while
+composing; `mvp_align.validate` finds the combinations that cannot work. Nothing here imports torch.
 """
 
 from dataclasses import dataclass, field
@@ -14,24 +14,27 @@ from mvp_align.naming import DEFAULT_NAME
 @dataclass
 class Run:
     name: str = DEFAULT_NAME
-    """By default of recipe, model, data, prompt, adapter, seed and, in a sweep, the values that are swept."""
+    """By default of recipe, model, data, prompt, adapter, seed and, in a sweep, the values that are
+    swept."""
     dir: str = "outputs/${run.name}"
-    """The run folder. No timestamp: the same command again finds its own folder, resumes it, or says that it is done."""
+    """The run folder. No timestamp: the same command again finds its own folder, resumes it, or
+    says that it is done."""
     on_exists: str = "resume"
-    """What to do where the folder holds a run: resume (goes on, or says that it is DONE), fail, or overwrite (deletes it).
-    A job that Slurm started again always resumes."""
+    """What to do where the folder holds a run: resume (goes on, or says that it is DONE), fail, or
+    overwrite (deletes it). A job that Slurm started again always resumes."""
     logp_cache: bool = True
-    """Keep log-probs of the base model and of references for later runs (`mvp-align cache ls`). Their last bits then depend
-    on the run that computed them first, by the rounding of another batch."""
+    """Keep log-probs of the base model and of references for later runs (`mvp-align cache ls`).
+    Their last bits then depend on the run that computed them first, by the rounding of another
+    batch."""
 
 
 @dataclass
 class Model:
     name: str = "???"
     id: str = "???"
-    """A Hugging Face id, a local folder with safetensors weights, or gguf:PACKAGE/FILE@HUB_ID: the GGUF file in an installed
-    Python package. It is a copy of HUB_ID, which adapters name as their base, and which is loaded in its place, and said
-    so, where the package is not installed."""
+    """A Hugging Face id, a local folder with safetensors weights, or gguf:PACKAGE/FILE@HUB_ID: the
+    GGUF file in an installed Python package. It is a copy of HUB_ID, which adapters name as their
+    base, and which is loaded in its place, and said so, where the package is not installed."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
 
@@ -40,7 +43,8 @@ class Model:
 class Data:
     name: str = "???"
     format: str = "mvpbench"
-    """mvpbench (both editions' field names), ufp4, or pairs ({prompt, chosen, rejected, user_id?, profile?})."""
+    """mvpbench (both editions' field names), ufp4, or pairs ({prompt, chosen, rejected, user_id?,
+    profile?})."""
     train: str | None = None
     val: str | None = None
     test: str | None = None
@@ -53,7 +57,8 @@ class Data:
     """Keep one of the pairs that repeat question, chosen and rejected (whatever their profile)."""
     max_prompt_tokens: int = 512
     max_tokens: int = 1024
-    """Prompt with its longer answer. A pair over either limit is left out and counted; nothing is ever cut."""
+    """Prompt with its longer answer. A pair over either limit is left out and counted; nothing is
+    ever cut."""
 
 
 @dataclass
@@ -64,8 +69,9 @@ class Prompt:
     chat: bool = False
     """Wrap the text as a user's turn in the model's own chat template."""
     date: str = "2024-07-26"
-    """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so that the same command
-    shows the same prompt on another day. The default is the date that Llama-3.1's template falls back to."""
+    """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so
+    that the same command shows the same prompt on another day. The default is the date that
+    Llama-3.1's template falls back to."""
 
 
 @dataclass
@@ -93,7 +99,8 @@ class Train:
     loss_weights: list[float] | None = None
     label_smoothing: float = 0.0
     reference: str = "base"
-    """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of an adapter."""
+    """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of
+    an adapter."""
     disable_dropout: bool = True
     lr_scheduler: str = "linear"
     warmup_share: float = 0.0
@@ -108,28 +115,32 @@ class Train:
 @dataclass
 class Evals:
     sets: list[str] = field(default_factory=lambda: ["auto"])
-    """Of in_domain, ufp4 (its files are in the folder `ufp4`) and ufp4_sample (the bundled synthetic stand-in). auto:
-    in_domain, and ufp4 where its folder is given; on the bundled sample data ufp4_sample too."""
+    """Of in_domain, ufp4 (its files are in the folder `ufp4`) and ufp4_sample (the bundled
+    synthetic stand-in). auto: in_domain, and ufp4 where its folder is given; on the bundled sample
+    data ufp4_sample too."""
     metrics: list[str] = field(default_factory=lambda: ["opa"])
     """opa; spmr and paa generate answers first."""
     judge: str = "semantic"
-    """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge of values, no network),
-    a judge of conf/judge or a YAML file (up to 5 USD; `mvp-align judge` has the options), or none (judge later)."""
+    """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge
+    of values, no network), a judge of conf/judge or a YAML file (up to 5 USD; `mvp-align judge` has
+    the options), or none (judge later)."""
     profiles: list[str] = field(default_factory=list)
-    """Score the same pairs also under these profiles: none, demographics, values, shuffled (docs/checks.md)."""
+    """Score the same pairs also under these profiles: none, demographics, values, shuffled
+    (docs/checks.md)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None
     """Folder of UF-P-4's four files."""
     every_steps: int | None = None
-    """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every so many steps."""
+    """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every
+    so many steps."""
     every_pairs: int = 64
     """Drawn by the seed, evenly over dimensions and levels."""
     min_users: int = 5
     """Groups of fewer people are counted, and their results not shown."""
     regions: str = "authors"
-    """What regions of birth are: authors (the benchmark's charts), un (M49), prism, or a .yaml or .json file of
-    `country: region`."""
+    """What regions of birth are: authors (the benchmark's charts), un (M49), prism, or a .yaml or
+    .json file of `country: region`."""
 
 
 def paa_prompt() -> Prompt:
@@ -137,8 +148,9 @@ def paa_prompt() -> Prompt:
     return Prompt(
         name="paa",
         template=(
-            "The person asking: age {age}, gender {gender}, education {education}, born in {birth_country}, marital status "
-            "{marital_status}.\nTheir question: {question}\nYour answer:"
+            "The person asking: age {age}, gender {gender}, education {education}, born in"
+            " {birth_country}, marital status {marital_status}.\nTheir question: {question}\nYour"
+            " answer:"
         ),
         chat=True,
     )
@@ -146,19 +158,23 @@ def paa_prompt() -> Prompt:
 
 @dataclass
 class Generation:
-    """How answers are generated, where evals.metrics has spmr or paa and in `mvp-align generate`."""
+    """How answers are generated, where evals.metrics has spmr or paa and in `mvp-align
+    generate`."""
 
     prompt: Prompt = field(default_factory=paa_prompt)
     """Its `chat` holds where the model has a chat template; other models get the text alone."""
     max_new_tokens: int = 512
     temperature: float = 0.7
-    """0 takes the most probable token each time. Above, tokens are drawn, the same ones for the same seed."""
+    """0 takes the most probable token each time. Above, tokens are drawn, the same ones for the
+    same seed."""
     batch_size: int = 8
     """Answers generated at once on each device."""
     limit: int | None = None
-    """Only N pairs of each set, drawn by the seed, evenly over user types, or dimensions and levels."""
+    """Only N pairs of each set, drawn by the seed, evenly over user types, or dimensions and
+    levels."""
     every_pairs: int = 16
-    """During training, answers to so many validation pairs, drawn alike, at each evaluation, where evals.metrics has paa."""
+    """During training, answers to so many validation pairs, drawn alike, at each evaluation, where
+    evals.metrics has paa."""
 
 
 @dataclass
@@ -166,8 +182,8 @@ class Tracking:
     backend: str = "wandb"
     """wandb, tensorboard, trackio or none."""
     mode: str = "auto"
-    """offline, online, or auto: what W&B's or trackio's own variables say (docs/tracking.md); without, W&B is online where
-    WANDB_API_KEY is set, and everything else offline."""
+    """offline, online, or auto: what W&B's or trackio's own variables say (docs/tracking.md);
+    without, W&B is online where WANDB_API_KEY is set, and everything else offline."""
     project: str | None = None
     """By default mvp-align, or what WANDB_PROJECT says."""
     entity: str | None = None
@@ -175,7 +191,8 @@ class Tracking:
     """What runs are compared by; by default the run's name without its seed."""
     tags: list[str] = field(default_factory=list)
     samples: int = 20
-    """Pairs of each set shown as text with their margins (never the person's profile); 0 shows none."""
+    """Pairs of each set shown as text with their margins (never the person's profile); 0 shows
+    none."""
     artifacts: bool = True
     """Hand over the adapter, the scores and the report when the run ends."""
 
@@ -185,13 +202,16 @@ class Hardware:
     device: str = "auto"
     """auto, cpu or cuda."""
     precision: str = "auto"
-    """auto, fp32, bf16 or fp16. auto is bf16 on GPUs that have it, fp16 on older ones, fp32 on a CPU."""
+    """auto, fp32, bf16 or fp16. auto is bf16 on GPUs that have it, fp16 on older ones, fp32 on a
+    CPU."""
     attention: str = "auto"
-    """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and sdpa only."""
+    """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and
+    sdpa only."""
     gradient_checkpointing: bool = False
     sharding: str = "none"
-    """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of them (PyTorch's FSDP2).
-    zero2: a whole model on each device, gradients and optimizer spread over all of them (DeepSpeed, an extra)."""
+    """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of
+    them (PyTorch's FSDP2). zero2: a whole model on each device, gradients and optimizer spread over
+    all of them (DeepSpeed, an extra)."""
 
 
 @dataclass
@@ -204,11 +224,11 @@ class Config:
     quantization: str = "none"
     """none, or 4bit (NF4 with double quantisation: QLoRA)."""
     adapter: str | None = None
-    """An adapter to evaluate, or to go on training from. It brings its own `lora` settings, which then are the run's, and,
-    where its folder holds one, its tokenizer."""
+    """An adapter to evaluate, or to go on training from. It brings its own `lora` settings, which
+    then are the run's, and, where its folder holds one, its tokenizer."""
     adapter_base: str = "same"
-    """same: an adapter is refused on any other model than the one it was trained on. any: it is put on this one, with a
-    note in the run's records."""
+    """same: an adapter is refused on any other model than the one it was trained on. any: it is put
+    on this one, with a note in the run's records."""
     train: Train = field(default_factory=Train)
     evals: Evals = field(default_factory=Evals)
     generation: Generation = field(default_factory=Generation)

@@ -1,4 +1,5 @@
-"""What ends a command without being a defect: entry points print it plainly, without a traceback."""
+"""What ends a command without being a defect: entry points print it plainly, without a
+traceback."""
 
 from pathlib import Path
 
@@ -10,9 +11,10 @@ class UserError(Exception):
 
 
 WHAT_TO_TRY = (
-    "The weights hold NaN, or computing with them overflows. If the model was trained here: look at the losses, and train "
-    "again with a lower train.learning_rate or train.max_grad_norm. Otherwise try hardware.precision=fp32 (fp16 overflows "
-    "at 65504), and check the model's or adapter's files."
+    "The weights hold NaN, or computing with them overflows. If the model was trained here: look at"
+    " the losses, and train again with a lower train.learning_rate or train.max_grad_norm."
+    " Otherwise try hardware.precision=fp32 (fp16 overflows at 65504), and check the model's or"
+    " adapter's files."
 )
 """Of a model that gives no finite log-probs."""
 
@@ -26,7 +28,9 @@ class AlreadyDone(Exception):
     @override
     def __str__(self) -> str:
         path, more = self.args
-        return f"{path} is DONE. To run it again: run.on_exists=overwrite, or another run.name.{more}"
+        return (
+            f"{path} is DONE. To run it again: run.on_exists=overwrite, or another run.name.{more}"
+        )
 
 
 def listed(problems: list[str], heading: str) -> UserError:

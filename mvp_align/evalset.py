@@ -1,5 +1,5 @@
-"""A set of pairs made ready to be scored, and what scoring it says: one piece of code for recipes, callbacks and
-`evaluate.py`."""
+"""A set of pairs made ready to be scored, and what scoring it says: one piece of code for recipes,
+callbacks and `evaluate.py`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 class EvalSet:
     """Pairs within the length limits, tokenised once with their prompt and once without.
 
-    `ceiling` is the best acc@0 of a model that ignores who is asking; None where no question is asked of people who
-    disagree, because it would be 100 % and say nothing.
+    `ceiling` is the best acc@0 of a model that ignores who is asking; None where no question is
+    asked of people who disagree, because it would be 100 % and say nothing.
     """
 
     name: str
@@ -50,17 +50,21 @@ def make_eval_set(
     max_tokens: int,
     regions: Mapping[str, str] | None = None,
 ) -> EvalSet:
-    """`regions`: a map of `load_regions`, by which each pair gets the region of its person's birth country.
+    """`regions`: a map of `load_regions`, by which each pair gets the region of its person's birth
+    country.
 
     Raises UserError where no pair is within the limits."""
     texts = prompted(pairs, prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
-    fits = [p.prompt_tokens <= max_prompt_tokens and p.longest <= max_tokens for p in tokenized.pairs]
+    fits = [
+        p.prompt_tokens <= max_prompt_tokens and p.longest <= max_tokens for p in tokenized.pairs
+    ]
     kept = [pair for pair, fit in zip(pairs, fits, strict=True) if fit]
     if not kept:
         raise UserError(
-            f"{name}: none of {len(pairs)} pairs is within data.max_prompt_tokens={max_prompt_tokens} and "
-            f"data.max_tokens={max_tokens}: raise the limits."
+            f"{name}: none of {len(pairs)} pairs is within"
+            f" data.max_prompt_tokens={max_prompt_tokens} and data.max_tokens={max_tokens}: raise"
+            " the limits."
         )
     bare = [replace(text, prompt="") for text, fit in zip(texts, fits, strict=True) if fit]
     tags = with_region([tags_of(pair) for pair in kept], regions or {})
@@ -83,7 +87,9 @@ def score_set(
     """Scores with the prompt, and without it."""
     label = f"{stage} {subject.name}"
     scores = score_pairs(model, subject.pairs, batch_size=batch_size, label=label, cache=cache)
-    free = score_pairs(model, subject.prompt_free, batch_size=batch_size, label=f"{label}, no prompt", cache=cache)
+    free = score_pairs(
+        model, subject.prompt_free, batch_size=batch_size, label=f"{label}, no prompt", cache=cache
+    )
     return scores, free
 
 
@@ -95,10 +101,13 @@ def scored_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """OPA of the whole set and its groups; where pairs have a user type, of each as a set of its own (`ufp4/honesty`)."""
+    """OPA of the whole set and its groups; where pairs have a user type, of each as a set of its
+    own (`ufp4/honesty`)."""
     rows = opa_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
     before = {score.id: score for score in base or ()}
-    for user_type in sorted({tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}):
+    for user_type in sorted(
+        {tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}
+    ):
         part = [score for score in scores if subject.groups[score.id].get("user_type") == user_type]
         part_base = [before[score.id] for score in part] if before else None
         rows += opa_rows(stage, f"{subject.name}/{user_type}", part, {}, part_base)
@@ -114,8 +123,8 @@ def set_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """`scored_rows`, who is served worst, and what they are to be read against: the two baselines and the value-blind
-    ceiling. Groups of fewer than `min_users` people are counted, not shown."""
+    """`scored_rows`, who is served worst, and what they are to be read against: the two baselines
+    and the value-blind ceiling. Groups of fewer than `min_users` people are counted, not shown."""
     users = [score.user_id for score in prompt_free]
     free = clustered_mean([float(score.margin > 0) for score in prompt_free], users, "share")
     rows = [

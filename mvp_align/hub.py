@@ -1,4 +1,5 @@
-"""Whether the Hugging Face hub is there: asked once and briefly, so that without it a run goes on, or fails, at once.
+"""Whether the Hugging Face hub is there: asked once and briefly, so that without it a run goes on,
+or fails, at once.
 
 By themselves its libraries try each file six times, half a minute long, and say so each time.
 """
@@ -18,11 +19,13 @@ T = TypeVar("T")
 SECONDS = 3.0
 """How long the hub may take to answer; a name that is not found takes up to twice that."""
 VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Either keeps all libraries off the hub, the first one where both are set. `HF_DATASETS_OFFLINE` does so for datasets."""
+"""Either keeps all libraries off the hub, the first one where both are set. `HF_DATASETS_OFFLINE`
+does so for datasets."""
 
 
 def ask_first() -> None:
-    """Before anything is looked for on the hub: where it does not answer, libraries are told that they are offline."""
+    """Before anything is looked for on the hub: where it does not answer, libraries are told that
+    they are offline."""
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
@@ -36,15 +39,16 @@ def ask_first() -> None:
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
     if os.environ.get("RANK", "0") == "0":
         print(
-            f"{host(constants.ENDPOINT)} was not reached ({problem}): only what is in the cache is used. "
-            "HF_HUB_OFFLINE=1 says so from the start.",
+            f"{host(constants.ENDPOINT)} was not reached ({problem}): only what is in the cache is"
+            " used. HF_HUB_OFFLINE=1 says so from the start.",
             file=sys.stderr,
         )
 
 
 @cache
 def unreached() -> str:
-    """Why the hub does not answer, in a word; empty where it does. A redirect, a refusal and the like are answers."""
+    """Why the hub does not answer, in a word; empty where it does. A redirect, a refusal and the
+    like are answers."""
     from huggingface_hub import constants, get_session
 
     def ask() -> int:
@@ -52,7 +56,8 @@ def unreached() -> str:
 
     try:
         status = within(2 * SECONDS, ask)
-    except Exception as error:  # of the HTTP library or the system; its text may hold more than one line
+    # of the HTTP library or the system; its text may hold more than one line
+    except Exception as error:
         return type(error).__name__
     return f"HTTP {status}" if status >= 500 else ""
 
@@ -69,20 +74,23 @@ def why_offline() -> str:
 
 
 def absent(name: str, *, dataset: bool = False) -> str:
-    """What to do about a model or dataset that an offline machine does not have, as an unfinished sentence."""
+    """What to do about a model or dataset that an offline machine does not have, as an unfinished
+    sentence."""
     from huggingface_hub import constants
 
     kind = "--repo-type dataset " if dataset else ""
     return (
-        f"it is not in the cache ({constants.HF_HUB_CACHE}), and {why_offline() or 'HF_DATASETS_OFFLINE is set'}. "
-        f"Where there is a network, `hf download {kind}{name}` fetches it (HF_HOME names the cache's folder, HTTPS_PROXY "
-        "a proxy, HF_ENDPOINT a mirror)"
+        f"it is not in the cache ({constants.HF_HUB_CACHE}), and"
+        f" {why_offline() or 'HF_DATASETS_OFFLINE is set'}. Where there is a network, `hf download"
+        f" {kind}{name}` fetches it (HF_HOME names the cache's folder, HTTPS_PROXY a proxy,"
+        " HF_ENDPOINT a mirror)"
     )
 
 
 @contextmanager
 def unasked() -> Iterator[None]:
-    """Each time it saves, PEFT asks the hub whether the base's vocabulary was resized. Here it never is."""
+    """Each time it saves, PEFT asks the hub whether the base's vocabulary was resized. Here it
+    never is."""
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -97,7 +105,8 @@ def unasked() -> Iterator[None]:
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises. Raises TimeoutError after `seconds`: a look-up of a name has no limit of its own."""
+    """What `work` returns or raises. Raises TimeoutError after `seconds`: a look-up of a name has
+    no limit of its own."""
     results: list[T] = []
     errors: list[Exception] = []
 
@@ -107,7 +116,8 @@ def within(seconds: float, work: Callable[[], T]) -> T:
         except Exception as error:
             errors.append(error)
 
-    thread = threading.Thread(target=attempt, daemon=True)  # left behind where it hangs, and gone with the process
+    # left behind where it hangs, and gone with the process
+    thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(seconds)
     if errors:

@@ -1,6 +1,7 @@
 """Settings on a command line that would change nothing: another one decides in their place.
 
-A default never is such a setting, nor one that a file of conf/ brings along: nobody asked for those.
+A default never is such a setting, nor one that a file of conf/ brings along: nobody asked for
+those.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +16,8 @@ ALWAYS_USED = ("train.dry_run", "tracking.backend")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`keys` (or, ending in a dot, all below) do nothing where `inert` says so. `harmless`: that is said, not refused."""
+    """`keys` (or, ending in a dot, all below) do nothing where `inert` says so. `harmless`: that is
+    said, not refused."""
 
     keys: tuple[str, ...]
     inert: Callable[[Config], object]
@@ -49,27 +51,48 @@ def drops_out(config: Config) -> bool:
 RULES = (
     Rule(("recipe",), evaluates, "evaluate.py has one job. train.py takes a recipe."),
     Rule(("train.",), evaluates, "evaluate.py trains nothing.", harmless=True),
-    Rule(("lora.",), evaluates, "evaluate.py makes no adapter; it takes one with adapter=PATH.", harmless=True),
     Rule(
-        ("evals.every_steps", "evals.every_pairs", "generation.every_pairs", "hardware.gradient_checkpointing"),
+        ("lora.",),
+        evaluates,
+        "evaluate.py makes no adapter; it takes one with adapter=PATH.",
+        harmless=True,
+    ),
+    Rule(
+        (
+            "evals.every_steps",
+            "evals.every_pairs",
+            "generation.every_pairs",
+            "hardware.gradient_checkpointing",
+        ),
         evaluates,
         "it is about training, and evaluate.py trains nothing.",
     ),
-    Rule(("lora.",), lambda c: c.adapter, "adapter=PATH brings its own: leave it out, or leave adapter out."),
+    Rule(
+        ("lora.",),
+        lambda c: c.adapter,
+        "adapter=PATH brings its own: leave it out, or leave adapter out.",
+    ),
     Rule(
         ("lora.dropout",),
         lambda c: not drops_out(c),
         "train.disable_dropout=true switches it off: add train.disable_dropout=false.",
     ),
     Rule(
-        ("train.beta", "train.loss_type", "train.loss_weights", "train.label_smoothing", "train.disable_dropout"),
+        (
+            "train.beta",
+            "train.loss_type",
+            "train.loss_weights",
+            "train.label_smoothing",
+            "train.disable_dropout",
+        ),
         sft,
         "it is about DPO, and recipe=lora_sft has none: leave it out, or use recipe=lora_dpo.",
     ),
     Rule(
         ("train.beta", "train.reference"),
         lambda c: losses(c) == {"sft"},
-        "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as sigmoid+sft.",
+        "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as"
+        " sigmoid+sft.",
     ),
     Rule(
         ("train.epochs",),
@@ -96,17 +119,23 @@ RULES = (
         lambda c: not c.evals.every_steps or "paa" not in c.evals.metrics,
         "nothing is answered in training: set evals.every_steps, and evals.metrics=[opa,paa].",
     ),
-    Rule(("evals.judge",), lambda c: "paa" not in c.evals.metrics, "nothing is judged: add paa to evals.metrics."),
+    Rule(
+        ("evals.judge",),
+        lambda c: "paa" not in c.evals.metrics,
+        "nothing is judged: add paa to evals.metrics.",
+    ),
     Rule(
         ("generation.",),
         lambda c: not answers(c),
-        "this run answers nothing (evals.metrics has neither spmr nor paa). `mvp-align generate` will take it.",
+        "this run answers nothing (evals.metrics has neither spmr nor paa). `mvp-align generate`"
+        " will take it.",
         harmless=True,
     ),
     Rule(
         ("model.revision",),
         lambda c: packaged_gguf(c.model) or Path(c.model.id).is_dir(),
-        "model.id names files on this machine, which have one revision: leave it out, or set model.id to a Hugging Face id.",
+        "model.id names files on this machine, which have one revision: leave it out, or set"
+        " model.id to a Hugging Face id.",
     ),
     Rule(
         ("tracking.",),
@@ -127,11 +156,14 @@ RULES = (
 
 
 def inert(keys: Sequence[str], configs: Sequence[Config]) -> tuple[list[str], list[str]]:
-    """Of the settings that a command names, those that change none of its runs: to be refused, and to be said."""
+    """Of the settings that a command names, those that change none of its runs: to be refused, and
+    to be said."""
     refused: dict[str, str] = {}
     said: dict[str, str] = {}
     for key in dict.fromkeys(keys):
         for rule in RULES:
             if key not in ALWAYS_USED and rule.names(key) and all(map(rule.inert, configs)):
-                (said if rule.harmless else refused)[key] = f"{key} would change nothing: {rule.why}"
+                (said if rule.harmless else refused)[key] = (
+                    f"{key} would change nothing: {rule.why}"
+                )
     return [*refused.values()], [line for key, line in said.items() if key not in refused]

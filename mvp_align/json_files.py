@@ -1,4 +1,5 @@
-"""JSON as its standard has it (RFC 8259), the one way in and out: NaN and Infinity are no numbers of it."""
+"""JSON as its standard has it (RFC 8259), the one way in and out: NaN and Infinity are no numbers
+of it."""
 
 import json
 import math
@@ -15,12 +16,14 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 
 
 def from_json(text: str | bytes) -> Any:
-    """The value of `text`. Raises ValueError where it is no JSON: NaN, Infinity, and numbers beyond a float, as 1e999."""
+    """The value of `text`. Raises ValueError where it is no JSON: NaN, Infinity, and numbers beyond
+    a float, as 1e999."""
     return json.loads(text, parse_constant=refused, parse_float=finite)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace `path` by `value`. Raises ValueError as `to_json`, nothing written, and UserError where the disk is full."""
+    """Replace `path` by `value`. Raises ValueError as `to_json`, nothing written, and UserError
+    where the disk is full."""
     write_text(path, checked(path, value, indent=2) + "\n")
 
 

@@ -1,8 +1,8 @@
 """From the command line to a typed config: every mistake is found first and told in one message.
 
-Hydra stops at the first wrong override. `check_command` composes each override by itself as well, and each value of a
-sweep, so that a message lists all mistakes, and then asks `mvp_align.validate` for combinations that cannot work.
-Nothing here imports torch.
+Hydra stops at the first wrong override. `check_command` composes each override by itself as well,
+and each value of a sweep, so that a message lists all mistakes, and then asks `mvp_align.validate`
+for combinations that cannot work. Nothing here imports torch.
 """
 
 import difflib
@@ -36,7 +36,8 @@ from mvp_align.sweeps import name_override, parsed, shared_folders, sweep_points
 from mvp_align.validate import combination_problems
 from mvp_align.words import ambiguous, in_quotes, type_of, with_lists
 
-WRONG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: what Hydra makes of `experiment=null`
+# ValueError: what Hydra makes of `experiment=null`
+WRONG = (HydraException, OmegaConfBaseException, ValueError)
 
 LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
 """What gloo and NCCL say in the processes that are left when one has died."""
@@ -54,13 +55,16 @@ class Command:
 
 
 def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
-    """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or once a sweep value).
+    """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or
+    once a sweep value).
 
-    A user's mistake ends the process with exit code 2 and a message without a traceback, a request to stop with 85.
+    A user's mistake ends the process with exit code 2 and a message without a traceback, a request
+    to stop with 85.
     """
 
     def composed(config: DictConfig) -> None:
-        set_up_libraries()  # these two here, because a launcher of sweeps may run this in a process of its own
+        # these two here, because a launcher of sweeps may run this in a process of its own
+        set_up_libraries()
         listen()
         try:
             made = to_config(config)
@@ -71,30 +75,40 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
                 print(done)
         except Preempted as asked:
             if not rank():
-                print(f"\nStopped ({asked}). What was done is kept: the same command again goes on.", file=sys.stderr)
+                print(
+                    f"\nStopped ({asked}). What was done is kept: the same command again goes on.",
+                    file=sys.stderr,
+                )
             sys.exit(EXIT_CODE)
         except UserError as error:
             stop(error, rank())
         except RuntimeError as error:
             if not any(words in str(error) for words in LOST):
                 raise
-            print(f"\n[process {rank()}] lost another process, whose own message says why.", file=sys.stderr)
+            print(
+                f"\n[process {rank()}] lost another process, whose own message says why.",
+                file=sys.stderr,
+            )
             sys.exit(1)
 
     sys.argv = with_lists(sys.argv)
     words = get_args_parser().parse_args()
     if words.help or words.hydra_help or prepared(config_name, words):
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(composed)()
+        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(
+            composed
+        )()
 
 
 def prepared(config_name: str, words: Namespace) -> bool:
-    """Check the command line, and complete that of a sweep. False where its run is done. Exits with 2 for a mistake."""
+    """Check the command line, and complete that of a sweep. False where its run is done. Exits with
+    2 for a mistake."""
     alone = not words.multirun and processes() == 1
     try:
         find_home()
         command = check_command(config_name, words.overrides, multirun=words.multirun)
         if alone and not (words.cfg or words.info):
-            look_first(command.configs[0])  # here already: Hydra's own start takes as long as all this
+            # here already: Hydra's own start takes as long as all this
+            look_first(command.configs[0])
     except AlreadyDone as done:
         print(done)
         return False
@@ -110,9 +124,11 @@ def prepared(config_name: str, words: Namespace) -> bool:
 
 
 def look_first(config: typed.Config) -> None:
-    """Before data and models: does the folder hold this run, finished, or another one, or is somebody at work in it?
+    """Before data and models: does the folder hold this run, finished, or another one, or is
+    somebody at work in it?
 
-    A process alone tells without torch. Several agree, as a file system may tell them different things.
+    A process alone tells without torch. Several agree, as a file system may tell them different
+    things.
     """
     if config.train.dry_run:
         return
@@ -158,8 +174,9 @@ def to_config(config: DictConfig) -> typed.Config:
 
 
 def check_command(config_name: str, words: list[str], *, multirun: bool = True) -> Command:
-    """What this command line stands for. Raises one UserError with every wrong override, every impossible combination,
-    every setting that would change nothing, every folder that runs would share, and a sweep where it is no `multirun`."""
+    """What this command line stands for. Raises one UserError with every wrong override, every
+    impossible combination, every setting that would change nothing, every folder that runs would
+    share, and a sweep where it is no `multirun`."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
             composed = [compose(config_name, point) for point in sweep_points(words)]
@@ -170,7 +187,9 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
         except WRONG as error:
             hydras = [word for word in words if word.lstrip("+~").startswith("hydra")]
             problems = [
-                problem for word in words if word not in hydras and (problem := override_problem(config_name, word))
+                problem
+                for word in words
+                if word not in hydras and (problem := override_problem(config_name, word))
             ] + hydra_problems(config_name, hydras)
             # Where each works alone, Hydra's own words on the combination.
             raise listed(problems or [first_line(error)], "This command cannot run:") from None
@@ -178,7 +197,9 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
     if swept and not multirun and "hydra.mode=MULTIRUN" not in words:
         raise listed(swept, "This command cannot run:")
     refused, said = inert(keys, configs)
-    problems = list(dict.fromkeys(problem for config in configs for problem in combination_problems(config)))
+    problems = list(
+        dict.fromkeys(problem for config in configs for problem in combination_problems(config))
+    )
     if problems + refused + shared:
         raise listed(problems + refused + shared, "This command cannot run:")
     return Command(name, configs, said)
@@ -194,7 +215,8 @@ def compose(config_name: str, words: list[str]) -> DictConfig:
 
 
 def override_problem(config_name: str, word: str) -> str | None:
-    """What is wrong with one override taken alone, with the nearest known name; None where nothing is."""
+    """What is wrong with one override taken alone, with the nearest known name; None where nothing
+    is."""
     try:
         for point in sweep_points([word]):
             to_config(compose(config_name, point))
@@ -205,14 +227,30 @@ def override_problem(config_name: str, word: str) -> str | None:
         group = key.partition("@")[0]  # prompt@generation.prompt
         if group in groups and value not in options(group):
             wrong = next((one for one in value.split(",") if one not in options(group)), value)
-            return f"{word}: no such {group}. Known: {', '.join(options(group))}.{nearest(wrong, options(group))}"
+            return (
+                f"{word}: no such {group}. Known:"
+                f" {', '.join(options(group))}.{nearest(wrong, options(group))}"
+            )
         if key not in (*known, *groups):
-            return f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
+            return (
+                f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
+            )
         quoted = in_quotes(key, value)
-        if isinstance(error, OverrideParseException) and key in known and composes(config_name, quoted):
+        if (
+            isinstance(error, OverrideParseException)
+            and key in known
+            and composes(config_name, quoted)
+        ):
             shown = shlex.quote(quoted)
-            return f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the shell: {shown}"
-        declared = f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)" if key in known else ""
+            return (
+                f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the"
+                f" shell: {shown}"
+            )
+        declared = (
+            f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)"
+            if key in known
+            else ""
+        )
         return f"{word}: {first_line(error)}{declared}"
     return None
 
@@ -226,11 +264,16 @@ def composes(config_name: str, word: str) -> bool:
 
 
 def hydra_problems(config_name: str, words: list[str]) -> list[str]:
-    """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher and its resources."""
+    """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher
+    and its resources."""
     try:
         to_config(compose(config_name, words))
     except WRONG as error:
-        hint = " `pip install -e '.[slurm]'` brings it." if "launcher/submitit_slurm'" in str(error) else ""
+        hint = (
+            " `pip install -e '.[slurm]'` brings it."
+            if "launcher/submitit_slurm'" in str(error)
+            else ""
+        )
         return [f"{' '.join(words)}: {first_line(error).rstrip('.')}.{hint}"]
     return []
 

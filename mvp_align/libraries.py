@@ -1,6 +1,8 @@
-"""What libraries are told before they are imported: to report nothing home, and to keep to themselves what is not ours.
+"""What libraries are told before they are imported: to report nothing home, and to keep to
+themselves what is not ours.
 
-Only words that ask nothing of anybody are silenced, each by its own text: whatever else a library says is heard.
+Only words that ask nothing of anybody are silenced, each by its own text: whatever else a library
+says is heard.
 """
 
 import logging
@@ -24,7 +26,8 @@ NOISE = {
 
 
 def set_up_libraries() -> None:
-    """Call it before one of them is imported; what the environment says already stays, and so does `python -W`."""
+    """Call it before one of them is imported; what the environment says already stays, and so does
+    `python -W`."""
     for name, value in TELEMETRY.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -40,8 +43,9 @@ def is_heard(beginning: str, record: logging.LogRecord) -> bool:
 
 
 def find_home() -> None:
-    """Where the user has no home folder, as under a foreign uid in a container, let MVP_ALIGN_CACHE be it: libraries would
-    make a folder called `~` where they stand. Raises UserError where that is not set either."""
+    """Where the user has no home folder, as under a foreign uid in a container, let MVP_ALIGN_CACHE
+    be it: libraries would make a folder called `~` where they stand. Raises UserError where that is
+    not set either."""
     if not os.environ.get("HOME"):
         os.environ.pop("HOME", None)  # an empty one would be the folder that a command runs in
     try:
@@ -50,7 +54,7 @@ def find_home() -> None:
         cache = os.environ.get("MVP_ALIGN_CACHE")
         if not cache:
             raise UserError(
-                f"No home folder: HOME is not set, and user {os.getuid()} has none. Models and log-probs are kept there: "
-                "set MVP_ALIGN_CACHE=FOLDER, or HOME=FOLDER."
+                f"No home folder: HOME is not set, and user {os.getuid()} has none. Models and"
+                " log-probs are kept there: set MVP_ALIGN_CACHE=FOLDER, or HOME=FOLDER."
             ) from None
         os.environ["HOME"] = str(Path(cache).absolute())

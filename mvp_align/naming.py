@@ -1,6 +1,8 @@
-"""Default names of runs: they tell apart what differs, are safe as names of folders, and follow from the settings alone.
+"""Default names of runs: they tell apart what differs, are safe as names of folders, and follow
+from the settings alone.
 
-`config.py` gives `run.name` the default `DEFAULT_NAME`; `${default_name:train.beta}` adds the value of a setting to it.
+`config.py` gives `run.name` the default `DEFAULT_NAME`; `${default_name:train.beta}` adds the value
+of a setting to it.
 """
 
 import os
@@ -24,19 +26,22 @@ PRESETS = {
     "prompt": ("template", "chat", "date"),
     "generation.prompt": ("template", "chat", "date"),
 }
-"""Groups whose `name` says what these settings beside it are: a command that changes one of them must not go on under the
-preset's name."""
+"""Groups whose `name` says what these settings beside it are: a command that changes one of them
+must not go on under the preset's name."""
 SOURCES = ("train", "val", "test")
 
 
 def name_by_content(config: DictConfig) -> None:
-    """Where a command changes a preset's model or prompt, give it a name of its own in place of the preset's."""
+    """Where a command changes a preset's model or prompt, give it a name of its own in place of the
+    preset's."""
     for group, keys in PRESETS.items():
         node = OmegaConf.select(config, group)
         preset = read_preset(group.rpartition(".")[2], node.name)
         content = [node.get(key) for key in keys]
         default = OmegaConf.get_type(node)
-        if preset is not None and content != [preset.get(key, getattr(default, key)) for key in keys]:
+        if preset is not None and content != [
+            preset.get(key, getattr(default, key)) for key in keys
+        ]:
             node.name = tagged(stem(node.id) if group == "model" else node.name, content)
 
 
@@ -70,14 +75,19 @@ def data_name(config: DictConfig) -> str:
     data = config.data
     sources = [normal(data.get(source)) for source in SOURCES]
     preset = read_preset("data", data.name)
-    if preset is None or not any(sources) or sources == [normal(preset.get(source)) for source in SOURCES]:
+    if (
+        preset is None
+        or not any(sources)
+        or sources == [normal(preset.get(source)) for source in SOURCES]
+    ):
         return str(data.name)
     name = stem(sources[0] or sources[2] or sources[1]) if data.name == "files" else data.name
     return tagged(name, sources)
 
 
 def adapter_name(adapter: str) -> str:
-    """The run's that trained it, with a hash unless it lies in outputs/: two adapters never have one name."""
+    """The run's that trained it, with a hash unless it lies in outputs/: two adapters never have
+    one name."""
     path = PurePath(normal(adapter))
     run = path.parent.name if path.name == "adapter" else path.name
     return run if path == PurePath("outputs", run, "adapter") else tagged(run, str(path))
@@ -125,7 +135,8 @@ def tagged(name: str, content: object) -> str:
 
 
 def safe(text: str) -> str:
-    """Letters, digits and `._+-` alone, and no more than a reader takes in; a hash tells apart what is lost."""
+    """Letters, digits and `._+-` alone, and no more than a reader takes in; a hash tells apart what
+    is lost."""
     kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._-") or "_"
     return text if kept == text and len(text) <= LONGEST_PART else f"{kept[:40]}-{digest(text)}"
 

@@ -1,8 +1,10 @@
-"""Asked to stop: by Slurm before a time limit or for a more urgent job (SIGTERM, SIGUSR1), by hand (Ctrl-C).
+"""Asked to stop: by Slurm before a time limit or for a more urgent job (SIGTERM, SIGUSR1), by hand
+(Ctrl-C).
 
-The signal only sets a flag. Whatever takes long calls `check()` between two pieces of work; all processes agree there, so
-that none saves while another computes, and `Preempted` travels up: the trainer writes a checkpoint, scores are flushed, and
-the command ends with EXIT_CODE, by which a batch script knows that running it again goes on.
+The signal only sets a flag. Whatever takes long calls `check()` between two pieces of work; all
+processes agree there, so that none saves while another computes, and `Preempted` travels up: the
+trainer writes a checkpoint, scores are flushed, and the command ends with EXIT_CODE, by which a
+batch script knows that running it again goes on.
 """
 
 import os
@@ -14,7 +16,8 @@ from types import FrameType
 EXIT_CODE = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 MARGIN_SECONDS = 120
-"""A job that knows when it will be killed stops so long before, or in the last tenth of its time where that is less."""
+"""A job that knows when it will be killed stops so long before, or in the last tenth of its time
+where that is less."""
 
 
 class Preempted(Exception):
@@ -36,7 +39,8 @@ class Request:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
-        if number == signal.SIGINT:  # the next Ctrl-C ends the process at once; Slurm sends its signals twice by itself
+        # the next Ctrl-C ends the process at once; Slurm sends its signals twice by itself
+        if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
 
 
@@ -44,8 +48,10 @@ request = Request()
 
 
 def listen() -> None:
-    """Take SIGTERM, SIGUSR1 and Ctrl-C as a request to save and stop, and heed SLURM_JOB_END_TIME (Unix seconds)."""
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals there alone
+    """Take SIGTERM, SIGUSR1 and Ctrl-C as a request to save and stop, and heed SLURM_JOB_END_TIME
+    (Unix seconds)."""
+    # Python handles signals there alone
+    if threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
         signal.signal(number, request.receive)
@@ -57,7 +63,8 @@ def listen() -> None:
 
 
 def check() -> None:
-    """Raise Preempted in all processes where any was asked to stop. All must call it equally often."""
+    """Raise Preempted in all processes where any was asked to stop. All must call it equally
+    often."""
     if request.listening and agreed(bool(request)):
         raise Preempted(request.reason or "another process was asked to stop")
 

@@ -12,8 +12,8 @@ T = TypeVar("T")
 def main_decides(decide: Callable[[], T]) -> T:
     """What `decide` returns, or raises, in the main process, in all of them. All must call it.
 
-    Whether a file is there must not be asked by each for itself: a network file system may tell them different things, and
-    one that goes on alone waits for the others for ever.
+    Whether a file is there must not be asked by each for itself: a network file system may tell
+    them different things, and one that goes on alone waits for the others for ever.
     """
     state = PartialState()
     if state.num_processes == 1:

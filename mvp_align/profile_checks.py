@@ -1,7 +1,8 @@
-"""The profile checks of a run: the pairs of each set made ready under every profile, scored, and made into rows.
+"""The profile checks of a run: the pairs of each set made ready under every profile, scored, and
+made into rows.
 
-Scores lie beside the others as `scores/<stage>-<set>-profile_<kind>.jsonl`. What a kind shows stands in
-`mvp_align.data.profiles`, what the rows mean in `mvp_align.evaluation.profiles`.
+Scores lie beside the others as `scores/<stage>-<set>-profile_<kind>.jsonl`. What a kind shows
+stands in `mvp_align.data.profiles`, what the rows mean in `mvp_align.evaluation.profiles`.
 """
 
 from collections import Counter
@@ -29,8 +30,9 @@ OVER_LIMIT = "over the token limits under one of the profiles"
 
 @dataclass(frozen=True, slots=True)
 class ProfilePasses:
-    """The same pairs of one set, in the same order, tokenised under each kind of profile; no kind where no pair can be
-    shown under all. `level_changed` is `Swapped`'s, `left_out` counts the set's pairs that are not here, by reason."""
+    """The same pairs of one set, in the same order, tokenised under each kind of profile; no kind
+    where no pair can be shown under all. `level_changed` is `Swapped`'s, `left_out` counts the
+    set's pairs that are not here, by reason."""
 
     kinds: Mapping[str, list[TokenizedPair]]
     level_changed: Mapping[str, bool]
@@ -40,12 +42,20 @@ class ProfilePasses:
 def profile_passes(
     pairs: Sequence[PreferencePair], config: Config, tokenizer: PreTrainedTokenizerBase
 ) -> ProfilePasses:
-    """All are chat turns where the run's own prompt is one, and all are within the run's token limits."""
+    """All are chat turns where the run's own prompt is one, and all are within the run's token
+    limits."""
     limits, swapped = config.data, swap_profiles(pairs, config.evals.profiles)
     tokenized = {
-        kind: tokenize_pairs(
-            prompted(shown, replace(prompt, chat=config.prompt.chat, date=config.prompt.date), tokenizer), tokenizer
-        ).pairs
+        kind: (
+            tokenize_pairs(
+                prompted(
+                    shown,
+                    replace(prompt, chat=config.prompt.chat, date=config.prompt.date),
+                    tokenizer,
+                ),
+                tokenizer,
+            ).pairs
+        )
         for kind, (prompt, shown) in swapped.kinds.items()
     }
     over = {
@@ -54,7 +64,9 @@ def profile_passes(
         for pair in shown
         if pair.prompt_tokens > limits.max_prompt_tokens or pair.longest > limits.max_tokens
     }
-    kept = {kind: [pair for pair in shown if pair.id not in over] for kind, shown in tokenized.items()}
+    kept = {
+        kind: [pair for pair in shown if pair.id not in over] for kind, shown in tokenized.items()
+    }
     changed = {name: change for name, change in swapped.level_changed.items() if name not in over}
     left_out = Counter(swapped.left_out) + Counter({OVER_LIMIT: len(over)})
     return ProfilePasses({kind: shown for kind, shown in kept.items() if shown}, changed, left_out)
@@ -69,7 +81,10 @@ def pass_lines(profiles: Mapping[str, ProfilePasses]) -> list[str]:
         lines.append(f"{name}: profile checks score {scored} pairs again under {kinds}")
         if changed := passes.level_changed:
             share = sum(changed.values()) / len(changed)
-            lines[-1] += f"; shuffled shows {share:.0%} of them another level of the dimension that they are about"
+            lines[-1] += (
+                f"; shuffled shows {share:.0%} of them another level of the dimension that they are"
+                " about"
+            )
     return lines
 
 
@@ -94,17 +109,22 @@ def measure_profiles(
     config: Config,
     cache: LogpCache,
 ) -> None:
-    """Score every pass and write its scores, except what an interrupted process of this run wrote already."""
+    """Score every pass and write its scores, except what an interrupted process of this run wrote
+    already."""
     for name, passes in profiles.items():
         for kind, pairs in passes.kinds.items():
             if main_decides(partial(scored, run, stage, name, kind, pairs)) is not None:
                 continue
             label = f"{stage} {name}, profile {kind}"
-            scores = score_pairs(model, pairs, batch_size=config.evals.batch_size, label=label, cache=cache)
+            scores = score_pairs(
+                model, pairs, batch_size=config.evals.batch_size, label=label, cache=cache
+            )
             run.write_scores(stage, scores_name(name, kind), scores)
 
 
-def scored(run: RunFolder, stage: str, name: str, kind: str, pairs: Sequence[TokenizedPair]) -> list[PairScore] | None:
+def scored(
+    run: RunFolder, stage: str, name: str, kind: str, pairs: Sequence[TokenizedPair]
+) -> list[PairScore] | None:
     """The scores of exactly these pairs, if the run has them."""
     known = run.read_scores(stage, scores_name(name, kind)) or []
     return known if [score.id for score in known] == [pair.id for pair in pairs] else None

@@ -1,11 +1,20 @@
-"""The only shapes that cross rooms: records become `PreferencePair`s, everything after reads those."""
+"""The only shapes that cross rooms: records become `PreferencePair`s, everything after reads
+those."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-DIMENSIONS = ("creativity", "fluency", "factuality", "diversity", "safety", "personalisation", "helpfulness")
+DIMENSIONS = (
+    "creativity",
+    "fluency",
+    "factuality",
+    "diversity",
+    "safety",
+    "personalisation",
+    "helpfulness",
+)
 """The seven value dimensions of MVPBench, spelt as the benchmark spells them."""
 
 Level = Literal["High", "Low"]
@@ -25,7 +34,8 @@ def level(score: int) -> Level | None:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Who is asking, in PRISM's vocabulary. The fields are those that the benchmark's training prompt shows."""
+    """Who is asking, in PRISM's vocabulary. The fields are those that the benchmark's training
+    prompt shows."""
 
     age: str
     gender: str
@@ -52,7 +62,8 @@ class StatedValues:
         return level(int(getattr(self, dimension)))
 
     def preference(self) -> str:
-        """The benchmark's preference text, as `High fluency, Low creativity.`; empty where all scores lie between."""
+        """The benchmark's preference text, as `High fluency, Low creativity.`; empty where all
+        scores lie between."""
         high = [f"High {d}" for d in DIMENSIONS if self.level(d) == "High"]
         low = [f"Low {d}" for d in DIMENSIONS if self.level(d) == "Low"]
         return ", ".join(high + low) + "." if high or low else ""
@@ -60,12 +71,14 @@ class StatedValues:
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """One question, the answer that fits the asking person's values, and the one that contradicts them.
+    """One question, the answer that fits the asking person's values, and the one that contradicts
+    them.
 
-    `user_id` is the unit of splits and of clustered intervals: the person, or, in records that name no person, the
-    prompt (`prompt-<hash>`), because rows that repeat a prompt are no more independent than rows of one person.
-    `profile_text` is a profile given as free text (UF-P-4, your own pairs); `profile` a structured one (MVPBench).
-    `groups` holds what results are broken down by, such as `{"dimension": "safety", "level": "High"}`.
+    `user_id` is the unit of splits and of clustered intervals: the person, or, in records that name
+    no person, the prompt (`prompt-<hash>`), because rows that repeat a prompt are no more
+    independent than rows of one person. `profile_text` is a profile given as free text (UF-P-4,
+    your own pairs); `profile` a structured one (MVPBench). `groups` holds what results are broken
+    down by, such as `{"dimension": "safety", "level": "High"}`.
     """
 
     id: str
@@ -81,15 +94,18 @@ class PreferencePair:
 
 
 def is_finite(value: object) -> bool:
-    """Whether `value` is a number that can be averaged and compared: neither NaN, nor infinite, nor a text or bool."""
+    """Whether `value` is a number that can be averaged and compared: neither NaN, nor infinite, nor
+    a text or bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """What the model makes of one pair: sums of token log-probabilities in nats, and the token counts behind them.
+    """What the model makes of one pair: sums of token log-probabilities in nats, and the token
+    counts behind them.
 
-    Raises ValueError where a sum is no finite number (`margin > d` would call such a pair wrong) or an answer has no token.
+    Raises ValueError where a sum is no finite number (`margin > d` would call such a pair wrong) or
+    an answer has no token.
     """
 
     id: str
@@ -102,7 +118,9 @@ class PairScore:
     def __post_init__(self) -> None:
         for name in ("chosen_logp", "rejected_logp"):
             if not is_finite(getattr(self, name)):
-                raise ValueError(f"pair {self.id}: {name} is {getattr(self, name)!r}, no finite number")
+                raise ValueError(
+                    f"pair {self.id}: {name} is {getattr(self, name)!r}, no finite number"
+                )
         for name in ("chosen_tokens", "rejected_tokens"):
             count = getattr(self, name)
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -124,7 +142,8 @@ class PairScore:
 
 @dataclass(frozen=True, slots=True)
 class PromptedPair:
-    """A pair as text that a model reads: the rendered prompt and two answers that follow it with no separator."""
+    """A pair as text that a model reads: the rendered prompt and two answers that follow it with no
+    separator."""
 
     id: str
     user_id: str

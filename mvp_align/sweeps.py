@@ -19,13 +19,15 @@ from mvp_align.naming import DEFAULT_NAME, leaf_keys, name_by_content
 
 def parsed(words: list[str]) -> list[Override]:
     """Raises HydraException where a word is no override."""
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())  # which knows the options of glob(*)
+    # which knows the options of glob(*)
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides: list[Override] = parser.parse_overrides(words)
     return overrides
 
 
 def sweep_points(words: list[str]) -> list[list[str]]:
-    """Command lines that together try every value of every sweep: all first values, then each other one among them.
+    """Command lines that together try every value of every sweep: all first values, then each other
+    one among them.
 
     Raises HydraException where a word is no override or a sweep has no value.
     """
@@ -34,7 +36,11 @@ def sweep_points(words: list[str]) -> list[list[str]]:
         for word, override in zip(words, parsed(words), strict=True)
     ]
     firsts = [values[0] for values in swept]
-    others = [[*firsts[:i], other, *firsts[i + 1 :]] for i, values in enumerate(swept) for other in values[1:]]
+    others = [
+        [*firsts[:i], other, *firsts[i + 1 :]]
+        for i, values in enumerate(swept)
+        for other in values[1:]
+    ]
     return [firsts, *others]
 
 
@@ -47,7 +53,8 @@ def sweep_values(override: Override) -> list[str]:
 
 
 def compose(config_name: str, words: list[str]) -> DictConfig:
-    """One run's config, unresolved, without Hydra's own part: that is kept where resolvers find it."""
+    """One run's config, unresolved, without Hydra's own part: that is kept where resolvers find
+    it."""
     composed = hydra.compose(config_name, words, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):
@@ -57,8 +64,9 @@ def compose(config_name: str, words: list[str]) -> DictConfig:
 
 
 def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
-    """`run.name=...` that adds to the default name the swept values that it does not hold; nothing where it holds all, or
-    the command or an experiment names the run. `configs` are those of `sweep_points`."""
+    """`run.name=...` that adds to the default name the swept values that it does not hold; nothing
+    where it holds all, or the command or an experiment names the run. `configs` are those of
+    `sweep_points`."""
     overrides = parsed(words)
     given = {override.key_or_group for override in overrides} & {"run.name", "run.dir"}
     if given or any(config.run._get_node("name")._value() != DEFAULT_NAME for config in configs):
@@ -83,18 +91,22 @@ def shared_folders(config_name: str, words: list[str]) -> list[str]:
     keys = [override.key_or_group for override in parsed(words) if override.is_sweep_override()]
     name = "-".join(["mine", *(f"${{{key}}}" for key in keys if key in known)])
     return [
-        f"{len(points)} runs of this sweep would share {folder}, such as {points[0]} and {points[1]}: let run.name tell "
-        f"them apart, as run.name='{name}'."
+        f"{len(points)} runs of this sweep would share {folder}, such as {points[0]} and"
+        f" {points[1]}: let run.name tell them apart, as run.name='{name}'."
         for folder, points in runs.items()
         if len(points) > 1
     ]
 
 
 def run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str], str]]:
-    """The values of each run of a sweep, and its folder. Groups are composed; settings are put into what was composed, which
-    takes a twentieth of the time."""
+    """The values of each run of a sweep, and its folder. Groups are composed; settings are put into
+    what was composed, which takes a twentieth of the time."""
     overrides = parsed(words)
-    constant = [word for word, override in zip(words, overrides, strict=True) if not override.is_sweep_override()]
+    constant = [
+        word
+        for word, override in zip(words, overrides, strict=True)
+        if not override.is_sweep_override()
+    ]
     swept = [override for override in overrides if override.is_sweep_override()]
     known = {*leaf_keys(OmegaConf.structured(Config))}
     settings = [sweep_values(override) for override in swept if override.key_or_group in known]

@@ -1,4 +1,5 @@
-"""Combinations of settings that cannot work, found from config and environment alone, before data or a model is touched."""
+"""Combinations of settings that cannot work, found from config and environment alone, before data
+or a model is touched."""
 
 import math
 from dataclasses import asdict
@@ -22,15 +23,22 @@ CHOICES = {
     "hardware.attention": ("auto", "sdpa", "eager", "flash_attention_2"),
     "hardware.sharding": ("none", "fsdp", "zero2"),
     "train.lr_scheduler": (
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
     ),
     "run.on_exists": ("resume", "fail", "overwrite"),
     "tracking.backend": ("wandb", "tensorboard", "trackio", "none"),
     "tracking.mode": ("auto", "offline", "online"),
-}  # fmt: skip
+}
 METRICS = ("opa", "spmr", "paa")
 LOSSES = (
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
+    "aot_unpaired",
     "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 )  # fmt: skip
 SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
@@ -64,16 +72,29 @@ def choice_problems(config: Config) -> list[str]:
     for key, values, known in (
         ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
     ):  # fmt: skip
-        problems += [f"evals.{key}: '{v}' is not one of {', '.join(known)}." for v in values if v not in known]
+        problems += [
+            f"evals.{key}: '{v}' is not one of {', '.join(known)}."
+            for v in values
+            if v not in known
+        ]
     return problems + set_problems(config)
 
 
 def number_problems(key: str, value: object) -> list[tuple[str, str]]:
-    """Every number that is NaN or infinite, with its key: comparisons with NaN are false, whichever way they are put."""
+    """Every number that is NaN or infinite, with its key: comparisons with NaN are false, whichever
+    way they are put."""
     if isinstance(value, dict):
-        return [problem for name, part in value.items() for problem in number_problems(f"{key}.{name}", part)]
+        return [
+            problem
+            for name, part in value.items()
+            for problem in number_problems(f"{key}.{name}", part)
+        ]
     if isinstance(value, list | tuple):
-        return [problem for place, part in enumerate(value) for problem in number_problems(f"{key}[{place}]", part)]
+        return [
+            problem
+            for place, part in enumerate(value)
+            for problem in number_problems(f"{key}[{place}]", part)
+        ]
     if isinstance(value, float) and not math.isfinite(value):
         name = key.removeprefix(".")
         return [(name, f"{name}={value}: must be a finite number.")]
@@ -83,14 +104,18 @@ def number_problems(key: str, value: object) -> list[tuple[str, str]]:
 def range_problems(config: Config) -> list[str]:
     train, lora, data = config.train, config.lora, config.data
     positive = {
-        "train.learning_rate": train.learning_rate, "train.epochs": train.epochs, "train.max_steps": train.max_steps,
-        "train.batch_size": train.batch_size, "train.beta": train.beta, "train.max_grad_norm": train.max_grad_norm,
-        "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha, "data.limit": data.limit,
+        "train.learning_rate": train.learning_rate, "train.epochs": train.epochs,
+        "train.max_steps": train.max_steps,
+        "train.batch_size": train.batch_size, "train.beta": train.beta,
+        "train.max_grad_norm": train.max_grad_norm,
+        "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha,
+        "data.limit": data.limit,
         "data.max_prompt_tokens": data.max_prompt_tokens, "data.max_tokens": data.max_tokens,
         "evals.batch_size": config.evals.batch_size, "evals.every_steps": config.evals.every_steps,
         "evals.every_pairs": config.evals.every_pairs, "evals.min_users": config.evals.min_users,
         "generation.max_new_tokens": config.generation.max_new_tokens,
-        "generation.batch_size": config.generation.batch_size, "generation.limit": config.generation.limit,
+        "generation.batch_size": config.generation.batch_size,
+        "generation.limit": config.generation.limit,
         "generation.every_pairs": config.generation.every_pairs,
     }  # fmt: skip
     problems = [
@@ -108,7 +133,11 @@ def range_problems(config: Config) -> list[str]:
         "lora.dropout": lora.dropout, "train.label_smoothing": train.label_smoothing,
         "train.warmup_share": train.warmup_share,
     }  # fmt: skip
-    problems += [f"{key}={value}: must be from 0 up to 1." for key, value in shares.items() if not 0 <= value < 1]
+    problems += [
+        f"{key}={value}: must be from 0 up to 1."
+        for key, value in shares.items()
+        if not 0 <= value < 1
+    ]
     if not 0 < data.test_share < 1:
         problems.append(f"data.test_share={data.test_share}: must lie between 0 and 1.")
     if data.max_prompt_tokens >= data.max_tokens:
@@ -124,16 +153,21 @@ def training_problems(config: Config) -> list[str]:
     problems = []
     micro = train.micro_batch_size
     if isinstance(micro, str) and micro != "auto":
-        problems.append(f"train.micro_batch_size={micro}: must be a whole number of pairs, or auto.")
+        problems.append(
+            f"train.micro_batch_size={micro}: must be a whole number of pairs, or auto."
+        )
     if isinstance(micro, int) and micro > 0 and train.batch_size % micro:
         problems.append(
-            f"train.batch_size={train.batch_size} is not a multiple of train.micro_batch_size={micro}: change either."
+            f"train.batch_size={train.batch_size} is not a multiple of"
+            f" train.micro_batch_size={micro}: change either."
         )
     if isinstance(micro, int) and micro <= 0:
         problems.append(f"train.micro_batch_size={micro}: must be above 0, or auto.")
     losses = train.loss_type.split("+")
     problems += [
-        f"train.loss_type: '{loss}' is not one of {', '.join(LOSSES)}." for loss in losses if loss not in LOSSES
+        f"train.loss_type: '{loss}' is not one of {', '.join(LOSSES)}."
+        for loss in losses
+        if loss not in LOSSES
     ]
     if train.loss_weights is not None and len(train.loss_weights) != len(losses):
         problems.append(
@@ -141,23 +175,46 @@ def training_problems(config: Config) -> list[str]:
             f"train.loss_type={train.loss_type}: give one each."
         )
     if "exo_pair" in losses and train.label_smoothing == 0:
-        problems.append("train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends 1e-3).")
-    if config.recipe == "lora_dpo" and 0 < train.label_smoothing < 1 and not {*losses} & {*SMOOTHED}:
         problems.append(
-            f"train.label_smoothing={train.label_smoothing} would change nothing: of the losses only {', '.join(SMOOTHED)} "
-            "have it. train.loss_type=robust is sigmoid with label smoothing."
+            "train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends"
+            " 1e-3)."
+        )
+    if (
+        config.recipe == "lora_dpo"
+        and 0 < train.label_smoothing < 1
+        and not {*losses} & {*SMOOTHED}
+    ):
+        problems.append(
+            f"train.label_smoothing={train.label_smoothing} would change nothing: of the losses"
+            f" only {', '.join(SMOOTHED)} have it. train.loss_type=robust is sigmoid with label"
+            " smoothing."
         )
     if config.recipe == "lora_sft" and train.reference != "base":
-        problems.append("train.reference has no meaning for recipe=lora_sft: leave it out, or use recipe=lora_dpo.")
-    if config.recipe == "lora_sft" and config.evals.every_steps and "in_domain" not in config.evals.sets:
-        problems.append("evals.every_steps scores in_domain during training: add it to evals.sets.")
-    if config.recipe != "evaluate" and config.hardware.sharding == "fsdp" and {"spmr", "paa"} & {*config.evals.metrics}:
         problems.append(
-            "evals.metrics: a model that hardware.sharding=fsdp has spread over devices cannot generate. Leave spmr and "
-            "paa out, and use `mvp-align generate RUN` or evaluate.py afterwards."
+            "train.reference has no meaning for recipe=lora_sft: leave it out, or use"
+            " recipe=lora_dpo."
+        )
+    if (
+        config.recipe == "lora_sft"
+        and config.evals.every_steps
+        and "in_domain" not in config.evals.sets
+    ):
+        problems.append("evals.every_steps scores in_domain during training: add it to evals.sets.")
+    if (
+        config.recipe != "evaluate"
+        and config.hardware.sharding == "fsdp"
+        and {"spmr", "paa"} & {*config.evals.metrics}
+    ):
+        problems.append(
+            "evals.metrics: a model that hardware.sharding=fsdp has spread over devices cannot"
+            " generate. Leave spmr and paa out, and use `mvp-align generate RUN` or evaluate.py"
+            " afterwards."
         )
     if "lm_head" in config.lora.target_modules:
-        problems.append("lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight directly).")
+        problems.append(
+            "lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight"
+            " directly)."
+        )
     if not config.lora.target_modules:
         problems.append("lora.target_modules is empty: name linear layers, or [all-linear].")
     if "all-linear" in config.lora.target_modules and len(config.lora.target_modules) > 1:
@@ -169,28 +226,49 @@ def data_problems(config: Config) -> list[str]:
     data, hardware = config.data, config.hardware
     problems = []
     if config.recipe != "evaluate" and data.train is None:
-        problems.append("data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT.")
-    if config.recipe == "evaluate" and "in_domain" in config.evals.sets and data.test is None and data.train is None:
         problems.append(
-            "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+            "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT."
+        )
+    if (
+        config.recipe == "evaluate"
+        and "in_domain" in config.evals.sets
+        and data.test is None
+        and data.train is None
+    ):
+        problems.append(
+            "data.test is not set: data=files data.test=PATH data.format=FORMAT, or"
+            " evals.sets=[ufp4] evals.ufp4=FOLDER."
         )
     if hardware.device == "cpu" and hardware.precision == "fp16":
-        problems.append("hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.")
+        problems.append(
+            "hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu."
+        )
     if hardware.device == "cpu" and hardware.attention == "flash_attention_2":
-        problems.append("hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with hardware.device=cpu.")
+        problems.append(
+            "hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with"
+            " hardware.device=cpu."
+        )
     if hardware.attention == "flash_attention_2" and hardware.precision == "fp32":
-        problems.append("hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision.")
+        problems.append(
+            "hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision."
+        )
     if hardware.sharding == "zero2" and find_spec("deepspeed") is None:
-        problems.append("hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed")
+        problems.append(
+            "hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed"
+        )
     if hardware.sharding == "zero2" and hardware.precision == "fp16":
-        problems.append("hardware.sharding=zero2 computes in bf16 or fp32: change hardware.precision.")
+        problems.append(
+            "hardware.sharding=zero2 computes in bf16 or fp32: change hardware.precision."
+        )
     return problems
 
 
 def prompt_problems(config: Config) -> list[str]:
     prompts = {"prompt": config.prompt, "generation.prompt": config.generation.prompt}
     problems = [
-        problem for key, prompt in prompts.items() for problem in template_problems(f"{key}.template", prompt.template)
+        problem
+        for key, prompt in prompts.items()
+        for problem in template_problems(f"{key}.template", prompt.template)
     ]
     problems += [
         f"{key}.date={p.date}: a date belongs there, as {Prompt.date}."
@@ -198,7 +276,10 @@ def prompt_problems(config: Config) -> list[str]:
         if not is_date(p.date)
     ]
     if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
-        problems.append(f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it out.")
+        problems.append(
+            f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it"
+            " out."
+        )
     return problems
 
 
@@ -216,7 +297,9 @@ def template_problems(key: str, template: str) -> list[str]:
     except ValueError as error:
         return [f"{key} is broken: {error}. Write a literal brace twice."]
     problems = [
-        f"{key} uses {{{name}}}: it can use {', '.join(FIELDS)}." for name in sorted(used) if name not in FIELDS
+        f"{key} uses {{{name}}}: it can use {', '.join(FIELDS)}."
+        for name in sorted(used)
+        if name not in FIELDS
     ]
     if "question" not in used:
         problems.append(f"{key} never shows {{question}}.")
@@ -225,9 +308,14 @@ def template_problems(key: str, template: str) -> list[str]:
 
 def tracking_problems(config: Config) -> list[str]:
     tracking = config.tracking
-    problems = [f"tracking.samples={tracking.samples}: must be 0 or above."] if tracking.samples < 0 else []
+    problems = (
+        [f"tracking.samples={tracking.samples}: must be 0 or above."]
+        if tracking.samples < 0
+        else []
+    )
     if tracking.backend in ("tensorboard", "trackio") and find_spec(tracking.backend) is None:
         problems.append(
-            f"tracking.backend={tracking.backend} needs a package that is not installed: pip install {tracking.backend}"
+            f"tracking.backend={tracking.backend} needs a package that is not installed: pip"
+            f" install {tracking.backend}"
         )
     return problems

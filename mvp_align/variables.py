@@ -1,7 +1,8 @@
 """Environment variables of libraries that mean the same as settings of ours.
 
-A setting that is left as it is obeys its variable; a setting that is given and a variable that says otherwise are refused
-together, because nobody can know which of the two was meant. Nothing here imports a library.
+A setting that is left as it is obeys its variable; a setting that is given and a variable that says
+otherwise are refused together, because nobody can know which of the two was meant. Nothing here
+imports a library.
 """
 
 import os
@@ -12,19 +13,26 @@ from mvp_align.config import Config, Hardware, Tracking
 WandbMode = Literal["online", "offline", "disabled"]
 
 WANDB_MODES: dict[str, WandbMode] = {
-    "online": "online", "run": "online", "offline": "offline", "dryrun": "offline", "disabled": "disabled",
+    "online": "online", "run": "online", "offline": "offline", "dryrun": "offline",
+    "disabled": "disabled",
 }  # fmt: skip
-"""What WANDB_MODE may say. W&B's `shared` is for several processes that write one run; here one of them writes."""
+"""What WANDB_MODE may say. W&B's `shared` is for several processes that write one run; here one of
+them writes."""
 
 TRACKIO_SERVERS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
 """Either sends trackio's runs away."""
 
-SHARDING = {"ACCELERATE_USE_FSDP": "fsdp", "ACCELERATE_USE_DEEPSPEED": "zero2", "ACCELERATE_USE_MEGATRON_LM": ""}
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "zero2",
+    "ACCELERATE_USE_MEGATRON_LM": "",
+}
 """What `accelerate launch` sets from its config file, and the `hardware.sharding` that means it."""
 
 
 def variable_problems(config: Config) -> list[str]:
-    """Every variable that contradicts a setting or that cannot be obeyed, with what to do; empty where there is none."""
+    """Every variable that contradicts a setting or that cannot be obeyed, with what to do; empty
+    where there is none."""
     tracking = config.tracking
     problems = launcher_problems(config.hardware, dry_run=config.train.dry_run)
     if tracking.backend == "wandb":
@@ -35,7 +43,8 @@ def variable_problems(config: Config) -> list[str]:
 
 
 def wandb_mode(wanted: str) -> WandbMode:
-    """`tracking.mode` resolved: auto is what W&B's variables say, else online where it has a key in WANDB_API_KEY."""
+    """`tracking.mode` resolved: auto is what W&B's variables say, else online where it has a key in
+    WANDB_API_KEY."""
     if wanted in ("online", "offline"):
         return WANDB_MODES[wanted]
     variable = mode_variable()
@@ -45,7 +54,8 @@ def wandb_mode(wanted: str) -> WandbMode:
 
 
 def mode_variable() -> str | None:
-    """The variable that decides W&B's mode, if one is set. transformers reads WANDB_DISABLED, W&B itself no longer does."""
+    """The variable that decides W&B's mode, if one is set. transformers reads WANDB_DISABLED, W&B
+    itself no longer does."""
     if is_true("WANDB_DISABLED"):
         return "WANDB_DISABLED"
     return "WANDB_MODE" if value("WANDB_MODE") else None
@@ -59,8 +69,12 @@ def wandb_problems(tracking: Tracking) -> list[str]:
     problems = []
     variable = mode_variable()
     if variable == "WANDB_MODE" and value("WANDB_MODE").lower() not in WANDB_MODES:
-        problems.append(f"WANDB_MODE={value('WANDB_MODE')}: must be one of {', '.join(WANDB_MODES)}.")
-    elif variable and tracking.mode in ("online", "offline") and wandb_mode("auto") != tracking.mode:
+        problems.append(
+            f"WANDB_MODE={value('WANDB_MODE')}: must be one of {', '.join(WANDB_MODES)}."
+        )
+    elif (
+        variable and tracking.mode in ("online", "offline") and wandb_mode("auto") != tracking.mode
+    ):
         problems.append(contradiction("tracking.mode", tracking.mode, variable))
     given: dict[str, tuple[object, object, str]] = {
         "project": (tracking.project, value("WANDB_PROJECT"), "WANDB_PROJECT"),
@@ -77,13 +91,18 @@ def wandb_problems(tracking: Tracking) -> list[str]:
             shown = f"[{','.join(tracking.tags)}]" if name == "tags" else str(ours)
             problems.append(contradiction(f"tracking.{name}", shown, variable))
     if value("WANDB_RESUME") not in ("", "allow"):
-        problems.append(f"WANDB_RESUME={value('WANDB_RESUME')}: a run that goes on keeps its own id. Unset it.")
+        problems.append(
+            f"WANDB_RESUME={value('WANDB_RESUME')}: a run that goes on keeps its own id. Unset it."
+        )
     uploads = value("WANDB_LOG_MODEL").lower()
     if uploads and (uploads in ("false", "0", "no", "off")) == tracking.artifacts:
         kept = str(tracking.artifacts).lower()
         problems.append(contradiction("tracking.artifacts", kept, "WANDB_LOG_MODEL"))
     if value("WANDB_WATCH").lower() not in ("", "false"):
-        problems.append(f"WANDB_WATCH={value('WANDB_WATCH')}: no gradients or weights are told to W&B. Unset it.")
+        problems.append(
+            f"WANDB_WATCH={value('WANDB_WATCH')}: no gradients or weights are told to W&B."
+            " Unset it."
+        )
     return problems
 
 
@@ -100,15 +119,21 @@ def trackio_problems(tracking: Tracking) -> list[str]:
     if server and tracking.mode == "offline":
         problems.append(contradiction("tracking.mode", "offline", server))
     if tracking.mode == "online" and not server:
-        problems.append(f"tracking.mode=online: trackio goes where {' or '.join(TRACKIO_SERVERS)} says. Set one.")
+        problems.append(
+            f"tracking.mode=online: trackio goes where {' or '.join(TRACKIO_SERVERS)} says. Set"
+            " one."
+        )
     offline = next(filter(is_true, ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")), None)
     if offline and server == "TRACKIO_SPACE_ID" and tracking.mode != "offline":
-        problems.append(f"{offline}=1 keeps trackio from TRACKIO_SPACE_ID={value(server)}: unset either.")
+        problems.append(
+            f"{offline}=1 keeps trackio from TRACKIO_SPACE_ID={value(server)}: unset either."
+        )
     return problems
 
 
 def launched_precision() -> str | None:
-    """What `accelerate launch --mixed_precision` asked for, as `hardware.precision` has it; None where it did not."""
+    """What `accelerate launch --mixed_precision` asked for, as `hardware.precision` has it; None
+    where it did not."""
     asked = value("ACCELERATE_MIXED_PRECISION").lower()
     return asked if asked not in ("", "no") else None
 
@@ -118,9 +143,14 @@ def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
     problems = process_problems()
     precision = launched_precision()
     if precision is not None and precision not in ("bf16", "fp16"):
-        problems.append(f"ACCELERATE_MIXED_PRECISION={precision}: must be bf16, fp16 or no (hardware.precision).")
+        problems.append(
+            f"ACCELERATE_MIXED_PRECISION={precision}: must be bf16, fp16 or no"
+            " (hardware.precision)."
+        )
     elif precision is not None and hardware.precision not in ("auto", precision):
-        problems.append(contradiction("hardware.precision", hardware.precision, "ACCELERATE_MIXED_PRECISION"))
+        problems.append(
+            contradiction("hardware.precision", hardware.precision, "ACCELERATE_MIXED_PRECISION")
+        )
     if hardware.device == "cuda" and not dry_run:
         if is_true("ACCELERATE_USE_CPU"):
             problems.append(contradiction("hardware.device", "cuda", "ACCELERATE_USE_CPU"))
@@ -130,24 +160,31 @@ def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
         if is_true(variable) and hardware.sharding != sharding:
             meant = f"set hardware.sharding={sharding}, or " if sharding else ""
             problems.append(
-                f"{variable}={value(variable)}, and hardware.sharding={hardware.sharding}: {meant}take it out of the "
-                "launcher's config (`accelerate config`)."
+                f"{variable}={value(variable)}, and hardware.sharding={hardware.sharding}:"
+                f" {meant}take it out of the launcher's config (`accelerate config`)."
             )
     if value("ACCELERATE_DYNAMO_BACKEND").lower() not in ("", "no"):
         problems.append(
-            f"ACCELERATE_DYNAMO_BACKEND={value('ACCELERATE_DYNAMO_BACKEND')}: models are not compiled here. Launch with "
-            "--dynamo_backend no."
+            f"ACCELERATE_DYNAMO_BACKEND={value('ACCELERATE_DYNAMO_BACKEND')}: models are not"
+            " compiled here. Launch with --dynamo_backend no."
         )
     return problems
 
 
 def process_problems() -> list[str]:
-    """Processes that are told of each other in part would each do the whole run, or end in torch's own error."""
+    """Processes that are told of each other in part would each do the whole run, or end in torch's
+    own error."""
     numbers = {name: value(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     wrong = [
-        f"{name}={number}: a whole number belongs there." for name, number in numbers.items() if not is_count(number)
+        f"{name}={number}: a whole number belongs there."
+        for name, number in numbers.items()
+        if not is_count(number)
     ]
-    several = numbers["LOCAL_RANK"] or numbers["RANK"] not in ("", "0") or numbers["WORLD_SIZE"] not in ("", "1")
+    several = (
+        numbers["LOCAL_RANK"]
+        or numbers["RANK"] not in ("", "0")
+        or numbers["WORLD_SIZE"] not in ("", "1")
+    )
     if wrong or not several:
         return wrong
     missing = [name for name in (*numbers, "MASTER_ADDR") if not value(name)]
@@ -155,8 +192,9 @@ def process_problems() -> list[str]:
         return []
     told = ", ".join(f"{name}={number}" for name, number in numbers.items() if number)
     return [
-        f"{told}, but no {', '.join(missing)}: processes of one run find each other by all of them. `accelerate launch` and "
-        f"`torchrun` set them; to run one process, unset {', '.join(name for name, number in numbers.items() if number)}."
+        f"{told}, but no {', '.join(missing)}: processes of one run find each other by all of them."
+        " `accelerate launch` and `torchrun` set them; to run one process, unset"
+        f" {', '.join(name for name, number in numbers.items() if number)}."
     ]
 
 
@@ -166,7 +204,10 @@ def is_count(number: str) -> bool:
 
 def contradiction(setting: str, given: str, variable: str) -> str:
     said = os.environ.get(variable, "")
-    return f"{setting}={given}, and {variable}={said} says otherwise: leave the one out, or unset the other."
+    return (
+        f"{setting}={given}, and {variable}={said} says otherwise: leave the one out, or unset the"
+        " other."
+    )
 
 
 def value(variable: str) -> str:

@@ -1,4 +1,5 @@
-"""Words of a command line: lists that are written as names alone, and quotes for what Hydra would read as its grammar."""
+"""Words of a command line: lists that are written as names alone, and quotes for what Hydra would
+read as its grammar."""
 
 import shlex
 from pathlib import Path
@@ -11,7 +12,8 @@ from mvp_align.naming import leaf_keys
 
 
 def with_lists(words: list[str]) -> list[str]:
-    """`lora.target_modules=all-linear` as `lora.target_modules=[all-linear]`, and so for each setting that is a list.
+    """`lora.target_modules=all-linear` as `lora.target_modules=[all-linear]`, and so for each
+    setting that is a list.
 
     `evals.sets=in_domain,ufp4` is one list of two, in a sweep (`-m`) two lists of one.
     """
@@ -21,11 +23,14 @@ def with_lists(words: list[str]) -> list[str]:
 
 def as_list(word: str, sweep: bool) -> str:
     key, _, value = word.partition("=")
-    if key not in leaf_keys(OmegaConf.structured(typed.Config)) or not str(type_of(key)).startswith("list"):
+    if key not in leaf_keys(OmegaConf.structured(typed.Config)) or not str(type_of(key)).startswith(
+        "list"
+    ):
         return word
     if value[:1] == value[-1:] and value[:1] in ("'", '"'):
         return f"{key}=[{value[1:-1]}]"
-    if value in ("", "null") or any(sign in value for sign in "[]($"):  # a list, a glob, an interpolation
+    # a list, a glob, an interpolation
+    if value in ("", "null") or any(sign in value for sign in "[]($"):
         return word
     return f"{key}={','.join(f'[{one}]' for one in (value.split(',') if sweep else [value]))}"
 

@@ -1,4 +1,5 @@
-"""The checks of the recipes on any model or adapter, without training: base against adapter, or the base alone."""
+"""The checks of the recipes on any model or adapter, without training: base against adapter, or the
+base alone."""
 
 from pathlib import Path
 

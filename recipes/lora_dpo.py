@@ -1,6 +1,8 @@
-"""LoRA + DPO: an adapter learns to find the answer that fits a person's values more probable than the one that does not.
+"""LoRA + DPO: an adapter learns to find the answer that fits a person's values more probable than
+the one that does not.
 
-Base model scored -> adapter trained with TRL's DPOTrainer, the base model as reference -> same sets scored again.
+Base model scored -> adapter trained with TRL's DPOTrainer, the base model as reference -> same sets
+scored again.
 """
 
 from pathlib import Path
@@ -42,7 +44,8 @@ def main(config: Config) -> None:
     run = open_run(Path(config.run.dir), config)
     with start_tracking(config, run) as tracker:
         base_model = load_base(config.model, placement, config.quantization)
-        model = start_adapter(base_model, config)  # before the baseline: what does not fit is to fail at once
+        # before the baseline: what does not fit is to fail at once
+        model = start_adapter(base_model, config)
         plan = fit_micro_batch(plan, model, config)
         with model.disable_adapter():
             base = measure("base", base_model, plan, run, config)
@@ -50,7 +53,9 @@ def main(config: Config) -> None:
 
         callbacks = onlookers(plan, data, config, tokenizer, tracker)
         logps = base_logps(run, config)
-        trainer = dpo_trainer(config, plan, model, tokenizer, placement, run.checkpoints, logps, callbacks)
+        trainer = dpo_trainer(
+            config, plan, model, tokenizer, placement, run.checkpoints, logps, callbacks
+        )
         train(trainer, model, run)
         save_adapter(model, tokenizer, run.adapter, writes=run.writes)
 

@@ -1,4 +1,5 @@
-"""LoRA + SFT: the same adapter and data as `lora_dpo`, trained on the chosen answers alone. The baseline without DPO.
+"""LoRA + SFT: the same adapter and data as `lora_dpo`, trained on the chosen answers alone. The
+baseline without DPO.
 
 Base model scored -> adapter trained with TRL's SFTTrainer on `answer_w` -> same sets scored again.
 """
@@ -41,7 +42,8 @@ def main(config: Config) -> None:
     run = open_run(Path(config.run.dir), config)
     with start_tracking(config, run) as tracker:
         base_model = load_base(config.model, placement, config.quantization)
-        model = start_adapter(base_model, config)  # before the baseline: what does not fit is to fail at once
+        # before the baseline: what does not fit is to fail at once
+        model = start_adapter(base_model, config)
         plan = fit_micro_batch(plan, model, config)
         with model.disable_adapter():
             base = measure("base", base_model, plan, run, config)

@@ -1,4 +1,5 @@
-"""What tests share: configs composed as the command line composes them, and real, small models with a real tokenizer."""
+"""What tests share: configs composed as the command line composes them, and real, small models with
+a real tokenizer."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from mvp_align.modeling.hardware import Placement
 
 SHARED = Path(__file__).parents[2] / "shared"
-"""Reference data that stands beside a checkout, never in it: real third-party pairs, golden figures, LLaMA-2's tokens."""
+"""Reference data that stands beside a checkout, never in it: real third-party pairs, golden
+figures, LLaMA-2's tokens."""
 
 Compose = Callable[..., Config]
 
@@ -43,7 +45,8 @@ def pytest_runtest_call() -> Generator[None]:
 
 @pytest.fixture(scope="session")
 def compose() -> Compose:
-    """`compose("train.epochs=1", ...)`, or `compose(..., name="evaluate")`: the typed config of a command line."""
+    """`compose("train.epochs=1", ...)`, or `compose(..., name="evaluate")`: the typed config of a
+    command line."""
 
     def composed(*overrides: str, name: str = "train") -> Config:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
@@ -61,7 +64,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Path:
-    """A folder with a random LLaMA of 2 layers (safetensors) and SmolLM2's real tokenizer, chat template included."""
+    """A folder with a random LLaMA of 2 layers (safetensors) and SmolLM2's real tokenizer, chat
+    template included."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -92,7 +96,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Pa
 
 @pytest.fixture(scope="session")
 def sharpen() -> Callable[[PreTrainedModel], PreTrainedModel]:
-    """Fresh weights (0.02) give near-uniform attention and near-uniform logits, under which a wrong mask goes unseen."""
+    """Fresh weights (0.02) give near-uniform attention and near-uniform logits, under which a wrong
+    mask goes unseen."""
     import torch
     from torch import nn
 
@@ -108,14 +113,18 @@ def sharpen() -> Callable[[PreTrainedModel], PreTrainedModel]:
 
 @pytest.fixture(scope="session")
 def sharp_model(
-    tiny_model: Path, sharpen: Callable[[PreTrainedModel], PreTrainedModel], tmp_path_factory: pytest.TempPathFactory
+    tiny_model: Path,
+    sharpen: Callable[[PreTrainedModel], PreTrainedModel],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The tiny LLaMA's folder again, sharpened."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("models") / "sharp-llama"
-    sharpen(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)).save_pretrained(folder)
+    sharpen(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)).save_pretrained(
+        folder
+    )
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
     return folder
 
@@ -131,9 +140,11 @@ def placement() -> Placement:
 
 @pytest.fixture(scope="session")
 def few_pairs() -> list[PreferencePair]:
-    """16 short pairs of 8 people, of unlike lengths; two answers start with a token that merges with the prompt's last."""
+    """16 short pairs of 8 people, of unlike lengths; two answers start with a token that merges
+    with the prompt's last."""
     subjects = (
-        "tea", "chess", "rain", "opera", "bread", "trains", "snow", "poems", "maps", "cats", "jazz", "soup", "glass",
+        "tea", "chess", "rain", "opera", "bread", "trains", "snow", "poems", "maps", "cats",
+        "jazz", "soup", "glass",
         "birds", "salt", "moss",
     )  # fmt: skip
     pairs = []
@@ -149,7 +160,8 @@ def few_pairs() -> list[PreferencePair]:
 
 @pytest.fixture
 def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`mount_disk("6m")`: the folder of a file system of that size, which is gone after the test."""
+    """`mount_disk("6m")`: the folder of a file system of that size, which is gone after the
+    test."""
     folder = tmp_path / "disk"
 
     def mounted(size: str) -> Path:

@@ -1,4 +1,5 @@
-"""`transformers serve`: a real OpenAI-compatible server, for tests that generate and judge through one."""
+"""`transformers serve`: a real OpenAI-compatible server, for tests that generate and judge through
+one."""
 
 import os
 import signal
@@ -19,7 +20,13 @@ def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", folder, "--host", "127.0.0.1"]
+    command = [
+        Path(sys.executable).with_name("transformers"),
+        "serve",
+        folder,
+        "--host",
+        "127.0.0.1",
+    ]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--device", "cpu", "--dtype", "float32"],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},

@@ -1,5 +1,5 @@
-"""Run by torchrun: a DPO forward and backward pass, scores and the saved adapter of a whole model, and of the same model
-sharded by FSDP2."""
+"""Run by torchrun: a DPO forward and backward pass, scores and the saved adapter of a whole model,
+and of the same model sharded by FSDP2."""
 
 import random
 
@@ -48,7 +48,9 @@ def pairs() -> dict[str, Tensor]:
     def ids(count: int) -> list[int]:
         return [draw.randrange(3, 101) for _ in range(count)]
 
-    examples = [{"prompt_ids": ids(7), "chosen_ids": ids(5), "rejected_ids": ids(9)} for _ in range(3)]
+    examples = [
+        {"prompt_ids": ids(7), "chosen_ids": ids(5), "rejected_ids": ids(9)} for _ in range(3)
+    ]
     batch = DataCollatorForPreference(pad_token_id=0)(examples)
     mask = batch.pop("completion_mask")
     return {**batch, "labels": batch["input_ids"].masked_fill(mask == 0, -100)}
@@ -78,7 +80,8 @@ def step(model: PeftModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
 
 PartialState(cpu=True)
 model, batch = tiny(), pairs()
-scores = score_pairs(model, tokenized(), batch_size=1)  # 5 batches: one process makes a pass for nothing
+# 5 batches: one process makes a pass for nothing
+scores = score_pairs(model, tokenized(), batch_size=1)
 with model.disable_adapter():
     base_scores = score_pairs(model, tokenized(), batch_size=1)
 weights = identity(model, "default")

@@ -34,12 +34,16 @@ def test_a_quota_is_no_full_disk(error: Exception, tmp_path: Path) -> None:
 
 def test_a_full_disk_is_one(tmp_path: Path) -> None:
     said = explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), tmp_path / "x.json")
-    assert said.startswith("No space left on the disk while writing") and f"df -h {tmp_path}" in said
+    assert (
+        said.startswith("No space left on the disk while writing") and f"df -h {tmp_path}" in said
+    )
 
 
 def test_a_disk_without_inodes_has_space(mount_disk: Callable[[str], Path]) -> None:
     disk = mount_disk("6m,nr_inodes=20")
-    with pytest.raises(UserError, match=rf"No inodes left on the disk while writing .*df -i {disk}"):
+    with pytest.raises(
+        UserError, match=rf"No inodes left on the disk while writing .*df -i {disk}"
+    ):
         for number in range(30):
             write_text(disk / f"{number}", "few")
 

@@ -20,11 +20,29 @@ NEEDED = [
     for line in [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]
     if not line.startswith("mvp-align[")
 ]
-TESTED = {canonicalize_name(name): Version(number) for name, number in pinned(ROOT / "constraints.txt").items()}
+TESTED = {
+    canonicalize_name(name): Version(number)
+    for name, number in pinned(ROOT / "constraints.txt").items()
+}
 INSIDES = {
-    "accelerate", "bitsandbytes", "datasets", "deepspeed", "huggingface-hub", "hydra-core", "hydra-submitit-launcher",
-    "inspect-ai", "lm-eval", "omegaconf", "peft", "torch", "trackio", "transformers", "trl", "wandb", "wandb-workspaces",
-}  # fmt: skip
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "deepspeed",
+    "huggingface-hub",
+    "hydra-core",
+    "hydra-submitit-launcher",
+    "inspect-ai",
+    "lm-eval",
+    "omegaconf",
+    "peft",
+    "torch",
+    "trackio",
+    "transformers",
+    "trl",
+    "wandb",
+    "wandb-workspaces",
+}
 """Libraries whose private names the code reads, or whose methods it overrides."""
 
 
@@ -56,8 +74,15 @@ def test_a_library_whose_insides_are_used_ends_after_the_tested_version(name: st
 
 
 def test_private_modules_that_are_imported_belong_to_bounded_libraries() -> None:
-    distributions = {"hydra": "hydra-core", "huggingface_hub": "huggingface-hub", "lm_eval": "lm-eval"}
+    distributions = {
+        "hydra": "hydra-core",
+        "huggingface_hub": "huggingface-hub",
+        "lm_eval": "lm-eval",
+    }
     text = "\n".join(path.read_text("utf-8") for path in (ROOT / "mvp_align").rglob("*.py"))
-    found = {match[1] for match in re.finditer(r"^\s*(?:from|import) (\w+)(?:\.\w+)*\._\w+", text, re.MULTILINE)}
+    found = {
+        match[1]
+        for match in re.finditer(r"^\s*(?:from|import) (\w+)(?:\.\w+)*\._\w+", text, re.MULTILINE)
+    }
     assert "hydra" in found
     assert {distributions.get(name, name.replace("_", "-")) for name in found} <= INSIDES

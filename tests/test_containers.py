@@ -1,4 +1,5 @@
-"""Dockerfile, compose.yaml and apptainer.def: what can be checked of them without building, and that they agree."""
+"""Dockerfile, compose.yaml and apptainer.def: what can be checked of them without building, and
+that they agree."""
 
 import ast
 import re
@@ -21,7 +22,10 @@ def instructions() -> list[tuple[str, str]]:
     """`("RUN", "python3 -m venv ...")`: comments dropped, continued lines joined."""
     lines = [line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)]
+    return [
+        (word, rest.strip())
+        for word, _, rest in (line.partition(" ") for line in joined.splitlines() if line)
+    ]
 
 
 def of(name: str) -> list[str]:
@@ -58,41 +62,57 @@ def test_hadolint_finds_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     if not hadolint.is_file():
         pytest.skip("hadolint is not installed: `make setup`")
-    done = subprocess.run([hadolint, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True)
+    done = subprocess.run(
+        [hadolint, "--no-color", ROOT / "Dockerfile"], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_the_base_is_pinned_by_tag_and_digest() -> None:
     assert instructions()[1] == ("FROM", "${BASE}")
-    assert re.fullmatch(r"BASE=nvidia/cuda:13\.0\.\d+-base-ubuntu24\.04@sha256:[0-9a-f]{64}", of("ARG")[0])
+    assert re.fullmatch(
+        r"BASE=nvidia/cuda:13\.0\.\d+-base-ubuntu24\.04@sha256:[0-9a-f]{64}", of("ARG")[0]
+    )
 
 
 def test_what_is_copied_exists_and_is_not_ignored() -> None:
-    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    patterns = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     assert patterns[0] == "*"  # nothing, but what is named
     named = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     for source in copied():
         assert (ROOT / source).exists(), source
         assert source.split("/")[0] in named, source
-    assert {source.split("/")[0] for source in copied()} == set(named)  # and nothing is sent that is not copied
+    # and nothing is sent that is not copied
+    assert {source.split("/")[0] for source in copied()} == set(named)
 
 
 def test_all_code_that_runs_is_copied() -> None:
-    """What train.py and evaluate.py import of this repository, and what the package reads beside it."""
+    """What train.py and evaluate.py import of this repository, and what the package reads beside
+    it."""
     script = "\n".join((ROOT / name).read_text() for name in ("train.py", "evaluate.py"))
-    packages = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))} - {"tests"}
+    packages = {
+        path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py"))
+    } - {"tests"}
     imported = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(script))
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
     }
-    used = (imported & packages) | {"recipes", "conf", "constraints.txt"}  # recipes are imported by name
+    # recipes are imported by name
+    used = (imported & packages) | {"recipes", "conf", "constraints.txt"}
     assert used <= set(copied())
 
 
 def test_packages_are_the_constrained_ones() -> None:
     for text in (DOCKERFILE, DEFINITION):
-        assert "pip install -c constraints.txt -e ." in text or "--no-cache-dir install -c constraints.txt -e ." in text
+        assert (
+            "pip install -c constraints.txt -e ." in text
+            or "--no-cache-dir install -c constraints.txt -e ." in text
+        )
         assert not re.search(r"pip.* install (?!-c constraints)", text)
 
 
@@ -128,7 +148,18 @@ def test_every_entry_point_is_a_command_of_the_package_or_its_dependencies() -> 
 
 
 def test_apptainers_sections_are_those_that_it_knows() -> None:
-    known = {"", "%files", "%post", "%environment", "%runscript", "%test", "%labels", "%help", "%setup", "%startscript"}
+    known = {
+        "",
+        "%files",
+        "%post",
+        "%environment",
+        "%runscript",
+        "%test",
+        "%labels",
+        "%help",
+        "%setup",
+        "%startscript",
+    }
     assert sections().keys() <= known
     header = dict(line.split(": ", 1) for line in sections()[""])
     digest = of("ARG")[0].partition("@")[2]
@@ -152,7 +183,9 @@ def test_both_images_have_the_same_packages_and_paths() -> None:
 def test_apptainers_scripts_are_shell(section: str) -> None:
     lines = DEFINITION.split(section, 1)[1].split("\n%", 1)[0]
     shellcheck = Path(sys.executable).with_name("shellcheck")
-    done = subprocess.run([shellcheck, "--shell=sh", "-"], input=lines, capture_output=True, text=True)
+    done = subprocess.run(
+        [shellcheck, "--shell=sh", "-"], input=lines, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -167,8 +200,15 @@ def compose_file() -> dict[str, Any]:
 def test_compose_mounts_where_the_image_looks(compose_file: dict[str, Any]) -> None:
     train = compose_file["services"]["train"]
     settings = dict(pair.split("=", 1) for words in of("ENV") for pair in shlex.split(words))
-    targets = {mount["target"] if isinstance(mount, dict) else mount.split(":")[1] for mount in train["volumes"]}
-    assert targets == {settings["HF_HOME"], settings["MVP_ALIGN_CACHE"], f"{of('WORKDIR')[0]}/outputs"}
+    targets = {
+        mount["target"] if isinstance(mount, dict) else mount.split(":")[1]
+        for mount in train["volumes"]
+    }
+    assert targets == {
+        settings["HF_HOME"],
+        settings["MVP_ALIGN_CACHE"],
+        f"{of('WORKDIR')[0]}/outputs",
+    }
     made = next(words for words in of("RUN") if "install -d" in words).split()
     assert {"outputs", "/hf", "/cache"} <= set(made)  # as the user, so that a volume is the user's
     for mount in (mount for mount in train["volumes"] if isinstance(mount, dict)):

@@ -40,14 +40,16 @@ Serve = Callable[[int], list[str]]
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """`online(address)`: no variable says offline, the hub is at that address, and the cache is empty."""
+    """`online(address)`: no variable says offline, the hub is at that address, and the cache is
+    empty."""
 
     def point_at(address: str) -> None:
         monkeypatch.setattr(constants, "ENDPOINT", address)
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)  # and back afterwards, whatever the test did
+    # and back afterwards, whatever the test did
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
@@ -103,14 +105,20 @@ def refused(name: str, placement: Placement) -> str:
 
 @pytest.mark.parametrize("first", LOADERS)
 def test_without_a_hub_every_loader_fails_at_once_with_what_to_do(
-    first: str, online: Callable[[str], None], placement: Placement, capsys: pytest.CaptureFixture[str]
+    first: str,
+    online: Callable[[str], None],
+    placement: Placement,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     online(closed_port())
     started = time.monotonic()
     said = refused(first, placement)
     assert time.monotonic() - started < 10
     assert "127.0.0.1 was not reached" in said and f"`hf download {first.split(',')[0]}`" in said
-    told = "127.0.0.1 was not reached (ConnectError): only what is in the cache is used. HF_HUB_OFFLINE=1 says so"
+    told = (
+        "127.0.0.1 was not reached (ConnectError): only what is in the cache is used."
+        " HF_HUB_OFFLINE=1 says so"
+    )
     assert capsys.readouterr().err.startswith(told)
     refused("some/model", placement)
     assert capsys.readouterr().err == ""  # told once
@@ -136,7 +144,9 @@ def test_a_hub_that_is_down_is_not_waited_for(
     assert "(HTTP 503)" in capsys.readouterr().err
 
 
-def test_a_hub_that_answers_is_asked_on(serve: Serve, placement: Placement, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_that_answers_is_asked_on(
+    serve: Serve, placement: Placement, capsys: pytest.CaptureFixture[str]
+) -> None:
     seen = serve(404)
     assert "not reached" not in refused("some/model", placement)
     assert seen[0] == "/" and any(path.startswith("/some/model/") for path in seen[1:])
@@ -147,7 +157,8 @@ def test_a_hub_that_answers_is_asked_on(serve: Serve, placement: Placement, caps
 def test_where_a_variable_says_offline_nobody_is_asked(
     variable: str, serve: Serve, placement: Placement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As at an import under that variable, which either sets the same constant of huggingface_hub."""
+    """As at an import under that variable, which either sets the same constant of
+    huggingface_hub."""
     seen = serve(404)
     monkeypatch.setenv(variable, "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -179,8 +190,11 @@ def test_a_local_folder_asks_nobody(serve: Serve, tiny_model: Path, placement: P
 BARS = ("Loading weights:", "base ", "tuned ", "reference", "training:")
 
 
-def test_what_is_in_the_cache_is_trained_without_a_hub_and_without_noise(tiny_model: Path, tmp_path: Path) -> None:
-    """QLoRA asks the most of libraries. On standard error stands the line about the hub, and else only progress bars."""
+def test_what_is_in_the_cache_is_trained_without_a_hub_and_without_noise(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    """QLoRA asks the most of libraries. On standard error stands the line about the hub, and else
+    only progress bars."""
     stored = tmp_path / "hub" / "models--some--model"
     (stored / "refs").mkdir(parents=True)
     (stored / "refs" / "main").write_text("0" * 40)
@@ -188,19 +202,35 @@ def test_what_is_in_the_cache_is_trained_without_a_hub_and_without_noise(tiny_mo
     (stored / "snapshots" / ("0" * 40)).symlink_to(tiny_model)
     plain = {name: value for name, value in os.environ.items() if name not in hub.VARIABLES}
     words = [
-        "model.id=some/model", "model.name=tiny", "hardware=cpu", "tracking=none",
-        "quantization=4bit", "data.limit=8", "evals.sets=[in_domain]", "train.max_steps=1", f"run.dir={tmp_path / 'run'}",
-    ]  # fmt: skip
+        "model.id=some/model",
+        "model.name=tiny",
+        "hardware=cpu",
+        "tracking=none",
+        "quantization=4bit",
+        "data.limit=8",
+        "evals.sets=[in_domain]",
+        "train.max_steps=1",
+        f"run.dir={tmp_path / 'run'}",
+    ]
     done = subprocess.run(
-        [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, capture_output=True, text=True, timeout=500,
-        env=plain | {
-            "HF_ENDPOINT": closed_port(), "HF_HOME": str(tmp_path), "MVP_ALIGN_CACHE": str(tmp_path / "own")
+        [sys.executable, ROOT / "train.py", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env=plain
+        | {
+            "HF_ENDPOINT": closed_port(),
+            "HF_HOME": str(tmp_path),
+            "MVP_ALIGN_CACHE": str(tmp_path / "own"),
         },
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     stored_name = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert stored_name["base_model_name_or_path"] == "some/model"
     first, *others = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
-    assert first.startswith("127.0.0.1 was not reached (ConnectError): only what is in the cache is used.")
+    assert first.startswith(
+        "127.0.0.1 was not reached (ConnectError): only what is in the cache is used."
+    )
     assert [line for line in others if not line.startswith(BARS)] == []
     assert "WARNING" not in done.stdout

@@ -1,4 +1,5 @@
-"""A setting that another one makes inert is refused where a command names it, and never where a default or a preset does."""
+"""A setting that another one makes inert is refused where a command names it, and never where a
+default or a preset does."""
 
 from collections.abc import Callable
 
@@ -19,23 +20,43 @@ REFUSED = {
     "DPO's of SFT": (["recipe=lora_sft", "train.beta=0.2"], "train.beta", "train"),
     "beta of sft alone": (["train.loss_type=sft", "train.beta=0.2"], "train.beta", "train"),
     "epochs beside steps": (["train.max_steps=5", "train.epochs=2"], "train.epochs", "train"),
-    "epochs beside an experiment's steps": (["experiment=demo", "train.epochs=2"], "train.epochs", "train"),
-    "warmup of constant": (["train.lr_scheduler=constant", "train.warmup_share=0.1"], "train.warmup_share", "train"),
+    "epochs beside an experiment's steps": (
+        ["experiment=demo", "train.epochs=2"],
+        "train.epochs",
+        "train",
+    ),
+    "warmup of constant": (
+        ["train.lr_scheduler=constant", "train.warmup_share=0.1"],
+        "train.warmup_share",
+        "train",
+    ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
-    "answers at no step": (["evals.metrics=[paa]", "generation.every_pairs=5"], "generation.every_pairs", "train"),
+    "answers at no step": (
+        ["evals.metrics=[paa]", "generation.every_pairs=5"],
+        "generation.every_pairs",
+        "train",
+    ),
     "judge of nothing": (["evals.judge=gpt4o"], "evals.judge", "train"),
     "revision of a file": (["model.revision=main"], "model.revision", "train"),
     "tracking without a tracker": (["tracking.project=x"], "tracking.project", "evaluate"),
     "entity of others": (["tracking=trackio", "tracking.entity=x"], "tracking.entity", "train"),
-    "project of TensorBoard": (["tracking=tensorboard", "tracking.project=x"], "tracking.project", "train"),
+    "project of TensorBoard": (
+        ["tracking=tensorboard", "tracking.project=x"],
+        "tracking.project",
+        "train",
+    ),
     "tags of trackio": (["tracking=trackio", "tracking.tags=[x]"], "tracking.tags", "train"),
 }
 USED = {
     "dropout": (["train.disable_dropout=false", "lora.dropout=0.1"], "lora.dropout", "train"),
     "dropout of SFT": (["recipe=lora_sft", "lora.dropout=0.1"], "lora.dropout", "train"),
     "beta of a sum": (["train.loss_type=sigmoid+sft", "train.beta=0.2"], "train.beta", "train"),
-    "epochs": (["experiment=demo", "train.max_steps=null", "train.epochs=2"], "train.epochs", "train"),
+    "epochs": (
+        ["experiment=demo", "train.max_steps=null", "train.epochs=2"],
+        "train.epochs",
+        "train",
+    ),
     "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),
     "revision": (["model=llama2_7b", "model.revision=main"], "model.revision", "train"),
     "judge": (["evals.metrics=[paa]", "evals.judge=gpt4o"], "evals.judge", "train"),
@@ -52,7 +73,7 @@ SAID = {
 @pytest.mark.parametrize(("words", "key", "name"), REFUSED.values(), ids=REFUSED)
 def test_refused(words: list[str], key: str, name: str, compose: Compose) -> None:
     config = compose(*words, name=name)
-    ((line,), said) = inert([key], [config])
+    (line,), said = inert([key], [config])
     assert line.startswith(f"{key} would change nothing: ")
     assert said == []
     assert inert([], [config]) == ([], [])  # as a default, or in a file of conf/

@@ -1,4 +1,5 @@
-"""JSON that every reader takes: no file and no request holds NaN or Infinity, and none is read as a number."""
+"""JSON that every reader takes: no file and no request holds NaN or Infinity, and none is read as a
+number."""
 
 import ast
 import math
@@ -25,7 +26,9 @@ def test_what_is_no_number_is_not_written(tmp_path: Path, value: float) -> None:
     assert path.read_text() == '{"value": 1.0}\n'
 
 
-@pytest.mark.parametrize("text", ["NaN", '{"a": Infinity}', "[-Infinity]", "1e999", '{"a": [0.5, -1e400]}'])
+@pytest.mark.parametrize(
+    "text", ["NaN", '{"a": Infinity}', "[-Infinity]", "1e999", '{"a": [0.5, -1e400]}']
+)
 def test_what_is_no_number_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match="no JSON number"):
         from_json(text)
@@ -40,15 +43,24 @@ def test_numbers_and_texts_come_back() -> None:
 def test_all_json_is_written_in_one_place_or_as_strictly() -> None:
     """A `json.dumps` that lets NaN pass is the beginning of a file that no other program reads."""
     lenient = []
-    only_hashed = "mvp_align/data/sources.py"  # rows of a foreign table, whatever is in their columns
-    for path in (p for folder in ("mvp_align", "benchmarks", "recipes") for p in (ROOT / folder).rglob("*.py")):
+    # rows of a foreign table, whatever is in their columns
+    only_hashed = "mvp_align/data/sources.py"
+    for path in (
+        p
+        for folder in ("mvp_align", "benchmarks", "recipes")
+        for p in (ROOT / folder).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
-            if node.func.attr not in ("dump", "dumps") or getattr(node.func.value, "id", "") != "json":
+            if (
+                node.func.attr not in ("dump", "dumps")
+                or getattr(node.func.value, "id", "") != "json"
+            ):
                 continue
             strict = any(
-                word.arg == "allow_nan" and getattr(word.value, "value", True) is False for word in node.keywords
+                word.arg == "allow_nan" and getattr(word.value, "value", True) is False
+                for word in node.keywords
             )
             if not strict:
                 lenient.append(f"{path.relative_to(ROOT)}:{node.lineno}")

@@ -1,4 +1,5 @@
-"""The command line: every mistake in one message, before anything heavy is imported or anything is written."""
+"""The command line: every mistake in one message, before anything heavy is imported or anything is
+written."""
 
 import os
 import shlex
@@ -19,7 +20,10 @@ from mvp_align.reporting.lock import lock
 from mvp_align.words import with_lists
 
 ROOT = Path(__file__).parents[1]
-MODELS = "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b, smollm2_135m"
+MODELS = (
+    "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b,"
+    " smollm2_135m"
+)
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "wandb", "accelerate", "bitsandbytes"}
 
 
@@ -45,28 +49,48 @@ def program(*words: str, cwd: Path, script: str = "train.py") -> subprocess.Comp
 
 def imported(stderr: str) -> set[str]:
     """The modules that `-X importtime` lists."""
-    return {line.rpartition("|")[2].strip() for line in stderr.splitlines() if line.startswith("import time:")}
+    return {
+        line.rpartition("|")[2].strip()
+        for line in stderr.splitlines()
+        if line.startswith("import time:")
+    }
 
 
 def test_a_right_command_passes() -> None:
-    check_command("train", ["experiment=divervalue_llama2_7b", "train.beta=0.2", "lora.target_modules=[all-linear]"])
+    check_command(
+        "train",
+        ["experiment=divervalue_llama2_7b", "train.beta=0.2", "lora.target_modules=[all-linear]"],
+    )
     check_command("evaluate", ["adapter=outputs/x/adapter", "evals.sets=[ufp4_sample]"])
 
 
 def test_all_wrong_overrides_come_in_one_message() -> None:
-    assert problems("trian.beta=1", "train.betta=3", "train.epochs=abc", "model=llama", "seed=3", "data.limit=1.5") == [
+    assert problems(
+        "trian.beta=1",
+        "train.betta=3",
+        "train.epochs=abc",
+        "model=llama",
+        "seed=3",
+        "data.limit=1.5",
+    ) == [
         "trian.beta=1: no setting 'trian.beta'. Did you mean 'train.beta'? `--help` lists all.",
         "train.betta=3: no setting 'train.betta'. Did you mean 'train.beta'? `--help` lists all.",
-        "train.epochs=abc: Value 'abc' of type 'str' could not be converted to Float "
-        "('train.epochs' is declared as float in mvp_align/config.py.)",
+        (
+            "train.epochs=abc: Value 'abc' of type 'str' could not be converted to Float "
+            "('train.epochs' is declared as float in mvp_align/config.py.)"
+        ),
         f"model=llama: no such model. Known: {MODELS}. Did you mean 'llama2_7b'?",
-        "data.limit=1.5: Value '1.5' of type 'float' could not be converted to Integer "
-        "('data.limit' is declared as int | None in mvp_align/config.py.)",
+        (
+            "data.limit=1.5: Value '1.5' of type 'float' could not be converted to Integer "
+            "('data.limit' is declared as int | None in mvp_align/config.py.)"
+        ),
     ]
 
 
 def test_all_impossible_combinations_come_in_one_message() -> None:
-    assert problems("train.batch_size=7", "hardware=cpu", "hardware.precision=fp16", "evals.sets=[ufp5]") == [
+    assert problems(
+        "train.batch_size=7", "hardware=cpu", "hardware.precision=fp16", "evals.sets=[ufp5]"
+    ) == [
         "evals.sets: 'ufp5' is not one of in_domain, ufp4, ufp4_sample, auto.",
         "train.batch_size=7 is not a multiple of train.micro_batch_size=2: change either.",
         "hardware.precision=fp16 needs a GPU: use fp32 or auto with hardware.device=cpu.",
@@ -77,41 +101,66 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
     ("word", "problem"),
     [
         ("qqq=1", "qqq=1: no setting 'qqq'. `--help` lists all."),
-        ("promt=paper", "promt=paper: no setting 'promt'. Did you mean 'prompt'? `--help` lists all."),
+        (
+            "promt=paper",
+            "promt=paper: no setting 'promt'. Did you mean 'prompt'? `--help` lists all.",
+        ),
         ("foo", "foo: no setting 'foo'. `--help` lists all."),
         ("+foo=1", "+foo=1: no setting 'foo'. `--help` lists all."),
         (
             "++train.betta=1",
-            "++train.betta=1: no setting 'train.betta'. Did you mean 'train.beta'? `--help` lists all.",
+            (
+                "++train.betta=1: no setting 'train.betta'. Did you mean 'train.beta'? `--help`"
+                " lists all."
+            ),
         ),
-        ("recipe=lora_dpoo", "recipe=lora_dpoo: no such recipe. Known: lora_dpo, lora_sft. Did you mean 'lora_dpo'?"),
+        (
+            "recipe=lora_dpoo",
+            "recipe=lora_dpoo: no such recipe. Known: lora_dpo, lora_sft. Did you mean 'lora_dpo'?",
+        ),
         ("recipe=evaluate", "recipe=evaluate: no such recipe. Known: lora_dpo, lora_sft."),
         ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp, zero2."),
         ("prompt=", "prompt=: no such prompt. Known: chat, paa, paper, preference, question."),
-        ("data=[smple]", "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?"),
+        (
+            "data=[smple]",
+            "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?",
+        ),
         (
             "experiment=null",
-            "experiment=null: no such experiment. Known: demo, demo_long, divervalue_llama2_13b, divervalue_llama2_7b.",
+            (
+                "experiment=null: no such experiment. Known: demo, demo_long,"
+                " divervalue_llama2_13b, divervalue_llama2_7b."
+            ),
         ),
         (
             "train.beta=",
-            "train.beta=: Value '' of type 'str' could not be converted to Float "
-            "('train.beta' is declared as float in mvp_align/config.py.)",
+            (
+                "train.beta=: Value '' of type 'str' could not be converted to Float "
+                "('train.beta' is declared as float in mvp_align/config.py.)"
+            ),
         ),
         (
             "train.micro_batch_size=5.5",
-            "train.micro_batch_size=5.5: Value '5.5' of type 'float' is incompatible with type hint 'Union[int, str]' "
-            "('train.micro_batch_size' is declared as int | str in mvp_align/config.py.)",
+            (
+                "train.micro_batch_size=5.5: Value '5.5' of type 'float' is incompatible with type"
+                " hint 'Union[int, str]' ('train.micro_batch_size' is declared as int | str in"
+                " mvp_align/config.py.)"
+            ),
         ),
         (
             "hardware.gradient_checkpointing=perhaps",
-            "hardware.gradient_checkpointing=perhaps: Value 'perhaps' is not a valid bool (type str) "
-            "('hardware.gradient_checkpointing' is declared as bool in mvp_align/config.py.)",
+            (
+                "hardware.gradient_checkpointing=perhaps: Value 'perhaps' is not a valid bool (type"
+                " str) ('hardware.gradient_checkpointing' is declared as bool in"
+                " mvp_align/config.py.)"
+            ),
         ),
         (
             "run.name=${nosuch}",
-            "run.name=${nosuch}: Interpolation key 'nosuch' not found "
-            "('run.name' is declared as str in mvp_align/config.py.)",
+            (
+                "run.name=${nosuch}: Interpolation key 'nosuch' not found "
+                "('run.name' is declared as str in mvp_align/config.py.)"
+            ),
         ),
     ],
 )
@@ -133,7 +182,9 @@ def test_one_wrong_override(word: str, problem: str) -> None:
         ("run.name=été", """'run.name="été"'"""),
     ],
 )
-def test_a_value_that_needs_quotes_is_shown_with_them(word: str, right: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_needs_quotes_is_shown_with_them(
+    word: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     (problem,) = problems(word)
     assert problem.startswith(f"{word}: ") and problem.endswith(
@@ -149,9 +200,10 @@ def test_a_value_that_needs_quotes_is_shown_with_them(word: str, right: str, mon
 def test_commas_are_a_sweep_only_where_one_is_asked_for(tmp_path: Path) -> None:
     done = program("run.name=a,b", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[2] == (
-        "  - run.name=a,b: values with commas between them are a sweep, one run each: add -m. As one text: "
-        "'run.name=\"a,b\"'"
+    assert (
+        done.stderr.splitlines()[2]
+        == "  - run.name=a,b: values with commas between them are a sweep, one run each: add -m. As"
+        " one text: 'run.name=\"a,b\"'"
     )
     check_command("train", ["seed=12,13"])
 
@@ -180,7 +232,13 @@ def test_a_list_may_be_written_as_names_alone(word: str, single: str, swept: str
 
 
 def test_names_alone_are_used_as_given(tmp_path: Path) -> None:
-    done = program("--cfg", "job", "lora.target_modules=all-linear", "evals.sets=in_domain,ufp4_sample", cwd=tmp_path)
+    done = program(
+        "--cfg",
+        "job",
+        "lora.target_modules=all-linear",
+        "evals.sets=in_domain,ufp4_sample",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "  target_modules:\n  - all-linear\n" in done.stdout
     assert "  sets:\n  - in_domain\n  - ufp4_sample\n" in done.stdout
@@ -189,12 +247,20 @@ def test_names_alone_are_used_as_given(tmp_path: Path) -> None:
 def test_a_list_that_is_not_closed_is_named() -> None:
     (problem,) = problems("lora.target_modules=[q_proj")
     assert problem.startswith("lora.target_modules=[q_proj: ")
-    assert problem.endswith("('lora.target_modules' is declared as list[str] in mvp_align/config.py.)")
+    assert problem.endswith(
+        "('lora.target_modules' is declared as list[str] in mvp_align/config.py.)"
+    )
 
 
 def test_wrong_and_right_words_do_not_hide_each_other() -> None:
-    found = problems("seed=x", "train.beta=0.1", "modle=llama2_7b", "experiment=demo", "prompt=papr")
-    assert [problem.partition(":")[0] for problem in found] == ["seed=x", "modle=llama2_7b", "prompt=papr"]
+    found = problems(
+        "seed=x", "train.beta=0.1", "modle=llama2_7b", "experiment=demo", "prompt=papr"
+    )
+    assert [problem.partition(":")[0] for problem in found] == [
+        "seed=x",
+        "modle=llama2_7b",
+        "prompt=papr",
+    ]
 
 
 def test_evaluate_is_checked_against_its_own_config() -> None:
@@ -202,7 +268,8 @@ def test_evaluate_is_checked_against_its_own_config() -> None:
         "adaptor=x: no setting 'adaptor'. Did you mean 'adapter'? `--help` lists all."
     ]
     assert problems("data=files", config_name="evaluate") == [
-        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]"
+        " evals.ufp4=FOLDER."
     ]
     check_command("evaluate", ["data=files", "evals.sets=[ufp4_sample]"])
 
@@ -239,7 +306,11 @@ def test_swept_values_join_the_default_name_where_it_does_not_hold_them() -> Non
     ("words", "folder", "runs"),
     [
         (["experiment=demo", "seed=12,13"], "outputs/demo", "seed=12 and seed=13"),
-        (["train.beta=0.1,0.3", "run.name=mine"], "outputs/mine", "train.beta=0.1 and train.beta=0.3"),
+        (
+            ["train.beta=0.1,0.3", "run.name=mine"],
+            "outputs/mine",
+            "train.beta=0.1 and train.beta=0.3",
+        ),
         (
             ["data.limit=1,11", "seed=1,11", "run.dir='/x/${data.limit}${seed}'"],
             "/x/111",
@@ -257,7 +328,9 @@ def test_swept_values_join_the_default_name_where_it_does_not_hold_them() -> Non
         ),
     ],
 )
-def test_runs_of_a_sweep_that_share_a_folder_are_refused(words: list[str], folder: str, runs: str) -> None:
+def test_runs_of_a_sweep_that_share_a_folder_are_refused(
+    words: list[str], folder: str, runs: str
+) -> None:
     (problem,) = problems(*words)
     assert problem.startswith(f"2 runs of this sweep would share {folder}, such as {runs}: ")
     assert "let run.name tell them apart" in problem
@@ -272,20 +345,26 @@ def test_a_launcher_s_overrides_are_taken_together() -> None:
         f"{' '.join(launcher)} hydra.launcher.gress=1: Key 'gress' not in 'SlurmQueueConf'."
     ]
     (problem,) = problems("hydra/launcher=slrum")
-    assert problem == "hydra/launcher=slrum: In 'hydra/config': Could not find 'hydra/launcher/slrum'."
+    assert (
+        problem == "hydra/launcher=slrum: In 'hydra/config': Could not find 'hydra/launcher/slrum'."
+    )
 
 
 def test_every_value_of_a_sweep_is_checked() -> None:
     assert problems("seed=12,foo", "model=llama2_7b,llama2_8b", "prompt=paper,chat") == [
-        "seed=12,foo: Value 'foo' of type 'str' could not be converted to Integer "
-        "('seed' is declared as int in mvp_align/config.py.)",
+        (
+            "seed=12,foo: Value 'foo' of type 'str' could not be converted to Integer "
+            "('seed' is declared as int in mvp_align/config.py.)"
+        ),
         f"model=llama2_7b,llama2_8b: no such model. Known: {MODELS}. Did you mean 'llama2_7b'?",
     ]
     assert problems("train.batch_size=8,7,6,5", "seed=1,2") == [
-        f"train.batch_size={size} is not a multiple of train.micro_batch_size=2: change either." for size in (7, 5)
+        f"train.batch_size={size} is not a multiple of train.micro_batch_size=2: change either."
+        for size in (7, 5)
     ]
     assert problems("seed=range(3,1)") == [
-        "seed=range(3,1): seed=range(3,1) has no value to try. ('seed' is declared as int in mvp_align/config.py.)"
+        "seed=range(3,1): seed=range(3,1) has no value to try. ('seed' is declared as int in"
+        " mvp_align/config.py.)"
     ]
 
 
@@ -298,13 +377,20 @@ def test_help_is_quick_and_imports_nothing_heavy(script: str, tmp_path: Path) ->
     assert "hydra" in imported(done.stderr)
     assert not imported(done.stderr) & HEAVY
     assert seconds < 20  # 1.3 s on a free CPU; a loaded one must not fail the suite
-    for shown in ("python train.py", f"model: {MODELS}", "prompt: chat, paa, paper, preference, question", "beta: 0.1"):
+    for shown in (
+        "python train.py",
+        f"model: {MODELS}",
+        "prompt: chat, paa, paper, preference, question",
+        "beta: 0.1",
+    ):
         assert shown in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cfg_job_prints_the_composed_config(tmp_path: Path) -> None:
-    done = program("--cfg", "job", "train.beta=0.25", "experiment=divervalue_llama2_7b", cwd=tmp_path)
+    done = program(
+        "--cfg", "job", "train.beta=0.25", "experiment=divervalue_llama2_7b", cwd=tmp_path
+    )
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     for line in ("recipe: lora_dpo", "  id: meta-llama/Llama-2-7b-hf", "  beta: 0.25", "seed: 12"):
@@ -331,13 +417,21 @@ def test_wrong_overrides_end_plainly_and_write_nothing(script: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train.batch_size=9"], "train.batch_size=9 is not a multiple of train.micro_batch_size=2: change either."),
+        (
+            ["train.batch_size=9"],
+            "train.batch_size=9 is not a multiple of train.micro_batch_size=2: change either.",
+        ),
         (["-m", "model=smollm2_135m,nosuch"], "model=smollm2_135m,nosuch: no such model."),
-        (["-m", "train.batch_size=8,9"], "train.batch_size=9 is not a multiple of train.micro_batch_size=2"),
+        (
+            ["-m", "train.batch_size=8,9"],
+            "train.batch_size=9 is not a multiple of train.micro_batch_size=2",
+        ),
         (["data=files"], "data.train is not set"),
     ],
 )
-def test_impossible_combinations_end_plainly_and_write_nothing(words: list[str], message: str, tmp_path: Path) -> None:
+def test_impossible_combinations_end_plainly_and_write_nothing(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
     done = program(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
@@ -373,8 +467,13 @@ def test_a_sweep_runs_each_value_and_a_finished_run_is_no_error(tmp_path: Path) 
     done = program(str(script), "-m", "seed=12,13", cwd=tmp_path, script="")
     assert done.returncode == 0, done.stderr
     names = [f"lora_dpo-smollm2_135m-sample-paper-{seed}" for seed in (12, 13)]
-    assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [f"ran {n} Config" for n in names]
-    assert f"outputs/{names[0]} is DONE. To run it again: run.on_exists=overwrite, or another run.name." in done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [
+        f"ran {n} Config" for n in names
+    ]
+    assert (
+        f"outputs/{names[0]} is DONE. To run it again: run.on_exists=overwrite, or another"
+        " run.name." in done.stdout
+    )
 
 
 LISTING = (
@@ -387,7 +486,9 @@ LISTING = (
 )
 
 
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.cluster)])
+@pytest.mark.parametrize(
+    "launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.cluster)]
+)
 def test_each_run_of_a_sweep_has_its_folder(launcher: str, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(LISTING)
     swept = ["train.beta=0.1,0.3", "evals=in_domain,standard"]
@@ -405,24 +506,37 @@ def test_each_run_of_a_sweep_has_its_folder(launcher: str, tmp_path: Path) -> No
 def run_folder(folder: Path, compose: Callable[..., Config], *words: str) -> Path:
     config = compose(*words, f"run.dir={folder}")
     folder.mkdir()
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    (folder / "config.yaml").write_text(
+        OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+    )
     return folder
 
 
-def test_done_is_told_before_anything_heavy_is_imported(tmp_path: Path, compose: Callable[..., Config]) -> None:
+def test_done_is_told_before_anything_heavy_is_imported(
+    tmp_path: Path, compose: Callable[..., Config]
+) -> None:
     words = ["train.beta=0.2", "data=files", "data.train=none.jsonl"]
     folder = run_folder(tmp_path / "run", compose, *words)
     (folder / "DONE").touch()
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     spent = os.times()
-    done = program("-X", "importtime", str(ROOT / "train.py"), *words, f"run.dir={folder}", cwd=tmp_path, script="")
+    done = program(
+        "-X",
+        "importtime",
+        str(ROOT / "train.py"),
+        *words,
+        f"run.dir={folder}",
+        cwd=tmp_path,
+        script="",
+    )
     now = os.times()
     assert (done.returncode, done.stdout) == (
         0,
         f"{folder} is DONE. To run it again: run.on_exists=overwrite, or another run.name.\n",
     )
     assert not imported(done.stderr) & HEAVY
-    # 1.2 s on a free CPU, of at most 2; other processes on the CPU slow this one down, in its own time as well.
+    # 1.2 s on a free CPU, of at most 2; other processes on the CPU slow this one down, in its own
+    # time as well.
     assert now.children_user - spent.children_user < 6
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -438,11 +552,16 @@ def test_another_run_in_the_folder_is_told_before_anything_heavy_is_imported(
     done = program("-X", "importtime", str(ROOT / "train.py"), *words, cwd=tmp_path, script="")
     assert (done.returncode, done.stdout) == (2, "")
     assert not imported(done.stderr) & HEAVY
-    assert f"holds {'a finished' if state == 'finished' else 'an unfinished'} run with other settings." in done.stderr
+    assert (
+        f"holds {'a finished' if state == 'finished' else 'an unfinished'} run with other settings."
+        in done.stderr
+    )
     assert "  - adapter: None there, a now\n  - train.beta: 0.1 there, 0.3 now\n" in done.stderr
 
 
-def test_a_folder_in_use_is_told_before_anything_is_loaded(tmp_path: Path, compose: Callable[..., Config]) -> None:
+def test_a_folder_in_use_is_told_before_anything_is_loaded(
+    tmp_path: Path, compose: Callable[..., Config]
+) -> None:
     folder = run_folder(tmp_path / "run", compose)
     lock(folder)
     done = program(f"run.dir={folder}", cwd=tmp_path)

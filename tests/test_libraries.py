@@ -1,4 +1,5 @@
-"""What libraries say that nobody can act on is dropped, by its own text; everything else they say is heard."""
+"""What libraries say that nobody can act on is dropped, by its own text; everything else they say
+is heard."""
 
 import logging
 import os
@@ -16,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(("name", "words"), NOISE.items())
-def test_only_the_known_words_are_dropped(name: str, words: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_known_words_are_dropped(
+    name: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     logger = logging.getLogger(name)
     before = list(logger.filters)
     try:
@@ -34,15 +37,19 @@ if "quietly" in sys.argv:
     from mvp_align.libraries import set_up_libraries
     set_up_libraries()
 import bitsandbytes
-warnings.warn_explicit("renamed", FutureWarning, "transformers/x.py", 1, module="transformers.modeling_utils")
+module = "transformers.modeling_utils"
+warnings.warn_explicit("renamed", FutureWarning, "transformers/x.py", 1, module=module)
 warnings.warn_explicit("ours", FutureWarning, "mine.py", 1, module="mvp_align.mine")
 """
 
 
 def test_importing_them_is_quiet(tmp_path: Path) -> None:
-    """With the words that they would say otherwise, so that the test sees when they no longer do."""
+    """With the words that they would say otherwise, so that the test sees when they no longer
+    do."""
     said = {
-        way: subprocess.run([sys.executable, "-c", LOUD, way], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        way: subprocess.run(
+            [sys.executable, "-c", LOUD, way], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
         for way in ("loudly", "quietly")
     }
     loud = said["loudly"].stdout + said["loudly"].stderr
@@ -65,11 +72,17 @@ print(os.path.expanduser("~/.cache"))
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="becoming a user whom the machine does not know needs root")
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="becoming a user whom the machine does not know needs root"
+)
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}])
 def test_a_user_without_a_home(home: dict[str, str], tmp_path: Path) -> None:
     def said(**variables: str) -> subprocess.CompletedProcess[str]:
-        plain = {name: value for name, value in os.environ.items() if name not in ("HOME", "MVP_ALIGN_CACHE")}
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("HOME", "MVP_ALIGN_CACHE")
+        }
         return subprocess.run(
             [sys.executable, "-c", HOMELESS, str(ROOT)],
             cwd=tmp_path, env=plain | home | variables, capture_output=True, text=True, timeout=100,

@@ -13,17 +13,42 @@ Compose = Callable[..., Config]
 @pytest.mark.parametrize(
     "commands",
     [
-        [["adapter=null"], ["adapter=outputs/a/adapter"], ["adapter=outputs/b/adapter"], ["adapter=b/a/adapter"]],
-        [["model.id=/a/merged"], ["model.id=/b/merged"], ["model.id=HuggingFaceTB/SmolLM2-135M-Instruct"], []],
-        [["model=llama2_7b"], ["model=llama2_7b", "model.revision=main"], ["model=llama2_7b", "model.id=/x/Llama-2-7b-hf"]],
-        [["data=files", "data.train=a.jsonl"], ["data=files", "data.train=b/a.jsonl"], ["data=sample"]],
-        [["data=files", "data.train=a.jsonl"], ["data=files", "data.train=a.jsonl", "data.test=t.jsonl"]],
+        [
+            ["adapter=null"],
+            ["adapter=outputs/a/adapter"],
+            ["adapter=outputs/b/adapter"],
+            ["adapter=b/a/adapter"],
+        ],
+        [
+            ["model.id=/a/merged"],
+            ["model.id=/b/merged"],
+            ["model.id=HuggingFaceTB/SmolLM2-135M-Instruct"],
+            [],
+        ],
+        [
+            ["model=llama2_7b"],
+            ["model=llama2_7b", "model.revision=main"],
+            ["model=llama2_7b", "model.id=/x/Llama-2-7b-hf"],
+        ],
+        [
+            ["data=files", "data.train=a.jsonl"],
+            ["data=files", "data.train=b/a.jsonl"],
+            ["data=sample"],
+        ],
+        [
+            ["data=files", "data.train=a.jsonl"],
+            ["data=files", "data.train=a.jsonl", "data.test=t.jsonl"],
+        ],
         [["data=divervalue"], ["data=divervalue", "data.test=elsewhere/DVB-test.json"]],
-        [["prompt=paper"], ["prompt=paper", "prompt.chat=true"], ["prompt=paper", "prompt.template=\"{question}\""]],
+        [
+            ["prompt=paper"],
+            ["prompt=paper", "prompt.chat=true"],
+            ["prompt=paper", 'prompt.template="{question}"'],
+        ],
         [["seed=1"], ["seed=2"]],
     ],
     ids=["adapter", "id", "revision", "train", "test", "place", "prompt", "seed"],
-)  # fmt: skip
+)
 def test_what_differs_has_another_name(commands: list[list[str]], compose: Compose) -> None:
     names = [compose(*words, name="evaluate").run.name for words in commands]
     assert len({*names}) == len(names), names
@@ -33,8 +58,13 @@ def test_what_differs_has_another_name(commands: list[list[str]], compose: Compo
 def test_names_can_be_read(compose: Compose) -> None:
     adapter = "adapter=outputs/lora_dpo-smollm2_135m-sample-paper-12/adapter"
     whose = "evaluate-smollm2_135m-sample-paper-from_lora_dpo-smollm2_135m-sample-paper-12"
-    assert compose(adapter, name="evaluate").run == Run(name=f"{whose}-12", dir=f"outputs/{whose}-12")
-    assert compose("adapter=outputs/a/adapter/").run.name == compose("adapter=./outputs/a/adapter").run.name
+    assert compose(adapter, name="evaluate").run == Run(
+        name=f"{whose}-12", dir=f"outputs/{whose}-12"
+    )
+    assert (
+        compose("adapter=outputs/a/adapter/").run.name
+        == compose("adapter=./outputs/a/adapter").run.name
+    )
     assert re.fullmatch(r"lora_dpo-merged-\w{6}-mine-\w{6}-paper-\w{6}-12", compose(
         "model.id=/a/merged", "data=files", "data.train=b/mine.jsonl", "prompt.chat=true"
     ).run.name)  # fmt: skip

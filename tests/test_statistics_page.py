@@ -1,4 +1,5 @@
-"""docs/statistics.md: its command prints what the page shows, its Python example runs, its names are the code's."""
+"""docs/statistics.md: its command prints what the page shows, its Python example runs, its names
+are the code's."""
 
 import re
 from pathlib import Path
@@ -23,7 +24,8 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 
 
 def example_run(folder: Path) -> None:
-    """The test people of the bundled sample, with margins drawn at random: a person's taste, and a lift that follows it."""
+    """The test people of the bundled sample, with margins drawn at random: a person's taste, and a
+    lift that follows it."""
     pairs = read_pairs("sample:test.json", "mvpbench").pairs
     random = np.random.default_rng(12)
     taste = {user: random.normal(0, 0.5) for user in sorted({pair.user_id for pair in pairs})}
@@ -33,14 +35,20 @@ def example_run(folder: Path) -> None:
         for scores, value in ((base, margin), (tuned, margin + 0.3 + 0.4 * taste[pair.user_id])):
             scores.append(PairScore(pair.id, pair.user_id, -20.0, 10 * (-2.0 - value), 10, 10))
     model, prompt = Model("example", "somewhere/example"), Prompt("paper", "{question}")
-    run = open_run(folder, Config(recipe="evaluate", model=model, data=Data(name="sample"), prompt=prompt))
+    run = open_run(
+        folder, Config(recipe="evaluate", model=model, data=Data(name="sample"), prompt=prompt)
+    )
     run.write_scores("base", "in_domain", base)
     run.write_scores("tuned", "in_domain", tuned)
-    write_groups(run.groups("in_domain"), [(pair.id, pair.user_id, tags_of(pair)) for pair in pairs])
+    write_groups(
+        run.groups("in_domain"), [(pair.id, pair.user_id, tags_of(pair)) for pair in pairs]
+    )
     write_rows(run.metrics, opa_rows("tuned", "in_domain", tuned, {}, base))
 
 
-def test_the_command_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_what_the_page_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     example_run(tmp_path / "outputs" / "example")
     monkeypatch.chdir(tmp_path)
     (command,) = [text for kind, text in BLOCKS if kind == "bash"]
@@ -49,7 +57,9 @@ def test_the_command_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
     result = CliRunner().invoke(app, words[1:])
     assert result.exception is None
     (shown,) = [text for kind, text in BLOCKS if kind == "text"]
-    assert [line.rstrip() for line in result.stdout.rstrip().splitlines()] == shown.rstrip().splitlines()
+    assert [
+        line.rstrip() for line in result.stdout.rstrip().splitlines()
+    ] == shown.rstrip().splitlines()
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,17 +10,32 @@ from mvp_align.validate import CHOICES, LOSSES, combination_problems
 Compose = Callable[..., Config]
 
 ABOVE_ZERO = [
-    "train.learning_rate=0.0", "train.epochs=-1.0", "train.max_steps=0", "train.batch_size=0", "train.beta=0.0",
-    "train.beta=nan", "train.max_grad_norm=0.0", "train.save_steps=0", "lora.r=0", "lora.alpha=-32", "data.limit=0",
-    "data.max_prompt_tokens=0", "evals.batch_size=0", "evals.every_steps=0", "evals.every_pairs=-1",
-]  # fmt: skip
+    "train.learning_rate=0.0",
+    "train.epochs=-1.0",
+    "train.max_steps=0",
+    "train.batch_size=0",
+    "train.beta=0.0",
+    "train.beta=nan",
+    "train.max_grad_norm=0.0",
+    "train.save_steps=0",
+    "lora.r=0",
+    "lora.alpha=-32",
+    "data.limit=0",
+    "data.max_prompt_tokens=0",
+    "evals.batch_size=0",
+    "evals.every_steps=0",
+    "evals.every_pairs=-1",
+]
 FROM_ZERO_TO_ONE = [
     "lora.dropout=1.0", "lora.dropout=-0.1", "train.label_smoothing=1.0", "train.warmup_share=1.5",
 ]  # fmt: skip
 RULES = {
     "samples": (["tracking.samples=-1"], "tracking.samples=-1: must be 0 or above."),
     "infinite": (["train.learning_rate=inf"], "train.learning_rate=inf: must be a finite number."),
-    "infinite temperature": (["generation.temperature=inf"], "generation.temperature=inf: must be a finite number."),
+    "infinite temperature": (
+        ["generation.temperature=inf"],
+        "generation.temperature=inf: must be a finite number.",
+    ),
     "a weight that is no number": (
         ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,nan]"],
         "train.loss_weights[1]=nan: must be a finite number.",
@@ -37,7 +52,10 @@ RULES = {
         ["evals.sets=[in_domain,ood]"],
         "evals.sets: 'ood' is not one of in_domain, ufp4, ufp4_sample, auto.",
     ),
-    "metrics": (["evals.metrics=[opa,bleu]"], "evals.metrics: 'bleu' is not one of opa, spmr, paa."),
+    "metrics": (
+        ["evals.metrics=[opa,bleu]"],
+        "evals.metrics: 'bleu' is not one of opa, spmr, paa.",
+    ),
     "profiles": (
         ["evals.profiles=[values,horoscope]"],
         "evals.profiles: 'horoscope' is not one of none, demographics, values, shuffled.",
@@ -47,14 +65,19 @@ RULES = {
     "test share 1": (["data.test_share=1"], "data.test_share=1.0: must lie between 0 and 1."),
     "room for an answer": (
         ["data.max_prompt_tokens=1024"],
-        "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: "
-        "lower the one, or raise the other.",
+        (
+            "data.max_prompt_tokens=1024 leaves no room for an answer in data.max_tokens=1024: "
+            "lower the one, or raise the other."
+        ),
     ),
     "micro batch word": (
         ["train.micro_batch_size=big"],
         "train.micro_batch_size=big: must be a whole number of pairs, or auto.",
     ),
-    "micro batch 0": (["train.micro_batch_size=0"], "train.micro_batch_size=0: must be above 0, or auto."),
+    "micro batch 0": (
+        ["train.micro_batch_size=0"],
+        "train.micro_batch_size=0: must be above 0, or auto.",
+    ),
     "batch arithmetic": (
         ["train.batch_size=8", "train.micro_batch_size=3"],
         "train.batch_size=8 is not a multiple of train.micro_batch_size=3: change either.",
@@ -65,7 +88,10 @@ RULES = {
     ),
     "loss weights": (
         ["train.loss_type=sigmoid+sft", "train.loss_weights=[1.0]"],
-        "train.loss_weights has 1 weights for 2 losses in train.loss_type=sigmoid+sft: give one each.",
+        (
+            "train.loss_weights has 1 weights for 2 losses in train.loss_type=sigmoid+sft: give one"
+            " each."
+        ),
     ),
     "exo_pair": (
         ["train.loss_type=exo_pair"],
@@ -73,8 +99,10 @@ RULES = {
     ),
     "smoothing of a loss without": (
         ["train.label_smoothing=0.1"],
-        "train.label_smoothing=0.1 would change nothing: of the losses only exo_pair, robust, aot, aot_unpaired have it. "
-        "train.loss_type=robust is sigmoid with label smoothing.",
+        (
+            "train.label_smoothing=0.1 would change nothing: of the losses only exo_pair, robust,"
+            " aot, aot_unpaired have it. train.loss_type=robust is sigmoid with label smoothing."
+        ),
     ),
     "reference of SFT": (
         ["recipe=lora_sft", "train.reference=outputs/x/adapter"],
@@ -86,7 +114,10 @@ RULES = {
     ),
     "lm_head": (
         ["lora.target_modules=[q_proj,lm_head]"],
-        "lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight directly).",
+        (
+            "lora.target_modules: lm_head cannot carry an adapter here (TRL reads its weight"
+            " directly)."
+        ),
     ),
     "no layers": (
         ["lora.target_modules=[]"],
@@ -106,7 +137,10 @@ RULES = {
     ),
     "flash attention on a CPU": (
         ["hardware.device=cpu", "hardware.attention=flash_attention_2"],
-        "hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with hardware.device=cpu.",
+        (
+            "hardware.attention=flash_attention_2 needs a GPU: use auto or sdpa with"
+            " hardware.device=cpu."
+        ),
     ),
     "flash attention in fp32": (
         ["hardware=cuda", "hardware.precision=fp32", "hardware.attention=flash_attention_2"],
@@ -114,12 +148,17 @@ RULES = {
     ),
     "broken template": (
         ["prompt.template='{question'"],
-        "prompt.template is broken: expected '}' before end of string. Write a literal brace twice.",
+        (
+            "prompt.template is broken: expected '}' before end of string. Write a literal brace"
+            " twice."
+        ),
     ),
     "unknown field": (
         ["prompt.template='{country}: {question}'"],
-        "prompt.template uses {country}: it can use age, gender, employment_status, education, marital_status, "
-        "birth_country, english_proficiency, preference, question.",
+        (
+            "prompt.template uses {country}: it can use age, gender, employment_status, education,"
+            " marital_status, birth_country, english_proficiency, preference, question."
+        ),
     ),
     "no question": (["prompt.template='Age: {age}'"], "prompt.template never shows {question}."),
 }
@@ -135,7 +174,9 @@ def test_choices(key: str, compose: Compose) -> None:
     expected = f"{key}=teal: must be one of {', '.join(CHOICES[key])}."
     assert combination_problems(compose(f"{key}=teal")) == [expected]
     for choice in CHOICES[key]:
-        assert not [p for p in combination_problems(compose(f"{key}={choice}")) if "must be one of" in p]
+        assert not [
+            p for p in combination_problems(compose(f"{key}={choice}")) if "must be one of" in p
+        ]
 
 
 @pytest.mark.parametrize("override", ABOVE_ZERO)
@@ -156,21 +197,30 @@ def test_rule(overrides: list[str], message: str, compose: Compose) -> None:
 def test_no_tokens_at_all_breaks_two_rules(compose: Compose) -> None:
     assert combination_problems(compose("data.max_tokens=0")) == [
         "data.max_tokens=0: must be above 0.",
-        "data.max_prompt_tokens=512 leaves no room for an answer in data.max_tokens=0: lower the one, or raise the other.",
+        (
+            "data.max_prompt_tokens=512 leaves no room for an answer in data.max_tokens=0: lower"
+            " the one, or raise the other."
+        ),
     ]
 
 
 def test_evaluating_in_domain_needs_pairs(compose: Compose) -> None:
     missing = (
-        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4] evals.ufp4=FOLDER."
+        "data.test is not set: data=files data.test=PATH data.format=FORMAT, or evals.sets=[ufp4]"
+        " evals.ufp4=FOLDER."
     )
     assert combination_problems(compose("data=files", name="evaluate")) == [missing]
-    assert combination_problems(compose("data=files", "evals.sets=[ufp4_sample]", name="evaluate")) == []
+    assert (
+        combination_problems(compose("data=files", "evals.sets=[ufp4_sample]", name="evaluate"))
+        == []
+    )
     assert combination_problems(compose("data=files", "data.test=test.json", name="evaluate")) == []
 
 
 def test_all_problems_are_found_at_once(compose: Compose) -> None:
-    bad = compose("quantization=8bit", "lora.r=0", "train.batch_size=7", "data=files", "prompt.template=Hello")
+    bad = compose(
+        "quantization=8bit", "lora.r=0", "train.batch_size=7", "data=files", "prompt.template=Hello"
+    )
     assert [problem.split(" ")[0] for problem in combination_problems(bad)] == [
         "quantization=8bit:",
         "lora.r=0:",
@@ -215,10 +265,14 @@ def test_a_tracker_whose_library_is_missing_is_a_mistake(
     ]
 
 
-def test_zero2_without_deepspeed_is_a_mistake(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zero2_without_deepspeed_is_a_mistake(
+    compose: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = compose("hardware=zero2", "quantization=4bit")
     assert combination_problems(config) == []
-    monkeypatch.setattr("mvp_align.validate.find_spec", lambda name: None if name == "deepspeed" else True)
+    monkeypatch.setattr(
+        "mvp_align.validate.find_spec", lambda name: None if name == "deepspeed" else True
+    )
     assert combination_problems(config) == [
         "hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed"
     ]

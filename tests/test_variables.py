@@ -1,4 +1,5 @@
-"""What the variables of libraries say is obeyed, or refused beside a setting that says otherwise."""
+"""What the variables of libraries say is obeyed, or refused beside a setting that says
+otherwise."""
 
 import os
 
@@ -106,7 +107,8 @@ def test_a_setting_and_a_variable_that_differ_are_refused(
         (Tracking(project="a", entity="e", group="g", tags=["a", "b"]), {
             "WANDB_PROJECT": "a", "WANDB_ENTITY": "e", "WANDB_RUN_GROUP": "g", "WANDB_TAGS": "a, b"
         }),
-        (Tracking(), {"WANDB_LOG_MODEL": "checkpoint", "WANDB_WATCH": "false", "WANDB_RESUME": "allow"}),
+        (Tracking(), {"WANDB_LOG_MODEL": "checkpoint", "WANDB_WATCH": "false",
+        "WANDB_RESUME": "allow"}),
         (Tracking("trackio"), {"TRACKIO_SPACE_ID": "me/space"}),
     ],
 )  # fmt: skip
@@ -121,10 +123,22 @@ def test_the_same_said_twice_is_no_contradiction(
 @pytest.mark.parametrize(
     ("tracking", "variables", "said"),
     [
-        (Tracking(), {"WANDB_MODE": "shared"}, "WANDB_MODE=shared: must be one of online, run, offline"),
-        (Tracking(), {"WANDB_RESUME": "never"}, "WANDB_RESUME=never: a run that goes on keeps its own id"),
+        (
+            Tracking(),
+            {"WANDB_MODE": "shared"},
+            "WANDB_MODE=shared: must be one of online, run, offline",
+        ),
+        (
+            Tracking(),
+            {"WANDB_RESUME": "never"},
+            "WANDB_RESUME=never: a run that goes on keeps its own id",
+        ),
         (Tracking(), {"WANDB_WATCH": "all"}, "WANDB_WATCH=all: no gradients"),
-        (Tracking("trackio", "online"), {}, "tracking.mode=online: trackio goes where TRACKIO_SPACE_ID or"),
+        (
+            Tracking("trackio", "online"),
+            {},
+            "tracking.mode=online: trackio goes where TRACKIO_SPACE_ID or",
+        ),
         (
             Tracking("trackio"),
             {"TRACKIO_SPACE_ID": "a/b", "HF_HUB_OFFLINE": "1"},
@@ -155,14 +169,24 @@ def test_what_accelerate_launch_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
     assert (launched_precision(), problems(hardware=Hardware(precision="bf16"))) == (None, [])
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert (launched_precision(), problems(), problems(hardware=Hardware(precision="bf16"))) == ("bf16", [], [])
+    assert (launched_precision(), problems(), problems(hardware=Hardware(precision="bf16"))) == (
+        "bf16",
+        [],
+        [],
+    )
     (problem,) = problems(hardware=Hardware(precision="fp32"))
-    assert problem.startswith("hardware.precision=fp32, and ACCELERATE_MIXED_PRECISION=bf16 says otherwise")
+    assert problem.startswith(
+        "hardware.precision=fp32, and ACCELERATE_MIXED_PRECISION=bf16 says otherwise"
+    )
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
-    assert problems() == ["ACCELERATE_MIXED_PRECISION=fp8: must be bf16, fp16 or no (hardware.precision)."]
+    assert problems() == [
+        "ACCELERATE_MIXED_PRECISION=fp8: must be bf16, fp16 or no (hardware.precision)."
+    ]
 
 
-@pytest.mark.parametrize(("variable", "value"), [("ACCELERATE_USE_CPU", "true"), ("CUDA_VISIBLE_DEVICES", "")])
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ACCELERATE_USE_CPU", "true"), ("CUDA_VISIBLE_DEVICES", "")]
+)
 def test_a_gpu_that_a_variable_takes_away_is_not_asked_for(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +197,9 @@ def test_a_gpu_that_a_variable_takes_away_is_not_asked_for(
 
 
 @pytest.mark.parametrize(("variable", "sharding"), SHARDING.items())
-def test_sharding_comes_from_one_side(variable: str, sharding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharding_comes_from_one_side(
+    variable: str, sharding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(variable, "true")
     (problem,) = problems()
     assert problem.startswith(f"{variable}=true, and hardware.sharding=none: ")

@@ -1,8 +1,8 @@
 """What a record of each format holds, and the pair it becomes.
 
-The models are strict (no text where a number belongs) but let extra keys pass: the benchmarks' files carry more than
-is used, and `unread_keys` names what else there is. A key that is null counts as absent, because Parquet and Hugging Face
-datasets write absent keys so.
+The models are strict (no text where a number belongs) but let extra keys pass: the benchmarks'
+files carry more than is used, and `unread_keys` names what else there is. A key that is null counts
+as absent, because Parquet and Hugging Face datasets write absent keys so.
 """
 
 import math
@@ -12,7 +12,15 @@ from functools import cache
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mvp_align.data.parsers import json_kind
@@ -28,21 +36,23 @@ def not_blank(text: str) -> str:
 
 
 def whole_characters(text: str) -> str:
-    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file takes."""
+    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file
+    takes."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise PydanticCustomError(
             "surrogate",
-            "holds half of a surrogate pair at character {at}, which is no character; write the text again",
+            "holds half of a surrogate pair at character {at}, which is no character; write the"
+            " text again",
             {"at": error.start},
         ) from error
     return text
 
 
 def whole_float_as_int(value: object) -> object:
-    """75.0 counts as 75: a table that once held an empty cell comes back with floats. From 2^53 on a float may have lost
-    digits, and two ids may have become one."""
+    """75.0 counts as 75: a table that once held an empty cell comes back with floats. From 2^53 on
+    a float may have lost digits, and two ids may have become one."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
     return int(value) if whole else value  # type: ignore[call-overload]
 
@@ -53,8 +63,8 @@ def number_as_text(value: object) -> object:
 
 
 def profile_entries(value: object) -> dict[str, str]:
-    """`{"age": 65, "retired": true}` as texts, `{"age": "65", "retired": "yes"}`, without what is null or blank; none of a
-    profile that is no object."""
+    """`{"age": 65, "retired": true}` as texts, `{"age": "65", "retired": "yes"}`, without what is
+    null or blank; none of a profile that is no object."""
     if not isinstance(value, dict):
         return {}
     entries = {}
@@ -65,22 +75,29 @@ def profile_entries(value: object) -> dict[str, str]:
             entry = str(whole_float_as_int(entry))
         entry = number_as_text(entry)
         if "," in str(key):  # it becomes the name of a breakdown, and `gender,age` is one of two
-            raise PydanticCustomError("profile", "has the key '{key}'; take the comma out of it", {"key": key})
+            raise PydanticCustomError(
+                "profile", "has the key '{key}'; take the comma out of it", {"key": key}
+            )
         if entry is not None and not isinstance(entry, str):
             raise PydanticCustomError(
-                "profile", "holds {kind} at '{key}'; write a text or a number there, or leave the key out",
+                "profile",
+                "holds {kind} at '{key}'; write a text or a number there, or leave the key out",
                 {"key": key, "kind": kind_of(entry)},
-            )  # fmt: skip
+            )
         if entry and entry.strip():
             entries[str(key)] = entry
     return entries
 
 
 def profile_as_text(value: object) -> object:
-    """`{"age": "65+", "birth_country": "Chile"}` becomes `Age: 65+, Birth country: Chile.`; a text stays as it is."""
+    """`{"age": "65+", "birth_country": "Chile"}` becomes `Age: 65+, Birth country: Chile.`; a text
+    stays as it is."""
     if not isinstance(value, dict):
         return value
-    parts = [f"{key[:1].upper()}{key[1:].replace('_', ' ')}: {text}" for key, text in profile_entries(value).items()]
+    parts = [
+        f"{key[:1].upper()}{key[1:].replace('_', ' ')}: {text}"
+        for key, text in profile_entries(value).items()
+    ]
     return ", ".join(parts) + "." if parts else ""
 
 
@@ -92,7 +109,9 @@ def kind_of(value: object) -> str:
 def known_dimension(name: str) -> str:
     if name not in DIMENSIONS:
         raise PydanticCustomError(
-            "dimension", "is '{name}'; use one of {known}", {"name": name, "known": ", ".join(DIMENSIONS)}
+            "dimension",
+            "is '{name}'; use one of {known}",
+            {"name": name, "known": ", ".join(DIMENSIONS)},
         )
     return name
 
@@ -130,7 +149,9 @@ class MvpBenchRecord(Record):
     education: Text
     marital_status: Text
     # The 2026 edition (DiverValue-Bench) and the first one name this field differently.
-    birth_country: Text = Field(validation_alias=AliasChoices("birth_country/region", "birth_country"))
+    birth_country: Text = Field(
+        validation_alias=AliasChoices("birth_country/region", "birth_country")
+    )
     english_proficiency: Plain = ""
     preference: Plain = ""
     dimension: Annotated[Plain, AfterValidator(known_dimension)] | None = None
@@ -154,7 +175,8 @@ class PairsRecord(Record):
 
 
 def prompt_as_user(prompt: str) -> str:
-    """The `user_id` of records that name no person: rows of one prompt stay together in splits and intervals."""
+    """The `user_id` of records that name no person: rows of one prompt stay together in splits and
+    intervals."""
     return f"prompt-{sha256(prompt.strip().encode()).hexdigest()[:8]}"
 
 
@@ -174,7 +196,9 @@ def mvpbench_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
         birth_country=record.birth_country,
         english_proficiency=record.english_proficiency,
     )
-    groups = {name: getattr(profile, name) for name in Profile.__slots__ if getattr(profile, name).strip()}
+    groups = {
+        name: getattr(profile, name) for name in Profile.__slots__ if getattr(profile, name).strip()
+    }
     if record.dimension is not None:
         groups["dimension"] = record.dimension
         if (stated := values.level(record.dimension)) is not None:
@@ -217,7 +241,11 @@ def pairs_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     )
 
 
-RECORDS: dict[str, type[Record]] = {"mvpbench": MvpBenchRecord, "ufp4": Ufp4Record, "pairs": PairsRecord}
+RECORDS: dict[str, type[Record]] = {
+    "mvpbench": MvpBenchRecord,
+    "ufp4": Ufp4Record,
+    "pairs": PairsRecord,
+}
 FORMATS: dict[str, Callable[[dict[str, Any], str], PreferencePair]] = {
     "mvpbench": mvpbench_pair,
     "ufp4": ufp4_pair,
@@ -230,17 +258,20 @@ TEXT_KEYS = {
 }
 """The keys that each format names the question, the fitting and the contradicting answer by."""
 PASSED_OVER = {
-    # What the benchmark's own records carry besides: parts of the survey, and the system prompt of its generation.
+    # What the benchmark's own records carry besides: parts of the survey, and the system prompt of
+    # its generation.
     "mvpbench": ("self_description", "system_string", "birth_country", "birth_country/region"),
     "ufp4": (),
     "pairs": (),
 }
 CONTEXT = ("system", "system_prompt", "history", "images", "tools")
-"""Keys under which other tools keep a part of what the model is shown: a record that has one means another prompt."""
+"""Keys under which other tools keep a part of what the model is shown: a record that has one means
+another prompt."""
 
 
 def unread_keys(value: dict[str, Any], format: str) -> dict[str, frozenset[str]]:
-    """The keys of a record that hold something and that its format does not read, each with the fields that it lacks."""
+    """The keys of a record that hold something and that its format does not read, each with the
+    fields that it lacks."""
     there = {str(key) for key, entry in value.items() if entry is not None}
     fields = frozenset(RECORDS[format].model_fields)
     return dict.fromkeys(sorted(there - fields - {*PASSED_OVER[format], *CONTEXT}), fields - there)
@@ -248,8 +279,8 @@ def unread_keys(value: dict[str, Any], format: str) -> dict[str, frozenset[str]]
 
 @cache
 def nearest_field(key: str, lacking: frozenset[str], cutoff: float) -> str | None:
-    """The one of `lacking`, fields that a record does not have, that `key` is most like by difflib's ratio; None where none
-    reaches `cutoff`."""
+    """The one of `lacking`, fields that a record does not have, that `key` is most like by
+    difflib's ratio; None where none reaches `cutoff`."""
     names = {plain(name): name for name in sorted(lacking)}
     if "user_id" in lacking:
         names |= {"user": "user_id", "uid": "user_id"}
@@ -261,25 +292,38 @@ def plain(key: str) -> str:
     return "".join(char for char in key.casefold() if char.isalnum())
 
 
-def to_pair(value: object, format: str, fallback_id: str) -> tuple[PreferencePair | None, list[str]]:
-    """One parsed record as a pair, or None and its problems, each as `, field 'F': what was wrong; what to do.`
+def to_pair(
+    value: object, format: str, fallback_id: str
+) -> tuple[PreferencePair | None, list[str]]:
+    """One parsed record as a pair, or None and its problems, each as `, field 'F': what was wrong;
+    what to do.`
 
     `fallback_id` becomes the id of a record whose format or content gives none.
     """
     if not isinstance(value, dict):
-        return None, [f": is {json_kind(value)} where an object belongs; write the record as {{...}}."]
+        return None, [
+            f": is {json_kind(value)} where an object belongs; write the record as {{...}}."
+        ]
     problems = []
     _, chosen, rejected = TEXT_KEYS[format]
-    texts = [text.strip() for text in (value.get(chosen), value.get(rejected)) if isinstance(text, str)]
+    texts = [
+        text.strip() for text in (value.get(chosen), value.get(rejected)) if isinstance(text, str)
+    ]
     if len(texts) == 2 and texts[0] and texts[0] == texts[1]:
-        problems.append(f", field '{rejected}': says the same as '{chosen}'; correct one, or leave the record out.")
+        problems.append(
+            f", field '{rejected}': says the same as '{chosen}'; correct one, or leave the record"
+            " out."
+        )
     for key in CONTEXT:
         if value.get(key):
             problems.append(
-                f", field '{key}': is not shown to the model; put its text into the prompt, or take the key out."
+                f", field '{key}': is not shown to the model; put its text into the prompt, or take"
+                " the key out."
             )
     try:
-        pair = FORMATS[format]({key: entry for key, entry in value.items() if entry is not None}, fallback_id)
+        pair = FORMATS[format](
+            {key: entry for key, entry in value.items() if entry is not None}, fallback_id
+        )
     except ValidationError as error:
         problems += [field_problem(detail) for detail in error.errors(include_url=False)]
     return (None if problems else pair), problems

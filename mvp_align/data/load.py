@@ -1,4 +1,5 @@
-"""All pairs of a run, from its config: read, freed of repeats where asked, split by person, checked for overlap."""
+"""All pairs of a run, from its config: read, freed of repeats where asked, split by person, checked
+for overlap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from mvp_align.schema import PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class DataSets:
-    """The run's pairs by set, empty where a set is not given. No person stands in two of train, val and test.
+    """The run's pairs by set, empty where a set is not given. No person stands in two of train, val
+    and test.
 
-    `out_of_domain` has those of `evals.sets`, by name. `read` has what was read of each source (keys train, val, test and
-    the sets out of domain), `repeats_dropped` the count for each, and `notes` says in sentences what was left out, split,
-    skipped or not read, for the preflight print and the report.
+    `out_of_domain` has those of `evals.sets`, by name. `read` has what was read of each source
+    (keys train, val, test and the sets out of domain), `repeats_dropped` the count for each, and
+    `notes` says in sentences what was left out, split, skipped or not read, for the preflight print
+    and the report.
     """
 
     train: list[PreferencePair] = field(default_factory=list)
@@ -40,26 +43,45 @@ class DataSets:
 
     @property
     def prompt_sets(self) -> list[str]:
-        """The sets in which no record names a person, so that prompts are counted, and drawn from, in people's stead."""
-        return [name for name, pairs in self.by_set.items() if pairs and not any(map(names_person, pairs))]
+        """The sets in which no record names a person, so that prompts are counted, and drawn from,
+        in people's stead."""
+        return [
+            name
+            for name, pairs in self.by_set.items()
+            if pairs and not any(map(names_person, pairs))
+        ]
 
 
 def load_data(config: Config) -> DataSets:
     """Read `data.train`, `data.val`, `data.test` and what `evals.sets` has out of domain.
 
-    Without `data.test` the share `data.test_share` of the users of `data.train` is held out, the same for the same
-    `seed`. `data.limit` and `data.drop_repeats` concern the `data.*` sources alone.
+    Without `data.test` the share `data.test_share` of the users of `data.train` is held out, the
+    same for the same `seed`. `data.limit` and `data.drop_repeats` concern the `data.*` sources
+    alone.
 
     Raises:
-        UserError: nothing to train or test on, a source that cannot be read, or a person on two sides.
+        UserError: nothing to train or test on, a source that cannot be read, or a person on two
+        sides.
     """
     sources = given_sources(config)
     notes: list[str] = []
     for name in ("train", "val"):
-        # Evaluating needs the test set only; train and val, where they are there, serve to find people on two sides.
-        if config.recipe == "evaluate" and "test" in sources and name in sources and not is_there(sources[name]):
-            notes.append(f"{name}: {sources.pop(name)} is not there, so nobody checked that its users are not tested.")
-    read = {name: read_pairs(source, config.data.format, config.data.limit) for name, source in sources.items()}
+        # Evaluating needs the test set only; train and val, where they are there, serve to find
+        # people on two sides.
+        if (
+            config.recipe == "evaluate"
+            and "test" in sources
+            and name in sources
+            and not is_there(sources[name])
+        ):
+            notes.append(
+                f"{name}: {sources.pop(name)} is not there, so nobody checked that its users are"
+                " not tested."
+            )
+    read = {
+        name: read_pairs(source, config.data.format, config.data.limit)
+        for name, source in sources.items()
+    }
     pairs = {name: result.pairs for name, result in read.items()}
     dropped: dict[str, int] = {}
     if config.data.drop_repeats:
@@ -67,14 +89,19 @@ def load_data(config: Config) -> DataSets:
             pairs[name], dropped[name] = drop_repeats(result.pairs)
     notes += person_notes(pairs, is_split="test" not in pairs)
     if "train" in pairs and "test" not in pairs:
-        pairs["train"], pairs["test"] = split_by_user(pairs["train"], config.data.test_share, config.seed)
+        pairs["train"], pairs["test"] = split_by_user(
+            pairs["train"], config.data.test_share, config.seed
+        )
         notes.append(
-            f"test: {users(pairs['test'])} of {users(read['train'].pairs)} users of {sources['train']} held out "
-            f"(data.test_share={config.data.test_share}, seed={config.seed})."
+            f"test: {users(pairs['test'])} of {users(read['train'].pairs)} users of"
+            f" {sources['train']} held out (data.test_share={config.data.test_share},"
+            f" seed={config.seed})."
         )
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
     others = {
-        name: read_out_of_domain(name, config.evals.ufp4) for name in chosen_sets(config) if SETS[name].out_of_domain
+        name: read_out_of_domain(name, config.evals.ufp4)
+        for name in chosen_sets(config)
+        if SETS[name].out_of_domain
     }
     read |= others
     for name, result in read.items():
@@ -84,8 +111,14 @@ def load_data(config: Config) -> DataSets:
             keys = ", ".join(f"{key} in {count}" for key, count in result.unread.items())
             notes.append(f"{name}: keys that are not read, of {result.records} records: {keys}.")
     if config.data.limit is not None:
-        notes += head_lines({name: result for name, result in read.items() if name not in others}, config.data.limit)
-    notes += [f"{name}: {count} pairs dropped that repeat an earlier one." for name, count in dropped.items() if count]
+        notes += head_lines(
+            {name: result for name, result in read.items() if name not in others}, config.data.limit
+        )
+    notes += [
+        f"{name}: {count} pairs dropped that repeat an earlier one."
+        for name, count in dropped.items()
+        if count
+    ]
     return DataSets(
         **pairs,
         out_of_domain={name: result.pairs for name, result in others.items()},
@@ -107,17 +140,25 @@ def read_out_of_domain(name: str, folder: str | None) -> ReadPairs:
         raise UserError(NO_FILES)
     read = read_pairs(folder, "ufp4")
     if read.sha256 == open_source(sample).sha256:
-        raise UserError(f"evals.ufp4={folder} holds the bundled synthetic stand-in: that is evals.sets=[ufp4_sample].")
+        raise UserError(
+            f"evals.ufp4={folder} holds the bundled synthetic stand-in: that is"
+            " evals.sets=[ufp4_sample]."
+        )
     found = {pair.groups.get("user_type", "") for pair in read.pairs}
     if found != set(UFP4_USER_TYPES):
         absent, other = sorted(set(UFP4_USER_TYPES) - found), sorted(found - set(UFP4_USER_TYPES))
-        wrong = [f"lacks {name}.json" for name in absent] + [f"also holds {name or 'other'}.json" for name in other]
-        raise UserError(f"evals.ufp4={folder}: UF-P-4 is four files, and this folder {', '.join(wrong)}.")
+        wrong = [f"lacks {name}.json" for name in absent] + [
+            f"also holds {name or 'other'}.json" for name in other
+        ]
+        raise UserError(
+            f"evals.ufp4={folder}: UF-P-4 is four files, and this folder {', '.join(wrong)}."
+        )
     return read
 
 
 def person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> list[str]:
-    """Where prompts stand for people, and where ids that differ hardly at all count as several people."""
+    """Where prompts stand for people, and where ids that differ hardly at all count as several
+    people."""
     notes = []
     for name, found in pairs.items():
         unnamed = sum(not names_person(pair) for pair in found)
@@ -126,41 +167,57 @@ def person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> l
             notes.append(f"{name}: no record names a person (user_id): {how}.")
         elif unnamed:
             notes.append(
-                f"{name}: {unnamed} of {len(found)} records name no person (user_id): each of their prompts counts as one."
+                f"{name}: {unnamed} of {len(found)} records name no person (user_id): each of their"
+                " prompts counts as one."
             )
     spellings: dict[str, set[str]] = {}
     for pair in chain(*pairs.values()):
-        spellings.setdefault(" ".join(normalize("NFKC", pair.user_id).casefold().split()), set()).add(pair.user_id)
+        spellings.setdefault(
+            " ".join(normalize("NFKC", pair.user_id).casefold().split()), set()
+        ).add(pair.user_id)
     alike = [sorted(names) for names in spellings.values() if len(names) > 1]
     if alike:
-        shown = "; ".join(", ".join(map(repr, names)) for names in alike[:3]) + ("; ..." if len(alike) > 3 else "")
+        shown = "; ".join(", ".join(map(repr, names)) for names in alike[:3]) + (
+            "; ..." if len(alike) > 3 else ""
+        )
         notes.append(
-            f"user ids that differ in case, spaces or encoding alone count as different people, {len(alike)} times: {shown}."
+            "user ids that differ in case, spaces or encoding alone count as different people,"
+            f" {len(alike)} times: {shown}."
         )
     return notes
 
 
 def given_sources(config: Config) -> dict[str, str]:
-    """The `data.*` sources that the config names. Raises UserError where the run would have nothing to work on."""
+    """The `data.*` sources that the config names. Raises UserError where the run would have nothing
+    to work on."""
     data = config.data
     sources = {"train": data.train, "val": data.val, "test": data.test}
     in_domain = config.recipe != "evaluate" or IN_DOMAIN in chosen_sets(config)
     if in_domain and data.train is None and data.test is None:
         raise UserError(
-            "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to train, with "
-            "data.format=mvpbench|ufp4|pairs, or use data=sample."
+            "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to"
+            " train, with data.format=mvpbench|ufp4|pairs, or use data=sample."
         )
     return {name: source for name, source in sources.items() if source is not None}
 
 
 def head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
-    """Where the head of a file, which `data.limit` takes, is of one dimension, level or user type alone."""
+    """Where the head of a file, which `data.limit` takes, is of one dimension, level or user type
+    alone."""
     lines = []
     for name, result in read.items():
         values = {group: {pair.groups.get(group) for pair in result.pairs} for group in STRATA}
-        alone = [f"{group} {value}" for group, found in values.items() if len(found) == 1 for value in found if value]
+        alone = [
+            f"{group} {value}"
+            for group, found in values.items()
+            if len(found) == 1
+            for value in found
+            if value
+        ]
         if alone and result.records >= limit:
-            lines.append(f"{name}: the first {limit} records (data.limit) are all of {', '.join(alone)}.")
+            lines.append(
+                f"{name}: the first {limit} records (data.limit) are all of {', '.join(alone)}."
+            )
     return lines
 
 

@@ -1,7 +1,9 @@
-"""A file's bytes as parsed values: JSON, JSON Lines, CSV, TSV and Parquet, each of them gzipped too.
+"""A file's bytes as parsed values: JSON, JSON Lines, CSV, TSV and Parquet, each of them gzipped
+too.
 
-Nothing here knows what a record should hold; `formats` does. What is wrong with a file's bytes comes back as words in
-`Records.problems`, so that `readers` can report it together with what is wrong inside the records.
+Nothing here knows what a record should hold; `formats` does. What is wrong with a file's bytes
+comes back as words in `Records.problems`, so that `readers` can report it together with what is
+wrong inside the records.
 """
 
 import csv
@@ -21,7 +23,8 @@ from pathlib import PurePath
 class Records:
     """One file's records (or one Hugging Face split's), at most the first `limit`, not yet checked.
 
-    `rows` pairs each record's place, as `row 3` (from 0) or `line 4` (from 1, JSON Lines and tables), with its parsed value.
+    `rows` pairs each record's place, as `row 3` (from 0) or `line 4` (from 1, JSON Lines and
+    tables), with its parsed value.
     """
 
     name: str
@@ -31,42 +34,58 @@ class Records:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`dvb.jsonl.gz` as ("dvb", ".jsonl"): the stem, and the extension that says how to parse it."""
+    """`dvb.jsonl.gz` as ("dvb", ".jsonl"): the stem, and the extension that says how to parse
+    it."""
     path = PurePath(name[:-3] if name.lower().endswith(".gz") else name)
     return path.stem, path.suffix.lower()
 
 
 def parse(data: bytes, records: Records, extension: str, limit: int | None) -> None:
-    """Add the first `limit` records of a file, or what is wrong with it. `extension` is a key of PARSERS."""
+    """Add the first `limit` records of a file, or what is wrong with it. `extension` is a key of
+    PARSERS."""
     if data[:2] == GZIP and records.name.lower().endswith(".gz"):
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            records.problems.append(f"{records.name}: cannot be unpacked ({error}); compress it again.")
+            records.problems.append(
+                f"{records.name}: cannot be unpacked ({error}); compress it again."
+            )
             return
     if not data.strip():
-        records.problems.append(f"{records.name}: the file is empty; give one with records, or leave it out.")
+        records.problems.append(
+            f"{records.name}: the file is empty; give one with records, or leave it out."
+        )
         return
     PARSERS[extension](data, records, limit)
     if not records.rows and not records.problems:
-        records.problems.append(f"{records.name}: holds no records; give a file with records, or leave it out.")
+        records.problems.append(
+            f"{records.name}: holds no records; give a file with records, or leave it out."
+        )
 
 
 def parse_json(data: bytes, records: Records, limit: int | None) -> None:
     text = decode(data, records)
     if text is None:
         return
-    value = decode_json(text, records, "give a list of objects; a file with one object a line is named .jsonl")
+    value = decode_json(
+        text, records, "give a list of objects; a file with one object a line is named .jsonl"
+    )
     if records.problems:
         return
     if isinstance(value, list):
         records.rows.extend((f"row {index}", record) for index, record in enumerate(value[:limit]))
         return
-    lists = [f"'{key}'" for key, inner in value.items() if isinstance(inner, list)] if isinstance(value, dict) else []
+    lists = (
+        [f"'{key}'" for key, inner in value.items() if isinstance(inner, list)]
+        if isinstance(value, dict)
+        else []
+    )
     remedy = "put the records between [ and ], or use .jsonl for one object a line"
     if lists:
         remedy = f"give the list under {' or '.join(lists)} alone, as a file of its own"
-    records.problems.append(f"{records.name}: the top level is {json_kind(value)}, not a list of records; {remedy}.")
+    records.problems.append(
+        f"{records.name}: the top level is {json_kind(value)}, not a list of records; {remedy}."
+    )
 
 
 def parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
@@ -74,7 +93,9 @@ def parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
     if text is None:
         return
     # Not splitlines(): JSON texts may hold U+2028 and the like unescaped, and those end no line.
-    filled = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
+    filled = (
+        (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
+    )
     for number, line in islice(filled, limit):
         if not records.rows and not records.problems and (form := spread_out(line)):
             records.problems.append(f"{records.name} line {number}: {form}.")
@@ -86,7 +107,8 @@ def parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
 
 
 def spread_out(first: str) -> str:
-    """What is wrong with a .jsonl file whose first line opens something that it does not close; empty where it closes it."""
+    """What is wrong with a .jsonl file whose first line opens something that it does not close;
+    empty where it closes it."""
     opens = first.strip()
     if opens.startswith("[") and not opens.endswith("]"):
         return "holds one list, not an object on each line; name the file .json"
@@ -96,7 +118,8 @@ def spread_out(first: str) -> str:
 
 
 def parse_table(data: bytes, records: Records, limit: int | None, delimiter: str) -> None:
-    """Every cell is a text, exactly as it stands; an empty cell counts as absent. The first line names the columns."""
+    """Every cell is a text, exactly as it stands; an empty cell counts as absent. The first line
+    names the columns."""
     text = decode(data, records)
     if text is None:
         return
@@ -112,11 +135,14 @@ def parse_table(data: bytes, records: Records, limit: int | None, delimiter: str
                 records.rows.append((f"line {number}", filled))
             else:
                 records.problems.append(
-                    f"{records.name} line {number}: has {len(cells)} cells where line 1 names {len(header)} columns; "
-                    "put cells that hold the delimiter or a line break in double quotes."
+                    f"{records.name} line {number}: has {len(cells)} cells where line 1 names"
+                    f" {len(header)} columns; put cells that hold the delimiter or a line break in"
+                    " double quotes."
                 )
     except csv.Error as error:
-        records.problems.append(f"{records.name}: is no readable table ({error}); mend the quotes, or give .jsonl.")
+        records.problems.append(
+            f"{records.name}: is no readable table ({error}); mend the quotes, or give .jsonl."
+        )
 
 
 def table_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -147,7 +173,8 @@ def parse_parquet(data: bytes, records: Records, limit: int | None) -> None:
         rows = table.slice(0, limit).to_pylist()
     except (pa.ArrowException, OSError, ValueError) as error:
         records.problems.append(
-            f"{records.name}: is not a readable Parquet file ({str(error).splitlines()[0]}); write it again."
+            f"{records.name}: is not a readable Parquet file ({str(error).splitlines()[0]}); write"
+            " it again."
         )
         return
     records.rows.extend((f"row {index}", row) for index, row in enumerate(rows))
@@ -173,10 +200,13 @@ def decode(data: bytes, records: Records) -> str | None:
     encoding = json.detect_encoding(data)  # by the byte order mark, and by where zero bytes stand
     if not encoding.startswith("utf-8"):
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
-        records.problems.append(f"{records.name}: is {name} text, not UTF-8; save the file as UTF-8.")
+        records.problems.append(
+            f"{records.name}: is {name} text, not UTF-8; save the file as UTF-8."
+        )
         return None
     try:
-        return data.decode("utf-8-sig")  # a byte order mark, as Windows tools write it, is no mistake
+        # a byte order mark, as Windows tools write it, is no mistake
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         kind = next((what for begin, what in OTHER_KINDS.items() if data.startswith(begin)), None)
         if kind is not None:
@@ -185,40 +215,56 @@ def decode(data: bytes, records: Records) -> str | None:
         line = error.object[: error.start].count(b"\n") + 1
         byte = error.object[error.start : error.start + 1]
         records.problems.append(
-            f"{records.name} line {line}: byte 0x{byte.hex()} is not UTF-8 (in Windows-1252, much like Latin-1, it is "
-            f"{byte.decode('cp1252', 'replace')!r}); save the file as UTF-8."
+            f"{records.name} line {line}: byte 0x{byte.hex()} is not UTF-8 (in Windows-1252, much"
+            f" like Latin-1, it is {byte.decode('cp1252', 'replace')!r}); save the file as UTF-8."
         )
         return None
 
 
 def decode_json(text: str, records: Records, remedy: str, first_line: int = 1) -> object:
-    """The parsed value; where `text` is broken, a problem is added to `records` and None comes back."""
+    """The parsed value; where `text` is broken, a problem is added to `records` and None comes
+    back."""
     try:
         value: object = json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         place = f"line {first_line + error.lineno - 1}, column {error.colno}"
-        records.problems.append(f"{records.name} {place}: broken JSON ({error.msg}); mend it there, and {remedy}.")
+        records.problems.append(
+            f"{records.name} {place}: broken JSON ({error.msg}); mend it there, and {remedy}."
+        )
     except KeyError as error:
         records.problems.append(
-            f"{records.name} line {first_line}: an object has the key {error} twice; leave one of the two out."
+            f"{records.name} line {first_line}: an object has the key {error} twice; leave one of"
+            " the two out."
         )
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists nested a thousand deep
-        records.problems.append(f"{records.name} line {first_line}: JSON that cannot be read ({error}); {remedy}.")
+    # a number of thousands of digits, lists nested a thousand deep
+    except (ValueError, RecursionError) as error:
+        records.problems.append(
+            f"{records.name} line {first_line}: JSON that cannot be read ({error}); {remedy}."
+        )
     else:
         return value
     return None
 
 
 def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Raises KeyError where a key stands twice: JSON's own reader would drop the first without a word."""
+    """Raises KeyError where a key stands twice: JSON's own reader would drop the first without a
+    word."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise KeyError(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
+        raise KeyError(
+            next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        )
     return found
 
 
 def json_kind(value: object) -> str:
     """What a parsed value is, in the words of JSON: `an object`, `a list`, `a text`, ..."""
-    kinds = {type(None): "null", dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    kinds = {
+        type(None): "null",
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+    }
     kinds |= {int: "a number", float: "a number"}
     return kinds.get(type(value), f"a value of type {type(value).__name__}")

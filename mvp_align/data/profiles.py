@@ -1,9 +1,10 @@
 """The same pairs under several profiles: does a model use who is asking, or does any profile do?
 
-Four kinds, asked for by `evals.profiles`. `none` shows the question alone, `demographics` the paper's prompt, `values` the
-paper's prompt and the person's stated values, `shuffled` the person's demographics and another person's values. A profile in
-free text (UF-P-4, your own pairs) says both at once: there `demographics` and `values` are one kind, `given`, and `shuffled`
-shows another profile of the set.
+Four kinds, asked for by `evals.profiles`. `none` shows the question alone, `demographics` the
+paper's prompt, `values` the paper's prompt and the person's stated values, `shuffled` the person's
+demographics and another person's values. A profile in free text (UF-P-4, your own pairs) says both
+at once: there `demographics` and `values` are one kind, `given`, and `shuffled` shows another
+profile of the set.
 """
 
 from collections import Counter, defaultdict
@@ -19,21 +20,25 @@ from mvp_align.schema import PreferencePair
 KINDS = ("none", "demographics", "values", "shuffled")
 QUESTION = Prompt(name="question", template="{question}")
 PREFERENCE = Prompt(
-    name="preference", template=PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion")
+    name="preference",
+    template=PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion"),
 )
 """For code that has no config; `conf/prompt/question.yaml` and `preference.yaml` are the same."""
 SHUFFLE_SEED = 12
-"""Of the draw of other people, and no setting: the runs of every seed are to show a person the same other's values."""
+"""Of the draw of other people, and no setting: the runs of every seed are to show a person the same
+other's values."""
 NO_OTHER = "nobody in the set has other values to show instead"
 
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """For each kind the prompt, and the same pairs in the same order as that prompt is to show them.
+    """For each kind the prompt, and the same pairs in the same order as that prompt is to show
+    them.
 
-    `level_changed` says of pairs that are about one value dimension (its id the key) whether `shuffled` shows another level
-    of that very dimension: where it shows the same level, values and shuffled values ask for the same answer. `left_out`
-    counts pairs by the reason why they are under no kind.
+    `level_changed` says of pairs that are about one value dimension (its id the key) whether
+    `shuffled` shows another level of that very dimension: where it shows the same level, values and
+    shuffled values ask for the same answer. `left_out` counts pairs by the reason why they are
+    under no kind.
     """
 
     kinds: Mapping[str, tuple[Prompt, list[PreferencePair]]]
@@ -42,13 +47,15 @@ class Swapped:
 
 
 def swap_profiles(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
-    """Every pair that all `kinds` can be shown for; no pair, and the reasons, where that is none."""
+    """Every pair that all `kinds` can be shown for; no pair, and the reasons, where that is
+    none."""
     structured = any(pair.profile is not None for pair in pairs)
     return swap_values(pairs, kinds) if structured else swap_texts(pairs, kinds)
 
 
 def swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
-    """Structured profiles: `shuffled` keeps a person's demographics and takes the values of another user."""
+    """Structured profiles: `shuffled` keeps a person's demographics and takes the values of another
+    user."""
     left_out: Counter[str] = Counter()
     shows_values = bool({"values", "shuffled"} & set(kinds))
     kept = []
@@ -74,12 +81,16 @@ def with_values_of(other: PreferencePair, pair: PreferencePair) -> PreferencePai
     return replace(pair, preference=other.preference, stated_values=other.stated_values)
 
 
-def level_changes(pairs: Sequence[PreferencePair], shuffled: Sequence[PreferencePair]) -> dict[str, bool]:
+def level_changes(
+    pairs: Sequence[PreferencePair], shuffled: Sequence[PreferencePair]
+) -> dict[str, bool]:
     changed = {}
     for own, other in zip(pairs, shuffled, strict=True):
         dimension = own.groups.get("dimension")
         if other is not own and dimension and own.stated_values and other.stated_values:
-            changed[own.id] = own.stated_values.level(dimension) != other.stated_values.level(dimension)
+            changed[own.id] = own.stated_values.level(dimension) != other.stated_values.level(
+                dimension
+            )
     return changed
 
 
@@ -99,11 +110,13 @@ def swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped
 
 
 def derangement(texts: Mapping[str, str]) -> dict[str, str]:
-    """Person -> another person whose text differs, drawn at random, each person the other of at most one.
+    """Person -> another person whose text differs, drawn at random, each person the other of at
+    most one.
 
-    People in an order where equal texts stand together, the order of people and of texts drawn; each gets the one who
-    stands as many places on as the most frequent text has people. So nobody gets their own, nor an equal text, unless more
-    than half of all share one: as few as possible then have no other, and are not in what is returned.
+    People in an order where equal texts stand together, the order of people and of texts drawn;
+    each gets the one who stands as many places on as the most frequent text has people. So nobody
+    gets their own, nor an equal text, unless more than half of all share one: as few as possible
+    then have no other, and are not in what is returned.
     """
     draw = np.random.default_rng(SHUFFLE_SEED)
     same: dict[str, list[str]] = defaultdict(list)

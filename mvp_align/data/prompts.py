@@ -1,8 +1,8 @@
 """What the model is shown before the answer.
 
-A template (`conf/prompt/*.yaml`) is filled from a pair whose profile is structured. Records with a profile in free text
-(UF-P-4, your own pairs) have one form, the one UF-P-4 is scored with: profile, newline, prompt. A template that shows no
-field of the person shows neither kind of profile.
+A template (`conf/prompt/*.yaml`) is filled from a pair whose profile is structured. Records with a
+profile in free text (UF-P-4, your own pairs) have one form, the one UF-P-4 is scored with: profile,
+newline, prompt. A template that shows no field of the person shows neither kind of profile.
 """
 
 import json
@@ -19,19 +19,27 @@ from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair, PromptedPair
 
 PERSON_FIELDS = (
-    "age", "gender", "employment_status", "education", "marital_status", "birth_country", "english_proficiency",
-)  # fmt: skip
+    "age",
+    "gender",
+    "employment_status",
+    "education",
+    "marital_status",
+    "birth_country",
+    "english_proficiency",
+)
 FIELDS = (*PERSON_FIELDS, "preference", "question")
 
 
 PAPER = Prompt(
     name="paper",
     template=(
-        "User profile: Age: {age}, Gender: {gender}, Employment: {employment_status}, Education: {education}, "
-        "Marital Status: {marital_status}, Birth Country/Region: {birth_country}.\nQuestion: {question}"
+        "User profile: Age: {age}, Gender: {gender}, Employment: {employment_status}, Education:"
+        " {education}, Marital Status: {marital_status}, Birth Country/Region:"
+        " {birth_country}.\nQuestion: {question}"
     ),
 )
-"""The benchmark's training and OPA prompt, for code that has no config; `conf/prompt/paper.yaml` is the same."""
+"""The benchmark's training and OPA prompt, for code that has no config; `conf/prompt/paper.yaml` is
+the same."""
 
 FIXED_DATE = """\
 {%- macro strftime_now(format) -%}
@@ -42,8 +50,9 @@ FIXED_DATE = """\
 {{- shown.text -}}
 {%- endmacro %}
 """
-"""Before a chat template, this takes the place of the `strftime_now` that transformers gives it, which reads the clock. (A
-function of ours in its place is not passed on: templates see plain values alone.)"""
+"""Before a chat template, this takes the place of the `strftime_now` that transformers gives it,
+which reads the clock. (A function of ours in its place is not passed on: templates see plain values
+alone.)"""
 
 
 class ChatTokenizer(Protocol):
@@ -61,18 +70,25 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-def prompted(pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer) -> list[PromptedPair]:
-    """The pairs as text, in order. Raises UserError where `prompt.chat` is set and the model has no chat template."""
+def prompted(
+    pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
+) -> list[PromptedPair]:
+    """The pairs as text, in order. Raises UserError where `prompt.chat` is set and the model has no
+    chat template."""
     if prompt.chat and not tokenizer.chat_template:
         raise UserError(
-            f"prompt={prompt.name}: the tokenizer of {tokenizer.name_or_path} has no chat template. Choose a chat model "
-            "(such as model=llama2_7b_chat) or prompt=paper."
+            f"prompt={prompt.name}: the tokenizer of {tokenizer.name_or_path} has no chat template."
+            " Choose a chat model (such as model=llama2_7b_chat) or prompt=paper."
         )
     return [
         PromptedPair(
             id=pair.id,
             user_id=pair.user_id,
-            prompt=chat_turn(render(pair, prompt), tokenizer, prompt.date) if prompt.chat else render(pair, prompt),
+            prompt=(
+                chat_turn(render(pair, prompt), tokenizer, prompt.date)
+                if prompt.chat
+                else render(pair, prompt)
+            ),
             chosen=pair.chosen,
             rejected=pair.rejected,
         )
@@ -92,10 +108,12 @@ def render(pair: PreferencePair, prompt: Prompt) -> str:
 
 
 def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> str:
-    """`text` as a user's turn, up to where the answer starts, without the BOS text that the tokenizer adds by itself. A
-    template that states the time states the start of `date` (ISO 8601)."""
+    """`text` as a user's turn, up to where the answer starts, without the BOS text that the
+    tokenizer adds by itself. A template that states the time states the start of `date` (ISO
+    8601)."""
     template = tokenizer.get_chat_template()
-    fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}  # Llama's name for it
+    # Llama's name for it
+    fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}
     if "strftime_now" in template:
         fixed |= {"chat_template": FIXED_DATE + template, "date_codes": date_codes(date)}
     turn = str(
@@ -110,12 +128,16 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
 
 @cache
 def date_codes(date: str) -> dict[str, str]:
-    """Every code of strftime and its text at the start of `date`; `%%` waits until the others are done."""
+    """Every code of strftime and its text at the start of `date`; `%%` waits until the others are
+    done."""
     moment = datetime.fromisoformat(date)
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in string.ascii_letters]
     return {"%%": "\0", **{code: moment.strftime(code) for code in codes}, "\0": "%"}
 
 
 def prompts_sha256(prompts: Iterable[PromptedPair]) -> str:
-    """Hex, of the JSON list of what the model is shown, pair by pair: template, chat template, date and data in one."""
-    return sha256(json.dumps([pair.prompt for pair in prompts], allow_nan=False).encode()).hexdigest()
+    """Hex, of the JSON list of what the model is shown, pair by pair: template, chat template, date
+    and data in one."""
+    return sha256(
+        json.dumps([pair.prompt for pair in prompts], allow_nan=False).encode()
+    ).hexdigest()

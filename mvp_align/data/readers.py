@@ -22,16 +22,19 @@ from mvp_align.schema import PreferencePair
 SAME_RECORD = "repeats the id and content of an earlier record"
 MISSPELT = 0.85
 ALIKE = 0.6
-"""How alike (difflib's ratio) an unknown key is to a known one to be refused as its misspelling, or named beside it."""
+"""How alike (difflib's ratio) an unknown key is to a known one to be refused as its misspelling, or
+named beside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPairs:
-    """What was read of one source. `records` counts what was looked at: the pairs and what `left_out` counts by reason.
+    """What was read of one source. `records` counts what was looked at: the pairs and what
+    `left_out` counts by reason.
 
-    `sha256` (hex) is over the file's bytes; over the concatenation of a folder's files in order of name; over the
-    canonical JSON of the records kept of a Hugging Face dataset. `unread` counts the records that have a key which the
-    format does not read, by the key and, in words, the known key that it is like.
+    `sha256` (hex) is over the file's bytes; over the concatenation of a folder's files in order of
+    name; over the canonical JSON of the records kept of a Hugging Face dataset. `unread` counts the
+    records that have a key which the format does not read, by the key and, in words, the known key
+    that it is like.
     """
 
     pairs: list[PreferencePair]
@@ -43,14 +46,17 @@ class ReadPairs:
 
 
 def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
-    """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) as `mvpbench`, `ufp4` or `pairs`.
+    """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) as `mvpbench`,
+    `ufp4` or `pairs`.
 
-    Texts stay exactly as they stand in the file. Only the first `limit` records of each file are looked at at all.
-    In a folder each file's stem becomes the group `user_type`; a single UF-P-4 file has one where its stem is one of
-    UF-P-4's four. Records that name no person get the prompt as their user (`prompt-<hash>`). Ids are unique.
+    Texts stay exactly as they stand in the file. Only the first `limit` records of each file are
+    looked at at all. In a folder each file's stem becomes the group `user_type`; a single UF-P-4
+    file has one where its stem is one of UF-P-4's four. Records that name no person get the prompt
+    as their user (`prompt-<hash>`). Ids are unique.
 
     Raises:
-        UserError: naming every file, row (from 0) or line (from 1, .jsonl) and field that is wrong, and what to do.
+        UserError: naming every file, row (from 0) or line (from 1, .jsonl) and field that is wrong,
+        and what to do.
     """
     if format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)
@@ -70,16 +76,23 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise listed(problems, f"{source} has {count} (read as data.format={format}):")
     records = sum(len(file.rows) for file in opened.files)
-    return ReadPairs(pairs, source, records, {SAME_RECORD: same} if same else {}, opened.sha256, unread)
+    return ReadPairs(
+        pairs, source, records, {SAME_RECORD: same} if same else {}, opened.sha256, unread
+    )
 
 
 def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], int, list[str]]:
-    """The pairs, how many records were left out because they repeat one, and all that is wrong with records."""
+    """The pairs, how many records were left out because they repeat one, and all that is wrong with
+    records."""
     kept: dict[str, tuple[PreferencePair, str]] = {}
     problems: list[str] = []
     given, same = given_ids(opened, format), 0
     for file in opened.files:
-        user_type = file.stem if opened.is_folder or (format == "ufp4" and file.stem in UFP4_USER_TYPES) else None
+        user_type = (
+            file.stem
+            if opened.is_folder or (format == "ufp4" and file.stem in UFP4_USER_TYPES)
+            else None
+        )
         for index, (place, value) in enumerate(file.rows):
             place = f"{file.name} {place}"
             made_up = f"{file.stem}-{index}"
@@ -97,8 +110,8 @@ def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], in
                 same += 1
             else:
                 problems.append(
-                    f"{place}, field 'id': '{pair.id}' is also the id of {kept[pair.id][1]}, which holds something "
-                    f"else; give each record its own id."
+                    f"{place}, field 'id': '{pair.id}' is also the id of {kept[pair.id][1]}, which"
+                    " holds something else; give each record its own id."
                 )
     return [pair for pair, _ in kept.values()], same, problems
 
@@ -106,19 +119,25 @@ def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], in
 def objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
     """Every record that is an object, with its file and place."""
     for file in opened.files:
-        yield from ((f"{file.name} {place}", value) for place, value in file.rows if isinstance(value, dict))
+        yield from (
+            (f"{file.name} {place}", value) for place, value in file.rows if isinstance(value, dict)
+        )
 
 
 def given_ids(opened: Opened, format: str) -> set[object]:
     """The ids that records give themselves: none that is made up may be one of them."""
     if format == "ufp4":  # whose ids are all made up
         return set()
-    return {name for _, value in objects(opened) if isinstance(name := number_as_text(value.get("id")), str)}
+    return {
+        name
+        for _, value in objects(opened)
+        if isinstance(name := number_as_text(value.get("id")), str)
+    }
 
 
 def other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
-    """How many records have a key that is not read, and, as problems, the keys that are likely misspelt: a `userid` that is
-    passed over would put one person on both sides of a split."""
+    """How many records have a key that is not read, and, as problems, the keys that are likely
+    misspelt: a `userid` that is passed over would put one person on both sides of a split."""
     unread: Counter[str] = Counter()
     misspelt: dict[tuple[str, str], list[str]] = {}
     for place, value in objects(opened):
@@ -146,21 +165,32 @@ def refuse_other_form(opened: Opened) -> None:
 
 
 def refuse_other_format(opened: Opened, source: str, format: str) -> None:
-    """One plain sentence where the records are of another format, instead of a dozen missing fields a row."""
+    """One plain sentence where the records are of another format, instead of a dozen missing fields
+    a row."""
     records = [value for _, value in objects(opened)]
     if any(key in record for record in records for key in TEXT_KEYS[format]):
         return
-    fits = [name for name, keys in TEXT_KEYS.items() if records and all(k in r for r in records for k in keys)]
+    fits = [
+        name
+        for name, keys in TEXT_KEYS.items()
+        if records and all(k in r for r in records for k in keys)
+    ]
     if fits:
-        file, wanted, there = opened.files[0], ", ".join(TEXT_KEYS[format]), ", ".join(TEXT_KEYS[fits[0]])
+        file, wanted, there = (
+            opened.files[0],
+            ", ".join(TEXT_KEYS[format]),
+            ", ".join(TEXT_KEYS[fits[0]]),
+        )
         raise UserError(
-            f"{file.name} {file.rows[0][0]}, field '{TEXT_KEYS[format][0]}': data.format={format} reads {wanted}, but "
-            f"the records of {source} hold {there}; set data.format={' or data.format='.join(fits)}."
+            f"{file.name} {file.rows[0][0]}, field '{TEXT_KEYS[format][0]}': data.format={format}"
+            f" reads {wanted}, but the records of {source} hold {there}; set"
+            f" data.format={' or data.format='.join(fits)}."
         )
 
 
 def drop_repeats(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair], int]:
-    """The first of those that share question, chosen and rejected, in their order, and how many were dropped."""
+    """The first of those that share question, chosen and rejected, in their order, and how many
+    were dropped."""
     first: dict[tuple[str, str, str], PreferencePair] = {}
     total = 0
     for pair in pairs:

@@ -1,4 +1,5 @@
-"""The sets that a model is evaluated on: one table of their names, what they are, and what `evals.sets=[auto]` means."""
+"""The sets that a model is evaluated on: one table of their names, what they are, and what
+`evals.sets=[auto]` means."""
 
 from dataclasses import dataclass
 
@@ -22,16 +23,23 @@ class KnownSet:
 SETS = {
     IN_DOMAIN: KnownSet("In domain"),
     UFP4: KnownSet("Out of domain: UF-P-4", out_of_domain=True),
-    UFP4_SAMPLE: KnownSet("Out of domain: a synthetic sample in UF-P-4’s schema", out_of_domain=True, synthetic=True),
+    UFP4_SAMPLE: KnownSet(
+        "Out of domain: a synthetic sample in UF-P-4’s schema", out_of_domain=True, synthetic=True
+    ),
 }
 """By the name that rows, files and logs give them."""
 
 
 def chosen_sets(config: Config) -> list[str]:
-    """`evals.sets`, each once, `auto` replaced: the run's own test pairs, and UF-P-4 where its files are given; where all
-    data is the bundled sample, the bundled stand-in for UF-P-4 too. Own data never pays for the stand-in unasked."""
+    """`evals.sets`, each once, `auto` replaced: the run's own test pairs, and UF-P-4 where its
+    files are given; where all data is the bundled sample, the bundled stand-in for UF-P-4 too. Own
+    data never pays for the stand-in unasked."""
     auto = [IN_DOMAIN]
-    sources = [source for source in (config.data.train, config.data.val, config.data.test) if source is not None]
+    sources = [
+        source
+        for source in (config.data.train, config.data.val, config.data.test)
+        if source is not None
+    ]
     if config.evals.ufp4 is not None:
         auto.append(UFP4)
     elif sources and all(source.startswith("sample:") for source in sources):
@@ -43,15 +51,23 @@ def chosen_sets(config: Config) -> list[str]:
 def set_problems(config: Config) -> list[str]:
     """What is wrong with the choice of sets, `auto` replaced, each with what to do."""
     sets, folder = config.evals.sets, config.evals.ufp4
-    problems = [f"evals.sets: '{name}' is not one of {', '.join([*SETS, AUTO])}." for name in sets if name not in SETS]
+    problems = [
+        f"evals.sets: '{name}' is not one of {', '.join([*SETS, AUTO])}."
+        for name in sets
+        if name not in SETS
+    ]
     if UFP4 in sets and folder is None:
         problems.append(NO_FILES)
     if UFP4 not in sets and folder is not None:
-        problems.append(f"evals.ufp4={folder} is set, and evals.sets has no ufp4: add it, or leave evals.ufp4 out.")
+        problems.append(
+            f"evals.ufp4={folder} is set, and evals.sets has no ufp4: add it, or leave evals.ufp4"
+            " out."
+        )
     return problems
 
 
 NO_FILES = (
-    "evals.sets has ufp4, whose files are not given: evals.ufp4=FOLDER names the folder of UF-P-4's four files. The bundled "
-    "synthetic stand-in is ufp4_sample: evals.sets=[in_domain,ufp4_sample]."
+    "evals.sets has ufp4, whose files are not given: evals.ufp4=FOLDER names the folder of UF-P-4's"
+    " four files. The bundled synthetic stand-in is ufp4_sample:"
+    " evals.sets=[in_domain,ufp4_sample]."
 )

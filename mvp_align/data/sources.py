@@ -1,4 +1,5 @@
-"""Where records come from: files, folders, the bundled sample and Hugging Face datasets, as plain parsed values."""
+"""Where records come from: files, folders, the bundled sample and Hugging Face datasets, as plain
+parsed values."""
 
 import hashlib
 import json
@@ -15,8 +16,8 @@ from mvp_align.data.parsers import PARSERS, Records, parse, split_name
 from mvp_align.errors import UserError
 
 KINDS = (
-    "a .json, .jsonl, .csv, .tsv or .parquet file (or one of them with .gz behind it), a folder of such files, "
-    "hf:<dataset id>[:<split>], or sample:<name>"
+    "a .json, .jsonl, .csv, .tsv or .parquet file (or one of them with .gz behind it), a folder of"
+    " such files, hf:<dataset id>[:<split>], or sample:<name>"
 )
 
 
@@ -32,7 +33,8 @@ class Opened:
 def open_source(source: str, limit: int | None = None) -> Opened:
     """Read and parse `source`, one of `KINDS`, keeping the first `limit` records of each file.
 
-    A Hugging Face dataset has no bytes of its own: its hash is over the canonical JSON of the records that are kept.
+    A Hugging Face dataset has no bytes of its own: its hash is over the canonical JSON of the
+    records that are kept.
 
     Raises:
         UserError: nothing is there, or it is of a kind that cannot be read.
@@ -59,7 +61,8 @@ def sample_root() -> Traversable:
 
 
 def is_there(source: str) -> bool:
-    """Whether a path or a sample exists; a Hugging Face id counts as there, because only loading it tells."""
+    """Whether a path or a sample exists; a Hugging Face id counts as there, because only loading it
+    tells."""
     if source.startswith("hf:"):
         return True
     try:
@@ -77,18 +80,29 @@ def locate(source: str) -> Traversable:
         bundled = root.joinpath(name)
         if name and (bundled.is_file() or bundled.is_dir()):
             return bundled
-        there = [entry.name for entry in root.iterdir() if holds_records(entry)] if root.is_dir() else []
-        raise UserError(f"{source}: there is no such sample; use one of: {', '.join(sorted(there)) or '(none here)'}.")
+        there = (
+            [entry.name for entry in root.iterdir() if holds_records(entry)]
+            if root.is_dir()
+            else []
+        )
+        raise UserError(
+            f"{source}: there is no such sample; use one of:"
+            f" {', '.join(sorted(there)) or '(none here)'}."
+        )
     try:
         path = Path(source).expanduser()
     except RuntimeError:
-        raise UserError(f"{source}: no user {source.partition('/')[0][1:]} here; correct the path.") from None
+        raise UserError(
+            f"{source}: no user {source.partition('/')[0][1:]} here; correct the path."
+        ) from None
     if path.exists():
         return path
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
-    raise UserError(f"{source}: no such file or folder, looked for from {Path.cwd()}; correct the path.{hint}")
+    raise UserError(
+        f"{source}: no such file or folder, looked for from {Path.cwd()}; correct the path.{hint}"
+    )
 
 
 def holds_records(entry: Traversable) -> bool:
@@ -108,7 +122,9 @@ def read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, R
     try:
         data = file.read_bytes()
     except OSError as error:
-        records.problems.append(f"{name}: cannot be read ({error.strerror}); check its permissions.")
+        records.problems.append(
+            f"{name}: cannot be read ({error.strerror}); check its permissions."
+        )
         return b"", records
     parse(data, records, extension, limit)
     return data, records
@@ -123,25 +139,34 @@ def open_hub(source: str, limit: int | None) -> Opened:
         hub.ask_first()
     try:
         loaded: Any = datasets.load_dataset(name, split=split or None)
-    except Exception as error:  # the hub, the network and the dataset's files fail in many libraries' classes
+    # the hub, the network and the dataset's files fail in many libraries' classes
+    except Exception as error:
         if datasets.config.HF_HUB_OFFLINE:
-            raise UserError(f"{source}: {hub.absent(name, dataset=True)}. Or give a file's path.") from error
+            raise UserError(
+                f"{source}: {hub.absent(name, dataset=True)}. Or give a file's path."
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{source}: the dataset could not be loaded ({reason}); check the id and the split, log in with "
-            "`hf auth login` where it is gated, or download it and give the file's path."
+            f"{source}: the dataset could not be loaded ({reason}); check the id and the split, log"
+            " in with `hf auth login` where it is gated, or download it and give the file's path."
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         splits: Sequence[str] = list(loaded)
         if len(splits) != 1:
-            raise UserError(f"{source}: has the splits {', '.join(splits)}; name one, as hf:{name}:{splits[0]}.")
+            raise UserError(
+                f"{source}: has the splits {', '.join(splits)}; name one, as hf:{name}:{splits[0]}."
+            )
         split = splits[0]
         loaded = loaded[split]
     if limit is not None:
         loaded = loaded.select(range(min(limit, len(loaded))))
     rows = [dict(row) for row in loaded]
     canonical = json.dumps(rows, sort_keys=True, ensure_ascii=False, default=str).encode()
-    records = Records(source, PurePath(split or name).name, [(f"row {index}", row) for index, row in enumerate(rows)])
+    records = Records(
+        source,
+        PurePath(split or name).name,
+        [(f"row {index}", row) for index, row in enumerate(rows)],
+    )
     if not rows:
         records.problems.append(f"{source}: holds no records; name another split.")
     return Opened([records], hashlib.sha256(canonical).hexdigest())

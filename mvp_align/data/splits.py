@@ -11,9 +11,11 @@ from mvp_align.schema import PreferencePair
 def split_by_user(
     pairs: Sequence[PreferencePair], test_share: float, seed: int
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and test pairs, each in the order given, with `round(test_share * users)` users tested, at least one.
+    """Training and test pairs, each in the order given, with `round(test_share * users)` users
+    tested, at least one.
 
-    Depends on the set of user ids and the seed alone, not on the order of the pairs. At least one user is trained on.
+    Depends on the set of user ids and the seed alone, not on the order of the pairs. At least one
+    user is trained on.
 
     Raises:
         UserError: fewer than two users, or a share outside (0, 1).
@@ -23,8 +25,8 @@ def split_by_user(
     users = sorted({pair.user_id for pair in pairs})
     if len(users) < 2:
         raise UserError(
-            f"{len(users)} user(s) cannot be split into training and test: give records of more people, or a file "
-            "of its own for testing with data.test=PATH."
+            f"{len(users)} user(s) cannot be split into training and test: give records of more"
+            " people, or a file of its own for testing with data.test=PATH."
         )
     Random(seed).shuffle(users)
     count = min(max(1, round(test_share * len(users))), len(users) - 1)
@@ -33,7 +35,8 @@ def split_by_user(
 
 
 def check_disjoint(sets: Mapping[str, Sequence[PreferencePair]]) -> None:
-    """Raise UserError naming the users, five at most for each two sets, who stand in more than one of `sets`."""
+    """Raise UserError naming the users, five at most for each two sets, who stand in more than one
+    of `sets`."""
     users = {name: {pair.user_id for pair in pairs} for name, pairs in sets.items()}
     problems = []
     for one, other in combinations(users, 2):
@@ -43,7 +46,7 @@ def check_disjoint(sets: Mapping[str, Sequence[PreferencePair]]) -> None:
             problems.append(f"{len(shared)} user(s) are in both {one} and {other}: {named}")
     if problems:
         raise UserError(
-            f"{'; '.join(problems)}. A score on people who were trained on says nothing about others: take these users "
-            "out of one side, or give data.train alone and it is split by user. (Records that name no person have "
-            "their prompt as user, prompt-<hash>.)"
+            f"{'; '.join(problems)}. A score on people who were trained on says nothing about"
+            " others: take these users out of one side, or give data.train alone and it is split"
+            " by user. (Records that name no person have their prompt as user, prompt-<hash>.)"
         )

@@ -1,7 +1,8 @@
-"""A part of a set that stands for the whole: drawn by the seed, evenly over the groups that the set is made of.
+"""A part of a set that stands for the whole: drawn by the seed, evenly over the groups that the set
+is made of.
 
-The first pairs of a set do not: files are sorted, UF-P-4's one user type after another. A larger draw holds every smaller
-one, so that answers that are there stay of use.
+The first pairs of a set do not: files are sorted, UF-P-4's one user type after another. A larger
+draw holds every smaller one, so that answers that are there stay of use.
 """
 
 from collections import Counter, defaultdict
@@ -11,12 +12,13 @@ from hashlib import sha256
 from mvp_align.schema import PreferencePair
 
 STRATA = ("user_type", "dimension", "level")
-"""What the sets are made of: UF-P-4 of user types, MVPBench of dimensions and levels. Own pairs may have none of it."""
+"""What the sets are made of: UF-P-4 of user types, MVPBench of dimensions and levels. Own pairs may
+have none of it."""
 
 
 def draw(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> list[PreferencePair]:
-    """`count` of `pairs`, in their order, or all where there are no more: as many of each stratum as of any other, as far
-    as each has them. Depends on ids, groups and seed, not on the order."""
+    """`count` of `pairs`, in their order, or all where there are no more: as many of each stratum
+    as of any other, as far as each has them. Depends on ids, groups and seed, not on the order."""
     if count is None or count >= len(pairs):
         return list(pairs)
     drawn = {pair.id for pair in drawn_order(pairs, seed)[:count]}
@@ -24,8 +26,8 @@ def draw(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> list[
 
 
 def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
-    """All of `pairs`, so that any first ones are a draw: rounds of one pair of each stratum, in an order drawn anew each
-    round."""
+    """All of `pairs`, so that any first ones are a draw: rounds of one pair of each stratum, in an
+    order drawn anew each round."""
     strata: dict[tuple[str, ...], list[PreferencePair]] = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: chance(seed, pair.id)):
         strata[stratum_of(pair)].append(pair)
@@ -38,7 +40,8 @@ def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePa
 
 
 def drawn_line(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> str:
-    """`40 of 480 pairs, drawn by seed 12 evenly over user_type (10 of each of 4)`; empty where all are taken."""
+    """`40 of 480 pairs, drawn by seed 12 evenly over user_type (10 of each of 4)`; empty where all
+    are taken."""
     if count is None or count >= len(pairs):
         return ""
     line = f"{count:,} of {len(pairs):,} pairs, drawn by seed {seed}"

@@ -15,7 +15,8 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def examine(*, offline: bool) -> list[Finding]:
-    """A finding a check; `offline` leaves out what would ask the network. Changes nothing, raises nothing."""
+    """A finding a check; `offline` leaves out what would ask the network. Changes nothing, raises
+    nothing."""
     return [attempt(name, check) for name, check in checks(offline=offline).items()]
 
 
@@ -32,7 +33,8 @@ def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
         "Slurm": machine.slurm,
         "memory": machine.memory,
         "disk of outputs/": lambda: machine.disk(Path("outputs"), 5, "run.dir=FOLDER"),
-        "disk of the hub cache": lambda: machine.disk(machine.hub_cache(), 15, "HF_HOME=FOLDER"),  # LLaMA-2-7B: 13.5
+        # LLaMA-2-7B: 13.5
+        "disk of the hub cache": lambda: machine.disk(machine.hub_cache(), 15, "HF_HOME=FOLDER"),
         "disk of our cache": lambda: machine.disk(machine.own_cache(), 1, "MVP_ALIGN_CACHE=FOLDER"),
         "Hugging Face hub": lambda: machine.hub(offline=offline),
         "W&B": machine.wandb_login,

@@ -15,7 +15,8 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` is `warn` where some runs would suffer and `fail` where none would work as it says. `remedy` is what to do."""
+    """`level` is `warn` where some runs would suffer and `fail` where none would work as it says.
+    `remedy` is what to do."""
 
     check: str
     level: Level
@@ -36,18 +37,22 @@ def fail(found: str, remedy: str) -> Finding:
 
 
 def attempt(name: str, check: Callable[[], Finding]) -> Finding:
-    """The check's line under its name, free of secrets; where the check itself breaks, a failed line with the error."""
+    """The check's line under its name, free of secrets; where the check itself breaks, a failed
+    line with the error."""
     try:
         found = check()
     except Exception as error:  # whatever it is, the other checks still have something to say
         lines = str(error).strip().splitlines()
         words = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         found = fail(words, "The check itself broke: look into this error first.")
-    return replace(found, check=name, found=without_secrets(found.found), remedy=without_secrets(found.remedy))
+    return replace(
+        found, check=name, found=without_secrets(found.found), remedy=without_secrets(found.remedy)
+    )
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the values of variables that are named like secrets, tokens, and passwords in addresses."""
+    """`text` without the values of variables that are named like secrets, tokens, and passwords in
+    addresses."""
     for name, value in os.environ.items():
         if SECRET_NAME.search(name) and len(value) > 3:
             text = text.replace(value, "REDACTED")

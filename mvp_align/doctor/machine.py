@@ -1,4 +1,5 @@
-"""What runs stand on besides the GPU: Python, packages, memory, disks, Slurm, the hub, W&B, the demo's model."""
+"""What runs stand on besides the GPU: Python, packages, memory, disks, Slurm, the hub, W&B, the
+demo's model."""
 
 import importlib.util
 import netrc
@@ -33,7 +34,8 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Installed versions against pyproject's lower bounds and, in a clone, against the versions of constraints.txt."""
+    """Installed versions against pyproject's lower bounds and, in a clone, against the versions of
+    constraints.txt."""
     needed = [Requirement(line) for line in requires("mvp-align") or () if "extra ==" not in line]
     wrong = [problem for requirement in needed if (problem := bound_problem(requirement))]
     if wrong:
@@ -45,7 +47,9 @@ def packages() -> Finding:
         if name in tested and (found := version(name).partition("+")[0]) != tested[name]
     ]
     if others:
-        return warn("; ".join(others), "pip install -e . -c constraints.txt for the tested versions.")
+        return warn(
+            "; ".join(others), "pip install -e . -c constraints.txt for the tested versions."
+        )
     return ok(f"{len(needed)} within bounds" + (", all as tested" if tested else ""))
 
 
@@ -60,19 +64,26 @@ def bound_problem(requirement: Requirement) -> str | None:
 
 
 def pinned(constraints: Path) -> dict[str, str]:
-    """`{"torch": "2.13.0", ...}`; empty where there is no such file, as beside an installed wheel."""
+    """`{"torch": "2.13.0", ...}`; empty where there is no such file, as beside an installed
+    wheel."""
     if not constraints.is_file():
         return {}
-    lines = [line.split("#")[0].strip().partition("==") for line in constraints.read_text("utf-8").splitlines()]
+    lines = [
+        line.split("#")[0].strip().partition("==")
+        for line in constraints.read_text("utf-8").splitlines()
+    ]
     return {name: number for name, equals, number in lines if equals}
 
 
 def memory() -> Finding:
-    """What this process may still take: the machine's, or less where a container or a Slurm job has a limit."""
+    """What this process may still take: the machine's, or less where a container or a Slurm job has
+    a limit."""
     free = min(machine_memory(), group_memory())
     found = f"{free / GB:.1f} GB free"
     if free < 4 * GB:
-        return warn(found, "The demo needs about 4 GB: end other programs, or ask for more (sbatch --mem).")
+        return warn(
+            found, "The demo needs about 4 GB: end other programs, or ask for more (sbatch --mem)."
+        )
     return ok(found)
 
 
@@ -85,14 +96,19 @@ def machine_memory() -> float:
 
 
 def group_memory() -> float:
-    """What the control group of this process leaves free, in bytes; infinite where nothing is limited (cgroup v1 or v2)."""
+    """What the control group of this process leaves free, in bytes; infinite where nothing is
+    limited (cgroup v1 or v2)."""
     free = float("inf")
     for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             root, limit, used = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            root, limit, used = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"
+            root, limit, used = (
+                Path("/sys/fs/cgroup/memory"),
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
         else:
             continue
         inner = root / name.lstrip("/")
@@ -105,8 +121,11 @@ def group_memory() -> float:
 
 
 def disk(path: Path, wanted_gb: float, setting: str) -> Finding:
-    """Free space where `path` is, or will be, and whether it can be written to. Quotas are not seen."""
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    """Free space where `path` is, or will be, and whether it can be written to. Quotas are not
+    seen."""
+    there = next(
+        folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
+    )
     free = shutil.disk_usage(there).free
     found = f"{free / GB:.1f} GB free at {path.absolute()}"
     if not os.access(there, os.W_OK):
@@ -142,7 +161,8 @@ def slurm() -> Finding:
 
 
 def hub(*, offline: bool) -> Finding:
-    """Whether the hub answers, and takes the token where there is one. The token itself is never part of the answer."""
+    """Whether the hub answers, and takes the token where there is one. The token itself is never
+    part of the answer."""
     from huggingface_hub import constants
 
     if offline:
@@ -151,10 +171,12 @@ def hub(*, offline: bool) -> Finding:
         return ok(f"not asked: {why_offline()}, so runs load what is in the cache")
     try:
         token, status = within(2 * SECONDS, ask_hub)
-    except Exception as error:  # of the HTTP library or the system; its text may hold the header with the token
+    # of the HTTP library or the system; its text may hold the header with the token
+    except Exception as error:
         return warn(
             f"{host(constants.ENDPOINT)} not reached ({type(error).__name__})",
-            "Without a network, HF_HUB_OFFLINE=1 makes runs take what is in the cache, and at once.",
+            "Without a network, HF_HUB_OFFLINE=1 makes runs take what is in the cache, and at"
+            " once.",
         )
     reached = f"{host(constants.ENDPOINT)} reached"
     if token and status in (401, 403):
@@ -165,7 +187,10 @@ def hub(*, offline: bool) -> Finding:
     if status >= 400:
         return warn(f"{reached}, but it answers {status}", "Try again later.")
     if not token:
-        return warn(f"{reached}, no token", "For gated models (LLaMA): accept their licence, then `hf auth login`.")
+        return warn(
+            f"{reached}, no token",
+            "For gated models (LLaMA): accept their licence, then `hf auth login`.",
+        )
     return ok(f"{reached}, token of {token} accepted")
 
 
@@ -175,14 +200,20 @@ def ask_hub() -> tuple[str, int]:
 
     token = get_token()
     url = f"{constants.ENDPOINT}/api/whoami-v2" if token else constants.ENDPOINT
-    headers = {"authorization": f"Bearer {token}"} if token else {}  # the hub's own headers would tell what runs here
-    answer = get_session().request("GET" if token else "HEAD", url, headers=headers, timeout=SECONDS)
-    variable = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
+    # the hub's own headers would tell what runs here
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    answer = get_session().request(
+        "GET" if token else "HEAD", url, headers=headers, timeout=SECONDS
+    )
+    variable = next(
+        (name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None
+    )
     return (variable or "`hf auth login`") if token else "", int(answer.status_code)
 
 
 def wandb_login() -> Finding:
-    """Where runs are tracked, and whether W&B has a key here: the variable, or what `wandb login` writes into ~/.netrc."""
+    """Where runs are tracked, and whether W&B has a key here: the variable, or what `wandb login`
+    writes into ~/.netrc."""
     variable = mode_variable()
     if variable and not wandb_problems(Tracking()):
         mode = wandb_mode("auto")
@@ -195,24 +226,37 @@ def wandb_login() -> Finding:
     if path.is_file():
         try:
             if netrc.netrc(path).hosts.get(server):
-                return ok(f"key for {server} in {path}: runs are tracked offline, online with WANDB_MODE=online")
+                return ok(
+                    f"key for {server} in {path}: runs are tracked offline, online with"
+                    " WANDB_MODE=online"
+                )
         except netrc.NetrcParseError as error:  # whose text may quote the file
-            return warn(f"{path}, line {error.lineno}: broken", "Mend that line, or `wandb login` again.")
+            return warn(
+                f"{path}, line {error.lineno}: broken", "Mend that line, or `wandb login` again."
+            )
     return ok("no key: runs are tracked offline, in their own folders")
 
 
 FLAGS = (
-    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE", "WANDB_DISABLED", "CUDA_VISIBLE_DEVICES",
+    "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "WANDB_MODE",
+    "WANDB_DISABLED", "CUDA_VISIBLE_DEVICES",
     "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU",
 )  # fmt: skip
 """Variables that decide where runs happen and whom they ask."""
 
 
 def variables() -> Finding:
-    """What the environment decides for every run, and what of it would have runs refused, or is read by nothing."""
-    problems = [problem for backend in ("wandb", "trackio") for problem in variable_problems(assumed(backend))]
+    """What the environment decides for every run, and what of it would have runs refused, or is
+    read by nothing."""
+    problems = [
+        problem
+        for backend in ("wandb", "trackio")
+        for problem in variable_problems(assumed(backend))
+    ]
     if value("TRANSFORMERS_CACHE"):
-        problems.append("TRANSFORMERS_CACHE is read by no library any more: HF_HOME names the folder.")
+        problems.append(
+            "TRANSFORMERS_CACHE is read by no library any more: HF_HOME names the folder."
+        )
     found = ", ".join(f"{name}={value(name)}" for name in FLAGS if name in os.environ)
     if problems:
         return warn(found or "some cannot be obeyed", " ".join(dict.fromkeys(problems)))

@@ -1,6 +1,8 @@
-"""Do judges say the same? Krippendorff's alpha over all, Cohen's kappa of each two, from a matrix of their labels.
+"""Do judges say the same? Krippendorff's alpha over all, Cohen's kappa of each two, from a matrix
+of their labels.
 
-A matrix is one list of labels a judge, all over the same items; None where that judge gave no label.
+A matrix is one list of labels a judge, all over the same items; None where that judge gave no
+label.
 """
 
 import math
@@ -20,7 +22,8 @@ Scale = Literal["nominal", "ordinal", "interval"]
 
 @dataclass(frozen=True, slots=True)
 class Kappa:
-    """Cohen's kappa of two judges over the `items` that both labelled; None where chance alone explains all agreement."""
+    """Cohen's kappa of two judges over the `items` that both labelled; None where chance alone
+    explains all agreement."""
 
     judges: tuple[str, str]
     kappa: float | None
@@ -30,11 +33,12 @@ class Kappa:
 
 
 def label_alpha(labels: Mapping[str, Labels], order: Sequence[str] = ()) -> float | None:
-    """Krippendorff's alpha (2004, Content Analysis, chapter 11) of labels: 1 is perfect agreement, 0 what chance gives.
+    """Krippendorff's alpha (2004, Content Analysis, chapter 11) of labels: 1 is perfect agreement,
+    0 what chance gives.
 
-    With `order` (such as `("L", "TIE", "W")`) they are ordinal, else nominal. None where it is not defined: no item with
-    two labels, or one label throughout. Raises ValueError where judges labelled different numbers of items, or a label
-    is not in `order`.
+    With `order` (such as `("L", "TIE", "W")`) they are ordinal, else nominal. None where it is not
+    defined: no item with two labels, or one label throughout. Raises ValueError where judges
+    labelled different numbers of items, or a label is not in `order`.
     """
     rows = matrix(labels)
     known = list(order) or sorted({label for row in rows for label in row if label is not None})
@@ -47,11 +51,15 @@ def label_alpha(labels: Mapping[str, Labels], order: Sequence[str] = ()) -> floa
 
 
 def score_alpha(scores: Mapping[str, Sequence[float | None]]) -> float | None:
-    """Krippendorff's alpha of numeric scores (0-100), as an interval scale. None and ValueError as in `label_alpha`."""
+    """Krippendorff's alpha of numeric scores (0-100), as an interval scale. None and ValueError as
+    in `label_alpha`."""
     rows = matrix(scores)
     if any(score is not None and not math.isfinite(score) for row in rows for score in row):
         raise ValueError("a score is no finite number; one that is missing is None")
-    return alpha(np.array([[np.nan if score is None else float(score) for score in row] for row in rows]), "interval")
+    return alpha(
+        np.array([[np.nan if score is None else float(score) for score in row] for row in rows]),
+        "interval",
+    )
 
 
 def alpha(data: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: Scale) -> float | None:
@@ -63,14 +71,19 @@ def alpha(data: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: Scale)
 
 
 def kappas(labels: Mapping[str, Labels]) -> list[Kappa]:
-    """Cohen's kappa (1960, Educational and Psychological Measurement 20) of each two judges, over items that both labelled.
+    """Cohen's kappa (1960, Educational and Psychological Measurement 20) of each two judges, over
+    items that both labelled.
 
     Raises ValueError where judges labelled different numbers of items.
     """
     matrix(labels)
     found = []
     for one, other in combinations(labels, 2):
-        both = [(a, b) for a, b in zip(labels[one], labels[other], strict=True) if a is not None and b is not None]
+        both = [
+            (a, b)
+            for a, b in zip(labels[one], labels[other], strict=True)
+            if a is not None and b is not None
+        ]
         if not both:
             found.append(Kappa((one, other), None, None, 0))
             continue
@@ -78,7 +91,9 @@ def kappas(labels: Mapping[str, Labels]) -> list[Kappa]:
         agreed = sum(a == b for a, b in both) / n
         first, second = Counter(a for a, _ in both), Counter(b for _, b in both)
         chance = sum(first[label] * second[label] for label in first) / n**2
-        found.append(Kappa((one, other), (agreed - chance) / (1 - chance) if chance < 1 else None, agreed, n))
+        found.append(
+            Kappa((one, other), (agreed - chance) / (1 - chance) if chance < 1 else None, agreed, n)
+        )
     return found
 
 

@@ -1,10 +1,17 @@
-"""How sure the means of a breakdown are: standard errors, design effects, the bootstrap, and tests of its lifts."""
+"""How sure the means of a breakdown are: standard errors, design effects, the bootstrap, and tests
+of its lifts."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mvp_align.evaluation.clusters import ZERO, FloatArray, bootstrap_means, clustered_se, design_effect
+from mvp_align.evaluation.clusters import (
+    ZERO,
+    FloatArray,
+    bootstrap_means,
+    clustered_se,
+    design_effect,
+)
 from mvp_align.evaluation.groups import Breakdown, Values, better_off, number_row, row_of
 from mvp_align.evaluation.intervals import Estimate, difference_p
 from mvp_align.evaluation.names import BOOTSTRAP, DEFF, LIFT, P_HOLM, SE, P, kind_of
@@ -12,9 +19,9 @@ from mvp_align.evaluation.rows import Row
 
 
 def certainty_rows(breakdown: Breakdown, values: Values, draws: int, seed: int) -> list[Row]:
-    """Of the whole set and of each cell: `_se` (clustered), `_deff`, and `_bootstrap`, the mean with the percentile
-    interval of `draws` resamples of people; of each lift `_p`, over the groups of one breakdown `_p_holm`, and who is
-    better off."""
+    """Of the whole set and of each cell: `_se` (clustered), `_deff`, and `_bootstrap`, the mean
+    with the percentile interval of `draws` resamples of people; of each lift `_p`, over the groups
+    of one breakdown `_p_holm`, and who is better off."""
     rows: list[Row] = []
     arrays = np.stack(list(values.values()))
     for cell in (breakdown.whole, *breakdown.cells):
@@ -43,7 +50,8 @@ def certainty_rows(breakdown: Breakdown, values: Values, draws: int, seed: int) 
 
 
 def p_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
-    """`difference_p` of the whole set and of each group; Holm's (1979) correction over the groups of one breakdown."""
+    """`difference_p` of the whole set and of each group; Holm's (1979) correction over the groups
+    of one breakdown."""
     kind = kind_of(metric)
     rows = []
     for group_by in ("", *breakdown.by()):
@@ -54,14 +62,16 @@ def p_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
         if group_by:
             corrected = holm([p for _, p in known])
             rows += [
-                number_row(breakdown, metric + P_HOLM, cell, p) for (cell, _), p in zip(known, corrected, strict=True)
+                number_row(breakdown, metric + P_HOLM, cell, p)
+                for (cell, _), p in zip(known, corrected, strict=True)
             ]
     return rows
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's (1979, Scandinavian Journal of Statistics 6, 65-70) step-down correction, as statsmodels' `multipletests`
-    gives it, which collects garbage at every call: seconds over the breakdowns of a run."""
+    """Holm's (1979, Scandinavian Journal of Statistics 6, 65-70) step-down correction, as
+    statsmodels' `multipletests` gives it, which collects garbage at every call: seconds over the
+    breakdowns of a run."""
     if any(not 0 <= p <= 1 for p in ps):
         raise ValueError(f"{list(ps)} are no ps")
     order = np.argsort(ps, kind="stable")

@@ -1,5 +1,5 @@
-"""Pairs gathered by the person who asked: made once for a group, it feeds the mean, its standard errors, the design
-effect, the tests and the bootstrap."""
+"""Pairs gathered by the person who asked: made once for a group, it feeds the mean, its standard
+errors, the design effect, the tests and the bootstrap."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,8 @@ ZERO = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """`user` [pairs] numbers each pair's user from 0; `counts` [users] is how many pairs each has."""
+    """`user` [pairs] numbers each pair's user from 0; `counts` [users] is how many pairs each
+    has."""
 
     user: IntArray
     counts: FloatArray
@@ -33,19 +34,26 @@ class Clusters:
         return len(self.counts)
 
     def sums(self, x: FloatArray) -> FloatArray:
-        """The sum of `x` [pairs] over each user's pairs, [users]. Raises ValueError where one is no finite number."""
+        """The sum of `x` [pairs] over each user's pairs, [users]. Raises ValueError where one is no
+        finite number."""
         finite(x)
-        return np.bincount(self.user, weights=x, minlength=self.users).astype(np.float64, copy=False)
+        return np.bincount(self.user, weights=x, minlength=self.users).astype(
+            np.float64, copy=False
+        )
 
     def means(self, x: FloatArray) -> FloatArray:
         return self.sums(x) / self.counts
 
 
 def finite(x: FloatArray) -> None:
-    """Raise ValueError where `x` holds NaN or an infinity: no mean, test or comparison means anything with them."""
+    """Raise ValueError where `x` holds NaN or an infinity: no mean, test or comparison means
+    anything with them."""
     if not np.isfinite(x).all():
         wrong = int((~np.isfinite(x)).sum())
-        raise ValueError(f"{wrong} of {x.size} values are no finite numbers: there is nothing to estimate from them.")
+        raise ValueError(
+            f"{wrong} of {x.size} values are no finite numbers: there is nothing to estimate from"
+            " them."
+        )
 
 
 def clusters_of(users: Sequence[str] | IntArray) -> Clusters:
@@ -60,13 +68,17 @@ def clusters_of(users: Sequence[str] | IntArray) -> Clusters:
 def clustered_se(x: FloatArray, clusters: Clusters) -> float | None:
     """Standard error of the mean of `x` [pairs] with users as clusters; None with one user.
 
-    SE^2 = G/(G-1) * sum over the G users of (sum of the user's residuals)^2 / n^2 (Liang & Zeger 1986, Biometrika 73).
+    SE^2 = G/(G-1) * sum over the G users of (sum of the user's residuals)^2 / n^2 (Liang & Zeger
+    1986, Biometrika 73).
     """
     finite(x)
     if clusters.users < 2:
         return None
     residuals = clusters.sums(x - x.mean())
-    return math.sqrt(clusters.users / (clusters.users - 1) * float(residuals @ residuals)) / clusters.pairs
+    return (
+        math.sqrt(clusters.users / (clusters.users - 1) * float(residuals @ residuals))
+        / clusters.pairs
+    )
 
 
 def naive_se(x: FloatArray) -> float | None:
@@ -76,18 +88,19 @@ def naive_se(x: FloatArray) -> float | None:
 
 
 def design_effect(x: FloatArray, clusters: Clusters) -> float | None:
-    """Clustered variance of the mean over the naive one (Kish 1965, Survey Sampling, section 5.4); None without a
-    variance to divide by."""
+    """Clustered variance of the mean over the naive one (Kish 1965, Survey Sampling, section 5.4);
+    None without a variance to divide by."""
     clustered, naive = clustered_se(x, clusters), naive_se(x)
     return None if clustered is None or not naive or naive < ZERO else (clustered / naive) ** 2
 
 
 def bootstrap_means(values: FloatArray, clusters: Clusters, draws: int, seed: int) -> FloatArray:
-    """Means [draws, metrics] of `values` [metrics, pairs] where `users` people are drawn with replacement, all of a
-    person's pairs with them (the cluster bootstrap: Davison & Hinkley 1997, Bootstrap Methods, section 3.8).
+    """Means [draws, metrics] of `values` [metrics, pairs] where `users` people are drawn with
+    replacement, all of a person's pairs with them (the cluster bootstrap: Davison & Hinkley 1997,
+    Bootstrap Methods, section 3.8).
 
-    One draw of people serves all metrics, so differences between them stay paired. The same seed gives the same draws
-    for every group with as many users.
+    One draw of people serves all metrics, so differences between them stay paired. The same seed
+    gives the same draws for every group with as many users.
     """
     users = clusters.users
     random = np.random.default_rng(seed)
@@ -97,6 +110,10 @@ def bootstrap_means(values: FloatArray, clusters: Clusters, draws: int, seed: in
     for first in range(0, draws, step):
         rows = min(step, draws - first)
         drawn = random.integers(0, users, size=(rows, users)) + users * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * users).reshape(rows, users).astype(np.float64)
+        times = (
+            np.bincount(drawn.ravel(), minlength=rows * users)
+            .reshape(rows, users)
+            .astype(np.float64)
+        )
         found[first : first + rows] = (times @ sums) / (times @ clusters.counts)[:, None]
     return found

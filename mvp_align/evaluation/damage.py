@@ -1,9 +1,10 @@
 """What training may have broken: how far the model moved where nobody asked it to.
 
-`damage/kl`: KL(tuned || base) in nats a token on the tuned model's own answers, exact over the vocabulary at each position:
-the sequence KL of Rafailov et al. (2023, arXiv 2305.18290, equation 3), with each token's expectation taken in full.
-`damage/perplexity`: exp of the mean negative log-prob a token on a small neutral text that is about nobody's values.
-`opa/rejected_shift` (evaluation/opa.py) is the third check, beside `opa/chosen_shift`.
+`damage/kl`: KL(tuned || base) in nats a token on the tuned model's own answers, exact over the
+vocabulary at each position: the sequence KL of Rafailov et al. (2023, arXiv 2305.18290, equation
+3), with each token's expectation taken in full. `damage/perplexity`: exp of the mean negative
+log-prob a token on a small neutral text that is about nobody's values. `opa/rejected_shift`
+(evaluation/opa.py) is the third check, beside `opa/chosen_shift`.
 """
 
 import math
@@ -33,7 +34,8 @@ class Divergence:
 
 
 def kl_row(set_name: str, found: Sequence[Divergence]) -> list[Row]:
-    """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the answers that have."""
+    """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the
+    answers that have."""
     if not found:
         return []
     kls, users = [d.kl for d in found], [d.user_id for d in found]
@@ -41,15 +43,20 @@ def kl_row(set_name: str, found: Sequence[Divergence]) -> list[Row]:
 
 
 def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
-    """Of the text whose passages these are, in `chosen_logp` and `chosen_tokens`. `n` and `users` both count passages. No
-    interval: the text is what it is, not a sample of texts."""
+    """Of the text whose passages these are, in `chosen_logp` and `chosen_tokens`. `n` and `users`
+    both count passages. No interval: the text is what it is, not a sample of texts."""
     tokens = sum(passage.chosen_tokens for passage in passages)
     mean = sum(passage.chosen_logp for passage in passages) / tokens
     try:
         value = math.exp(-mean)
     except OverflowError:
         raise UserError(
-            f"{stage} {NEUTRAL}: the mean log-prob of the neutral text is {mean:g} nats a token, so its "
-            f"perplexity is beyond all numbers. {WHAT_TO_TRY}"
+            f"{stage} {NEUTRAL}: the mean log-prob of the neutral text is {mean:g} nats a token, so"
+            f" its perplexity is beyond all numbers. {WHAT_TO_TRY}"
         ) from None
-    return row(stage, NEUTRAL, "damage/perplexity", Estimate(value, None, None, len(passages), len(passages)))
+    return row(
+        stage,
+        NEUTRAL,
+        "damage/perplexity",
+        Estimate(value, None, None, len(passages), len(passages)),
+    )

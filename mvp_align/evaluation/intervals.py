@@ -1,4 +1,5 @@
-"""How sure a mean is when one person gives several answers: intervals and tests clustered by user."""
+"""How sure a mean is when one person gives several answers: intervals and tests clustered by
+user."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,8 +14,8 @@ from mvp_align.evaluation.metrics import BOUNDS, Kind
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over `n` pairs of `users` people. `low`, `high`: 95 % interval, None where none can be had: fewer than two
-    people answered, or a number is the same for all of them."""
+    """A mean over `n` pairs of `users` people. `low`, `high`: 95 % interval, None where none can be
+    had: fewer than two people answered, or a number is the same for all of them."""
 
     value: float
     low: float | None
@@ -23,22 +24,28 @@ class Estimate:
     users: int
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str], kind: Kind = "number") -> Estimate:
-    """`mean_estimate` of `values`, `clusters` naming the user of each. Raises ValueError where `values` is empty or lengths
-    differ."""
+def clustered_mean(
+    values: Sequence[float], clusters: Sequence[str], kind: Kind = "number"
+) -> Estimate:
+    """`mean_estimate` of `values`, `clusters` naming the user of each. Raises ValueError where
+    `values` is empty or lengths differ."""
     if not len(values) or len(values) != len(clusters):
-        raise ValueError(f"{len(values)} values and {len(clusters)} clusters: both must be of one length above 0.")
+        raise ValueError(
+            f"{len(values)} values and {len(clusters)} clusters: both must be of one length"
+            " above 0."
+        )
     return mean_estimate(np.asarray(values, dtype=np.float64), clusters_of(clusters), kind)
 
 
 def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 0.95) -> Estimate:
     """Mean of `x` [pairs] with an interval whose standard error is clustered by user.
 
-    Student's t with G-1 degrees of freedom, G the number of users, around `clustered_se`: what statsmodels'
-    `cov_type="cluster"` gives for a regression on a constant, kept inside what a mean of that kind can be. Where all users
-    agree the standard error is 0, which is no certainty: the interval is then a score interval with one observation a
-    user, Wilson's (1927) for a share and Tango's (1998) for a paired difference; a number has none. Raises ValueError where
-    a value is NaN or infinite.
+    Student's t with G-1 degrees of freedom, G the number of users, around `clustered_se`: what
+    statsmodels' `cov_type="cluster"` gives for a regression on a constant, kept inside what a mean
+    of that kind can be. Where all users agree the standard error is 0, which is no certainty: the
+    interval is then a score interval with one observation a user, Wilson's (1927) for a share and
+    Tango's (1998) for a paired difference; a number has none. Raises ValueError where a value is
+    NaN or infinite.
     """
     n, users, mean = clusters.pairs, clusters.users, float(x.mean())
     error = clustered_se(x, clusters)
@@ -57,17 +64,19 @@ def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 
 
 
 def clustered_error(x: FloatArray, clusters: Sequence[str]) -> tuple[float | None, int]:
-    """The standard error that `clustered_mean` rests on, None with one cluster, and the number of clusters."""
+    """The standard error that `clustered_mean` rests on, None with one cluster, and the number of
+    clusters."""
     made = clusters_of(clusters)
     return clustered_se(x, made), made.users
 
 
 def difference_p(x: FloatArray, clusters: Clusters, kind: Kind) -> float | None:
-    """Two-sided p of a paired difference `x` [pairs] being 0 on average; None where it cannot be had (one user).
+    """Two-sided p of a paired difference `x` [pairs] being 0 on average; None where it cannot be
+    had (one user).
 
-    Student's t with G-1 degrees of freedom on mean over `clustered_se`: below 0.05 exactly where the interval of
-    `mean_estimate` leaves 0 out. Where the standard error is 0, McNemar's (1947) score test with one observation a user,
-    which is Tango's at 0.
+    Student's t with G-1 degrees of freedom on mean over `clustered_se`: below 0.05 exactly where
+    the interval of `mean_estimate` leaves 0 out. Where the standard error is 0, McNemar's (1947)
+    score test with one observation a user, which is Tango's at 0.
     """
     error = clustered_se(x, clusters)
     if error is None:
@@ -93,10 +102,12 @@ def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Tango's score interval (1998, Statistics in Medicine 17, 891-908) of a difference of two paired shares.
+    """Tango's score interval (1998, Statistics in Medicine 17, 891-908) of a difference of two
+    paired shares.
 
-    `gained` of the `n` observations turned from wrong to right and `lost` the other way, as shares of `n`. The bounds are
-    the differences D at which |T(D)| = z, T's variance taken at its restricted maximum likelihood under D.
+    `gained` of the `n` observations turned from wrong to right and `lost` the other way, as shares
+    of `n`. The bounds are the differences D at which |T(D)| = z, T's variance taken at its
+    restricted maximum likelihood under D.
     """
     if not (0 <= gained <= 1 and 0 <= lost <= 1):
         raise ValueError(f"{gained} and {lost} are no two shares")
@@ -108,7 +119,8 @@ def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[floa
         c = -lost * difference * (1 - difference)
         changed = (math.sqrt(max(0.0, b**2 - 8 * c)) - b) / 4  # the restricted estimate of `lost`
         variance = max(0.0, 2 * changed + difference * (1 - difference))
-        return math.copysign(math.inf, mean - difference) if variance < ZERO else (mean - difference) * math.sqrt(
+        return math.copysign(math.inf,
+        mean - difference) if variance < ZERO else (mean - difference) * math.sqrt(
             n / variance
         )  # fmt: skip
 
@@ -116,11 +128,16 @@ def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[floa
 
 
 def root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """Where the falling `score` passes `target` between `low` and `high`; the outer end where it does not."""
+    """Where the falling `score` passes `target` between `low` and `high`; the outer end where it
+    does not."""
     if high - low < ZERO:
         return low
     edge, inner = (low, high) if target > 0 else (high, low)
     near = edge + (inner - edge) * 1e-9  # at the very ends the variance may vanish
     if abs(score(near)) <= abs(target):
         return edge
-    return float(optimize.brentq(lambda d: (score(d) if d != inner else 0.0) - target, near, inner, xtol=1e-10))
+    return float(
+        optimize.brentq(
+            lambda d: (score(d) if d != inner else 0.0) - target, near, inner, xtol=1e-10
+        )
+    )

@@ -1,7 +1,8 @@
 """Every metric as a value: what it is called, what kind of number it is, and which way is better.
 
-Means, intervals, breakdowns, tables and aggregates read these values, and nothing else says what a name means. A name that
-is not here is an error. What is derived from a metric (`_lift`, `_gap` ...) stands in `evaluation.names`.
+Means, intervals, breakdowns, tables and aggregates read these values, and nothing else says what a
+name means. A name that is not here is an error. What is derived from a metric (`_lift`, `_gap` ...)
+stands in `evaluation.names`.
 """
 
 import math
@@ -12,11 +13,19 @@ from typing import Literal
 from mvp_align.errors import UserError
 
 Kind = Literal[
-    "share", "difference", "second_difference", "nats", "divergence", "perplexity", "ratio", "agreement", "number"
+    "share",
+    "difference",
+    "second_difference",
+    "nats",
+    "divergence",
+    "perplexity",
+    "ratio",
+    "agreement",
+    "number",
 ]
-"""What a value is: a share from 0 to 1; a paired difference of two shares; one of two such differences; nats a token; nats a
-token from 0 up; a perplexity, from 1 up; a share of something, which may pass 1; Krippendorff's alpha, up to 1; any
-number."""
+"""What a value is: a share from 0 to 1; a paired difference of two shares; one of two such
+differences; nats a token; nats a token from 0 up; a perplexity, from 1 up; a share of something,
+which may pass 1; Krippendorff's alpha, up to 1; any number."""
 
 BOUNDS: dict[Kind, tuple[float, float]] = {
     "share": (0.0, 1.0),
@@ -52,10 +61,11 @@ UNITS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`name` may hold places, as `paa/<preset>/loss`: then it is a family, and `metric_named` gives its members.
+    """`name` may hold places, as `paa/<preset>/loss`: then it is a family, and `metric_named` gives
+    its members.
 
-    `higher_is_better` is None where neither end is: such a metric has no worst group, and nobody is better off by it.
-    `lifted`: tuned minus base, pair by pair, says what training did.
+    `higher_is_better` is None where neither end is: such a metric has no worst group, and nobody is
+    better off by it. `lifted`: tuned minus base, pair by pair, says what training did.
     """
 
     name: str
@@ -86,10 +96,28 @@ METRICS = (
     Metric("opa/profile/<kind>", "share", "", lifted=True),
     Metric("opa/profile/<kind>/margin", "nats", "", lifted=True),
     Metric("answers/empty", "share", "answers: empty", higher_is_better=False, lifted=True),
-    Metric("answers/cut", "share", "answers: cut at the token limit", higher_is_better=False, lifted=True),
+    Metric(
+        "answers/cut",
+        "share",
+        "answers: cut at the token limit",
+        higher_is_better=False,
+        lifted=True,
+    ),
     Metric("spmr@<d>", "share", "SPMR at <d>", higher_is_better=True, lifted=True),
-    Metric("spmr_authors@<d>", "share", "SPMR at <d>, prompt included", higher_is_better=True, lifted=True),
-    Metric("paa/semantic", "share", "nearer the fitting text (semantic, no judge)", higher_is_better=True, lifted=True),
+    Metric(
+        "spmr_authors@<d>",
+        "share",
+        "SPMR at <d>, prompt included",
+        higher_is_better=True,
+        lifted=True,
+    ),
+    Metric(
+        "paa/semantic",
+        "share",
+        "nearer the fitting text (semantic, no judge)",
+        higher_is_better=True,
+        lifted=True,
+    ),
     Metric("paa/semantic/loss", "share", "nearer the contradicting one", higher_is_better=False),
     Metric("paa/semantic/tie", "share", "neither"),
     Metric("paa/<preset>", "share", "", higher_is_better=True, lifted=True),
@@ -106,10 +134,15 @@ METRICS = (
     Metric("own/share/<name>", "share", "", lifted=True),
     Metric("own/number/<name>", "number", "", lifted=True),
 )
-"""Exact names come before families that match them too. An empty label is the name without `opa/`. `own/`: metrics of files
-in `values/` that somebody else put there."""
+"""Exact names come before families that match them too. An empty label is the name without `opa/`.
+`own/`: metrics of files in `values/` that somebody else put there."""
 
-PLACES = {"<d>": r"\d+(?:\.\d+)?", "<preset>": r"[\w.-]+", "<kind>": r"[a-z]+", "<name>": r"[\w.@/-]+"}
+PLACES = {
+    "<d>": r"\d+(?:\.\d+)?",
+    "<preset>": r"[\w.-]+",
+    "<kind>": r"[a-z]+",
+    "<name>": r"[\w.@/-]+",
+}
 
 
 def metric_named(name: str) -> Metric:
@@ -117,12 +150,15 @@ def metric_named(name: str) -> Metric:
     for metric in METRICS:
         if found := re.fullmatch(pattern(metric.name), name):
             label = metric.label or name.removeprefix("opa/")
-            for place, text in zip(re.findall("<[a-z]+>", metric.name), found.groups(), strict=True):
+            for place, text in zip(
+                re.findall("<[a-z]+>", metric.name), found.groups(), strict=True
+            ):
                 label = label.replace(place, text)
             return replace(metric, name=name, label=label)
     raise UserError(
-        f"{name}: no metric of that name is known, so nobody can say what its numbers are. A share of your own is "
-        "own/share/NAME, any other number own/number/NAME; the others stand in mvp_align/evaluation/metrics.py."
+        f"{name}: no metric of that name is known, so nobody can say what its numbers are. A share"
+        " of your own is own/share/NAME, any other number own/number/NAME; the others stand in"
+        " mvp_align/evaluation/metrics.py."
     )
 
 

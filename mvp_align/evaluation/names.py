@@ -1,8 +1,9 @@
 """What is derived from a metric, and what its name then says.
 
-A metric of pairs (`opa/acc@0`, a name of `evaluation.metrics`) has a mean for the whole set and for each group. What is
-derived from it appends a word: `opa/acc@0_gap`. `_lift` is tuned minus base on the same pairs, `_vs_RUN_lift` this run minus
-RUN; both are metrics of pairs themselves, so `opa/acc@0_lift_gap` is how unlike the lifts of groups are.
+A metric of pairs (`opa/acc@0`, a name of `evaluation.metrics`) has a mean for the whole set and for
+each group. What is derived from it appends a word: `opa/acc@0_gap`. `_lift` is tuned minus base on
+the same pairs, `_vs_RUN_lift` this run minus RUN; both are metrics of pairs themselves, so
+`opa/acc@0_lift_gap` is how unlike the lifts of groups are.
 """
 
 from functools import cache
@@ -13,7 +14,14 @@ LIFT = "_lift"
 VERSUS = "_vs_"
 
 SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
-WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = "_worst", "_gap", "_better_off", "_worse_off", "_suppressed", "_shrunk"
+WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = (
+    "_worst",
+    "_gap",
+    "_better_off",
+    "_worse_off",
+    "_suppressed",
+    "_shrunk",
+)
 DERIVED = (SE, BOOTSTRAP, DEFF, P_HOLM, P, WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK)
 SIGNED = ("", WORST, BOOTSTRAP, SHRUNK)
 """Of a lift these are changes themselves."""
@@ -30,8 +38,8 @@ def derivation(metric: str) -> str:
 
 
 def family(metric: str) -> str:
-    """`opa/acc@0` of `opa/acc@0_lift_gap`, and `opa/acc@0_vs_other` of `opa/acc@0_vs_other_lift_gap`: the metric, or the
-    comparison, that it is about."""
+    """`opa/acc@0` of `opa/acc@0_lift_gap`, and `opa/acc@0_vs_other` of
+    `opa/acc@0_vs_other_lift_gap`: the metric, or the comparison, that it is about."""
     return metric.removesuffix(derivation(metric)).removesuffix(LIFT)
 
 
@@ -52,7 +60,8 @@ def in_percent(metric: str) -> bool:
 
 
 def is_change(metric: str) -> bool:
-    """Whether it is a difference, which is shown signed and in points: a lift, a group's lift, or a gap."""
+    """Whether it is a difference, which is shown signed and in points: a lift, a group's lift, or a
+    gap."""
     word = derivation(metric)
     return word == GAP or (metric.removesuffix(word).endswith(LIFT) and word in SIGNED)
 

@@ -1,7 +1,8 @@
 """PAA: the share of a model's answers that judges label a win (W), over those that have a label.
 
-What no judge could label is neither a win nor a loss, so PAA is printed with its coverage and with its bounds: all
-unlabelled answers lost (`/low`), all won (`/high`). MVPBench (arXiv 2509.08022) and DiverValue-Bench: PAA = W / N.
+What no judge could label is neither a win nor a loss, so PAA is printed with its coverage and with
+its bounds: all unlabelled answers lost (`/low`), all won (`/high`). MVPBench (arXiv 2509.08022) and
+DiverValue-Bench: PAA = W / N.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,18 +27,22 @@ class Labelled:
 
 
 def paa(answers: Sequence[Labelled]) -> Estimate | None:
-    """Share of W among the labelled answers, its interval clustered by user; None where none is labelled."""
+    """Share of W among the labelled answers, its interval clustered by user; None where none is
+    labelled."""
     return share("W", [one for one in answers if one.label is not None])
 
 
 def share(label: str, answers: Sequence[Labelled]) -> Estimate | None:
     if not answers:
         return None
-    return clustered_mean([float(one.label == label) for one in answers], [one.user_id for one in answers], "share")
+    return clustered_mean(
+        [float(one.label == label) for one in answers], [one.user_id for one in answers], "share"
+    )
 
 
 def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
-    """`coverage`: share that has a label; `low` and `high`: PAA were all others lost, or won. Each over all answers."""
+    """`coverage`: share that has a label; `low` and `high`: PAA were all others lost, or won. Each
+    over all answers."""
     users = [one.user_id for one in answers]
     values = {
         "coverage": [float(one.label is not None) for one in answers],
@@ -48,10 +53,15 @@ def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
 
 
 def paa_rows(
-    stage: str, set_name: str, metric: str, answers: Sequence[Labelled], groups: Groups, min_users: int
+    stage: str,
+    set_name: str,
+    metric: str,
+    answers: Sequence[Labelled],
+    groups: Groups,
+    min_users: int,
 ) -> list[Row]:
-    """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it; PAA by each group of `min_users`
-    people and more, the lowest of them and the gaps."""
+    """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it; PAA by
+    each group of `min_users` people and more, the lowest of them and the gaps."""
     labelled = [one for one in answers if one.label is not None]
     whole: Mapping[str, Estimate | None] = {
         metric: paa(answers),
@@ -59,11 +69,17 @@ def paa_rows(
         f"{metric}/tie": share("TIE", labelled),
         **{f"{metric}/{name}": estimate for name, estimate in bounds(answers).items()},
     }
-    rows = [row(stage, set_name, name, estimate) for name, estimate in whole.items() if estimate is not None]
+    rows = [
+        row(stage, set_name, name, estimate)
+        for name, estimate in whole.items()
+        if estimate is not None
+    ]
     if not labelled:
         return rows
     tags = [groups.get(one.id, {}) for one in labelled]
-    breakdown = break_down(stage, set_name, [one.user_id for one in labelled], tags, default_by(tags), min_users)
+    breakdown = break_down(
+        stage, set_name, [one.user_id for one in labelled], tags, default_by(tags), min_users
+    )
     values = {metric: np.array([float(one.label == "W") for one in labelled])}
     return rows + group_rows(breakdown, values) + headline_rows(breakdown, values)
 

@@ -1,10 +1,12 @@
-"""Does it matter who is asking? acc@0 of the same pairs under several profiles, and what each adds over another.
+"""Does it matter who is asking? acc@0 of the same pairs under several profiles, and what each adds
+over another.
 
-`opa/profile/<kind>` is acc@0 under a kind of profile (`mvp_align.data.profiles`), `opa/profile/<kind>/margin` the mean
-margin in nats a token. `..._vs_<other>_lift` is the mean over pairs of the one minus the other: paired, clustered by user.
-The one that answers the question is `opa/profile/values_vs_shuffled_lift` (`given_vs_shuffled_lift` where profiles are free
-text): a model that likes any profile, or a longer prompt, gains nothing there. What training added to each is the same name
-and `_lift`.
+`opa/profile/<kind>` is acc@0 under a kind of profile (`mvp_align.data.profiles`),
+`opa/profile/<kind>/margin` the mean margin in nats a token. `..._vs_<other>_lift` is the mean over
+pairs of the one minus the other: paired, clustered by user. The one that answers the question is
+`opa/profile/values_vs_shuffled_lift` (`given_vs_shuffled_lift` where profiles are free text): a
+model that likes any profile, or a longer prompt, gains nothing there. What training added to each
+is the same name and `_lift`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +28,9 @@ CONTRASTS = (
 PREFIX = "opa/profile/"
 VALUES_OVER_SHUFFLED = f"{PREFIX}values_vs_shuffled_lift"
 LEVEL = "shuffled_level"
-"""What that lift is broken down by: pairs for which the other person states `another` level of the very dimension that the
-pair is about, and the `same` level, for whom both profiles ask for one answer."""
+"""What that lift is broken down by: pairs for which the other person states `another` level of the
+very dimension that the pair is about, and the `same` level, for whom both profiles ask for one
+answer."""
 
 ByKind = Mapping[str, Sequence[PairScore]]
 """Kind of profile -> the scores of the same pairs in the same order."""
@@ -40,10 +43,11 @@ def profile_rows(
     base: ByKind,
     level_changed: Mapping[str, bool],
 ) -> list[Row]:
-    """Each kind, each contrast of two kinds, and, where `base` is not empty, how far training moved each.
+    """Each kind, each contrast of two kinds, and, where `base` is not empty, how far training moved
+    each.
 
-    `level_changed`: pair id -> whether it is of the group `another`. Raises ValueError where two lists of scores are not of
-    the same pairs in the same order.
+    `level_changed`: pair id -> whether it is of the group `another`. Raises ValueError where two
+    lists of scores are not of the same pairs in the same order.
     """
     lists = [*scores.values(), *base.values()]
     if any([score.id for score in one] != [score.id for score in lists[0]] for one in lists):
@@ -58,7 +62,9 @@ def profile_rows(
             estimate = clustered_mean(minus(value, before[metric]), users, kind_of(change))
             rows.append(row(stage, set_name, change, estimate))
     if VALUES_OVER_SHUFFLED in values:
-        rows += level_rows(stage, set_name, values[VALUES_OVER_SHUFFLED], scores["values"], level_changed)
+        rows += level_rows(
+            stage, set_name, values[VALUES_OVER_SHUFFLED], scores["values"], level_changed
+        )
     return rows
 
 
@@ -75,7 +81,9 @@ def level_rows(
         there = [at for at, score in enumerate(scores) if level_changed.get(score.id) is change]
         if there:
             users = [scores[at].user_id for at in there]
-            estimate = clustered_mean([lifts[at] for at in there], users, kind_of(VALUES_OVER_SHUFFLED))
+            estimate = clustered_mean(
+                [lifts[at] for at in there], users, kind_of(VALUES_OVER_SHUFFLED)
+            )
             rows.append(row(stage, set_name, VALUES_OVER_SHUFFLED, estimate, LEVEL, group))
     return rows
 

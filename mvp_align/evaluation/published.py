@@ -1,7 +1,9 @@
-"""What the benchmark's authors published, as reference beside a run that can be compared with it; never a `Row`.
+"""What the benchmark's authors published, as reference beside a run that can be compared with it;
+never a `Row`.
 
-A figure is shown only where the run used the same data and model. The published OPA was trained and scored with the paper's
-prompt; its seeds, library versions and tokens (their trainer appended EOS) were not ours.
+A figure is shown only where the run used the same data and model. The published OPA was trained and
+scored with the paper's prompt; its seeds, library versions and tokens (their trainer appended EOS)
+were not ours.
 """
 
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ class PublishedOpa:
 
 @dataclass(frozen=True, slots=True)
 class PublishedPaa:
-    """PAA (label W), L and TIE of one model's answers, in % of `n` instances of the whole benchmark."""
+    """PAA (label W), L and TIE of one model's answers, in % of `n` instances of the whole
+    benchmark."""
 
     model: str
     ids: tuple[str, ...]
@@ -46,7 +49,9 @@ class PublishedPaa:
 
     @override
     def __str__(self) -> str:
-        return f"{self.model} W {self.paa:.2f} %, L {self.l:.2f} %, TIE {self.tie:.2f} % of {self.n:,}"
+        return (
+            f"{self.model} W {self.paa:.2f} %, L {self.l:.2f} %, TIE {self.tie:.2f} % of {self.n:,}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +65,45 @@ class Published:
 def published() -> Published:
     """All figures of the data file."""
     found = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    opa, paa = ([{**entry, "ids": tuple(entry["ids"])} for entry in found[name]] for name in ("opa", "paa"))
+    opa, paa = (
+        [{**entry, "ids": tuple(entry["ids"])} for entry in found[name]] for name in ("opa", "paa")
+    )
     return Published(
-        found["source"], tuple(PublishedOpa(**one) for one in opa), tuple(PublishedPaa(**one) for one in paa)
+        found["source"],
+        tuple(PublishedOpa(**one) for one in opa),
+        tuple(PublishedPaa(**one) for one in paa),
     )
 
 
-def published_opa(data: str, model_id: str, prompt: str, set_name: str, ufp4: str | None = None) -> PublishedOpa | None:
-    """The figure to put beside a run on `set_name` with these settings; None where none is comparable.
+def published_opa(
+    data: str, model_id: str, prompt: str, set_name: str, ufp4: str | None = None
+) -> PublishedOpa | None:
+    """The figure to put beside a run on `set_name` with these settings; None where none is
+    comparable.
 
     `ufp4` is `evals.ufp4`: in runs of 0.1.0, the set of that name without it is the bundled sample.
     """
     if data != DATA or prompt != PROMPT or (set_name == "ufp4" and ufp4 is None):
         return None
-    return next((one for one in published().opa if one.set == set_name and model_id in one.ids), None)
+    return next(
+        (one for one in published().opa if one.set == set_name and model_id in one.ids), None
+    )
 
 
 def published_paa(data: str, model_id: str) -> PublishedPaa | None:
-    """The figure of this very model's answers; None for others. `model_id` may have an owner before it and a date after."""
+    """The figure of this very model's answers; None for others. `model_id` may have an owner before
+    it and a date after."""
     if data != DATA:
         return None
     name = model_id.rpartition("/")[2].lower()
-    return next((one for one in published().paa if any(name == known or dated(name, known) for known in one.ids)), None)
+    return next(
+        (
+            one
+            for one in published().paa
+            if any(name == known or dated(name, known) for known in one.ids)
+        ),
+        None,
+    )
 
 
 def dated(name: str, known: str) -> bool:

@@ -1,4 +1,5 @@
-"""What can be said of groups too small to speak for themselves: empirical Bayes over the groups of one breakdown."""
+"""What can be said of groups too small to speak for themselves: empirical Bayes over the groups of
+one breakdown."""
 
 from collections.abc import Sequence
 
@@ -16,13 +17,15 @@ def shrunk_means(
 ) -> list[tuple[float, float, float]] | None:
     """(value, low, high) of each group's mean over people, drawn towards the mean of the groups.
 
-    `user_means`: for each of k groups the means [users] of its people. Normal-normal model: people vary around their group
-    with one variance s^2 in all groups, pooled, so that a group's mean has the variance V = s^2 / people; groups vary around
-    m with variance t^2, by moments (DerSimonian & Laird 1986), not below 0. Point and 95 % interval are Morris's (1983,
-    "Parametric Empirical Bayes Inference", JASA 78, 47-55, section 1 with one mean): B = (k-3)/(k-1) V/(V+t^2), value
-    B m + (1-B) y for a group's own mean y, and variance (1 - B (k-1)/k) V + 2/(k-3) B^2 (V'+t^2)/(V+t^2) (y-m)^2, V' the
-    weighted mean of the V: it allows for how unsure m and t^2 are. Kept inside `bounds`. None where there are fewer than
-    four groups, no group of two people, or people do not vary within groups.
+    `user_means`: for each of k groups the means [users] of its people. Normal-normal model: people
+    vary around their group with one variance s^2 in all groups, pooled, so that a group's mean has
+    the variance V = s^2 / people; groups vary around m with variance t^2, by moments (DerSimonian &
+    Laird 1986), not below 0. Point and 95 % interval are Morris's (1983, "Parametric Empirical
+    Bayes Inference", JASA 78, 47-55, section 1 with one mean): B = (k-3)/(k-1) V/(V+t^2), value B m
+    + (1-B) y for a group's own mean y, and variance (1 - B (k-1)/k) V + 2/(k-3) B^2
+    (V'+t^2)/(V+t^2) (y-m)^2, V' the weighted mean of the V: it allows for how unsure m and t^2 are.
+    Kept inside `bounds`. None where there are fewer than four groups, no group of two people, or
+    people do not vary within groups.
     """
     k = len(user_means)
     for means in user_means:
@@ -51,7 +54,8 @@ def shrunk_means(
 
 
 def spread_of_groups(own: FloatArray, precision: FloatArray) -> float:
-    """DerSimonian and Laird's moment estimate of the variance between groups, 0 where they differ no more than chance."""
+    """DerSimonian and Laird's moment estimate of the variance between groups, 0 where they differ
+    no more than chance."""
     pooled = float(precision @ own / precision.sum())
     excess = float(precision @ np.square(own - pooled)) - (len(own) - 1)
     return max(0.0, excess / float(precision.sum() - precision @ precision / precision.sum()))

@@ -1,8 +1,10 @@
-"""Generated answers as files: a line a pair, beside what they were generated with; and those of an unfinished set.
+"""Generated answers as files: a line a pair, beside what they were generated with; and those of an
+unfinished set.
 
 answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
 answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, hash of the data ...
-answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line, gone at the end
+answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line,
+gone at the end
 """
 
 import os
@@ -22,15 +24,16 @@ from mvp_align.json_files import from_json, to_json, write_json, write_json_line
 UNANSWERED = "unanswered"
 """Where the .json file says which pairs a server gave no answer to: id -> reason."""
 DRAWN = "drawn"
-"""Where it says how many pairs of the set were drawn, and by which seed; absent where all were taken."""
+"""Where it says how many pairs of the set were drawn, and by which seed; absent where all were
+taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """The answer to one pair's question, as the model wrote it (blanks at its ends included).
 
-    `tokens` counts its tokens without the one that ends it (None where a server does not say); `finished` is false where it
-    was cut at the token limit.
+    `tokens` counts its tokens without the one that ends it (None where a server does not say);
+    `finished` is false where it was cut at the token limit.
     """
 
     id: str
@@ -49,17 +52,20 @@ def answers_path(run: Path, stage: str, set_name: str) -> Path:
 
 
 def write_answers(path: Path, answers: Iterable[Generated], made_with: Mapping[str, Any]) -> None:
-    """The answers and, before them, what they were made with. Raises UserError where the disk is full."""
+    """The answers and, before them, what they were made with. Raises UserError where the disk is
+    full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), made_with)
     write_json_lines(path, map(asdict, answers))
 
 
 def read_answers(path: Path) -> list[Generated]:
-    """In the file's order. Raises UserError naming the line and field that is wrong, or the missing file."""
+    """In the file's order. Raises UserError naming the line and field that is wrong, or the missing
+    file."""
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file. Generate the answers first: mvp-align generate RUN, or evals.metrics=[opa,spmr]."
+            f"{path}: no such file. Generate the answers first: mvp-align generate RUN, or"
+            " evals.metrics=[opa,spmr]."
         )
     answers = []
     with path.open(encoding="utf-8") as lines:
@@ -67,7 +73,9 @@ def read_answers(path: Path) -> list[Generated]:
             try:
                 answers.append(generated(from_json(line)))
             except (ValueError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: no generated answer ({error}). Delete the file.") from None
+                raise UserError(
+                    f"{path}, line {number}: no generated answer ({error}). Delete the file."
+                ) from None
     return answers
 
 
@@ -87,11 +95,13 @@ def drawn(generation: Generation, seed: int) -> dict[str, Any]:
     return {} if generation.limit is None else {DRAWN: {"limit": generation.limit, "seed": seed}}
 
 
-def answers_made_so(path: Path, made_with: Mapping[str, Any], wanted: Collection[str]) -> dict[str, Generated]:
+def answers_made_so(
+    path: Path, made_with: Mapping[str, Any], wanted: Collection[str]
+) -> dict[str, Generated]:
     """The answers in `path` by their pair's id; none where there is no file yet.
 
-    Raises UserError where they were made otherwise, or some are to other pairs while answers to `wanted` (ids) are missing:
-    what took hours, or was paid for, is never overwritten.
+    Raises UserError where they were made otherwise, or some are to other pairs while answers to
+    `wanted` (ids) are missing: what took hours, or was paid for, is never overwritten.
     """
     if not path.is_file():
         return {}
@@ -99,27 +109,34 @@ def answers_made_so(path: Path, made_with: Mapping[str, Any], wanted: Collection
     try:
         known = from_json(how.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{how}: what {path.name} was made with cannot be read ({error}). Delete both files.") from None
+        raise UserError(
+            f"{how}: what {path.name} was made with cannot be read ({error}). Delete both files."
+        ) from None
     problems = [
         f"{key}: {known.get(key)!r} there, {made_with.get(key)!r} now"
         for key in sorted(known.keys() | made_with.keys())
         if key not in (UNANSWERED, DRAWN) and known.get(key) != made_with.get(key)
     ]
     if problems:
-        raise listed(problems, f"{path} holds answers that were made otherwise. Keep them, or delete the file first:")
+        raise listed(
+            problems,
+            f"{path} holds answers that were made otherwise. Keep them, or delete the file first:",
+        )
     ids = {answer.id for answer in answers}
     if not ids <= set(wanted) and not set(wanted) <= ids:
         raise UserError(
-            f"{path} holds answers to {len(ids - set(wanted))} pairs that are not among the {len(wanted)} drawn now, and "
-            "lacks some of these (earlier versions took the first pairs of a set). Keep them, or delete the file first."
+            f"{path} holds answers to {len(ids - set(wanted))} pairs that are not among the"
+            f" {len(wanted)} drawn now, and lacks some of these (earlier versions took the first"
+            " pairs of a set). Keep them, or delete the file first."
         )
     return {answer.id: answer for answer in answers}
 
 
 @dataclass(slots=True)
 class Drafts:
-    """The answers of an unfinished set, by a key that says all they depend on. Appended and synced, never rewritten: a
-    process killed at any moment loses what it had not handed over, and no more."""
+    """The answers of an unfinished set, by a key that says all they depend on. Appended and synced,
+    never rewritten: a process killed at any moment loses what it had not handed over, and no
+    more."""
 
     folder: Path | None
     """None: forgotten with the process."""
@@ -145,7 +162,8 @@ class Drafts:
             return
         lines = [to_json({"key": key, **asdict(answer)}) for key, answer in fresh.items()]
         with full_disk_explained(self.folder):
-            if self.file is None:  # a file of its own for each process: no lock, and no half line of another before it
+            # a file of its own for each process: no lock, and no half line of another before it
+            if self.file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.file = (self.folder / f"{uuid4().hex}.jsonl").open("xb")
             self.file.write("".join(f"{line}\n" for line in lines).encode())
@@ -159,7 +177,8 @@ class Drafts:
 
 
 def open_drafts(path: Path) -> dict[str, Generated]:
-    """What unfinished processes left for the answers file `path`; a line cut off by a kill is passed over."""
+    """What unfinished processes left for the answers file `path`; a line cut off by a kill is
+    passed over."""
     known: dict[str, Generated] = {}
     for file in sorted(drafts_folder(path).glob("*.jsonl")):
         for line in file.read_bytes().splitlines():

@@ -1,8 +1,10 @@
-"""Answers of a model in this process: batched, left-padded, with a KV cache; the same ones for the same seed.
+"""Answers of a model in this process: batched, left-padded, with a KV cache; the same ones for the
+same seed.
 
-What an answer says depends on its own prompt, the settings and the seed, not on its batch: greedy answers equal those of one
-prompt at a time, and each drawn answer has random numbers of its own. (The logits of another batch differ in their last
-bits, so a near-tie may fall otherwise; batches are therefore fixed before the first one runs, and a resumed run keeps them.)
+What an answer says depends on its own prompt, the settings and the seed, not on its batch: greedy
+answers equal those of one prompt at a time, and each drawn answer has random numbers of its own.
+(The logits of another batch differ in their last bits, so a near-tie may fall otherwise; batches
+are therefore fixed before the first one runs, and a resumed run keeps them.)
 """
 
 import hashlib
@@ -51,27 +53,42 @@ def generate(
 ) -> list[Generated]:
     """An answer to each prompt, in their order.
 
-    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper, with an active adapter acting; its mode and
-    config are restored. Generation ends at the model's EOS or its chat template's end of a turn. Under several processes
-    each generates its share and all return everything; the batches, and so the answers, are those of one process.
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper, with an active adapter
+    acting; its mode and config are restored. Generation ends at the model's EOS or its chat
+    template's end of a turn. Under several processes each generates its share and all return
+    everything; the batches, and so the answers, are those of one process.
 
-    Raises UserError where a prompt and `max_new_tokens` exceed the model's context, and Preempted between two batches, all
-    finished ones kept in `drafts`.
+    Raises UserError where a prompt and `max_new_tokens` exceed the model's context, and Preempted
+    between two batches, all finished ones kept in `drafts`.
     """
     drafts = drafts or Drafts(None)
     ids = [encode(prompt.prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
     check_room(causal_model(model).config, ids, settings.max_new_tokens)
     stops = stop_ids(causal_model(model), tokenizer)
-    keys = [key(prompt.id, row, stops, settings, seed) for prompt, row in zip(prompts, ids, strict=True)]
-    order = sorted(range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number]))
-    work = [order[first : first + settings.batch_size] for first in range(0, len(order), settings.batch_size)]
+    keys = [
+        key(prompt.id, row, stops, settings, seed) for prompt, row in zip(prompts, ids, strict=True)
+    ]
+    order = sorted(
+        range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number])
+    )
+    work = [
+        order[first : first + settings.batch_size]
+        for first in range(0, len(order), settings.batch_size)
+    ]
 
     state = PartialState()
     mine = work[state.process_index :: state.num_processes]
     todo = [batch for batch in mine if any(keys[number] not in drafts for number in batch)]
     passes = max(gather_object([len(todo)])) if state.num_processes > 1 else len(todo)
     total, left = sum(map(len, mine)), sum(map(len, todo))
-    bar = tqdm(total=total, initial=total - left, desc=label, unit="answer", delay=2, disable=not state.is_main_process)
+    bar = tqdm(
+        total=total,
+        initial=total - left,
+        desc=label,
+        unit="answer",
+        delay=2,
+        disable=not state.is_main_process,
+    )
     with bar, drafts, answering(causal_model(model)) as causal:
         for number in range(passes):
             check()  # as often in all processes
@@ -89,24 +106,31 @@ def generate(
 
 
 def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Raise UserError where the longest of the prompts leaves no room for an answer in the model's context."""
+    """Raise UserError where the longest of the prompts leaves no room for an answer in the model's
+    context."""
     context = context_length(shape)
     longest = max(map(len, ids), default=0)
     room = context - longest if context is not None else max_new_tokens
     if room < max_new_tokens:
         raise UserError(
-            f"the longest prompt has {longest} tokens, and with generation.max_new_tokens={max_new_tokens} more it is over "
-            f"the {context} that the model can take: "
-            f"{f'set generation.max_new_tokens={room} or less, or ' if room > 0 else ''}leave long prompts out by "
-            "data.max_prompt_tokens."
+            f"the longest prompt has {longest} tokens, and with"
+            f" generation.max_new_tokens={max_new_tokens} more it is over the {context} that the"
+            " model can take:"
+            f" {f'set generation.max_new_tokens={room} or less, or ' if room > 0 else ''}leave long"
+            " prompts out by data.max_prompt_tokens."
         )
 
 
 def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: EOS of the tokenizer and of the model, and what ends a turn in the chat template."""
+    """Tokens that end an answer: EOS of the tokenizer and of the model, and what ends a turn in the
+    chat template."""
     found: set[int] = set()
     shape = causal.config.get_text_config()
-    for given in (tokenizer.eos_token_id, shape.eos_token_id, causal.generation_config.eos_token_id):
+    for given in (
+        tokenizer.eos_token_id,
+        shape.eos_token_id,
+        causal.generation_config.eos_token_id,
+    ):
         found |= set(given if isinstance(given, list | tuple) else [given])
     if tokenizer.chat_template:
         turns = [{"role": "user", "content": MARK}, {"role": "assistant", "content": MARK}]
@@ -125,8 +149,9 @@ def key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation,
 
 @contextmanager
 def answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """`causal` in evaluation mode, without gradients, and without the defaults that its authors chose for generation (a
-    repetition penalty, say), which `generate` would mix in unasked; as it was afterwards."""
+    """`causal` in evaluation mode, without gradients, and without the defaults that its authors
+    chose for generation (a repetition penalty, say), which `generate` would mix in unasked; as it
+    was afterwards."""
     was_training, defaults = causal.training, causal.generation_config
     causal.eval()
     causal.generation_config = GenerationConfig()
@@ -164,7 +189,9 @@ def batch_answers(
     processors = LogitsProcessorList()
     if settings.temperature:
         draws = np.stack([uniforms(seed, prompt.id, settings.max_new_tokens) for prompt in prompts])
-        processors.append(Draw(torch.from_numpy(draws).to(causal.device), settings.temperature, width))
+        processors.append(
+            Draw(torch.from_numpy(draws).to(causal.device), settings.temperature, width)
+        )
     written = causal.generate(  # type: ignore[operator]
         input_ids=padded.to(causal.device),
         attention_mask=mask.to(causal.device),
@@ -172,7 +199,9 @@ def batch_answers(
         logits_processor=processors,
     )
     rows = written[:, width:].tolist()
-    return [answer_of(prompt, row, stops, tokenizer) for prompt, row in zip(prompts, rows, strict=True)]
+    return [
+        answer_of(prompt, row, stops, tokenizer) for prompt, row in zip(prompts, rows, strict=True)
+    ]
 
 
 def answer_of(
@@ -180,7 +209,9 @@ def answer_of(
 ) -> Generated:
     """The text up to the first stop token."""
     end = next((place for place, token in enumerate(row) if token in stops), None)
-    text = str(tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    text = str(
+        tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    )
     return Generated(prompt.id, prompt.user_id, text, len(row[:end]), finished=end is not None)
 
 
@@ -191,10 +222,11 @@ def uniforms(seed: int, id: str, count: int) -> np.ndarray[tuple[int], np.dtype[
 
 
 class Draw(LogitsProcessor):
-    """Leaves each row one token: where its next random number falls among softmax(logits / temperature), laid end to end.
+    """Leaves each row one token: where its next random number falls among softmax(logits /
+    temperature), laid end to end.
 
-    `uniforms` [rows, new tokens] float64; `width` the prompts' length. transformers' own sampling draws all rows of a batch
-    from one generator, so that an answer depends on those beside it.
+    `uniforms` [rows, new tokens] float64; `width` the prompts' length. transformers' own sampling
+    draws all rows of a batch from one generator, so that an answer depends on those beside it.
     """
 
     def __init__(self, uniforms: Tensor, temperature: float, width: int) -> None:

@@ -1,4 +1,5 @@
-"""Answers of a model behind an OpenAI-compatible endpoint: the server applies its own chat template and ends its answers."""
+"""Answers of a model behind an OpenAI-compatible endpoint: the server applies its own chat template
+and ends its answers."""
 
 import asyncio
 import hashlib
@@ -33,13 +34,18 @@ class Server:
 
     def parameters(self, settings: Generation, seed: int) -> dict[str, float | int]:
         """What is sent beside the prompt. `seed` is a request that not every server heeds."""
-        sent = {"temperature": settings.temperature, self.max_tokens: settings.max_new_tokens, "seed": seed}
+        sent = {
+            "temperature": settings.temperature,
+            self.max_tokens: settings.max_new_tokens,
+            "seed": seed,
+        }
         return {name: value for name, value in sent.items() if name not in self.left_out}
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The answers that came, in the order of the prompts, and why the others did not: pair id -> reason."""
+    """The answers that came, in the order of the prompts, and why the others did not: pair id ->
+    reason."""
 
     answers: list[Generated]
     failures: dict[str, str] = field(default_factory=dict)
@@ -55,11 +61,12 @@ def generate_remotely(
     drafts: Drafts,
     label: str = "generating",
 ) -> Asked:
-    """An answer to each prompt, each a user's turn of its own; kept in `drafts` as they come, and not asked for again.
-    `parameters` are sent with each (`Server.parameters`).
+    """An answer to each prompt, each a user's turn of its own; kept in `drafts` as they come, and
+    not asked for again. `parameters` are sent with each (`Server.parameters`).
 
-    A request that fails for good leaves its pair without an answer, and is made again by the next call. Raises UserError
-    where nothing can come of further requests, and Preempted where the process is asked to stop.
+    A request that fails for good leaves its pair without an answer, and is made again by the next
+    call. Raises UserError where nothing can come of further requests, and Preempted where the
+    process is asked to stop.
     """
     keys = [remote_key(endpoint, prompt, parameters) for prompt in prompts]
     failures, given_up = asyncio.run(ask_all(endpoint, prompts, keys, parameters, drafts, label))
@@ -69,7 +76,9 @@ def generate_remotely(
     return Asked(answers, failures, given_up)
 
 
-def remote_key(endpoint: Endpoint, prompt: PromptedPair, parameters: Mapping[str, float | int]) -> str:
+def remote_key(
+    endpoint: Endpoint, prompt: PromptedPair, parameters: Mapping[str, float | int]
+) -> str:
     """All that a request consists of."""
     parts = [endpoint.base_url, endpoint.model, prompt.id, prompt.prompt, *parameters.items()]
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
@@ -84,7 +93,9 @@ async def ask_all(
     label: str,
 ) -> tuple[dict[str, str], str]:
     """Pair id -> why there is no answer, and why the server was given up, if it was."""
-    waiting = iter([(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key not in drafts])
+    waiting = iter(
+        [(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key not in drafts]
+    )
     known = sum(key in drafts for key in keys)
     failures: dict[str, str] = {}
     hopeless: list[UserError] = []
@@ -94,7 +105,9 @@ async def ask_all(
 
             async def ask_once(key: str, prompt: PromptedPair) -> None:
                 try:
-                    reply = await client.complete([{"role": "user", "content": prompt.prompt}], parameters)
+                    reply = await client.complete(
+                        [{"role": "user", "content": prompt.prompt}], parameters
+                    )
                 except CallFailed as failed:
                     failures[prompt.id] = failed.words
                     patience.failure(failed)
@@ -119,7 +132,9 @@ async def ask_all(
                 finally:
                     patience.settled.set()
 
-            await asyncio.gather(*(work(first=number == 0) for number in range(endpoint.concurrency)))
+            await asyncio.gather(
+                *(work(first=number == 0) for number in range(endpoint.concurrency))
+            )
     if hopeless:
         raise hopeless[0]
     return failures, patience.given_up
@@ -128,4 +143,6 @@ async def ask_all(
 def answer_in(reply: Reply, prompt: PromptedPair) -> Generated:
     """A server that names no reason for its end is taken to have finished."""
     said = reply.said
-    return Generated(prompt.id, prompt.user_id, said.text, reply.completion_tokens, finished=not said.cut)
+    return Generated(
+        prompt.id, prompt.user_id, said.text, reply.completion_tokens, finished=not said.cut
+    )

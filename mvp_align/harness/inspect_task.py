@@ -1,8 +1,9 @@
 """`mvp_opa`, a task of Inspect: `inspect eval mvp_align/harness/inspect_task.py --model hf/ID`.
 
-Inspect's models generate; they do not say how probable a given answer was. So nothing is generated here: the scorer takes
-the transformers model that Inspect's `hf` provider has loaded and gives the two answers to our own scoring. Other providers
-are refused: a multiple-choice question about the two answers would be another measure.
+Inspect's models generate; they do not say how probable a given answer was. So nothing is generated
+here: the scorer takes the transformers model that Inspect's `hf` provider has loaded and gives the
+two answers to our own scoring. Other providers are refused: a multiple-choice question about the
+two answers would be another measure.
 """
 
 import anyio
@@ -26,8 +27,11 @@ BY_USER = [mean(), stderr(cluster="user_id")]
 
 
 @task
-def mvp_opa(data: str = "sample:test.json", format: str = "mvpbench", prompt: str = "paper") -> Task:
-    """A sample a pair: the rendered prompt, the fitting answer as target. `-T data=PATH -T format=pairs -T prompt=question`.
+def mvp_opa(
+    data: str = "sample:test.json", format: str = "mvpbench", prompt: str = "paper"
+) -> Task:
+    """A sample a pair: the rendered prompt, the fitting answer as target. `-T data=PATH -T
+    format=pairs -T prompt=question`.
 
     Raises UserError where the data cannot be read.
     """
@@ -58,7 +62,11 @@ def opa() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score | None:
         model, tokenizer = local_model()
         text = PromptedPair(
-            str(state.sample_id), state.metadata["user_id"], state.input_text, target.text, state.metadata["rejected"]
+            str(state.sample_id),
+            state.metadata["user_id"],
+            state.input_text,
+            target.text,
+            state.metadata["rejected"],
         )
         async with one_at_a_time:
             found = await run_sync(scored, text, model, tokenizer)
@@ -77,14 +85,18 @@ def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     model, tokenizer = getattr(api, "model", None), getattr(api, "tokenizer", None)
     if not isinstance(model, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise UserError(
-            f"OPA needs the log-probs of given answers, and {type(api).__name__} has no weights here to compute them "
-            "with: use Inspect's hf provider, --model hf/ID or --model hf/local -M model_path=FOLDER."
+            f"OPA needs the log-probs of given answers, and {type(api).__name__} has no weights"
+            " here to compute them with: use Inspect's hf provider, --model hf/ID or --model"
+            " hf/local -M model_path=FOLDER."
         )
     return model, tokenizer
 
 
-def scored(text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PairScore | None:
-    """None where the pair is over the token limits or the model's context: Inspect counts it as unscored."""
+def scored(
+    text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PairScore | None:
+    """None where the pair is over the token limits or the model's context: Inspect counts it as
+    unscored."""
     (pair,) = tokenize_pairs([text], tokenizer).pairs
     longest = min(Data.max_tokens, context_length(model.config) or Data.max_tokens)
     if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:

@@ -14,8 +14,9 @@ PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFEREN
 
 
 def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
-    """The pairs of `data`, in `mvpbench`, `ufp4` or `pairs` format, in an order of which any first ones are a draw even
-    over groups: both tools' `--limit` takes those. Raises UserError as `read_pairs` does."""
+    """The pairs of `data`, in `mvpbench`, `ufp4` or `pairs` format, in an order of which any first
+    ones are a draw even over groups: both tools' `--limit` takes those. Raises UserError as
+    `read_pairs` does."""
     if prompt not in PROMPTS:
         raise UserError(f"prompt={prompt}: must be one of {', '.join(PROMPTS)}.")
     shown = PROMPTS[prompt]

@@ -1,1 +1,2 @@
-"""Judges: models behind OpenAI-compatible servers that score answers, and the rules that make labels of their scores."""
+"""Judges: models behind OpenAI-compatible servers that score answers, and the rules that make
+labels of their scores."""

@@ -1,4 +1,5 @@
-"""The generated answers of a run, each with the pair that it answers, re-read from the run's data."""
+"""The generated answers of a run, each with the pair that it answers, re-read from the run's
+data."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from mvp_align.schema import PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """Answers of one stage (base, tuned, step-N) to one set, in the file's order; `cut` of them hit the token limit."""
+    """Answers of one stage (base, tuned, step-N) to one set, in the file's order; `cut` of them hit
+    the token limit."""
 
     stage: str
     set: str
@@ -33,10 +35,14 @@ class AnswerSet:
 
 
 def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
-    """Every file of `answers/`. Raises UserError where there is none, or an answer's pair is not in the run's data."""
+    """Every file of `answers/`. Raises UserError where there is none, or an answer's pair is not in
+    the run's data."""
     files = sorted((run / "answers").glob("*.jsonl"))
     if not files:
-        raise UserError(f"{run / 'answers'} holds no answers to judge. Generate them first: mvp-align generate {run}.")
+        raise UserError(
+            f"{run / 'answers'} holds no answers to judge. Generate them first: mvp-align generate"
+            f" {run}."
+        )
     data = load_data(config)
     pairs = {name: {pair.id: pair for pair in found} for name, found in data.by_set.items()}
     regions = load_regions(config.evals.regions)
@@ -44,20 +50,29 @@ def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
 
 
 def read_set(
-    path: Path, pairs: Mapping[str, Mapping[str, PreferencePair]], regions: Mapping[str, str], min_users: int
+    path: Path,
+    pairs: Mapping[str, Mapping[str, PreferencePair]],
+    regions: Mapping[str, str],
+    min_users: int,
 ) -> AnswerSet:
     set_name = next((name for name in SETS if path.stem.endswith(f"-{name}")), None)
     if set_name is None:
-        raise UserError(f"{path}: its name must end in {' or '.join(f'-{name}.jsonl' for name in SETS)}.")
+        raise UserError(
+            f"{path}: its name must end in {' or '.join(f'-{name}.jsonl' for name in SETS)}."
+        )
     known, seen, cases, cut = pairs.get(set_name, {}), set(), [], 0
     for number, answer in enumerate(read_answers(path), start=1):
         if answer.id not in known:
             raise UserError(
-                f"{path}, line {number}: id '{answer.id}' is no pair of {set_name} as the run's config.yaml describes it. "
-                "Run the command from where the run was started, with the same data files."
+                f"{path}, line {number}: id '{answer.id}' is no pair of {set_name} as the run's"
+                " config.yaml describes it. Run the command from where the run was started, with"
+                " the same data files."
             )
         if answer.id in seen:
-            raise UserError(f"{path}, line {number}: id '{answer.id}' is there twice. Generate the answers again.")
+            raise UserError(
+                f"{path}, line {number}: id '{answer.id}' is there twice. Generate the answers"
+                " again."
+            )
         seen.add(answer.id)
         cases.append(Case(known[answer.id], answer.answer))
         cut += not answer.finished

@@ -1,4 +1,5 @@
-"""Ask judges for the replies that the store lacks, several at a time, until all are there or no more can be had."""
+"""Ask judges for the replies that the store lacks, several at a time, until all are there or no
+more can be had."""
 
 import asyncio
 import random
@@ -48,8 +49,11 @@ class Round:
     asked: Asked = field(default_factory=Asked)
 
 
-def ask(todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]) -> list[Asked]:
-    """Ask each judge its requests (by key) and keep the replies. `heard`: names of those who replied to others before.
+def ask(
+    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
+) -> list[Asked]:
+    """Ask each judge its requests (by key) and keep the replies. `heard`: names of those who
+    replied to others before.
 
     Raises:
         Preempted: asked to stop; requests under way were given time to end.
@@ -63,10 +67,14 @@ async def ask_all(
 ) -> list[Asked]:
     stop = asyncio.Event()
     rounds = [
-        Round(judge, requests, store, stop, Patience(heard=judge.name in heard)) for judge, requests in todo if requests
+        Round(judge, requests, store, stop, Patience(heard=judge.name in heard))
+        for judge, requests in todo
+        if requests
     ]
     # Not a TaskGroup: it would cut off the requests under way to other judges when one fails.
-    ended = await asyncio.gather(*(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True)
+    ended = await asyncio.gather(
+        *(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True
+    )
     if preemption.request:
         raise preemption.Preempted(preemption.request.reason)
     for failure in ended:
@@ -77,21 +85,29 @@ async def ask_all(
 
 
 async def ask_judge(one: Round, place: int) -> None:
-    """Workers share one iterator of requests. There are more of them than requests may be under way, because some wait
-    before they try again. The order is drawn, so that what fails each time is not what every command begins with."""
+    """Workers share one iterator of requests. There are more of them than requests may be under
+    way, because some wait before they try again. The order is drawn, so that what fails each time
+    is not what every command begins with."""
     waiting = iter(random.sample(list(one.requests.items()), len(one.requests)))
     async with ChatClient(one.judge.endpoint) as client:
-        with tqdm(total=len(one.requests), desc=one.judge.name, unit="reply", position=place) as bar:
+        with tqdm(
+            total=len(one.requests), desc=one.judge.name, unit="reply", position=place
+        ) as bar:
             count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
-            workers = [one_by_one(one, client, waiting, bar, first=number == 0) for number in range(count)]
+            workers = [
+                one_by_one(one, client, waiting, bar, first=number == 0) for number in range(count)
+            ]
             await watch({asyncio.create_task(worker) for worker in workers}, one.stop)
 
 
 async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Wait for the workers. When one fails, or a signal asks to stop, the others may finish what they began, for a while."""
+    """Wait for the workers. When one fails, or a signal asks to stop, the others may finish what
+    they began, for a while."""
     pending, deadline, failure = workers, float("inf"), None
     while pending:
-        done, pending = await asyncio.wait(pending, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+        done, pending = await asyncio.wait(
+            pending, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION
+        )
         failure = failure or next((error for task in done if (error := task.exception())), None)
         if failure or preemption.request:
             stop.set()
@@ -107,7 +123,12 @@ async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
 
 
 async def one_by_one(
-    one: Round, client: ChatClient, waiting: Iterator[tuple[str, Request]], bar: "tqdm[None]", *, first: bool
+    one: Round,
+    client: ChatClient,
+    waiting: Iterator[tuple[str, Request]],
+    bar: "tqdm[None]",
+    *,
+    first: bool,
 ) -> None:
     """A worker. All but the first wait until it is known that the server replies at all."""
     if not first:

@@ -1,15 +1,17 @@
 """Chat completions from any OpenAI-compatible server: polite to it, and never fooled by it.
 
-Built on httpx and tenacity, not on the `openai` package: that one reads a body to its end before anybody can see how large
-it is, and retries by rules of its own under ours. Here a body is read up to a cap, compressed ones are refused (so that the
-cap means bytes in memory), redirects are not followed (they would carry the key elsewhere), and each attempt is one request
-that the limits below count.
+Built on httpx and tenacity, not on the `openai` package: that one reads a body to its end before
+anybody can see how large it is, and retries by rules of its own under ours. Here a body is read up
+to a cap, compressed ones are refused (so that the cap means bytes in memory), redirects are not
+followed (they would carry the key elsewhere), and each attempt is one request that the limits below
+count.
 
     async with ChatClient(Endpoint("http://localhost:8000/v1", "my-model")) as client:
-        reply = await client.complete([{"role": "user", "content": "Hello"}], {"temperature": 0, "max_tokens": 360})
+        reply = await client.complete([{"role": "user", "content": "Hello"}], {"temperature": 0,
+        "max_tokens": 360})
 
-The key comes from the environment variable that the endpoint names. It is in no message, and where a server repeats it in
-what it sends, it is blotted out.
+The key comes from the environment variable that the endpoint names. It is in no message, and where
+a server repeats it in what it sends, it is blotted out.
 """
 
 import asyncio
@@ -25,7 +27,13 @@ from typing import Any, Self
 
 import httpx
 from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from mvp_align import __version__
 from mvp_align.errors import UserError, listed
@@ -38,7 +46,8 @@ Message = Mapping[str, str]
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 """HTTP statuses that may pass."""
 NOT_UNDERSTOOD = (400, 422)
-"""What servers answer to a `response_format` that they do not have (and to an input that they cannot take)."""
+"""What servers answer to a `response_format` that they do not have (and to an input that they
+cannot take)."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 """OpenAI's error codes that come with 429 and do not pass."""
 
@@ -63,8 +72,8 @@ class Reply:
 
 
 class CallFailed(Exception):
-    """No reply to this request; the next one may have one. `reason` is short and the same for the same cause; `status` is
-    the last HTTP status, None where there was none."""
+    """No reply to this request; the next one may have one. `reason` is short and the same for the
+    same cause; `status` is the last HTTP status, None where there was none."""
 
     def __init__(self, reason: str, failures: Sequence[str], status: int | None = None) -> None:
         super().__init__(reason)
@@ -82,7 +91,8 @@ class CallFailed(Exception):
 
 
 class AttemptFailed(Exception):
-    """One request came to nothing. `wait_seconds` is what the server asked for before the next one."""
+    """One request came to nothing. `wait_seconds` is what the server asked for before the next
+    one."""
 
     def __init__(
         self,
@@ -100,7 +110,8 @@ class AttemptFailed(Exception):
 
 @dataclass
 class ChatClient:
-    """An open connection to an endpoint, to be used as an async context manager in one event loop."""
+    """An open connection to an endpoint, to be used as an async context manager in one event
+    loop."""
 
     endpoint: Endpoint
     lacks: int = field(default=0, init=False)
@@ -128,7 +139,10 @@ class ChatClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self.http.aclose()
 
@@ -138,25 +152,38 @@ class ChatClient:
         parameters: Mapping[str, Any],
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """One reply to `messages`. `parameters` are sent as they are (temperature, max_tokens, seed, ...).
+        """One reply to `messages`. `parameters` are sent as they are (temperature, max_tokens,
+        seed, ...).
 
-        With `json_schema` the server is asked for JSON of that shape; one that answers 400 or 422 to it is asked for any
-        JSON, then for text, and not asked for more again once that worked; not where it says that one of `parameters` is
-        what it refuses. What comes back is not checked against the schema.
+        With `json_schema` the server is asked for JSON of that shape; one that answers 400 or 422
+        to it is asked for any JSON, then for text, and not asked for more again once that worked;
+        not where it says that one of `parameters` is what it refuses. What comes back is not
+        checked against the schema.
 
         Raises:
             CallFailed: the request was refused for good, or `attempts` came to nothing.
-            UserError: nothing can come of further requests either (key refused, no credit, unknown model).
+            UserError: nothing can come of further requests either (key refused, no credit, unknown
+            model).
         """
         formats = response_formats(json_schema)
         failures: list[str] = []
         for level in range(min(self.lacks, len(formats) - 1), len(formats)):
             name, extra = formats[level]
-            body = {"model": self.endpoint.model, "messages": list(messages), **parameters, **extra, "stream": False}
+            body = {
+                "model": self.endpoint.model,
+                "messages": list(messages),
+                **parameters,
+                **extra,
+                "stream": False,
+            }
             try:
-                reply = await self.persist(json.dumps(body, allow_nan=False).encode(), name, failures)
+                reply = await self.persist(
+                    json.dumps(body, allow_nan=False).encode(), name, failures
+                )
             except AttemptFailed as failed:
-                of_format = "response_format" in failed.detail or not any(name in failed.detail for name in parameters)
+                of_format = "response_format" in failed.detail or not any(
+                    name in failed.detail for name in parameters
+                )
                 if failed.status in NOT_UNDERSTOOD and of_format and level + 1 < len(formats):
                     continue
                 raise CallFailed(failed.reason, failures, failed.status) from None
@@ -172,11 +199,15 @@ class ChatClient:
             try:
                 return await self.attempt(body, response_format, tuple(failures))
             except AttemptFailed as failed:
-                failures.append(f"{failed.reason}: {failed.detail}" if failed.detail else failed.reason)
+                failures.append(
+                    f"{failed.reason}: {failed.detail}" if failed.detail else failed.reason
+                )
                 raise
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, AttemptFailed) and error.again),
+            retry=retry_if_exception(
+                lambda error: isinstance(error, AttemptFailed) and error.again
+            ),
             stop=stop_after_attempt(self.endpoint.attempts),
             wait=self.wait_seconds,
             reraise=True,
@@ -184,7 +215,8 @@ class ChatClient:
         return await retrying(attempt)
 
     def wait_seconds(self, state: RetryCallState) -> float:
-        """Full jitter (Brooker 2015, "Exponential Backoff And Jitter"), or what the server asked for and a little."""
+        """Full jitter (Brooker 2015, "Exponential Backoff And Jitter"), or what the server asked
+        for and a little."""
         first = self.endpoint.backoff_seconds
         failed = state.outcome.exception() if state.outcome else None
         if isinstance(failed, AttemptFailed) and failed.wait_seconds is not None:
@@ -194,7 +226,8 @@ class ChatClient:
     async def attempt(self, body: bytes, response_format: str, failures: tuple[str, ...]) -> Reply:
         async with self.slots:
             clock = asyncio.get_running_loop().time
-            while (pause := self.resume_at - clock()) > 0:  # another request was told to wait: that holds for all
+            # another request was told to wait: that holds for all
+            while (pause := self.resume_at - clock()) > 0:
                 await asyncio.sleep(pause + random.uniform(0, self.endpoint.backoff_seconds))
             await self.limiter.acquire()
             began = time.monotonic()
@@ -204,21 +237,26 @@ class ChatClient:
         return self.read(content, response_format, time.monotonic() - began, failures)
 
     async def exchange(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and body of one request. Raises AttemptFailed where there is no whole answer within the limits."""
+        """Status, headers and body of one request. Raises AttemptFailed where there is no whole
+        answer within the limits."""
         url = f"{self.endpoint.base_url.rstrip('/')}/chat/completions"
         cap = self.endpoint.max_body_bytes
         content = bytearray()
         try:
             async with (
                 asyncio.timeout(self.endpoint.total_seconds),
-                self.http.stream("POST", url, content=body, headers={"content-type": "application/json"}) as response,
+                self.http.stream(
+                    "POST", url, content=body, headers={"content-type": "application/json"}
+                ) as response,
             ):
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise AttemptFailed("compressed body", again=False, status=response.status_code)
                 async for chunk in response.aiter_raw():
                     content += chunk
                     if len(content) > cap:
-                        raise AttemptFailed(f"body over {cap:,} bytes", again=False, status=response.status_code)
+                        raise AttemptFailed(
+                            f"body over {cap:,} bytes", again=False, status=response.status_code
+                        )
                 return response.status_code, response.headers, bytes(content)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptFailed("timed out", type(error).__name__, again=True) from None
@@ -226,32 +264,45 @@ class ChatClient:
             raise AttemptFailed("connection failed", type(error).__name__, again=True) from None
 
     def refusal(self, status: int, headers: httpx.Headers, content: bytes) -> AttemptFailed:
-        """What a status other than 200 means for this request. Raises UserError where it means the same for all."""
+        """What a status other than 200 means for this request. Raises UserError where it means the
+        same for all."""
         who, where = self.endpoint.model, self.endpoint.base_url
         code, said = self.error_of(content)
         if status == 401:
-            named = f"the key in {self.endpoint.key_env}" if self.endpoint.key_env else "a request without a key"
-            raise UserError(f"{who}: {where} does not accept {named} (HTTP 401). Set key_env and that variable.")
+            named = (
+                f"the key in {self.endpoint.key_env}"
+                if self.endpoint.key_env
+                else "a request without a key"
+            )
+            raise UserError(
+                f"{who}: {where} does not accept {named} (HTTP 401). Set key_env and that variable."
+            )
         if status == 402 or (status == 429 and code in NO_CREDIT):
             raise UserError(
-                f"{who}: {where} says that the account has no credit left (HTTP {status}). Nothing is lost."
+                f"{who}: {where} says that the account has no credit left (HTTP {status}). Nothing"
+                " is lost."
             )
         if status == 404:
             raise UserError(
-                f"{who}: {where} knows no such address or model (HTTP 404: {said}). See base_url and model."
+                f"{who}: {where} knows no such address or model (HTTP 404: {said}). See base_url"
+                " and model."
             )
         wait = retry_after(headers.get("retry-after", "")) if status in AGAIN else None
         if wait is not None:
             if wait > self.endpoint.max_wait_seconds:
                 raise UserError(
-                    f"{who}: {where} asks to be left alone for {wait:,.0f} s (HTTP {status}), longer than max_wait_seconds="
-                    f"{self.endpoint.max_wait_seconds:,.0f}. What was answered is kept: run the same command again then."
+                    f"{who}: {where} asks to be left alone for {wait:,.0f} s (HTTP {status}),"
+                    f" longer than max_wait_seconds={self.endpoint.max_wait_seconds:,.0f}. What was"
+                    " answered is kept: run the same command again then."
                 )
             self.resume_at = max(self.resume_at, asyncio.get_running_loop().time() + wait)
-        return AttemptFailed(f"HTTP {status}", said, again=status in AGAIN, wait_seconds=wait, status=status)
+        return AttemptFailed(
+            f"HTTP {status}", said, again=status in AGAIN, wait_seconds=wait, status=status
+        )
 
     def error_of(self, content: bytes) -> tuple[str, str]:
-        """The code and the words of an error's body, the latter on one line of at most 200 characters."""
+        """The code and the words of an error's body, the latter on one line of at most 200
+        characters."""
         text = self.clean(content.decode("utf-8", "replace"))
         try:
             error = json.loads(text)["error"]
@@ -260,8 +311,11 @@ class ChatClient:
             code, said = "", text
         return code, " ".join(self.clean(said).split())[:200]
 
-    def read(self, content: bytes, response_format: str, seconds: float, failures: tuple[str, ...]) -> Reply:
-        """The reply in a body of HTTP 200. Raises AttemptFailed where that is no chat completion."""
+    def read(
+        self, content: bytes, response_format: str, seconds: float, failures: tuple[str, ...]
+    ) -> Reply:
+        """The reply in a body of HTTP 200. Raises AttemptFailed where that is no chat
+        completion."""
         raw = self.clean(content.decode("utf-8", "replace"))
         try:
             body = json.loads(raw)
@@ -272,7 +326,9 @@ class ChatClient:
             raise AttemptFailed(problem, start or "empty", again=True, status=200) from None
         usage = body.get("usage")
         return Reply(
-            said=replace(said, text=self.clean(said.text), finish_reason=self.clean(said.finish_reason)),
+            said=replace(
+                said, text=self.clean(said.text), finish_reason=self.clean(said.finish_reason)
+            ),
             model=self.clean(str(body.get("model") or self.endpoint.model)),
             prompt_tokens=token_count(usage, "prompt_tokens"),
             completion_tokens=token_count(usage, "completion_tokens"),
@@ -283,9 +339,12 @@ class ChatClient:
         )
 
     def clean(self, text: str) -> str:
-        """`text` as UTF-8 can hold it (JSON can name half of a surrogate pair), the key blotted out."""
+        """`text` as UTF-8 can hold it (JSON can name half of a surrogate pair), the key blotted
+        out."""
         whole = text.encode("utf-8", "replace").decode()
-        return whole.replace(self.key.get_secret_value(), "[key]") if self.key is not None else whole
+        return (
+            whole.replace(self.key.get_secret_value(), "[key]") if self.key is not None else whole
+        )
 
 
 def response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
@@ -293,7 +352,10 @@ def response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, d
     plain: list[tuple[str, dict[str, Any]]] = [("text", {})]
     if json_schema is None:
         return plain
-    shape = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": json_schema}}
+    shape = {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "strict": True, "schema": json_schema},
+    }
     return [
         ("json_schema", {"response_format": shape}),
         ("json_object", {"response_format": {"type": "json_object"}}),
@@ -302,7 +364,8 @@ def response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, d
 
 
 def retry_after(value: str) -> float | None:
-    """Seconds from now on that a Retry-After header asks for, given in seconds or as a date; None where it is neither."""
+    """Seconds from now on that a Retry-After header asks for, given in seconds or as a date; None
+    where it is neither."""
     try:
         seconds = float(value)
     except ValueError:

@@ -24,8 +24,8 @@ BYTES_A_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Requests still to be made to a judge, and their tokens: the longest that replies may be, None where nothing bounds
-    them."""
+    """Requests still to be made to a judge, and their tokens: the longest that replies may be, None
+    where nothing bounds them."""
 
     judge: Judge
     requests: int
@@ -37,27 +37,37 @@ class Estimate:
     def usd(self) -> float:
         """Infinite where replies cost something and nothing bounds them."""
         if self.completion_tokens is None:
-            return inf if self.judge.usd_per_million_output else usd(self.judge, self.prompt_tokens, 0)
+            return (
+                inf if self.judge.usd_per_million_output else usd(self.judge, self.prompt_tokens, 0)
+            )
         return usd(self.judge, self.prompt_tokens, self.completion_tokens)
 
     @override
     def __str__(self) -> str:
         bounded = self.completion_tokens is not None
-        out = f"at most {self.completion_tokens:,} out" if bounded else "any number out (no limit is sent)"
+        out = (
+            f"at most {self.completion_tokens:,} out"
+            if bounded
+            else "any number out (no limit is sent)"
+        )
         most = "any number of" if isinf(self.usd) else f"at most {self.usd:,.2f}"
         return (
-            f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests ({self.kept:,} replies are kept "
-            f"already), about {self.prompt_tokens:,} tokens in, {out}, {most} USD"
+            f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests"
+            f" ({self.kept:,} replies are kept already), about {self.prompt_tokens:,} tokens in,"
+            f" {out}, {most} USD"
         )
 
 
 def usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
-    return (judge.usd_per_million_input * prompt_tokens + judge.usd_per_million_output * completion_tokens) / 1e6
+    return (
+        judge.usd_per_million_input * prompt_tokens
+        + judge.usd_per_million_output * completion_tokens
+    ) / 1e6
 
 
 def token_counter(run: Path) -> Callable[[str], int]:
-    """Counts by the tokenizer beside the run's adapter, or by bytes. Judges' own tokenizers need a network; theirs are
-    larger, so they make fewer tokens of a text."""
+    """Counts by the tokenizer beside the run's adapter, or by bytes. Judges' own tokenizers need a
+    network; theirs are larger, so they make fewer tokens of a text."""
     path = run / "adapter" / "tokenizer.json"
     if not path.is_file():
         return lambda text: -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
@@ -66,9 +76,14 @@ def token_counter(run: Path) -> Callable[[str], int]:
 
 
 def estimate(
-    judge: Judge, ask: str, requests: Mapping[str, Request], kept: Iterable[str], count: Callable[[str], int]
+    judge: Judge,
+    ask: str,
+    requests: Mapping[str, Request],
+    kept: Iterable[str],
+    count: Callable[[str], int],
 ) -> Estimate:
-    """Of the requests of kind `ask` (scores or yes_no) whose keys are not among those of kept replies."""
+    """Of the requests of kind `ask` (scores or yes_no) whose keys are not among those of kept
+    replies."""
     known = set(kept)
     todo = [request for key, request in requests.items() if key not in known]
     counted: dict[str, int] = {}  # the task is the same in all
@@ -84,7 +99,8 @@ def estimate(
 
 
 def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
-    """Show what it may cost, and ask above the limit. Raises UserError where the answer is no, or nobody is there to ask."""
+    """Show what it may cost, and ask above the limit. Raises UserError where the answer is no, or
+    nobody is there to ask."""
     for one in estimates:
         typer.echo(one)
     total = sum(one.usd for one in estimates)
@@ -101,10 +117,16 @@ def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
 def spent(judge: Judge, asked: Asked) -> str:
     """What was used, by the server's own count."""
     cost = usd(judge, asked.prompt_tokens, asked.completion_tokens)
-    told = f", not counting {asked.uncounted:,} replies whose tokens the server did not tell" if asked.uncounted else ""
+    told = (
+        f", not counting {asked.uncounted:,} replies whose tokens the server did not tell"
+        if asked.uncounted
+        else ""
+    )
     reasons = Counter(asked.unanswered.values()).most_common()
-    failed = "".join(f"; {number:,} requests got no reply: {asked.words[reason]}" for reason, number in reasons)
+    failed = "".join(
+        f"; {number:,} requests got no reply: {asked.words[reason]}" for reason, number in reasons
+    )
     return (
-        f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in, {asked.completion_tokens:,} out, "
-        f"{cost:,.2f} USD{told}{failed}"
+        f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in,"
+        f" {asked.completion_tokens:,} out, {cost:,.2f} USD{told}{failed}"
     )

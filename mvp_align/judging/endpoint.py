@@ -21,7 +21,8 @@ class Endpoint:
     model: str = ""
     """The model's name on that server."""
     key_env: str | None = None
-    """The NAME of the environment variable that holds the key; None where the server asks for none."""
+    """The NAME of the environment variable that holds the key; None where the server asks for
+    none."""
     concurrency: int = 8
     """Requests under way at once."""
     requests_per_minute: float = 600.0
@@ -29,7 +30,8 @@ class Endpoint:
     attempts: int = 6
     """Requests made for one reply, all in all, before it is given up."""
     backoff_seconds: float = 1.0
-    """The first wait is drawn from 0 to this, each further one from a range twice as long, up to a minute."""
+    """The first wait is drawn from 0 to this, each further one from a range twice as long, up to a
+    minute."""
     max_wait_seconds: float = 600.0
     """A Retry-After above this ends the command instead of being waited for."""
     connect_seconds: float = 10.0
@@ -47,13 +49,19 @@ class Endpoint:
         except (httpx.InvalidURL, TypeError):
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            found.append("base_url: an address as https://host/v1 belongs there, without a user, a key or a query.")
+            found.append(
+                "base_url: an address as https://host/v1 belongs there, without a user, a key or a"
+                " query."
+            )
         if not self.model:
             found.append("model: name the model as the server knows it.")
         if self.key_env is not None and not VARIABLE.fullmatch(self.key_env):
-            found.append("key_env: the NAME of an environment variable belongs there, never the key itself.")
+            found.append(
+                "key_env: the NAME of an environment variable belongs there, never the key itself."
+            )
         for name in (
-            "concurrency", "requests_per_minute", "attempts", "backoff_seconds", "max_wait_seconds", "connect_seconds",
+            "concurrency", "requests_per_minute", "attempts", "backoff_seconds",
+            "max_wait_seconds", "connect_seconds",
             "read_seconds", "total_seconds", "max_body_bytes",
         ):  # fmt: skip
             if not getattr(self, name) > 0:
@@ -61,12 +69,20 @@ class Endpoint:
         return found
 
     def key(self) -> SecretStr | None:
-        """The key, read from the environment. Raises UserError where it is not set or cannot be a header's value."""
+        """The key, read from the environment. Raises UserError where it is not set or cannot be a
+        header's value."""
         if self.key_env is None:
             return None
         value = SecretStr(os.environ.get(self.key_env, "").strip())
         if not value:
-            raise UserError(f"{self.model}: the key is read from {self.key_env}, which is not set: export it first.")
-        if not re.fullmatch(r"[!-~]+", value.get_secret_value()):  # libraries would show it in their complaint
-            raise UserError(f"{self.model}: {self.key_env} holds spaces or characters outside ASCII: set it again.")
+            raise UserError(
+                f"{self.model}: the key is read from {self.key_env}, which is not set: export it"
+                " first."
+            )
+        # libraries would show it in their complaint
+        if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise UserError(
+                f"{self.model}: {self.key_env} holds spaces or characters outside ASCII: set it"
+                " again."
+            )
         return value

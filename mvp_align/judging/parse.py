@@ -1,9 +1,11 @@
-"""A judge's reply made a verdict, or a reason why it is none. Nothing is guessed: what does not fit is unscored.
+"""A judge's reply made a verdict, or a reason why it is none. Nothing is guessed: what does not fit
+is unscored.
 
-Reasoning is taken off first. Of scores, exactly one JSON object is taken, with exactly the keys that were asked for and
-numbers from 0 to 100. Words before it or a Markdown fence around it are let pass, because models without structured output
-add them, and so is the same object again. Words behind it are not, because they may take it back, nor are another object, a
-brace that belongs to none, or a key named twice, because then it is open which one is meant.
+Reasoning is taken off first. Of scores, exactly one JSON object is taken, with exactly the keys
+that were asked for and numbers from 0 to 100. Words before it or a Markdown fence around it are let
+pass, because models without structured output add them, and so is the same object again. Words
+behind it are not, because they may take it back, nor are another object, a brace that belongs to
+none, or a key named twice, because then it is open which one is meant.
 """
 
 import json
@@ -48,7 +50,8 @@ class BlindAssessment(Assessment):
 
 
 def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
-    """The scores in a reply. In a blind one, `w_first` tells whether answer_w was the first reference. Raises Unparsed."""
+    """The scores in a reply. In a blind one, `w_first` tells whether answer_w was the first
+    reference. Raises Unparsed."""
     values = one_object(text)
     try:
         if blind:
@@ -61,15 +64,22 @@ def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
         w, l = (found.score_1, found.score_2) if w_first else (found.score_2, found.score_1)  # noqa: E741
     else:
         w, l = found.score_w, found.score_l  # noqa: E741
-    violations = tuple(name for name in found.hard_violations_model if name.strip().lower() not in NO_VIOLATION)
-    return Scores(w, l, found.score_model, tuple(found.enforced_dimensions_used), violations, found.reason)
+    violations = tuple(
+        name for name in found.hard_violations_model if name.strip().lower() not in NO_VIOLATION
+    )
+    return Scores(
+        w, l, found.score_model, tuple(found.enforced_dimensions_used), violations, found.reason
+    )
 
 
 def parse_yes_no(text: str) -> YesNo:
-    """Yes or No alone behind any reasoning, in any case, with or without punctuation. Raises Unparsed."""
+    """Yes or No alone behind any reasoning, in any case, with or without punctuation. Raises
+    Unparsed."""
     if not text.strip():
         raise Unparsed("empty reply")
-    said = re.fullmatch(r"[\W_]*(yes|no)[\W_]*", MARKUP.sub("", behind_reasoning(text)), re.IGNORECASE)
+    said = re.fullmatch(
+        r"[\W_]*(yes|no)[\W_]*", MARKUP.sub("", behind_reasoning(text)), re.IGNORECASE
+    )
     if said is None:
         raise Unparsed("neither Yes nor No alone")
     return YesNo(said.group(1).lower() == "yes")
@@ -89,7 +99,8 @@ def one_object(text: str) -> dict[str, Any]:
 
 
 def whole_object(text: str, start: int) -> dict[str, Any] | None:
-    """The JSON object that is all of `text` from `start` on, but for white space and a Markdown fence around it."""
+    """The JSON object that is all of `text` from `start` on, but for white space and a Markdown
+    fence around it."""
     fenced = WHOLE.fullmatch(text, start)
     try:
         return dict(DECODER.decode(fenced.group(1))) if fenced else None
@@ -98,7 +109,8 @@ def whole_object(text: str, start: int) -> dict[str, Any] | None:
 
 
 def repeated_object(text: str) -> tuple[dict[str, Any], str]:
-    """The JSON object that stands in `text` once or several times, and what is behind the last one. Raises Unparsed."""
+    """The JSON object that stands in `text` once or several times, and what is behind the last one.
+    Raises Unparsed."""
     first, end = "", 0
     values: dict[str, Any] = {}
     while (start := text.find("{", end)) >= 0:
@@ -108,7 +120,9 @@ def repeated_object(text: str) -> tuple[dict[str, Any], str]:
         except (ValueError, RecursionError) as error:
             if first:
                 raise Unparsed("more than one JSON object") from None
-            raise Unparsed("a key named twice" if isinstance(error, KeyNamedTwice) else "broken JSON") from None
+            raise Unparsed(
+                "a key named twice" if isinstance(error, KeyNamedTwice) else "broken JSON"
+            ) from None
         if said != (first := first or said):
             raise Unparsed("more than one JSON object")
     if not first:

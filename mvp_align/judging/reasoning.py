@@ -1,7 +1,9 @@
-"""Reasoning that a model wrote before its reply, taken off. What it drafts there is not what it says.
+"""Reasoning that a model wrote before its reply, taken off. What it drafts there is not what it
+says.
 
-Servers that know a model's way of reasoning put it in a field of its own. Where they do not, it stands in the text, between
-marks that differ by model, the opening one sometimes in the prompt, so that the closing one alone is seen.
+Servers that know a model's way of reasoning put it in a field of its own. Where they do not, it
+stands in the text, between marks that differ by model, the opening one sometimes in the prompt, so
+that the closing one alone is seen.
 """
 
 import re
@@ -19,8 +21,11 @@ CLOSING = re.compile(
     r"|here(?:'s| is) my response:",
     re.IGNORECASE,
 )
-"""DeepSeek-R1, Qwen, GLM and most others; Magistral; Kimi; Command A, OpenThinker; Apertus; Gemma; Granite."""
-CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)(?:\s+to=[^<]*)?(?:\s*<\|constrain\|>\s*\w*)?(?:\s*<\|message\|>)?")
+"""DeepSeek-R1, Qwen, GLM and most others; Magistral; Kimi; Command A, OpenThinker; Apertus; Gemma;
+Granite."""
+CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w+)(?:\s+to=[^<]*)?(?:\s*<\|constrain\|>\s*\w*)?(?:\s*<\|message\|>)?"
+)
 """gpt-oss: every part of a message names its channel, and the reply is what stands in `final`."""
 STRIPPED = re.compile(r"\s*(?:analysis|commentary)(?=\w|\s*\{)(.*assistantfinal)?", re.DOTALL)
 """The same where a server removed the special tokens and left their words."""

@@ -1,10 +1,11 @@
 """From the judgements of a run to its labels, its rows and a few printed lines.
 
     labels/<stage>-<set>-<rules>.jsonl   id, user_id, label (W, L, TIE or null), unscored (why null)
-    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not, null where unlabelled}
+    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not,
+    null where unlabelled}
 
-Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the answers were judged and what
-was left out, so that the report does.
+Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the
+answers were judged and what was left out, so that the report does.
 """
 
 from collections import Counter
@@ -34,8 +35,8 @@ Panels = list[list[Verdict | None]]
 def write_results(
     run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str
 ) -> list[Labelled]:
-    """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and notes, and print them.
-    Returns all answers.
+    """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and
+    notes, and print them. Returns all answers.
 
     Raises UserError where a file is missing or about other answers.
     """
@@ -45,11 +46,20 @@ def write_results(
     labelled: dict[tuple[str, str], list[Labelled]] = {}
     for subject in sets:
         judgements = [read_judged(run, subject, judge) for judge in files]
-        panels: Panels = [[one.verdict for one in answer] for answer in zip(*judgements, strict=True)]
+        panels: Panels = [
+            [one.verdict for one in answer] for answer in zip(*judgements, strict=True)
+        ]
         answers = labels_of(judgements, panel_labels(panels, rules), judges)
         labelled[subject.stage, subject.set] = answers
-        write_labels(run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl", answers)
-        keep_values(run / "values" / f"{subject.stage}-{subject.set}.jsonl", [metric], map(won(metric), answers))
+        write_labels(
+            run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl",
+            answers,
+        )
+        keep_values(
+            run / "values" / f"{subject.stage}-{subject.set}.jsonl",
+            [metric],
+            map(won(metric), answers),
+        )
         rows += set_rows(subject, answers, metric)
         rows += agreement_rows(subject, panels, judges, rules, metric)
         if rules.ask == "scores":
@@ -72,7 +82,9 @@ def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
     path = judgement_file(run, subject.stage, subject.set, judge)
     judgements = read_judgements(path)
     if [one.id for one in judgements] != [case.pair.id for case in subject.cases]:
-        raise UserError(f"{path} is about other answers than those in answers/: judge again (replies are kept).")
+        raise UserError(
+            f"{path} is about other answers than those in answers/: judge again (replies are kept)."
+        )
     return judgements
 
 
@@ -82,7 +94,9 @@ def labels_of(
     answers = []
     for label, by_judge in zip(labels, zip(*judgements, strict=True), strict=True):
         missing = [
-            f"{judge}: {one.unscored}" for judge, one in zip(judges, by_judge, strict=True) if one.verdict is None
+            f"{judge}: {one.unscored}"
+            for judge, one in zip(judges, by_judge, strict=True)
+            if one.verdict is None
         ]
         answers.append(Labelled(by_judge[0].id, by_judge[0].user_id, label, "; ".join(missing)))
     return answers
@@ -96,10 +110,14 @@ def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
 def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
     """PAA of the whole set and its groups; for UF-P-4, of each user type as a set of its own."""
     rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups, subject.min_users)
-    types: Mapping[str, str | None] = {name: tags.get("user_type") for name, tags in subject.groups.items()}
+    types: Mapping[str, str | None] = {
+        name: tags.get("user_type") for name, tags in subject.groups.items()
+    }
     for user_type in sorted({name for name in types.values() if name is not None}):
         part = [one for one in answers if types[one.id] == user_type]
-        rows += paa_rows(subject.stage, f"{subject.set}/{user_type}", metric, part, {}, subject.min_users)
+        rows += paa_rows(
+            subject.stage, f"{subject.set}/{user_type}", metric, part, {}, subject.min_users
+        )
     return rows
 
 
@@ -107,48 +125,70 @@ def won(metric: str) -> Callable[[Labelled], PairValues]:
     """1 where the answer's label is W, 0 where it is another one."""
 
     def values(one: Labelled) -> PairValues:
-        return PairValues(one.id, one.user_id, {} if one.label is None else {metric: float(one.label == "W")})
+        return PairValues(
+            one.id, one.user_id, {} if one.label is None else {metric: float(one.label == "W")}
+        )
 
     return values
 
 
-def labels_by_judge(panels: Panels, judges: Sequence[str], rules: Rules) -> dict[str, list[Label | None]]:
+def labels_by_judge(
+    panels: Panels, judges: Sequence[str], rules: Rules
+) -> dict[str, list[Label | None]]:
     return {
-        judge: [None if (said := panel[place]) is None else judge_label(said, rules) for panel in panels]
+        judge: [
+            None if (said := panel[place]) is None else judge_label(said, rules) for panel in panels
+        ]
         for place, judge in enumerate(judges)
     }
 
 
-def agreement_rows(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[Row]:
-    """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of the model's answer."""
+def agreement_rows(
+    subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
+) -> list[Row]:
+    """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of
+    the model's answer."""
     if len(judges) < 2:
         return []
     alphas = {"alpha": label_alpha(labels_by_judge(panels, judges, rules), order=("L", "TIE", "W"))}
     if rules.ask == "scores":
         scores = {
-            judge: [found.model if isinstance(found := panel[place], Scores) else None for panel in panels]
+            judge: [
+                found.model if isinstance(found := panel[place], Scores) else None
+                for panel in panels
+            ]
             for place, judge in enumerate(judges)
         }
         alphas["alpha_scores"] = score_alpha(scores)
     users = len({case.pair.user_id for case in subject.cases})
     return [
-        row(subject.stage, subject.set, f"{metric}/{name}", Estimate(alpha, None, None, len(panels), users))
+        row(
+            subject.stage,
+            subject.set,
+            f"{metric}/{name}",
+            Estimate(alpha, None, None, len(panels), users),
+        )
         for name, alpha in alphas.items()
         if alpha is not None
     ]
 
 
-def kappa_notes(subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str) -> list[str]:
+def kappa_notes(
+    subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
+) -> list[str]:
     """Cohen's kappa of each two judges' labels."""
     return [
-        f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on {found.agreement:.1%} of "
-        f"{found.items:,} answers, kappa {'undefined' if found.kappa is None else f'{found.kappa:.2f}'}."
+        f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on"
+        f" {found.agreement:.1%} of {found.items:,} answers, kappa"
+        f" {'undefined' if found.kappa is None else f'{found.kappa:.2f}'}."
         for found in kappas(labels_by_judge(panels, judges, rules))
         if found.agreement is not None
     ]
 
 
-def grid_rows(subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str) -> list[Row]:
+def grid_rows(
+    subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str
+) -> list[Row]:
     """PAA under other thresholds, in the groups `10,0` to `30,10` of `win_over_l,win_within_w`."""
     rows = []
     for (over_l, within_w), labels in over_thresholds(panels, rules).items():
@@ -179,14 +219,16 @@ def notes_of(
     for judge, judged in zip(judges, judgements, strict=True):
         counted = Counter(one.unscored for one in judged if one.verdict is None)
         if counted:
-            reasons = ", ".join(f"{number:,} ({reason})" for reason, number in counted.most_common())
+            reasons = ", ".join(
+                f"{number:,} ({reason})" for reason, number in counted.most_common()
+            )
             notes.append(f"{start}: {counted.total():,} unscored by {judge}: {reasons}.")
     return notes
 
 
 def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
-    """All rows of `metric`, of what belongs to it and of what was derived from either go, `rows` come, all else stays.
-    Raises UserError."""
+    """All rows of `metric`, of what belongs to it and of what was derived from either go, `rows`
+    come, all else stays. Raises UserError."""
     others = read_rows(path) if path.is_file() else []
     known = [(one, base_metric(one.metric)) for one in others]
     kept = [one for one, base in known if base != metric and not base.startswith(f"{metric}/")]
@@ -198,7 +240,9 @@ def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
     try:
         others = from_json(path.read_text("utf-8"))["notes"] if path.is_file() else []
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} holds no notes of a run: delete it, and run the command again.") from None
+        raise UserError(
+            f"{path} holds no notes of a run: delete it, and run the command again."
+        ) from None
     kept = [note for note in others if not note.startswith(start)]
     write_json(path, {"notes": [*kept, *notes]})
 
@@ -207,20 +251,33 @@ def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
     """A line a set, then the notes."""
     found = {(one.stage, one.set, one.metric): one for one in rows if not one.group_by}
     for stage, set_name in dict.fromkeys((one.stage, one.set) for one in rows):
-        parts = {name: found.get((stage, set_name, f"{metric}{name}")) for name in ("", "/loss", "/tie")}
-        around = {name: found[stage, set_name, f"{metric}/{name}"] for name in ("coverage", "low", "high")}
+        parts = {
+            name: found.get((stage, set_name, f"{metric}{name}")) for name in ("", "/loss", "/tie")
+        }
+        around = {
+            name: found[stage, set_name, f"{metric}/{name}"] for name in ("coverage", "low", "high")
+        }
         covered = around["coverage"]
-        line = f"{stage} {set_name}: {metric} " + (percent(parts[""]) if parts[""] else "has no label to go by")
+        line = f"{stage} {set_name}: {metric} " + (
+            percent(parts[""]) if parts[""] else "has no label to go by"
+        )
         if parts["/loss"] and parts["/tie"]:
             line += f", loss {parts['/loss'].value:.1%}, tie {parts['/tie'].value:.1%}"
         line += f"; {covered.value:.1%} of {covered.n:,} labelled"
         if covered.value < 1:
-            line += f", so from {around['low'].value:.1%} (all others lost) to {around['high'].value:.1%} (all won)"
+            line += (
+                f", so from {around['low'].value:.1%} (all others lost) to"
+                f" {around['high'].value:.1%} (all won)"
+            )
         typer.echo(line)
     for note in notes:
         typer.echo(note)
 
 
 def percent(one: Row) -> str:
-    interval = f" [{100 * one.low:.1f}, {100 * one.high:.1f}]" if one.low is not None and one.high is not None else ""
+    interval = (
+        f" [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        if one.low is not None and one.high is not None
+        else ""
+    )
     return f"{one.value:.1%}{interval}"

@@ -1,8 +1,10 @@
-"""Every reply that was paid for, kept for good: an SQLite file to which rows are added and none is changed.
+"""Every reply that was paid for, kept for good: an SQLite file to which rows are added and none is
+changed.
 
-A reply is committed (synced to the disk) before anything else is done with it, so a process killed at any moment loses only
-the requests that were under way. It is found by what was asked (`Request.key`), so nothing is asked twice. Failures are
-written to a table of their own, as a record, and are never taken for replies.
+A reply is committed (synced to the disk) before anything else is done with it, so a process killed
+at any moment loses only the requests that were under way. It is found by what was asked
+(`Request.key`), so nothing is asked twice. Failures are written to a table of their own, as a
+record, and are never taken for replies.
 """
 
 import json
@@ -20,11 +22,15 @@ from mvp_align.judging.completion import NO_COMPLETION, Said, said_in
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
-  key TEXT PRIMARY KEY, model TEXT NOT NULL, served_by TEXT NOT NULL, text TEXT NOT NULL, raw TEXT NOT NULL,
-  finish_reason TEXT NOT NULL, response_format TEXT NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+  key TEXT PRIMARY KEY, model TEXT NOT NULL, served_by TEXT NOT NULL,
+  text TEXT NOT NULL, raw TEXT NOT NULL,
+  finish_reason TEXT NOT NULL, response_format TEXT NOT NULL,
+  prompt_tokens INTEGER, completion_tokens INTEGER,
   seconds REAL NOT NULL, at TEXT NOT NULL
 ) STRICT;
-CREATE TABLE IF NOT EXISTS attempts (key TEXT NOT NULL, model TEXT NOT NULL, problem TEXT NOT NULL, at TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS attempts (
+  key TEXT NOT NULL, model TEXT NOT NULL, problem TEXT NOT NULL, at TEXT NOT NULL
+) STRICT;
 CREATE TRIGGER IF NOT EXISTS replies_are_not_changed BEFORE UPDATE ON replies
   BEGIN SELECT RAISE(ABORT, 'replies are only added'); END;
 CREATE TRIGGER IF NOT EXISTS replies_are_not_removed BEFORE DELETE ON replies
@@ -54,13 +60,25 @@ class ReplyStore:
             return found
 
     def add(self, key: str, model: str, reply: Reply) -> None:
-        """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises UserError on a full one."""
+        """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises
+        UserError on a full one."""
         values = (
-            key, model, reply.model, reply.said.text, reply.raw, reply.said.finish_reason, reply.response_format,
-            reply.prompt_tokens, reply.completion_tokens, reply.seconds, now(),
-        )  # fmt: skip
+            key,
+            model,
+            reply.model,
+            reply.said.text,
+            reply.raw,
+            reply.said.finish_reason,
+            reply.response_format,
+            reply.prompt_tokens,
+            reply.completion_tokens,
+            reply.seconds,
+            now(),
+        )
         with self.transaction():
-            self.connection.execute(f"INSERT INTO replies VALUES ({', '.join('?' * len(values))})", values)
+            self.connection.execute(
+                f"INSERT INTO replies VALUES ({', '.join('?' * len(values))})", values
+            )
             self.insert_attempts(key, model, reply.failures)
 
     def log(self, key: str, model: str, problems: Sequence[str]) -> None:
@@ -100,7 +118,8 @@ def open_store(path: Path) -> Iterator[ReplyStore]:
         connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
     try:
         with explained(path):
-            # Exclusive before WAL: one writer, and no shared memory, which network file systems do not have.
+            # Exclusive before WAL: one writer, and no shared memory, which network file systems do
+            # not have.
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 connection.execute(f"PRAGMA {setting}")
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
@@ -119,9 +138,14 @@ def explained(path: Path) -> Iterator[None]:
         if "locked" in said:
             remedy = "another process is judging with it: wait for its end."
         elif any(words in said for words in DISK_FULL):
-            remedy = f"no space left on the disk: free some (df -h {path.parent}), then run the same command again."
+            remedy = (
+                f"no space left on the disk: free some (df -h {path.parent}), then run the same"
+                " command again."
+            )
         elif "not a database" in said or "malformed" in said:
-            remedy = "it is no store of replies, or damaged: move it away; what it held is asked again."
+            remedy = (
+                "it is no store of replies, or damaged: move it away; what it held is asked again."
+            )
         else:
             remedy = "see whether its folder is there and can be written to."
         raise UserError(f"{path}: {said}; {remedy} Replies that were kept stay.") from None

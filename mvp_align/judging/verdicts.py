@@ -1,8 +1,10 @@
-"""What a judge says of one answer, and the file of a run that keeps it: `judgements/<stage>-<set>-<judge>.jsonl`.
+"""What a judge says of one answer, and the file of a run that keeps it:
+`judgements/<stage>-<set>-<judge>.jsonl`.
 
-A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, with `yes_no` or `nearness` in place of
-`scores` where that was asked, or with `"unscored": "why"` where there is no verdict. Labels are made of these lines alone.
-Lines with replies also name the edition of the rules by which these were read (`"reading": 2`).
+A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, with `yes_no` or
+`nearness` in place of `scores` where that was asked, or with `"unscored": "why"` where there is no
+verdict. Labels are made of these lines alone. Lines with replies also name the edition of the rules
+by which these were read (`"reading": 2`).
 """
 
 from collections.abc import Iterable
@@ -18,7 +20,8 @@ from mvp_align.json_files import from_json, write_json_lines
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How well three answers fit the person's stated preferences, 0-100: answer_w, answer_l and the model's own."""
+    """How well three answers fit the person's stated preferences, 0-100: answer_w, answer_l and the
+    model's own."""
 
     w: float
     l: float  # noqa: E741
@@ -39,7 +42,8 @@ class YesNo:
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """Cosine of the model's answer with each reference, from -1 to 1; both 0 for an empty answer, which is near neither."""
+    """Cosine of the model's answer with each reference, from -1 to 1; both 0 for an empty answer,
+    which is near neither."""
 
     to_w: float
     to_l: float
@@ -50,7 +54,8 @@ class Unparsed(Exception):
 
 
 READING = 2
-"""The edition of parse.py. The first took a verdict that was drafted in reasoning for one that was given."""
+"""The edition of parse.py. The first took a verdict that was drafted in reasoning for one that was
+given."""
 Verdict = Scores | YesNo | Nearness
 KINDS: dict[str, type[Verdict]] = {"scores": Scores, "yes_no": YesNo, "nearness": Nearness}
 
@@ -77,7 +82,11 @@ def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
 
 
 def as_line(judgement: Judgement) -> dict[str, Any]:
-    line: dict[str, Any] = {"id": judgement.id, "user_id": judgement.user_id, "replies": list(judgement.replies)}
+    line: dict[str, Any] = {
+        "id": judgement.id,
+        "user_id": judgement.user_id,
+        "replies": list(judgement.replies),
+    }
     if judgement.replies:
         line["reading"] = READING
     if judgement.verdict is None:
@@ -87,8 +96,8 @@ def as_line(judgement: Judgement) -> dict[str, Any]:
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """The file's judgements in order. Raises UserError naming the line that is none or was read by earlier rules, or the
-    missing file."""
+    """The file's judgements in order. Raises UserError naming the line that is none or was read by
+    earlier rules, or the missing file."""
     if not path.is_file():
         raise UserError(f"{path}: no such file, so this judge has not judged these answers yet.")
     judgements = []
@@ -98,12 +107,14 @@ def read_judgements(path: Path) -> list[Judgement]:
                 values = from_json(line)
                 judgements.append(from_line(values))
             except (ValueError, TypeError, KeyError) as error:
-                raise UserError(f"{path}, line {number}: no judgement ({error!r}). Judge again to write it.") from None
+                raise UserError(
+                    f"{path}, line {number}: no judgement ({error!r}). Judge again to write it."
+                ) from None
             if values["replies"] and values.get("reading") != READING:
                 raise UserError(
-                    f"{path}, line {number}: its replies were read by an earlier version, which took what a judge "
-                    "drafted while it reasoned for its verdict. Run mvp-align judge with the same judges again: replies "
-                    "are kept, so nobody is asked."
+                    f"{path}, line {number}: its replies were read by an earlier version, which"
+                    " took what a judge drafted while it reasoned for its verdict. Run mvp-align"
+                    " judge with the same judges again: replies are kept, so nobody is asked."
                 )
     return judgements
 
@@ -113,5 +124,7 @@ def from_line(line: dict[str, Any]) -> Judgement:
     replies = tuple(line["replies"])
     for kind, shape in KINDS.items():
         if kind in line:
-            return Judgement(*known, TypeAdapter[Verdict](shape).validate_python(line[kind]), replies=replies)
+            return Judgement(
+                *known, TypeAdapter[Verdict](shape).validate_python(line[kind]), replies=replies
+            )
     return Judgement(*known, None, line["unscored"], replies)

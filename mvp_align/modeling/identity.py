@@ -1,4 +1,5 @@
-"""Which weights are these: what log-probabilities, and a run that is to be reproduced, depend on."""
+"""Which weights are these: what log-probabilities, and a run that is to be reproduced, depend
+on."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -28,13 +29,14 @@ def logps_folder() -> Path:
 
 
 def logp_cache(model: nn.Module, folder: Path, adapter: str | None = None) -> LogpCache:
-    """The log-probs in `folder` that were computed with this base model, or with its `adapter`. Raises UserError where it
-    cannot be written to."""
+    """The log-probs in `folder` that were computed with this base model, or with its `adapter`.
+    Raises UserError where it cannot be written to."""
     return open_cache(folder, identity(model, adapter))
 
 
 def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
-    """What log-probabilities of the base model, or of its `adapter`, depend on besides the tokens."""
+    """What log-probabilities of the base model, or of its `adapter`, depend on besides the
+    tokens."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     return {
@@ -54,12 +56,14 @@ WRAPPED = ("base_model.model.", ".base_layer", ".original_module", ".token_adapt
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do not count."""
+    """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do
+    not count."""
     return digest(base_tensors(model))
 
 
 def base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the scales as well."""
+    """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the
+    scales as well."""
     adapters = {*getattr(model, "peft_config", ())}  # PEFT puts it on the base that it wraps, too
     for name, parameter in model.named_parameters():
         if adapters.intersection(name.split(".")):
@@ -81,7 +85,9 @@ def own_name(name: str) -> str:
 
 
 def adapter_fingerprint(model: nn.Module, adapter: str) -> str:
-    return digest((name, value) for name, value in model.named_parameters() if adapter in name.split("."))
+    return digest(
+        (name, value) for name, value in model.named_parameters() if adapter in name.split(".")
+    )
 
 
 def digest(named: Iterable[tuple[str, Tensor]]) -> str:
@@ -92,8 +98,9 @@ def digest(named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def checksums(tensor: Tensor) -> tuple[int, int]:
-    """The sum of the elements' bits, and of the bits times an odd number that differs from place to place, both modulo
-    2**64: they see any changed element and any swap, on the tensor's device and in a fraction of the time of hashing."""
+    """The sum of the elements' bits, and of the bits times an odd number that differs from place to
+    place, both modulo 2**64: they see any changed element and any swap, on the tensor's device and
+    in a fraction of the time of hashing."""
     bits = whole(tensor).detach().reshape(-1).view(BITS[tensor.element_size()])
     plain = weighted = 0
     for chunk in bits.split(CHECKSUM_CHUNK):

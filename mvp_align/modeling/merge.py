@@ -24,7 +24,8 @@ from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02}
-"""Nats a token by which a merged model may differ from base and adapter, by the precision it is written in."""
+"""Nats a token by which a merged model may differ from base and adapter, by the precision it is
+written in."""
 
 PROBE = PromptedPair(
     id="probe",
@@ -36,14 +37,22 @@ PROBE = PromptedPair(
 
 
 def merge(
-    model: Model, adapter: Path, target: Path, precision: str, *, base: str | None = None, any_base: bool = False
+    model: Model,
+    adapter: Path,
+    target: Path,
+    precision: str,
+    *,
+    base: str | None = None,
+    any_base: bool = False,
 ) -> float:
-    """Write base and adapter as one safetensors model to `target`, merged in fp32 and stored in `precision`.
+    """Write base and adapter as one safetensors model to `target`, merged in fp32 and stored in
+    `precision`.
 
-    The base is always an unquantised one: merging into 4 bits would round the adapter away (huggingface/peft#2321). `base`,
-    an id or folder, takes the place of a model that is stored in 4 bits.
-    Returns the largest difference in mean log-prob (nats a token) between base with adapter and what was written, on a
-    probe pair. Raises UserError where `target` exists, the base is quantised, or the difference is above `TOLERANCE`.
+    The base is always an unquantised one: merging into 4 bits would round the adapter away
+    (huggingface/peft#2321). `base`, an id or folder, takes the place of a model that is stored in 4
+    bits. Returns the largest difference in mean log-prob (nats a token) between base with adapter
+    and what was written, on a probe pair. Raises UserError where `target` exists, the base is
+    quantised, or the difference is above `TOLERANCE`.
     """
     if target.exists():
         raise UserError(f"{target} exists already: choose another folder, or delete it.")
@@ -65,17 +74,20 @@ def merge(
             tokenizer.save_pretrained(aside)
         del tuned, merged  # before what was written is read
         written = load_base(Model(name=str(target), id=str(aside)), placed(DTYPES[precision]))
-        remedy = "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
+        remedy = (
+            "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
+        )
         try:
             error = difference(before, score_pairs(written, probe)[0])
         except UserError as unscored:  # a weight beyond the precision's range
             raise UserError(
-                f"{adapter}, merged and stored in {precision}, cannot be scored: {remedy}. Nothing was written.\n{unscored}"
+                f"{adapter}, merged and stored in {precision}, cannot be scored: {remedy}. Nothing"
+                f" was written.\n{unscored}"
             ) from unscored
         if error > TOLERANCE[precision]:
             raise UserError(
-                f"merging {adapter} moved log-probs by {error:.2g} nats a token in {precision}: {remedy}. Nothing was "
-                "written."
+                f"merging {adapter} moved log-probs by {error:.2g} nats a token in {precision}:"
+                f" {remedy}. Nothing was written."
             )
         move_folder(aside, target)
     finally:
@@ -93,14 +105,14 @@ def refuse_stored_quantised(model: Model) -> None:
     known = TWIN.sub("", plain(model.id))
     name = known if known != model.id else "ID"
     raise UserError(
-        f"{model.id} is stored in 4 bits, into which an adapter cannot be merged: name the unquantised model that it was "
-        f"made from, `mvp-align merge RUN FOLDER --base {name}`."
+        f"{model.id} is stored in 4 bits, into which an adapter cannot be merged: name the"
+        f" unquantised model that it was made from, `mvp-align merge RUN FOLDER --base {name}`."
     )
 
 
 def untie(base: nn.Module) -> None:
-    """Give the head weights of its own where it shares them with the embeddings and the adapter changes either alone:
-    merged, the change would be in both."""
+    """Give the head weights of its own where it shares them with the embeddings and the adapter
+    changes either alone: merged, the change would be in both."""
     assert isinstance(base, PreTrainedModel)
     layers = base.get_input_embeddings(), base.get_output_embeddings()
     if not base.config.get_text_config().tie_word_embeddings:
@@ -118,7 +130,8 @@ def folded(tuned: PeftModel, adapter: Path) -> PreTrainedModel:
     except (RuntimeError, ValueError, NotImplementedError) as error:
         text = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(
-            f"{adapter} cannot be merged ({text}): serve the base and the adapter side by side instead."
+            f"{adapter} cannot be merged ({text}): serve the base and the adapter side by side"
+            " instead."
         ) from error
     assert isinstance(merged, PreTrainedModel)
     return merged
@@ -126,5 +139,6 @@ def folded(tuned: PeftModel, adapter: Path) -> PreTrainedModel:
 
 def difference(one: PairScore, other: PairScore) -> float:
     return max(
-        abs(one.chosen_logp_mean - other.chosen_logp_mean), abs(one.rejected_logp_mean - other.rejected_logp_mean)
+        abs(one.chosen_logp_mean - other.chosen_logp_mean),
+        abs(one.rejected_logp_mean - other.rejected_logp_mean),
     )

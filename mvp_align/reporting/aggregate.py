@@ -16,7 +16,15 @@ from mvp_align.evaluation.names import LIFT, kind_of
 from mvp_align.evaluation.rows import Row
 from mvp_align.evaluation.seeds import SeedEstimate, over_means, over_seeds
 from mvp_align.json_files import from_json
-from mvp_align.reporting.finished import LIFTED, STAGES, Finished, Key, Scores, pairs_of, read_finished
+from mvp_align.reporting.finished import (
+    LIFTED,
+    STAGES,
+    Finished,
+    Key,
+    Scores,
+    pairs_of,
+    read_finished,
+)
 from mvp_align.reporting.results import unique
 from mvp_align.reporting.run_folder import FREE_TO_CHANGE, settings
 
@@ -37,7 +45,8 @@ class SeedRun:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One metric of one stage (`base`, `tuned`, or `lift`: tuned minus base, pair by pair) of one set, over the seeds."""
+    """One metric of one stage (`base`, `tuned`, or `lift`: tuned minus base, pair by pair) of one
+    set, over the seeds."""
 
     set: str
     metric: str
@@ -53,17 +62,19 @@ class Group:
     seeds: list[int] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Runs that are unfinished, broken or missing, and what makes the finished ones hard to compare."""
+    """Runs that are unfinished, broken or missing, and what makes the finished ones hard to
+    compare."""
     ceilings: dict[str, float] = field(default_factory=dict)
     """Set -> the acc@0 that a model which ignores who is asking cannot pass."""
 
 
 def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[Group], list[str]]:
-    """A group for each configuration among the run folders that `words` name, and what is wrong with the other folders.
+    """A group for each configuration among the run folders that `words` name, and what is wrong
+    with the other folders.
 
-    A word is a run folder, a folder of run folders, or a pattern of either. `expected` are the seeds that each group
-    should have. Raises UserError where a word names nothing, no run has ended, one seed comes twice, or runs of a group
-    were scored on different pairs.
+    A word is a run folder, a folder of run folders, or a pattern of either. `expected` are the
+    seeds that each group should have. Raises UserError where a word names nothing, no run has
+    ended, one seed comes twice, or runs of a group were scored on different pairs.
     """
     runs: list[SeedRun] = []
     broken: list[str] = []
@@ -76,10 +87,17 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
     for run in runs:
         parts[json.dumps(run.config, sort_keys=True, default=str, allow_nan=False)].append(run)
     names = labels([members[0].config for members in parts.values()])
-    groups = [group_of(label, members, expected) for label, members in zip(names, parts.values(), strict=True)]
+    groups = [
+        group_of(label, members, expected)
+        for label, members in zip(names, parts.values(), strict=True)
+    ]
     if not any(group.seeds for group in groups):
         lines = [*broken, *(problem for group in groups for problem in group.problems)]
-        raise UserError("\n".join(["There is no finished run to take together:", *(f"  - {line}" for line in lines)]))
+        raise UserError(
+            "\n".join(
+                ["There is no finished run to take together:", *(f"  - {line}" for line in lines)]
+            )
+        )
     return groups, broken
 
 
@@ -98,8 +116,12 @@ def run_folders(words: Sequence[str]) -> list[Path]:
 
 def runs_in(folder: Path) -> list[Path]:
     """`folder` itself, or the folders in it where it holds runs and is none."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    is_run = (folder / "config.yaml").is_file() or not any((path / "config.yaml").is_file() for path in inside)
+    inside = sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+    is_run = (folder / "config.yaml").is_file() or not any(
+        (path / "config.yaml").is_file() for path in inside
+    )
     return [folder] if is_run else inside
 
 
@@ -119,9 +141,11 @@ def read_run(folder: Path) -> SeedRun:
 
 
 def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
-    """`prompt.name=paper`, `prompt.name=preference`: each configuration by what sets it apart from the others.
+    """`prompt.name=paper`, `prompt.name=preference`: each configuration by what sets it apart from
+    the others.
 
-    Where a choice of a group of settings differs (`prompt.name`), what it brings along (`prompt.template`) is left out.
+    Where a choice of a group of settings differs (`prompt.name`), what it brings along
+    (`prompt.template`) is left out.
     """
     keys = sorted({key for config in configs for key in config})
     differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
@@ -150,8 +174,8 @@ def group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Gr
         if run.seed in group.seeds:
             first = found[group.seeds.index(run.seed)].folder
             raise UserError(
-                f"Seed {run.seed} of the same configuration comes twice, and would count twice: {first} and "
-                f"{run.folder}. Name one of them."
+                f"Seed {run.seed} of the same configuration comes twice, and would count twice:"
+                f" {first} and {run.folder}. Name one of them."
             )
         group.seeds.append(run.seed)
         group.ceilings |= {row.set: row.value for row in finished.rows if row.metric == CEILING}
@@ -172,31 +196,39 @@ def refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
         for key in {**first, **scores}:
             if pairs_of(first.get(key, ())) != pairs_of(scores.get(key, ())):
                 raise UserError(
-                    f"{first_folder} and {folder} were scored on different pairs of {key[1]}, so they cannot be averaged "
-                    "pair by pair. (Without data.test, the seed decides who is held out: set data.test.)"
+                    f"{first_folder} and {folder} were scored on different pairs of {key[1]}, so"
+                    " they cannot be averaged pair by pair. (Without data.test, the seed decides"
+                    " who is held out: set data.test.)"
                 )
 
 
 def unlike_inputs(folders: Sequence[Path]) -> list[str]:
-    """What went into the runs (environment.json's hashes of data, base model and prompt) where it was not the same."""
+    """What went into the runs (environment.json's hashes of data, base model and prompt) where it
+    was not the same."""
     hashes: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         try:
             known = from_json((folder / "environment.json").read_text(encoding="utf-8"))["hashes"]
         except (OSError, ValueError, KeyError, TypeError):
-            return [f"{folder / 'environment.json'} cannot be read: nobody checked that the runs had the same inputs."]
+            return [
+                f"{folder / 'environment.json'} cannot be read: nobody checked that the runs had"
+                " the same inputs."
+            ]
         for name, value in known.items():
             hashes[name].add(str(value))
     return [
-        f"{name} was not the same in all runs: its hashes differ." for name, seen in hashes.items() if len(seen) > 1
+        f"{name} was not the same in all runs: its hashes differ."
+        for name, seen in hashes.items()
+        if len(seen) > 1
     ]
 
 
 def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summary], list[str]]:
-    """Every metric that all runs have, of base, tuned and their difference, and what is left out because some lack it.
+    """Every metric that all runs have, of base, tuned and their difference, and what is left out
+    because some lack it.
 
-    Pair by pair where the runs kept it so of the same pairs; else (perplexity, KL, PAA with other answers unlabelled) from
-    each run's own mean, and then nothing is known of other people.
+    Pair by pair where the runs kept it so of the same pairs; else (perplexity, KL, PAA with other
+    answers unlabelled) from each run's own mean, and then nothing is known of other people.
     """
     told = [run.told() for run in runs]
     keys = unique(key for run, rows in zip(runs, told, strict=True) for key in (*run.pairs, *rows))
@@ -212,12 +244,18 @@ def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summ
             for seed, run, rows in zip(seeds, runs, told, strict=True)
             if key not in rows and key not in run.pairs
         ]
-        why = f"seed {', '.join(lack)} has none" if lack else "it is not of the same pairs under all seeds"
+        why = (
+            f"seed {', '.join(lack)} has none"
+            if lack
+            else "it is not of the same pairs under all seeds"
+        )
         left_out.append(f"{metric} of {stage} {name}: left out, because {why}.")
     return found, left_out
 
 
-def over_runs(key: Key, runs: Sequence[Finished], told: Sequence[Mapping[Key, Row]]) -> SeedEstimate | None:
+def over_runs(
+    key: Key, runs: Sequence[Finished], told: Sequence[Mapping[Key, Row]]
+) -> SeedEstimate | None:
     """None where not all runs have it."""
     _, metric, stage = key
     kind = kind_of(f"{metric}{LIFT}" if stage == LIFTED else metric)
@@ -234,4 +272,6 @@ def in_order(keys: Sequence[Key]) -> list[Key]:
     """Set by set and metric by metric, as they come, base before tuned before lift."""
     sets, metrics = unique(name for name, _, _ in keys), unique(metric for _, metric, _ in keys)
     stages = (*STAGES, LIFTED)
-    return sorted(keys, key=lambda key: (sets.index(key[0]), metrics.index(key[1]), stages.index(key[2])))
+    return sorted(
+        keys, key=lambda key: (sets.index(key[0]), metrics.index(key[1]), stages.index(key[2]))
+    )

@@ -1,4 +1,5 @@
-"""Where each mark of the page's dot-and-whisker chart lies. The template draws it; nothing here knows SVG's syntax."""
+"""Where each mark of the page's dot-and-whisker chart lies. The template draws it; nothing here
+knows SVG's syntax."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ LEFT, PLOT, RIGHT = 178.0, 440.0, 132.0
 
 ROW, HEAD, TOP, FOOT = 34.0, 30.0, 8.0, 38.0
 APART = 5.0
-"""How far base lies above and tuned below the middle of a row, so that their whiskers never hide each other."""
+"""How far base lies above and tuned below the middle of a row, so that their whiskers never hide
+each other."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Chart:
 
 
 def chart(sections: Sequence[Section]) -> Chart | None:
-    """acc@0 of named sections of groups on one axis from 0 to 100 %. None where no section has a group."""
+    """acc@0 of named sections of groups on one axis from 0 to 100 %. None where no section has a
+    group."""
     heads, bands, y = [], [], TOP
     for title, lines in sections:
         if not lines:
@@ -77,7 +80,11 @@ def chart(sections: Sequence[Section]) -> Chart | None:
 
 def band(line: Line, y: float) -> Band:
     both = line.base is not None and line.tuned is not None
-    dots = tuple(dot(row, y + shift if both else y) for row, shift in ((line.base, -APART), (line.tuned, APART)) if row)
+    dots = tuple(
+        dot(row, y + shift if both else y)
+        for row, shift in ((line.base, -APART), (line.tuned, APART))
+        if row
+    )
     ceiling = line.ceiling
     return Band(
         label=line.label,
@@ -90,7 +97,11 @@ def band(line: Line, y: float) -> Band:
 
 
 def dot(row: Row, y: float) -> Dot:
-    low, high = (across(row.low), across(row.high)) if row.low is not None and row.high is not None else (None, None)
+    low, high = (
+        (across(row.low), across(row.high))
+        if row.low is not None and row.high is not None
+        else (None, None)
+    )
     text = f"{row.stage} {shown(row)}, {row.n} pairs, {row.users} users"
     return Dot(row.stage, across(row.value), y, low, high, text)
 

@@ -18,12 +18,23 @@ from mvp_align.schema import PairScore
 def print_comparison(runs: Sequence[Path], set_name: str, console: Console | None = None) -> None:
     """A line a run: acc@0, margin, and each against the first run on the same pairs.
 
-    Raises UserError where a run has no tuned scores of the set, or where two runs were scored on different pairs.
+    Raises UserError where a run has no tuned scores of the set, or where two runs were scored on
+    different pairs.
     """
     scored = {run: tuned_scores(run, set_name) for run in runs}
     first = scored[runs[0]]
-    table = Table(title=f"{set_name}: tuned models, 95 % intervals clustered by user", title_justify="left")
-    for column in ("run", "acc@0", "against the first", "margin, nats a token", "against the first", "n", "users"):
+    table = Table(
+        title=f"{set_name}: tuned models, 95 % intervals clustered by user", title_justify="left"
+    )
+    for column in (
+        "run",
+        "acc@0",
+        "against the first",
+        "margin, nats a token",
+        "against the first",
+        "n",
+        "users",
+    ):
         table.add_column(column, justify="left" if column == "run" else "right")
     for run, scores in scored.items():
         metrics = opa_metrics(scores)
@@ -33,7 +44,15 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
         else:
             accs, margins = differences_to(first, scores, runs[0], run)
             differences = (percent(accs, sign="+"), nats(margins, sign="+"))
-        table.add_row(run.name, percent(acc), differences[0], nats(margin), differences[1], str(acc.n), str(acc.users))
+        table.add_row(
+            run.name,
+            percent(acc),
+            differences[0],
+            nats(margin),
+            differences[1],
+            str(acc.n),
+            str(acc.users),
+        )
     console = console or Console()
     console.print(table)
     for run, scores in list(scored.items())[1:]:
@@ -47,10 +66,14 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
 def tuned_scores(run: Path, set_name: str) -> list[PairScore]:
     path = run / "scores" / f"tuned-{set_name.replace('/', '-')}.jsonl"
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Has the run ended, and is {set_name} among its evals.sets?")
+        raise UserError(
+            f"{path}: no such file. Has the run ended, and is {set_name} among its evals.sets?"
+        )
     scores = read_scores(path)
     if not scores:
-        raise UserError(f"{path} holds no scores, so there is nothing to compare. Run the evaluation again.")
+        raise UserError(
+            f"{path} holds no scores, so there is nothing to compare. Run the evaluation again."
+        )
     return scores
 
 
@@ -59,7 +82,8 @@ def differences_to(
 ) -> tuple[Estimate, Estimate]:
     if [s.id for s in first] != [s.id for s in scores]:
         raise UserError(
-            f"{first_run} and {run} were scored on different pairs, so they cannot be compared pair by pair."
+            f"{first_run} and {run} were scored on different pairs, so they cannot be compared pair"
+            " by pair."
         )
     margins = [now.margin - before.margin for before, now in paired(first, scores)]
     return acc_lift(scores, first), clustered_mean(margins, users_of(scores))
@@ -73,7 +97,10 @@ def verdict(difference: Estimate, first: str, other: str) -> str:
         return f"{other} has a higher acc@0 than {first}: {percent(difference, sign='+')} points."
     if difference.high < 0:
         return f"{other} has a lower acc@0 than {first}: {percent(difference, sign='+')} points."
-    return f"No difference in acc@0 shown between {other} and {first}: {percent(difference, sign='+')} points spans 0."
+    return (
+        f"No difference in acc@0 shown between {other} and {first}: {percent(difference, sign='+')}"
+        " points spans 0."
+    )
 
 
 def percent(estimate: Estimate, sign: str = "") -> str:
@@ -87,4 +114,7 @@ def nats(estimate: Estimate, sign: str = "") -> str:
 def interval(estimate: Estimate, scale: float, form: str) -> str:
     if estimate.low is None or estimate.high is None:
         return format(estimate.value * scale, form)
-    return f"{estimate.value * scale:{form}} [{estimate.low * scale:{form}}, {estimate.high * scale:{form}}]"
+    return (
+        f"{estimate.value * scale:{form}} [{estimate.low * scale:{form}},"
+        f" {estimate.high * scale:{form}}]"
+    )

@@ -1,4 +1,5 @@
-"""What a number depends on besides its config: versions, commit, device, and hashes of what went in."""
+"""What a number depends on besides its config: versions, commit, device, and hashes of what went
+in."""
 
 import os
 import platform
@@ -17,19 +18,31 @@ from mvp_align.data.sources import is_there, locate
 from mvp_align.modeling.packaged import loaded, packaged_gguf
 
 STACK = (
-    "mvp-align", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "tokenizers",
+    "mvp-align", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets",
+    "tokenizers",
     "safetensors", "hydra-core", "wandb", "numpy",
 )  # fmt: skip
 PACKAGE = Path(__file__).parents[1]
-HASHED = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".parquet", ".safetensors", ".jinja", ".model", ".txt")
+HASHED = (
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".gz",
+    ".parquet",
+    ".safetensors",
+    ".jinja",
+    ".model",
+    ".txt",
+)
 WHOLE_BYTES, SAMPLES, BLOCK_BYTES = 2**26, 64, 2**18
 SECRET_NAME = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)  # not `data.max_tokens`
 SECRET_VALUE = re.compile(r"\b(hf_|sk-)[\w-]{8,}")
 
 
 def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[str, object]:
-    """All of `environment.json`. `hashes` names what went in, such as data files, base model and prompt; `inputs` are what
-    the settings named when the run began (`inputs_of`).
+    """All of `environment.json`. `hashes` names what went in, such as data files, base model and
+    prompt; `inputs` are what the settings named when the run began (`inputs_of`).
 
     Raises nothing: what cannot be found out is None.
     """
@@ -47,30 +60,47 @@ def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[st
 
 
 def inputs_of(config: Config) -> dict[str, str]:
-    """Which model is loaded, and the hashes of the files and folders that settings name, by setting: what is to be the same
-    where a run goes on, or is called done. What is not there, or comes from the Hub, is left out."""
+    """Which model is loaded, and the hashes of the files and folders that settings name, by
+    setting: what is to be the same where a run goes on, or is called done. What is not there, or
+    comes from the Hub, is left out."""
     data, evals, model = config.data, config.evals, config.model
-    sources = {"data.train": data.train, "data.val": data.val, "data.test": data.test, "evals.ufp4": evals.ufp4}
+    sources = {
+        "data.train": data.train,
+        "data.val": data.val,
+        "data.test": data.test,
+        "evals.ufp4": evals.ufp4,
+    }
     if UFP4_SAMPLE in evals.sets:
         sources[UFP4_SAMPLE] = "sample:ufp4"
     paths: dict[str, Path] = {}
     for key, source in sources.items():
         if source is not None and not source.startswith("hf:") and is_there(source):
             paths[key] = Path(str(locate(source)))
-    named = {"adapter": config.adapter, "train.reference": config.train.reference, "evals.regions": evals.regions}
+    named = {
+        "adapter": config.adapter,
+        "train.reference": config.train.reference,
+        "evals.regions": evals.regions,
+    }
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
     paths["model.id"] = packaged_gguf(model) or Path(model.id)
-    return {"model": loaded(model)} | {key: content_hash(path) for key, path in paths.items() if path.exists()}
+    return {"model": loaded(model)} | {
+        key: content_hash(path) for key, path in paths.items() if path.exists()
+    }
 
 
 def content_hash(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of a folder's files that hold data, weights or settings.
+    """SHA-256 of a file, or of the names and contents of a folder's files that hold data, weights
+    or settings.
 
-    Of a file above `WHOLE_BYTES` its size and `SAMPLES` blocks stand for the rest: training changes weights everywhere, and
-    13 GB take longer to read than a user waits.
+    Of a file above `WHOLE_BYTES` its size and `SAMPLES` blocks stand for the rest: training changes
+    weights everywhere, and 13 GB take longer to read than a user waits.
     """
     digest = sha256()
-    inside = sorted(file for file in path.iterdir() if file.suffix in HASHED) if path.is_dir() else [path]
+    inside = (
+        sorted(file for file in path.iterdir() if file.suffix in HASHED)
+        if path.is_dir()
+        else [path]
+    )
     for file in inside:
         size = file.stat().st_size
         digest.update(f"{file.name if path.is_dir() else ''} {size}\n".encode())
@@ -116,9 +146,11 @@ def cpu_model() -> str | None:
 
 
 def git_state(folder: Path) -> dict[str, object] | None:
-    """Commit, and whether files differ from it; None outside git, or where git does not track this code.
+    """Commit, and whether files differ from it; None outside git, or where git does not track this
+    code.
 
-    An installed package often lies in a virtual environment inside another repository, whose commit says nothing.
+    An installed package often lies in a virtual environment inside another repository, whose commit
+    says nothing.
     """
     commit = git(folder, "rev-parse", "HEAD")
     if commit is None or git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
@@ -128,14 +160,17 @@ def git_state(folder: Path) -> dict[str, object] | None:
 
 def git(folder: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def redacted(words: Sequence[str]) -> list[str]:
-    """A command line without values that look like secrets: `api_key=...`, `--hf-token ...`, `hf_...`, `sk-...`."""
+    """A command line without values that look like secrets: `api_key=...`, `--hf-token ...`,
+    `hf_...`, `sk-...`."""
     shown: list[str] = []
     for before, word in zip(["", *words], words, strict=False):
         name, equals, _ = word.partition("=")

@@ -1,4 +1,5 @@
-"""What a finished run measured, whole sets alone: what it says in metrics.jsonl, and what its files hold pair by pair."""
+"""What a finished run measured, whole sets alone: what it says in metrics.jsonl, and what its files
+hold pair by pair."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,9 +47,13 @@ class Finished:
     pairs: Mapping[Key, PairMetric]
 
     def told(self) -> dict[Key, Row]:
-        """Its rows of whole sets: means and what training changed of them, nothing else that is derived. Not the ceiling:
-        it is of the pairs."""
-        whole = [row for row in self.rows if row.stage in STAGES and not row.group_by and "/" not in row.set]
+        """Its rows of whole sets: means and what training changed of them, nothing else that is
+        derived. Not the ceiling: it is of the pairs."""
+        whole = [
+            row
+            for row in self.rows
+            if row.stage in STAGES and not row.group_by and "/" not in row.set
+        ]
         means = {row.metric for row in whole if is_mean(row.metric)} - {CEILING}
         found: dict[Key, Row] = {}
         for row in whole:
@@ -68,8 +73,8 @@ def is_mean(metric: str) -> bool:
 
 
 def read_finished(folder: Path) -> Finished:
-    """What the run measured. Raises UserError where a file is missing, empty, damaged, or of another run than metrics.jsonl:
-    its metrics then come out differently."""
+    """What the run measured. Raises UserError where a file is missing, empty, damaged, or of
+    another run than metrics.jsonl: its metrics then come out differently."""
     files = RunFolder(folder, resumed=False, writes=False)
     rows = read_rows(files.metrics)
     scores = read_all_scores(files, rows)
@@ -78,22 +83,27 @@ def read_finished(folder: Path) -> Finished:
     for key, metric in finished.pairs.items():
         found = sum(metric.values) / len(metric.values)
         if key not in told:
-            if key[2] != LIFTED and not key[1].startswith("own/"):  # which only `mvp-align stats` writes
+            # which only `mvp-align stats` writes
+            if key[2] != LIFTED and not key[1].startswith("own/"):
                 raise UserError(
-                    f"{files.metrics} has no {key[1]} of {key[2]} {key[0]}, and the run's files have: run it again."
+                    f"{files.metrics} has no {key[1]} of {key[2]} {key[0]}, and the run's files"
+                    " have: run it again."
                 )
         elif not math.isclose(told[key].value, found, rel_tol=1e-9, abs_tol=1e-9):
             raise UserError(
-                f"{files.metrics} says {told[key].value:g} for {key[1]} of {key[2]} {key[0]}, and scores/ or values/ says "
-                f"{found:g}: files of two runs. Run it again."
+                f"{files.metrics} says {told[key].value:g} for {key[1]} of {key[2]} {key[0]}, and"
+                f" scores/ or values/ says {found:g}: files of two runs. Run it again."
             )
     return finished
 
 
 def read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     """Of every set and stage that `rows` speak of."""
-    scored = (row for row in rows if row.metric.startswith("opa/"))  # the neutral text's perplexity is no set of pairs
-    subjects = unique((row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set)
+    # the neutral text's perplexity is no set of pairs
+    scored = (row for row in rows if row.metric.startswith("opa/"))
+    subjects = unique(
+        (row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set
+    )
     if not subjects:
         raise UserError(f"{files.metrics} has no results of a whole set.")
     scores: dict[tuple[str, str], list[PairScore]] = {}
@@ -106,31 +116,45 @@ def read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
             scores[stage, subject] = read_scores(path)
             if not scores[stage, subject]:
                 raise UserError(f"{path} holds no scores.")
-            if pairs_of(scores[stage, subject]) != pairs.setdefault(name, pairs_of(scores[stage, subject])):
+            if pairs_of(scores[stage, subject]) != pairs.setdefault(
+                name, pairs_of(scores[stage, subject])
+            ):
                 raise UserError(f"{path} is of other pairs than the other scores of {name}.")
     return scores
 
 
 def pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
-    """What the run's files hold pair by pair: OPA of `scores`, the metrics of `values/`, and their lifts."""
+    """What the run's files hold pair by pair: OPA of `scores`, the metrics of `values/`, and their
+    lifts."""
     found: dict[Key, PairMetric] = {}
     for stage, name in scores:
         if name.endswith(FREE):
             continue
         base = scores.get(("base", name)) if stage == "tuned" else None
         values = pair_values(scores[stage, name], base)
-        values["opa/prompt_free"] = [float(score.margin > 0) for score in scores[stage, f"{name}{FREE}"]]
+        values["opa/prompt_free"] = [
+            float(score.margin > 0) for score in scores[stage, f"{name}{FREE}"]
+        ]
         ids, users = zip(*pairs_of(scores[stage, name]), strict=True)
         found |= {(name, metric, stage): PairMetric(ids, users, x) for metric, x in values.items()}
         lines = read_values(files.values(stage, name))
         for metric in unique(metric for line in lines for metric in line.values):
-            measured = [(line.id, line.user_id, line.values[metric]) for line in lines if metric in line.values]
+            measured = [
+                (line.id, line.user_id, line.values[metric])
+                for line in lines
+                if metric in line.values
+            ]
             ids, users, x = zip(*measured, strict=True)
             found[name, metric, stage] = PairMetric(ids, users, x)
     lifts = {}
     for (name, metric, stage), now in found.items():
         before = found.get((name, metric, "base"))
-        if stage == "tuned" and before is not None and before.ids == now.ids and metric_named(metric).lifted:
+        if (
+            stage == "tuned"
+            and before is not None
+            and before.ids == now.ids
+            and metric_named(metric).lifted
+        ):
             change = [x - y for x, y in zip(now.values, before.values, strict=True)]
             lifts[name, metric, LIFTED] = PairMetric(now.ids, now.users, change)
     return found | lifts

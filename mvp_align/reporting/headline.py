@@ -4,14 +4,15 @@ from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.results import Line, number, shown
 
 NO_PAIRS = (
-    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
+    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model"
+    " some of its language."
 )
 ONE = {"people": "person", "prompts": "prompt"}
 
 
 def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
-    """Who, how many pairs, from where to where with the lift's interval, or that nothing is shown; what a model that ignores
-    who is asking can reach."""
+    """Who, how many pairs, from where to where with the lift's interval, or that nothing is shown;
+    what a model that ignores who is asking can reach."""
     row = acc.tuned or acc.base
     if row is None:
         return NO_PAIRS if unit == "passages" else "There is no acc@0 for this set."
@@ -21,7 +22,10 @@ def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
     if not (acc.base and acc.tuned):
         text = f"{where}, acc@0 is {shown(row)} ({row.stage} model)"
     elif nothing := nothing_shown(acc.lift):
-        text = f"{where}, {nothing}: {number(acc.base.value)} % before and {number(acc.tuned.value)} % after training"
+        text = (
+            f"{where}, {nothing}: {number(acc.base.value)} % before and {number(acc.tuned.value)} %"
+            " after training"
+        )
         text += f", {shown(acc.lift)} points" if acc.lift else ""
     else:
         text = f"{where}, acc@0 went from {number(acc.base.value)} % to {number(acc.tuned.value)} %"
@@ -29,7 +33,10 @@ def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
     if acc.ceiling is None:
         return f"{text}."
     if acc.ceiling.value >= 1:
-        return f"{text}; a model that ignores who is asking can reach 100 % here: no proof of heeding anybody."
+        return (
+            f"{text}; a model that ignores who is asking can reach 100 % here: no proof of heeding"
+            " anybody."
+        )
     return f"{text}; a model that ignores who is asking cannot pass {number(acc.ceiling.value)} %."
 
 
@@ -47,7 +54,8 @@ def nothing_shown(lift: Row | None) -> str:
 
 
 def against_ceiling(acc: Line) -> str:
-    """What a model that ignores who is asking cannot pass, and whether this one is shown to; empty without a ceiling."""
+    """What a model that ignores who is asking cannot pass, and whether this one is shown to; empty
+    without a ceiling."""
     if acc.ceiling is None:
         return ""
     text = f"a model that ignores who is asking cannot pass {number(acc.ceiling.value)} % acc@0"
@@ -55,4 +63,7 @@ def against_ceiling(acc: Line) -> str:
     if row is None or acc.ceiling.value >= 1:
         return text
     above = row.low is not None and row.low > acc.ceiling.value
-    return f"{text}; {row.stage} has {shown(row)}, {'which is above' if above else 'not shown to be above'}"
+    return (
+        f"{text}; {row.stage} has {shown(row)},"
+        f" {'which is above' if above else 'not shown to be above'}"
+    )

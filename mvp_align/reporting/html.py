@@ -19,11 +19,21 @@ from mvp_align.json_files import from_json, to_json
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.references import published_lines
-from mvp_align.reporting.results import PROMPT_SETS, Line, Results, Section, Who, counted, prompt_sets, shown
+from mvp_align.reporting.results import (
+    PROMPT_SETS,
+    Line,
+    Results,
+    Section,
+    Who,
+    counted,
+    prompt_sets,
+    shown,
+)
 from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
 
 NO_PAIRS = (
-    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model some of its language."
+    "Prose that is about nobody’s values: where its perplexity rises, training has cost the model"
+    " some of its language."
 )
 
 
@@ -51,10 +61,11 @@ class SetPart:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` from config.yaml, metrics.jsonl and, where there, environment.json and notes.json.
+    """Write `report.html` from config.yaml, metrics.jsonl and, where there, environment.json and
+    notes.json.
 
-    It can be redone at any time without model or data. Raises UserError where a file is missing or damaged, or the disk
-    is full.
+    It can be redone at any time without model or data. Raises UserError where a file is missing or
+    damaged, or the disk is full.
     """
     rows = read_rows(run_dir / "metrics.jsonl")
     config_text = read_text(run_dir / "config.yaml")
@@ -82,15 +93,19 @@ def write_report(run_dir: Path) -> Path:
 
 def template() -> Any:
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters["shown"] = shown
     return environment.get_template("report.html.j2")
 
 
 def title_of(name: str, config: Any) -> str:
-    if name == UFP4 and setting(config, "evals.ufp4") is None:  # of a run of 0.1.0, which called its stand-in so
+    # of a run of 0.1.0, which called its stand-in so
+    if name == UFP4 and setting(config, "evals.ufp4") is None:
         name = UFP4_SAMPLE
     return SETS[name].title if name in SETS else "A neutral text" if name == NEUTRAL else name
 
@@ -109,7 +124,11 @@ def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None)
                 sentence=sentence(everyone, unit, unseen=setting(config, "recipe") != "evaluate"),
                 counted=unit,
                 summary=results.summary(name),
-                chart=chart([("Whole set", [everyone]), *sections]) if everyone.base or everyone.tuned else None,
+                chart=(
+                    chart([("Whole set", [everyone]), *sections])
+                    if everyone.base or everyone.tuned
+                    else None
+                ),
                 sections=sections,
                 who=results.who(name),
                 people=results.people(name),
@@ -125,7 +144,9 @@ def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None)
 
 def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     """What a reader wants to know of a run before its numbers."""
-    versions, git, device, inputs = (environment.get(key) or {} for key in ("versions", "git", "device", "inputs"))
+    versions, git, device, inputs = (
+        environment.get(key) or {} for key in ("versions", "git", "device", "inputs")
+    )
     commit = str(git.get("commit", ""))[:10]
     found = {
         "Model": inputs.get("model") or setting(config, "model.id"),
@@ -146,7 +167,9 @@ def parsed(config_text: str, run_dir: Path) -> Any:
     try:
         return OmegaConf.create(config_text)
     except yaml.YAMLError as error:
-        raise UserError(f"{run_dir / 'config.yaml'}: broken YAML ({str(error).splitlines()[0]}).") from None
+        raise UserError(
+            f"{run_dir / 'config.yaml'}: broken YAML ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def setting(config: Any, key: str) -> Any:
@@ -168,7 +191,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. A report needs the whole folder of a run.") from None
+        raise UserError(
+            f"{path}: no such file. A report needs the whole folder of a run."
+        ) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""One process works on a run folder at a time; the file LOCK in it says which, on what machine, and since when.
+"""One process works on a run folder at a time; the file LOCK in it says which, on what machine, and
+since when.
 
-The kernel's lock on that file decides on one machine, containers included, and on file systems that pass such locks on: it
-goes with its process, however that ends. Of a process on another machine the file's time tells, which its owner moves on
-every `BEAT_SECONDS`: not every cluster's file system passes locks on.
+The kernel's lock on that file decides on one machine, containers included, and on file systems that
+pass such locks on: it goes with its process, however that ends. Of a process on another machine the
+file's time tells, which its owner moves on every `BEAT_SECONDS`: not every cluster's file system
+passes locks on.
 """
 
 import atexit
@@ -41,7 +43,8 @@ class Owner:
 
 
 held: dict[Path, tuple[int, int]] = {}
-"""Folders that this process has locked: the file descriptor of LOCK, and the process, which a fork of it is not."""
+"""Folders that this process has locked: the file descriptor of LOCK, and the process, which a fork
+of it is not."""
 
 
 def this_process() -> Owner:
@@ -60,7 +63,8 @@ def this_process() -> Owner:
 
 
 def lock(folder: Path) -> None:
-    """Take the folder, which must exist, for this process, until `release` or its end. Again is no mistake.
+    """Take the folder, which must exist, for this process, until `release` or its end. Again is no
+    mistake.
 
     Raises UserError where another process has it, OSError where it cannot be written.
     """
@@ -81,7 +85,8 @@ def lock(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Take a run's folder while something is done with it, in the one process that writes, and where it can be written."""
+    """Take a run's folder while something is done with it, in the one process that writes, and
+    where it can be written."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
             lock(folder)
@@ -121,7 +126,8 @@ def release_all() -> None:
 
 
 def taken(folder: Path) -> int:
-    """The open LOCK of `folder`, locked. Its last owner may remove it between our opening and locking it: then the next."""
+    """The open LOCK of `folder`, locked. Its last owner may remove it between our opening and
+    locking it: then the next."""
     path = folder / NAME
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -138,7 +144,8 @@ def taken(folder: Path) -> int:
 
 
 def refuse_if_owned(file: int, folder: Path) -> bool:
-    """Lock the open LOCK, or raise UserError. False where its owner is dead, and a server does not know that yet."""
+    """Lock the open LOCK, or raise UserError. False where its owner is dead, and a server does not
+    know that yet."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kernel_says = "free"
@@ -166,11 +173,15 @@ def is_alive(owner: Owner, kernel_says: str, file: int, folder: Path) -> bool:
 
 
 def in_use(folder: Path, owner: Owner | None) -> UserError:
-    who = f"process {owner.pid} on {owner.host}, since {owner.since} (UTC)" if owner else "another process"
+    who = (
+        f"process {owner.pid} on {owner.host}, since {owner.since} (UTC)"
+        if owner
+        else "another process"
+    )
     job = f", Slurm job {owner.job}" if owner and owner.job else ""
     return UserError(
-        f"{folder} is in use by {who}{job}: wait for it, or set another run.name. A process that died is found out by "
-        f"itself, on another machine after {SILENT_SECONDS} seconds."
+        f"{folder} is in use by {who}{job}: wait for it, or set another run.name. A process that"
+        f" died is found out by itself, on another machine after {SILENT_SECONDS} seconds."
     )
 
 
@@ -200,7 +211,8 @@ def is_running(pid: int) -> bool:
 
 
 def seconds_silent(file: int, folder: Path) -> float:
-    """Since the file's time was moved on, by the clock of the file system, which is not this machine's."""
+    """Since the file's time was moved on, by the clock of the file system, which is not this
+    machine's."""
     probe = folder / f".{NAME}.{os.getpid()}.tmp"
     try:
         probe.touch()

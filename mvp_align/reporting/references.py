@@ -1,4 +1,5 @@
-"""Published figures in words, for a run that can be compared with them; they stand apart from what was measured."""
+"""Published figures in words, for a run that can be compared with them; they stand apart from what
+was measured."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,9 @@ from mvp_align.evaluation.rows import Row
 
 
 def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> list[str]:
-    """`published (source), not measured here: ...`, for OPA and, where `rows` have PAA by the authors' rules, for PAA; none
-    where the run's data, model or prompt are other ones. `config` is a run's config as it stands in its folder."""
+    """`published (source), not measured here: ...`, for OPA and, where `rows` have PAA by the
+    authors' rules, for PAA; none where the run's data, model or prompt are other ones. `config` is
+    a run's config as it stands in its folder."""
     if not isinstance(config, DictConfig):
         return []
     keys = ("data.name", "model.id", "prompt.name")
@@ -22,7 +24,9 @@ def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> lis
     lines = []
     if opa := published_opa(data, model, prompt, set_name, OmegaConf.select(config, "evals.ufp4")):
         lines.append(f"OPA (mean of acc@d), base -> tuned (± over the authors' seeds): {opa}")
-    if any(row.metric.startswith("paa/dvb_") for row in rows) and (paa := published_paa(data, model)):
+    if any(row.metric.startswith("paa/dvb_") for row in rows) and (
+        paa := published_paa(data, model)
+    ):
         lines.append(f"PAA by three judges, on the whole benchmark: {paa}")
     return [f"published ({published().source}), not measured here: {line}" for line in lines]
 

@@ -1,4 +1,5 @@
-"""Rows as a reader meets them: base beside tuned, with words and units. The terminal and the page both show these."""
+"""Rows as a reader meets them: base beside tuned, with words and units. The terminal and the page
+both show these."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -35,7 +36,8 @@ BREAKDOWNS = {
     "dimension,level": "By dimension and level",
     "user_type": "By user type",
 }
-"""What is always broken down, with its heading; the rest (countries, ages) stands in the full table of the page."""
+"""What is always broken down, with its heading; the rest (countries, ages) stands in the full table
+of the page."""
 
 PEOPLE = {
     "region": "region of birth",
@@ -52,11 +54,13 @@ SHOWN_PEOPLE = ("region", "age", "gender")
 """Those whose groups the page shows one by one; the others' groups stand in its full table."""
 
 CROSSED = re.compile(r",(?! )")
-"""Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after their commas."""
+"""Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after
+their commas."""
 
 T = TypeVar("T", bound=Hashable)
 PROMPT_SETS = "prompt_sets"
-"""The key of notes.json under which a run says which of its sets name no person, so that `users` counts prompts there."""
+"""The key of notes.json under which a run says which of its sets name no person, so that `users`
+counts prompts there."""
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -64,7 +68,8 @@ Section = tuple[str, list["Line"]]
 
 @dataclass(frozen=True)
 class Line:
-    """One metric, or one group of people, before and after. `n` and `users` are of the tuned row where there is one."""
+    """One metric, or one group of people, before and after. `n` and `users` are of the tuned row
+    where there is one."""
 
     label: str
     metric: str
@@ -82,8 +87,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Who:
-    """How unlike the groups of one breakdown fare: the group with the lowest acc@0 (of the tuned model where there is one),
-    the gap to the highest, and the count of groups that were held back because they are of too few people."""
+    """How unlike the groups of one breakdown fare: the group with the lowest acc@0 (of the tuned
+    model where there is one), the gap to the highest, and the count of groups that were held back
+    because they are of too few people."""
 
     label: str
     worst: Row | None
@@ -96,7 +102,9 @@ class Results:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
-        self.index = {(row.stage, row.set, row.metric, row.group_by, row.group): row for row in self.rows}
+        self.index = {
+            (row.stage, row.set, row.metric, row.group_by, row.group): row for row in self.rows
+        }
 
     def sets(self) -> list[str]:
         """Sets that are no part of another, in the file's order."""
@@ -107,14 +115,21 @@ class Results:
         return unique(row.set for row in self.rows if row.set.startswith(f"{set_name}/"))
 
     def sections(self, set_name: str) -> list[Section]:
-        """The breakdowns of a set that are always shown. Its parts, where it has some, are its user types."""
-        parts = [self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)]
-        sections = [(title, self.groups(set_name, group_by)) for group_by, title in BREAKDOWNS.items()]
+        """The breakdowns of a set that are always shown. Its parts, where it has some, are its user
+        types."""
+        parts = [
+            self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)
+        ]
+        sections = [
+            (title, self.groups(set_name, group_by)) for group_by, title in BREAKDOWNS.items()
+        ]
         if parts:
             sections[-1] = (BREAKDOWNS["user_type"], parts)
         return [(title, lines) for title, lines in sections if lines]
 
-    def line(self, set_name: str, metric: str, group_by: str = "", group: str = "", *, label: str = "") -> Line:
+    def line(
+        self, set_name: str, metric: str, group_by: str = "", group: str = "", *, label: str = ""
+    ) -> Line:
         def find(stage: str, name: str) -> Row | None:
             return self.index.get((stage, set_name, name, group_by, group))
 
@@ -138,56 +153,88 @@ class Results:
         """A line a metric of the whole set: acc@0 with what to read it against, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
         shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
-        ordered = [name for name in FIRST if name in shown] + [name for name in shown if name not in FIRST]
+        ordered = [name for name in FIRST if name in shown] + [
+            name for name in shown if name not in FIRST
+        ]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
         if share := share_of_ceiling(self.line(set_name, ACC)):
-            lines.insert(1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share)
+            lines.insert(
+                1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share
+            )
         return lines
 
     def who(self, set_name: str) -> list[Who]:
-        """A line for everything that people are told apart by, where some group was measured or held back."""
+        """A line for everything that people are told apart by, where some group was measured or
+        held back."""
         lines = []
         for group_by, label in PEOPLE.items():
             found = {
                 derivation(row.metric): row
-                for stage in ("base", "tuned")  # the tuned model's rows take the place of the base's
+                # the tuned model's rows take the place of the base's
+                for stage in ("base", "tuned")
                 for row in self.rows
-                if (row.stage, row.set, row.group_by) == (stage, set_name, group_by) and row.metric in ACC_BY_GROUP
+                if (row.stage, row.set, row.group_by) == (stage, set_name, group_by)
+                and row.metric in ACC_BY_GROUP
             }
             if found:
                 lines.append(Who(label, found.get(WORST), found.get(GAP), found.get(SUPPRESSED)))
         return lines
 
     def people(self, set_name: str) -> list[tuple[str, list[Line], str]]:
-        """By region, age and gender: a heading, acc@0 of each group, and what was held back, in words."""
+        """By region, age and gender: a heading, acc@0 of each group, and what was held back, in
+        words."""
         held = {line.label: held_back(line.held) for line in self.who(set_name)}
         sections = [(PEOPLE[by], self.groups(set_name, by)) for by in SHOWN_PEOPLE]
-        return [(f"By {label}", lines, held.get(label, "")) for label, lines in sections if lines or held.get(label)]
+        return [
+            (f"By {label}", lines, held.get(label, ""))
+            for label, lines in sections
+            if lines or held.get(label)
+        ]
 
     def better_off(self, set_name: str) -> str:
-        """How many people have more, and fewer, of their pairs right than with the base model; empty without both models."""
-        better, worse = (self.index.get(("tuned", set_name, f"{ACC}{word}", "", "")) for word in (BETTER, WORSE))
+        """How many people have more, and fewer, of their pairs right than with the base model;
+        empty without both models."""
+        better, worse = (
+            self.index.get(("tuned", set_name, f"{ACC}{word}", "", "")) for word in (BETTER, WORSE)
+        )
         if better is None or worse is None:
             return ""
-        return f"{shown(better)} have more of their pairs right than with the base model, {shown(worse)} have fewer"
+        return (
+            f"{shown(better)} have more of their pairs right than with the base model,"
+            f" {shown(worse)} have fewer"
+        )
 
     def design_effect(self, set_name: str) -> str:
-        """What it means for acc@0 that answers of one person are alike; empty where it is not known."""
-        found = [self.index.get((stage, set_name, f"{ACC}{DEFF}", "", "")) for stage in ("tuned", "base")]
+        """What it means for acc@0 that answers of one person are alike; empty where it is not
+        known."""
+        found = [
+            self.index.get((stage, set_name, f"{ACC}{DEFF}", "", "")) for stage in ("tuned", "base")
+        ]
         row = next((row for row in found if row), None)
-        return f"design effect of acc@0: {shown(row)} (variance over that of as many unrelated answers)" if row else ""
+        return (
+            f"design effect of acc@0: {shown(row)} (variance over that of as many unrelated"
+            " answers)"
+            if row
+            else ""
+        )
 
     def groups(self, set_name: str, group_by: str) -> list[Line]:
-        """acc@0 of each group: dimensions in the benchmark's order, levels as High, Low, others as in the file."""
+        """acc@0 of each group: dimensions in the benchmark's order, levels as High, Low, others as
+        in the file."""
         found = unique(
-            row.group for row in self.rows if row.set == set_name and row.group_by == group_by and row.metric == ACC
+            row.group
+            for row in self.rows
+            if row.set == set_name and row.group_by == group_by and row.metric == ACC
         )
         order = {name: place for place, name in enumerate((*DIMENSIONS, "High", "Low"))}
         names = {
             group: CROSSED.split(group) if "," in group_by else [group] for group in found
         }  # crossed: "safety,Low"
         found.sort(key=lambda group: [order.get(name, len(order)) for name in names[group]])
-        return [self.line(set_name, ACC, group_by, group, label=" ".join(names[group])) for group in found]
+        return [
+            self.line(set_name, ACC, group_by, group, label=" ".join(names[group]))
+            for group in found
+        ]
 
 
 ACC_BY_GROUP = tuple(f"{ACC}{word}" for word in (WORST, GAP, SUPPRESSED))
@@ -202,7 +249,8 @@ def held_back(row: Row | None) -> str:
 
 
 def share_of_ceiling(acc: Line) -> Line | None:
-    """acc@0 over the ceiling of a model that ignores who asks; None without one, or where it excludes nothing (1)."""
+    """acc@0 over the ceiling of a model that ignores who asks; None without one, or where it
+    excludes nothing (1)."""
     if acc.ceiling is None or not 0 < acc.ceiling.value < 1:
         return None
     ceiling = acc.ceiling.value
@@ -210,9 +258,22 @@ def share_of_ceiling(acc: Line) -> Line | None:
     def over(row: Row | None) -> Row | None:
         if row is None:
             return None
-        return Row(row.stage, row.set, SHARE_OF_CEILING, "", "", row.value / ceiling, None, None, row.n, row.users)
+        return Row(
+            row.stage,
+            row.set,
+            SHARE_OF_CEILING,
+            "",
+            "",
+            row.value / ceiling,
+            None,
+            None,
+            row.n,
+            row.users,
+        )
 
-    return Line(label_of(SHARE_OF_CEILING), SHARE_OF_CEILING, over(acc.base), over(acc.tuned), counted=False)
+    return Line(
+        label_of(SHARE_OF_CEILING), SHARE_OF_CEILING, over(acc.base), over(acc.tuned), counted=False
+    )
 
 
 def label_of(metric: str) -> str:
@@ -228,7 +289,8 @@ def unique(names: Iterable[T]) -> list[T]:
 
 
 def shown(row: Row | None, *, unit: str = " %") -> str:
-    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012` for a p, or `-`."""
+    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012`
+    for a p, or `-`."""
     if row is None:
         return "-"
     word, percent, change = derivation(row.metric), in_percent(row.metric), is_change(row.metric)
@@ -237,7 +299,9 @@ def shown(row: Row | None, *, unit: str = " %") -> str:
     if word in (DEFF, SUPPRESSED):
         return f"{row.value:.2f}" if word == DEFF else f"{row.value:.0f}"
     percent = percent or word in (BETTER, WORSE)
-    text = number(row.value, percent=percent, sign=change) + (unit if percent and not change else "")
+    text = number(row.value, percent=percent, sign=change) + (
+        unit if percent and not change else ""
+    )
     if row.low is None or row.high is None:
         return text
     return f"{text} [{number(row.low, percent=percent)}, {number(row.high, percent=percent)}]"
@@ -250,19 +314,24 @@ def number(value: float, *, percent: bool = True, sign: bool = False) -> str:
 
 
 def counted(set_name: str, prompts: Sequence[str]) -> str:
-    """What `users` counts in a set: people; prompts where its records name no person; passages of the neutral text."""
+    """What `users` counts in a set: people; prompts where its records name no person; passages of
+    the neutral text."""
     if set_name == NEUTRAL:
         return "passages"
     return "prompts" if set_name in prompts else "people"
 
 
-def prompt_sets(sets: Sequence[str], data_format: str, noted: Sequence[str] | None = None) -> list[str]:
-    """Those of `sets` whose records name no person, so that `users` counts prompts. `noted` is what the run's notes.json
-    says of it; without, it is told by the format: UF-P-4's schema carries no person."""
+def prompt_sets(
+    sets: Sequence[str], data_format: str, noted: Sequence[str] | None = None
+) -> list[str]:
+    """Those of `sets` whose records name no person, so that `users` counts prompts. `noted` is what
+    the run's notes.json says of it; without, it is told by the format: UF-P-4's schema carries no
+    person."""
     if noted is not None:
         return [name for name in sets if name in noted]
     return [
         name
         for name in sets
-        if name in SETS and (SETS[name].out_of_domain or (name == IN_DOMAIN and data_format == "ufp4"))
+        if name in SETS
+        and (SETS[name].out_of_domain or (name == IN_DOMAIN and data_format == "ufp4"))
     ]

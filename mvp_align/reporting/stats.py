@@ -1,5 +1,5 @@
-"""`mvp-align stats`: every metric that a finished run keeps pair by pair, by who asked, and how sure it is; from the run's
-files alone."""
+"""`mvp-align stats`: every metric that a finished run keeps pair by pair, by who asked, and how
+sure it is; from the run's files alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,8 @@ SMALL = ("suppress", "shrink")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a call of `mvp-align stats` asks for. An empty `by` is everything; `cross` are pairs of names."""
+    """What a call of `mvp-align stats` asks for. An empty `by` is everything; `cross` are pairs of
+    names."""
 
     set_name: str = "in_domain"
     by: tuple[str, ...] = ()
@@ -52,7 +53,8 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Metrics [pairs] of one stage that were measured on the same pairs. `unscored` counts the set's other pairs."""
+    """Metrics [pairs] of one stage that were measured on the same pairs. `unscored` counts the
+    set's other pairs."""
 
     stage: str
     ids: tuple[str, ...]
@@ -71,11 +73,13 @@ class Statistics:
 
 
 def write_statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
-    """Work out the statistics of `run`, put them into its metrics.jsonl and write its report.html again.
+    """Work out the statistics of `run`, put them into its metrics.jsonl and write its report.html
+    again.
 
-    Rows of the same metrics (with all that is derived from them), set and breakdowns are replaced, whichever groups they
-    show; others, such as baselines and the ceiling, stay. So the same call leaves the same files. Raises UserError where the
-    run lacks scores or groups, a name in `by` or `cross` is unknown, or `against` was scored on other pairs.
+    Rows of the same metrics (with all that is derived from them), set and breakdowns are replaced,
+    whichever groups they show; others, such as baselines and the ceiling, stay. So the same call
+    leaves the same files. Raises UserError where the run lacks scores or groups, a name in `by` or
+    `cross` is unknown, or `against` was scored on other pairs.
     """
     found = statistics(run, choices, against)
     path = RunFolder(run, resumed=False, writes=False).metrics
@@ -97,7 +101,9 @@ def statistics(run: Path, choices: Choices, against: Path | None = None) -> Stat
     regions = load_regions(choices.regions or settings.regions)
     min_users = settings.min_users if choices.min_users is None else choices.min_users
     groups = read_groups(RunFolder(run, resumed=False, writes=False).groups(choices.set_name))
-    tags = dict(zip(groups, with_region([line[2] for line in groups.values()], regions), strict=True))
+    tags = dict(
+        zip(groups, with_region([line[2] for line in groups.values()], regions), strict=True)
+    )
     by = wanted(choices, list(tags.values()), run)
     rows: list[Row] = []
     made: dict[tuple[str, ...], Breakdown] = {}
@@ -105,18 +111,27 @@ def statistics(run: Path, choices: Choices, against: Path | None = None) -> Stat
     for measured in measured_in(run, choices.set_name, groups, against):
         if measured.unscored:
             names = ", ".join(measured.values)
-            remarks.append(f"{measured.stage}: {measured.unscored} pairs have no {names}, and are left out of it.")
+            remarks.append(
+                f"{measured.stage}: {measured.unscored} pairs have no {names}, and are left out"
+                " of it."
+            )
         if measured.ids not in made:  # both stages are of the same pairs
             known = [tags[id] for id in measured.ids]
-            made[measured.ids] = break_down("", choices.set_name, measured.users, known, by, min_users)
+            made[measured.ids] = break_down(
+                "", choices.set_name, measured.users, known, by, min_users
+            )
         rows += rows_of(replace(made[measured.ids], stage=measured.stage), measured.values, choices)
     if not rows:
-        raise UserError(f"{run}: no scores of {choices.set_name}. Has the run ended, and is it among its evals.sets?")
+        raise UserError(
+            f"{run}: no scores of {choices.set_name}. Has the run ended, and is it among its"
+            " evals.sets?"
+        )
     return Statistics(rows, tuple(by), remarks)
 
 
 def rows_of(breakdown: Breakdown, values: Values, choices: Choices) -> list[Row]:
-    """All rows about these metrics: of the whole set, of groups, headlines, and how sure they are."""
+    """All rows about these metrics: of the whole set, of groups, headlines, and how sure they
+    are."""
     return [
         *whole_rows(breakdown, values),
         *group_rows(breakdown, values, choices.small),
@@ -156,12 +171,21 @@ def wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
 
 def unknown_countries(tags: Sequence[Tags]) -> list[str]:
     names = {tag["birth_country"] for tag in tags if "birth_country" in tag}
-    strange = sorted(name for name in names if iso3(name) is None and name.strip().casefold() not in NOT_SAID)
-    return [f"Region Other holds names that are no country's: {', '.join(strange)}."] if strange else []
+    strange = sorted(
+        name for name in names if iso3(name) is None and name.strip().casefold() not in NOT_SAID
+    )
+    return (
+        [f"Region Other holds names that are no country's: {', '.join(strange)}."]
+        if strange
+        else []
+    )
 
 
-def measured_in(run: Path, set_name: str, groups: Mapping[str, GroupLine], against: Path | None) -> list[Measured]:
-    """Of both stages, OPA and the metrics of `values/`, with what sets the tuned one apart from the base and `against`."""
+def measured_in(
+    run: Path, set_name: str, groups: Mapping[str, GroupLine], against: Path | None
+) -> list[Measured]:
+    """Of both stages, OPA and the metrics of `values/`, with what sets the tuned one apart from the
+    base and `against`."""
     folder = RunFolder(run, resumed=False, writes=False)
     other = RunFolder(against.resolve(), resumed=False, writes=False) if against else None
     base = folder.read_scores("base", set_name)
@@ -171,7 +195,9 @@ def measured_in(run: Path, set_name: str, groups: Mapping[str, GroupLine], again
         found.append(opa_of("base", base, opa_values(base)))
     if tuned:
         if base and ids_of(base) != ids_of(tuned):
-            raise UserError(f"{run}: base and tuned scores of {set_name} are of different pairs. Run it again.")
+            raise UserError(
+                f"{run}: base and tuned scores of {set_name} are of different pairs. Run it again."
+            )
         values = dict(opa_values(tuned, base or None))
         if other:
             values |= versus(tuned, other.read_scores("tuned", set_name), run, other.path, set_name)
@@ -185,8 +211,8 @@ def measured_in(run: Path, set_name: str, groups: Mapping[str, GroupLine], again
         strangers = [id for id in measured.ids if id not in groups]
         if strangers:
             raise UserError(
-                f"{folder.groups(set_name)} lacks {len(strangers)} of {len(measured.ids)} pairs that were measured, "
-                f"{strangers[0]} among them: files of two runs. Run it again."
+                f"{folder.groups(set_name)} lacks {len(strangers)} of {len(measured.ids)} pairs"
+                f" that were measured, {strangers[0]} among them: files of two runs. Run it again."
             )
     return found
 
@@ -200,18 +226,24 @@ def ids_of(scores: Sequence[PairScore]) -> tuple[str, ...]:
 
 
 def versus(
-    scores: Sequence[PairScore], others: Sequence[PairScore] | None, run: Path, other: Path, set_name: str
+    scores: Sequence[PairScore],
+    others: Sequence[PairScore] | None,
+    run: Path,
+    other: Path,
+    set_name: str,
 ) -> Values:
     if not others or ids_of(others) != ids_of(scores):
         raise UserError(
-            f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they cannot be compared."
+            f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they"
+            " cannot be compared."
         )
     return lifts(opa_values(scores), opa_values(others), f"{VERSUS}{other.name}{LIFT}")
 
 
 def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
-    """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each file of `others`, on the
-    pairs that have both. Raises UserError where a metric is unknown, or a value is none that it can have."""
+    """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each
+    file of `others`, on the pairs that have both. Raises UserError where a metric is unknown, or a
+    value is none that it can have."""
     lines = read_values(path)
     users = {one.id: one.user_id for one in lines}
     own = by_metric(lines)
@@ -223,14 +255,17 @@ def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Me
         for metric in sorted(own.keys() & before.keys()):
             if not measure(metric).lifted:
                 continue
-            both = {id: x - before[metric][id] for id, x in own[metric].items() if id in before[metric]}
+            both = {
+                id: x - before[metric][id] for id, x in own[metric].items() if id in before[metric]
+            }
             found |= {f"{metric}{suffix}": both} if both else {}
     for metric, values in found.items():
         lowest, highest = BOUNDS[kind_of(metric)]
         wrong = next((id for id, x in values.items() if not lowest <= x <= highest), None)
         if wrong is not None:
             raise UserError(
-                f"{path}, pair {wrong}: {metric} is {values[wrong]:g}, and must lie from {lowest} to {highest}."
+                f"{path}, pair {wrong}: {metric} is {values[wrong]:g}, and must lie from {lowest}"
+                f" to {highest}."
             )
     return [
         Measured(
@@ -251,7 +286,8 @@ def refuse_unknown(path: Path, metric: str) -> None:
         raise UserError(f"{path}: {error}") from None
     if base_metric(metric) != metric:
         raise UserError(
-            f"{path}: {metric} ends as what is worked out from {base_metric(metric)}: give it another name."
+            f"{path}: {metric} ends as what is worked out from {base_metric(metric)}: give it"
+            " another name."
         )
 
 

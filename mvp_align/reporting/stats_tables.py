@@ -1,4 +1,5 @@
-"""The tables of `mvp-align stats`: the whole set with everything that says how sure it is, then group by group."""
+"""The tables of `mvp-align stats`: the whole set with everything that says how sure it is, then
+group by group."""
 
 import sys
 from collections.abc import Sequence
@@ -37,21 +38,33 @@ Index = dict[tuple[str, str, str, str], Row]
 
 
 def print_statistics(found: Statistics, metric: str, console: Console | None = None) -> None:
-    """Every metric of the whole set; then, for `metric` alone, each breakdown. The rest stands in metrics.jsonl.
+    """Every metric of the whole set; then, for `metric` alone, each breakdown. The rest stands in
+    metrics.jsonl.
 
     Raises UserError where `metric` is not among them.
     """
-    if metric not in (known := unique(row.metric for row in found.rows if not derivation(row.metric))):
-        raise UserError(f"--metric {metric}: not measured pair by pair in this run, which has {', '.join(known)}.")
+    if metric not in (
+        known := unique(row.metric for row in found.rows if not derivation(row.metric))
+    ):
+        raise UserError(
+            f"--metric {metric}: not measured pair by pair in this run, which has"
+            f" {', '.join(known)}."
+        )
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     index = {(row.stage, row.metric, row.group_by, row.group): row for row in found.rows}
     for stage in unique(row.stage for row in found.rows):
         console.print(whole_table(stage, found.rows, index))
-    for change in unique(family(row.metric) for row in found.rows if row.metric.endswith(BETTER) and not row.group_by):
+    for change in unique(
+        family(row.metric) for row in found.rows if row.metric.endswith(BETTER) and not row.group_by
+    ):
         console.print(better_off(change, index))
     console.print()
     for group_by in found.by:
-        rows = [row for row in found.rows if row.group_by == group_by and base_metric(row.metric) == metric]
+        rows = [
+            row
+            for row in found.rows
+            if row.group_by == group_by and base_metric(row.metric) == metric
+        ]
         if rows:
             print_breakdown(console, group_by, metric, rows, index)
     for line in found.remarks:
@@ -60,22 +73,35 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
 
 def whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
     metrics = unique(
-        row.metric for row in rows if row.stage == stage and not row.group_by and not derivation(row.metric)
+        row.metric
+        for row in rows
+        if row.stage == stage and not row.group_by and not derivation(row.metric)
     )
     first = index[stage, metrics[0], "", ""]
     table = bare_table(f"{stage}, {first.set}: {first.n} pairs of {first.users} users, [95 %]")
     for name in ("metric", "value", "bootstrap", "SE", "design effect", "p"):
-        table.add_column(name, justify="left" if name == "metric" else "right", no_wrap=name != "metric")
+        table.add_column(
+            name, justify="left" if name == "metric" else "right", no_wrap=name != "metric"
+        )
     for metric in metrics:
-        value, boot, se, deff, p = (index.get((stage, metric + w, "", "")) for w in ("", BOOTSTRAP, SE, DEFF, P))
+        value, boot, se, deff, p = (
+            index.get((stage, metric + w, "", "")) for w in ("", BOOTSTRAP, SE, DEFF, P)
+        )
         bounds = shown(boot, unit="").partition(" ")[2]
         table.add_row(
-            Text(metric), shown(value, unit=""), bounds, shown(se, unit=""), shown(deff), shown(p) if p else ""
+            Text(metric),
+            shown(value, unit=""),
+            bounds,
+            shown(se, unit=""),
+            shown(deff),
+            shown(p) if p else "",
         )
     return table
 
 
-def print_breakdown(console: Console, group_by: str, metric: str, rows: Sequence[Row], index: Index) -> None:
+def print_breakdown(
+    console: Console, group_by: str, metric: str, rows: Sequence[Row], index: Index
+) -> None:
     stages = unique(row.stage for row in rows)
     groups = unique(row.group for row in rows if row.metric in (metric, metric + SHRUNK))
     changes = unique(row.metric for row in rows if row.metric.endswith(LIFT))
@@ -83,7 +109,11 @@ def print_breakdown(console: Console, group_by: str, metric: str, rows: Sequence
     own = [(stage, stage, metric) for stage in stages]
     own += [("lift", "tuned", change) for change in changes if VERSUS not in change]
     tables = [(title, own)]
-    tables += [(f"{title}, against {lift_name(c)}", [("difference", "tuned", c)]) for c in changes if VERSUS in c]
+    tables += [
+        (f"{title}, against {lift_name(c)}", [("difference", "tuned", c)])
+        for c in changes
+        if VERSUS in c
+    ]
     for heading, columns in tables if groups else []:
         console.print(group_table(heading, group_by, groups, columns, index))
     for line in remarks(group_by, metric, stages[-1], changes, index):
@@ -92,7 +122,11 @@ def print_breakdown(console: Console, group_by: str, metric: str, rows: Sequence
 
 
 def group_table(
-    title: str, group_by: str, groups: Sequence[str], columns: Sequence[tuple[str, str, str]], index: Index
+    title: str,
+    group_by: str,
+    groups: Sequence[str],
+    columns: Sequence[tuple[str, str, str]],
+    index: Index,
 ) -> Table:
     """`columns`: heading, stage and metric of each; a difference brings its p along."""
     table = bare_table(title)
@@ -113,17 +147,23 @@ def group_table(
             label = f"{group} (shrunk)" if shrunk else label
             counted = row or counted
         if counted:
-            table.add_row(Text(crossed(group_by, label)), *texts, str(counted.n), str(counted.users))
+            table.add_row(
+                Text(crossed(group_by, label)), *texts, str(counted.n), str(counted.users)
+            )
     return table
 
 
-def remarks(group_by: str, metric: str, stage: str, changes: Sequence[str], index: Index) -> list[str]:
+def remarks(
+    group_by: str, metric: str, stage: str, changes: Sequence[str], index: Index
+) -> list[str]:
     """The worst group and the gap, of the metric and of its changes; and what is not shown."""
     lines = []
     higher = measure(metric).higher_is_better
     near, far = ("Highest", "lowest") if higher is False else ("Lowest", "highest")
     for name in (metric, *changes):
-        worst = next((row for key, row in index.items() if key[:3] == (stage, name + WORST, group_by)), None)
+        worst = next(
+            (row for key, row in index.items() if key[:3] == (stage, name + WORST, group_by)), None
+        )
         gap = index.get((stage, name + GAP, group_by, ""))
         what = lift_name(name) if name in changes else stage
         what = f"difference to {what}" if VERSUS in name else what

@@ -25,7 +25,8 @@ def print_results(
     data_format: str = "",
     noted: Sequence[str] | None = None,
 ) -> None:
-    """Base against tuned for each set, then by dimension, level and user type; shares in percent, 95 % intervals.
+    """Base against tuned for each set, then by dimension, level and user type; shares in percent,
+    95 % intervals.
 
     `data_format` and `noted` say which sets name no person (`prompt_sets`).
     """
@@ -50,7 +51,11 @@ def print_results(
 
 
 def summary_table(results: Results, set_name: str, users: str) -> Table:
-    what = "text about nobody's values" if set_name == NEUTRAL else "shares in %, nats a token, [95 % intervals]"
+    what = (
+        "text about nobody's values"
+        if set_name == NEUTRAL
+        else "shares in %, nats a token, [95 % intervals]"
+    )
     table = new_table(f"{set_name}: {what}", "metric", users)
     for line in results.summary(set_name):
         add(table, line)
@@ -67,7 +72,11 @@ def breakdown_table(results: Results, set_name: str, users: str) -> Table | None
 
 
 def profile_table(results: Results, set_name: str, users: str) -> Table | None:
-    table = new_table(f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points", "profile shown", users)
+    table = new_table(
+        f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points",
+        "profile shown",
+        users,
+    )
     for line in profile_lines(results, set_name):
         add(table, line)
     return table if table.row_count else None
@@ -77,7 +86,9 @@ def who_table(results: Results, set_name: str) -> Table | None:
     lines = results.who(set_name)
     if not lines:
         return None
-    table = bare_table(f"{set_name}: who is served worst by the {stage_of(lines)} model, acc@0 in %")
+    table = bare_table(
+        f"{set_name}: who is served worst by the {stage_of(lines)} model, acc@0 in %"
+    )
     table.add_column("by", no_wrap=True)
     table.add_column("lowest", overflow="fold")
     for name in ("acc@0", "to the highest, points", "held back"):
@@ -85,7 +96,9 @@ def who_table(results: Results, set_name: str) -> Table | None:
     for line in lines:
         held = f"{line.held.value:.0f} of {line.held.users}" if line.held else ""
         worst = line.worst.group if line.worst else ""
-        table.add_row(line.label, Text(worst), shown(line.worst, unit=""), shown(line.gap, unit=""), held)
+        table.add_row(
+            line.label, Text(worst), shown(line.worst, unit=""), shown(line.gap, unit=""), held
+        )
     return table
 
 
@@ -95,7 +108,12 @@ def stage_of(lines: Sequence[Who]) -> str:
 
 def bare_table(title: str) -> Table:
     return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1)
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 0, 0, 1),
     )
 
 
@@ -112,7 +130,10 @@ def add(table: Table, line: Line) -> None:
     table.add_row(
         Text(line.label),  # a group's name may hold [brackets], which rich would take for markup
         Text(shown(line.base, unit="")),
-        Text(shown(line.tuned, unit=""), style="bold" if line.metric in ("opa/acc@0", *OVER_SHUFFLED) else ""),
+        Text(
+            shown(line.tuned, unit=""),
+            style="bold" if line.metric in ("opa/acc@0", *OVER_SHUFFLED) else "",
+        ),
         Text(shown(line.lift, unit="")),
         str(counts.n) if counts else "",
         str(counts.users) if counts else "",
@@ -131,7 +152,12 @@ def footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
         said = [text for text in (results.better_off(name), results.design_effect(name)) if text]
         notes += [f"{name}: {'; '.join(said)}."] if said else []
     if any(results.who(name) for name in results.sets()):
-        notes.append("held back: how many groups are of too few people to be shown, and of how many people they are.")
+        notes.append(
+            "held back: how many groups are of too few people to be shown, and of how many people"
+            " they are."
+        )
     if prompts:
-        notes.append(f"* {' and '.join(prompts)}: the records name no person; users counts prompts.")
+        notes.append(
+            f"* {' and '.join(prompts)}: the records name no person; users counts prompts."
+        )
     return notes

@@ -1,4 +1,5 @@
-"""Does it matter who is asking? The profile checks as a reader meets them: lines of a table, and the answer in words."""
+"""Does it matter who is asking? The profile checks as a reader meets them: lines of a table, and
+the answer in words."""
 
 from mvp_align.evaluation.profiles import CONTRASTS, LEVEL, PREFIX, VALUES_OVER_SHUFFLED
 from mvp_align.reporting.results import Line, Results, shown
@@ -16,9 +17,15 @@ HEADING = "Does it matter who is asking?"
 
 
 def profile_lines(results: Results, set_name: str) -> list[Line]:
-    """acc@0 under each kind of profile, then what one adds over another; empty where nothing of it was measured."""
-    free_text = {"shuffled": "another profile"} if results.line(set_name, f"{PREFIX}given").counts else {}
-    lines = [results.line(set_name, f"{PREFIX}{kind}", label=label) for kind, label in {**KINDS, **free_text}.items()]
+    """acc@0 under each kind of profile, then what one adds over another; empty where nothing of it
+    was measured."""
+    free_text = (
+        {"shuffled": "another profile"} if results.line(set_name, f"{PREFIX}given").counts else {}
+    )
+    lines = [
+        results.line(set_name, f"{PREFIX}{kind}", label=label)
+        for kind, label in {**KINDS, **free_text}.items()
+    ]
     for kind, other in CONTRASTS:
         label = f"{KINDS[kind]} over {({**OTHERS, **free_text})[other]}"
         lines.append(results.line(set_name, f"{PREFIX}{kind}_vs_{other}_lift", label=label))
@@ -32,13 +39,21 @@ def profile_lines(results: Results, set_name: str) -> list[Line]:
 
 
 def verdict(results: Results, set_name: str) -> str:
-    """What the lift of one's own values over another's says, with no more certainty than it has; empty without one."""
+    """What the lift of one's own values over another's says, with no more certainty than it has;
+    empty without one."""
     lines = [results.line(set_name, metric) for metric in OVER_SHUFFLED]
     row = next((row for line in lines if (row := line.tuned or line.base)), None)
     if row is None:
         return ""
-    own, other = ("own values", "values") if row.metric == VALUES_OVER_SHUFFLED else ("own profile", "profile")
-    found = f"{shown(row)} points of acc@0 for showing a person's {own} and not another person's {other}"
+    own, other = (
+        ("own values", "values")
+        if row.metric == VALUES_OVER_SHUFFLED
+        else ("own profile", "profile")
+    )
+    found = (
+        f"{shown(row)} points of acc@0 for showing a person's {own} and not another person's"
+        f" {other}"
+    )
     if row.low is None or row.high is None:
         return f"One user alone, so there is no interval: {found} ({row.stage} model)."
     if row.low > 0:

@@ -1,8 +1,10 @@
-"""Attention over a packed row, in which a token sees its own ancestors only: prompts are shared, answers kept apart.
+"""Attention over a packed row, in which a token sees its own ancestors only: prompts are shared,
+answers kept apart.
 
-Any number of prompts and answers lie one after the other in one row of tokens, without padding. Linear layers take it as it
-is; attention runs over a segment of it at a time, against exactly the keys that the segment sees. GPUs that have
-FlashAttention take all segments in one call, in 16 bits: a call a segment would keep them waiting for the next one.
+Any number of prompts and answers lie one after the other in one row of tokens, without padding.
+Linear layers take it as it is; attention runs over a segment of it at a time, against exactly the
+keys that the segment sees. GPUs that have FlashAttention take all segments in one call, in 16 bits:
+a call a segment would keep them waiting for the next one.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,19 +29,22 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring tokens `own`, each of which sees all of `context`, itself and those of `own` before it."""
+    """Neighbouring tokens `own`, each of which sees all of `context`, itself and those of `own`
+    before it."""
 
     context: tuple[Span, ...]
     own: Span
     mask: Tensor | None
-    """Boolean [1, 1, own, context + own]; None where there is no context, and causality says it all."""
+    """Boolean [1, 1, own, context + own]; None where there is no context, and causality says it
+    all."""
     pieces: tuple[int, ...]
     """The layout's pieces that make up context and own."""
 
 
 @dataclass(frozen=True, slots=True)
 class AtOnce:
-    """The segments as sequences of unlike length, whose last query sees the last key, as the kernel has causality."""
+    """The segments as sequences of unlike length, whose last query sees the last key, as the kernel
+    has causality."""
 
     keys: Tensor
     """Tokens of the row [context and own of all segments], int64, segment by segment."""
@@ -53,9 +58,11 @@ class AtOnce:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A packed row as segments, in order, and cut into `pieces`: lengths, such that every span is a run of whole pieces.
+    """A packed row as segments, in order, and cut into `pieces`: lengths, such that every span is a
+    run of whole pieces.
 
-    Cutting once keeps the backward pass linear: the gradient of a slice would be as long as the row.
+    Cutting once keeps the backward pass linear: the gradient of a slice would be as long as the
+    row.
     """
 
     segments: tuple[Segment, ...]
@@ -64,14 +71,21 @@ class Layout:
 
 
 def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
-    """From the context and the own tokens of each segment; own tokens follow one another and fill the row."""
+    """From the context and the own tokens of each segment; own tokens follow one another and fill
+    the row."""
     cuts = sorted({edge for context, own in spans for span in (*context, own) for edge in span})
     number = {cut: place for place, cut in enumerate(cuts)}
 
     def segment(context: tuple[Span, ...], own: Span) -> Segment:
         seen, length = sum(end - first for first, end in context), own[1] - own[0]
-        mask = torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen) if seen else None
-        pieces = (place for first, end in (*context, own) for place in range(number[first], number[end]))
+        mask = (
+            torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen)
+            if seen
+            else None
+        )
+        pieces = (
+            place for first, end in (*context, own) for place in range(number[first], number[end])
+        )
         return Segment(context, own, mask, tuple(pieces))
 
     return Layout(
@@ -102,7 +116,8 @@ def attend(
     layout: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA over the segments of a packed row [1, heads, tokens, head width]; over anything else, as transformers has it."""
+    """SDPA over the segments of a packed row [1, heads, tokens, head width]; over anything else, as
+    transformers has it."""
     if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
@@ -134,7 +149,8 @@ def varlen_kernel() -> Callable[..., Tensor] | None:
     known = signature(kernel).parameters
     if "window_size" not in known:
         return None
-    grouped = {"enable_gqa": True} if "enable_gqa" in known else {}  # before 2.13 nobody asks whether heads share keys
+    # before 2.13 nobody asks whether heads share keys
+    grouped = {"enable_gqa": True} if "enable_gqa" in known else {}
     return partial(kernel, window_size=(-1, 0), **grouped)
 
 
@@ -142,7 +158,8 @@ VARLEN = varlen_kernel()
 
 
 def takes_all_at_once(query: Tensor) -> bool:
-    """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a query."""
+    """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a
+    query."""
     if VARLEN is None or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     width = query.shape[-1]
@@ -154,8 +171,11 @@ def has_flash(device: int) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def attend_at_once(query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale: float | None) -> Tensor:
-    """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads, head width]."""
+def attend_at_once(
+    query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale: float | None
+) -> Tensor:
+    """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads,
+    head width]."""
     assert VARLEN is not None
     output: Tensor = VARLEN(
         query[0].transpose(0, 1),
@@ -175,12 +195,15 @@ AttentionMaskInterface.register(SHARED, sdpa_mask)
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether this attention may stand in for `model`'s, by its class and config: it is SDPA through transformers' registry,
-    sees all tokens before its own, and has rotary positions (others ignore position ids)."""
+    """Whether this attention may stand in for `model`'s, by its class and config: it is SDPA
+    through transformers' registry, sees all tokens before its own, and has rotary positions (others
+    ignore position ids)."""
     config = model.config.get_text_config()
     rotary = getattr(config, "rope_parameters", None) is not None
     if not (rotary and model._supports_attention_backend and config._attn_implementation == "sdpa"):
         return False
     kinds = getattr(config, "layer_types", None)
-    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(
+        config, "use_sliding_window", True
+    )
     return all(kind == "full_attention" for kind in kinds) if kinds else not windowed

@@ -1,12 +1,14 @@
-"""Log-probabilities that a model need not compute again: those of the frozen base model, which every epoch, seed and
-hyperparameter run asks for anew.
+"""Log-probabilities that a model need not compute again: those of the frozen base model, which
+every epoch, seed and hyperparameter run asks for anew.
 
     <root>/<model>/identity.json          what the values were computed with
-    <root>/<model>/<sha256>.safetensors   keys [n, 32] uint8, logps [n] float64 (nats), named by its own content
+    <root>/<model>/<sha256>.safetensors   keys [n, 32] uint8, logps [n] float64 (nats), named by its
+    own content
 
-A value is found by what it was computed from: the model's identity (weights, precision, quantisation, attention) names
-the folder, token ids name the entry. Files are written once, never changed: processes and jobs need no lock, and a file
-whose bytes do not match its name is removed and its entries computed again.
+A value is found by what it was computed from: the model's identity (weights, precision,
+quantisation, attention) names the folder, token ids name the entry. Files are written once, never
+changed: processes and jobs need no lock, and a file whose bytes do not match its name is removed
+and its entries computed again.
 """
 
 import hashlib
@@ -35,7 +37,8 @@ FLUSH_SECONDS = 60
 
 @dataclass(slots=True)
 class LogpCache:
-    """Summed log-probabilities of answers under one model, kept across runs. Made by `open_cache`."""
+    """Summed log-probabilities of answers under one model, kept across runs. Made by
+    `open_cache`."""
 
     folder: Path | None = None
     """None: forgotten with the process."""
@@ -50,8 +53,8 @@ class LogpCache:
         return self.known[key(answer)]
 
     def add(self, answer: Answer, logp: float) -> None:
-        """Keep `logp` unless there is one already: a value, once seen, does not change by a rounding. NaN and infinities are
-        never kept."""
+        """Keep `logp` unless there is one already: a value, once seen, does not change by a
+        rounding. NaN and infinities are never kept."""
         entry = key(answer)
         if entry not in self.known and math.isfinite(logp):
             self.known[entry] = self.fresh[entry] = logp
@@ -65,7 +68,8 @@ class LogpCache:
         self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last flush as one more file; where that fails, say so and go on without."""
+        """Write what was added since the last flush as one more file; where that fails, say so and
+        go on without."""
         self.flushed = time.monotonic()
         if self.folder is None or not self.fresh:
             return
@@ -79,7 +83,8 @@ class LogpCache:
 
 
 def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
-    """The entries of the model that `identity` describes; says so where a damaged file is thrown away.
+    """The entries of the model that `identity` describes; says so where a damaged file is thrown
+    away.
 
     Raises UserError where `root` cannot be written to.
     """
@@ -91,15 +96,18 @@ def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
             write_text(folder / IDENTITY, text + "\n")
     except OSError as error:
         raise UserError(
-            f"cannot keep log-probabilities in {root}: {error}. Set MVP_ALIGN_CACHE to a folder that can be written to, "
-            "or run.logp_cache=false."
+            f"cannot keep log-probabilities in {root}: {error}. Set MVP_ALIGN_CACHE to a folder"
+            " that can be written to, or run.logp_cache=false."
         ) from error
     return LogpCache(folder, read_folder(folder))
 
 
 def key(answer: Answer) -> bytes:
-    """What the log-probability depends on besides the model: all token ids, and where the answer starts."""
-    return hashlib.sha256(struct.pack(f"<{len(answer.ids) + 1}i", answer.start, *answer.ids)).digest()
+    """What the log-probability depends on besides the model: all token ids, and where the answer
+    starts."""
+    return hashlib.sha256(
+        struct.pack(f"<{len(answer.ids) + 1}i", answer.start, *answer.ids)
+    ).digest()
 
 
 def packed(entries: Mapping[bytes, float]) -> bytes:
@@ -116,7 +124,8 @@ def read_folder(folder: Path) -> dict[bytes, float]:
 
 
 def read(path: Path) -> dict[bytes, float]:
-    """The finite entries of one file; none, and the file gone, where its content is not what it was named by."""
+    """The finite entries of one file; none, and the file gone, where its content is not what it was
+    named by."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:  # another process cleared it

@@ -1,4 +1,5 @@
-"""KL of a tuned model to its base on given answers: exact over the vocabulary, never more logits than a chunk."""
+"""KL of a tuned model to its base on given answers: exact over the vocabulary, never more logits
+than a chunk."""
 
 import math
 from collections.abc import Sequence
@@ -19,22 +20,31 @@ from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer
 
 KL_CHUNK = 256
-"""Positions that go through the vocabulary head at once, twice: bounds the logits at 512 x vocabulary."""
+"""Positions that go through the vocabulary head at once, twice: bounds the logits at 512 x
+vocabulary."""
 
 
 def kl_to_base(
-    model: PeftModel, answers: Sequence[Answer], *, batch_size: int = 8, label: str = "KL to the base"
+    model: PeftModel,
+    answers: Sequence[Answer],
+    *,
+    batch_size: int = 8,
+    label: str = "KL to the base",
 ) -> list[float]:
-    """Mean over each answer's tokens of KL(adapter on || adapter off) = sum p (log p - log q), in nats, in their order.
+    """Mean over each answer's tokens of KL(adapter on || adapter off) = sum p (log p - log q), in
+    nats, in their order.
 
-    The distributions are those of the next token at each position of the answer, from fp32 log-softmaxes. A batch holds as
-    many tokens as `batch_size` answers of mean length. Under several processes each computes its share and all return
-    everything. Raises Preempted between two batches, and UserError where a KL is NaN or infinite.
+    The distributions are those of the next token at each position of the answer, from fp32
+    log-softmaxes. A batch holds as many tokens as `batch_size` answers of mean length. Under
+    several processes each computes its share and all return everything. Raises Preempted between
+    two batches, and UserError where a KL is NaN or infinite.
     """
     causal = causal_model(model)
     distinct = list(dict.fromkeys(answers))
     budget = batch_size * sum(len(answer.ids) for answer in distinct) // max(1, len(distinct))
-    work = list(batches(make_rows(distinct, scoring_method(causal) is Method.PACKED, budget), budget))
+    work = list(
+        batches(make_rows(distinct, scoring_method(causal) is Method.PACKED, budget), budget)
+    )
     state = PartialState()
     mine = work[state.process_index :: state.num_processes]
     was_training = causal.training
@@ -43,7 +53,9 @@ def kl_to_base(
     try:
         with torch.inference_mode():
             passes = range(-(-len(work) // state.num_processes))
-            for number in tqdm(passes, desc=label, unit="batch", delay=2, disable=not state.is_main_process):
+            for number in tqdm(
+                passes, desc=label, unit="batch", delay=2, disable=not state.is_main_process
+            ):
                 check()  # as often in all processes
                 if number < len(mine):
                     found |= batch_divergence(model, mine[number])
@@ -52,7 +64,9 @@ def kl_to_base(
     if state.num_processes > 1:
         found = dict(gather_object(list(found.items())))
     if wrong := sum(not math.isfinite(found[number]) for number in range(len(distinct))):
-        raise UserError(f"{label}: {wrong} of {len(distinct)} answers have no finite KL. {WHAT_TO_TRY}")
+        raise UserError(
+            f"{label}: {wrong} of {len(distinct)} answers have no finite KL. {WHAT_TO_TRY}"
+        )
     place = {answer: number for number, answer in enumerate(distinct)}
     return [found[place[answer]] for answer in answers]
 
@@ -80,4 +94,5 @@ def divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
     with model.disable_adapter():
         log_q: Tensor = head(base).float().log_softmax(dim=-1)
     p = log_p.exp()
-    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)  # the limit at p = 0, where both logs may be -inf
+    # the limit at p = 0, where both logs may be -inf
+    return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)

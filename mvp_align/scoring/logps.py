@@ -1,7 +1,8 @@
-"""Log-probabilities of answers: shared prompts and profiles, batches by token budget, logits on answer tokens only.
+"""Log-probabilities of answers: shared prompts and profiles, batches by token budget, logits on
+answer tokens only.
 
-Scores do not depend on the batch size: padding lies to the right under a causal mask, and each answer's sum is taken over
-its own tokens.
+Scores do not depend on the batch size: padding lies to the right under a causal mask, and each
+answer's sum is taken over its own tokens.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
-"""Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x vocabulary."""
+"""Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x
+vocabulary."""
 
 NAMED = 5
 """Pairs that a message names."""
@@ -42,17 +44,22 @@ def score_pairs(
 ) -> list[PairScore]:
     """One `PairScore` a pair, in the order of `pairs`; sums are in nats, from an fp32 log-softmax.
 
-    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored. A batch holds as many
-    tokens as `batch_size` pairs of mean length. Under several processes each scores its share and all return everything.
-    Equal answers in equal contexts run once. What `cache` knows is not computed; it must be of this very model.
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored.
+    A batch holds as many tokens as `batch_size` pairs of mean length. Under several processes each
+    scores its share and all return everything. Equal answers in equal contexts run once. What
+    `cache` knows is not computed; it must be of this very model.
 
-    Scores are the model's own: `mvp_align.scoring.methods` has tried that on a few tokens first. Raises UserError for models
-    that cannot be scored and, in all processes, where an answer has no finite log-probability: `label` says of what. Nothing
-    of such answers is kept.
+    Scores are the model's own: `mvp_align.scoring.methods` has tried that on a few tokens first.
+    Raises UserError for models that cannot be scored and, in all processes, where an answer has no
+    finite log-probability: `label` says of what. Nothing of such answers is kept.
     """
     answers = distinct_answers(pairs)
     work = score_batches(pairs, batch_size, scoring_method(causal_model(model)) is Method.PACKED)
-    found = answer_logps(model, answers, work, label, LogpCache() if cache is None else cache) if work else {}
+    found = (
+        answer_logps(model, answers, work, label, LogpCache() if cache is None else cache)
+        if work
+        else {}
+    )
     if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
     logps = {answer: found[index] for index, answer in enumerate(answers) if index in found}
@@ -70,8 +77,11 @@ def score_pairs(
     ]
 
 
-def refuse_unscored(pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float], label: str) -> None:
-    """Raise UserError where an answer has no log-probability: such a pair is neither right nor wrong."""
+def refuse_unscored(
+    pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float], label: str
+) -> None:
+    """Raise UserError where an answer has no log-probability: such a pair is neither right nor
+    wrong."""
     answers = distinct_answers(pairs)
     unscored = {answer for answer in answers if answer not in logps}
     if not unscored:
@@ -79,8 +89,8 @@ def refuse_unscored(pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float
     ids = [pair.id for pair in pairs if pair.chosen in unscored or pair.rejected in unscored]
     shown = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
     raise UserError(
-        f"{label}: {len(unscored)} of {len(answers)} answers have no finite log-prob (pairs {shown}), so there is "
-        f"nothing to measure. {WHAT_TO_TRY}"
+        f"{label}: {len(unscored)} of {len(answers)} answers have no finite log-prob (pairs"
+        f" {shown}), so there is nothing to measure. {WHAT_TO_TRY}"
     )
 
 
@@ -88,8 +98,11 @@ def distinct_answers(pairs: Sequence[TokenizedPair]) -> list[Answer]:
     return list(dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected)))
 
 
-def score_batches(pairs: Sequence[TokenizedPair], batch_size: int, share: bool) -> list[Sequence[Row]]:
-    """What `score_pairs` runs, the batch of the longest rows first. Their answers are indices into `distinct_answers`."""
+def score_batches(
+    pairs: Sequence[TokenizedPair], batch_size: int, share: bool
+) -> list[Sequence[Row]]:
+    """What `score_pairs` runs, the batch of the longest rows first. Their answers are indices into
+    `distinct_answers`."""
     lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
     tokens = batch_size * sum(lengths) // max(1, len(pairs))
     return list(batches(make_rows(distinct_answers(pairs), share, tokens), tokens))
@@ -102,20 +115,33 @@ def answer_logps(
     label: str,
     cache: LogpCache,
 ) -> dict[int, float]:
-    """Summed log-probability of each answer in this process's share of the batches `work`, in nats, by its index; none of
-    an answer for which it is NaN or infinite.
+    """Summed log-probability of each answer in this process's share of the batches `work`, in nats,
+    by its index; none of an answer for which it is NaN or infinite.
 
-    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the same bits. Raises Preempted
-    between two batches. All processes make as many passes, of which the last ones of some are for nothing: a sharded model
-    computes only where all its parts do.
+    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the
+    same bits. Raises Preempted between two batches. All processes make as many passes, of which the
+    last ones of some are for nothing: a sharded model computes only where all its parts do.
     """
     state = PartialState()
-    mine = [(batch, indices_of(batch)) for batch in work[state.process_index :: state.num_processes]]
-    todo = [(batch, indices) for batch, indices in mine if any(answers[index] not in cache for index in indices)]
+    mine = [
+        (batch, indices_of(batch)) for batch in work[state.process_index :: state.num_processes]
+    ]
+    todo = [
+        (batch, indices)
+        for batch, indices in mine
+        if any(answers[index] not in cache for index in indices)
+    ]
     passes = max(gather_object([len(todo)])) if state.num_processes > 1 else len(todo)
     total = sum(len(indices) for _, indices in mine) / 2
     known = total - sum(len(indices) for _, indices in todo) / 2
-    bar = tqdm(total=total, initial=known, desc=label, unit="pair", delay=2, disable=not state.is_main_process)
+    bar = tqdm(
+        total=total,
+        initial=known,
+        desc=label,
+        unit="pair",
+        delay=2,
+        disable=not state.is_main_process,
+    )
     with bar, cache, scorer(model) as logps_of:
         for number in range(passes):
             check()
@@ -136,9 +162,11 @@ def indices_of(batch: Sequence[Row]) -> list[int]:
 
 @contextmanager
 def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, float]]]:
-    """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was afterwards.
+    """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was
+    afterwards.
 
-    A sharded model gathers its weights when the outermost module is called, so there the batch goes in by that door.
+    A sharded model gathers its weights when the outermost module is called, so there the batch goes
+    in by that door.
     """
     causal = causal_model(model)
     was_training, forward = causal.training, vars(causal).get("forward")
@@ -191,8 +219,8 @@ def answer_token_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Te
 
 
 def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
-    """States [n, hidden], for `scoring_head`, that predict the answers' n tokens, the tokens' ids [n], and their owners [n],
-    ordered by owner. Gradients flow where they are enabled."""
+    """States [n, hidden], for `scoring_head`, that predict the answers' n tokens, the tokens' ids
+    [n], and their owners [n], ordered by owner. Gradients flow where they are enabled."""
     states = run_rows(causal, rows, scoring_method(causal))
     return states.hidden, states.targets, states.owners
 

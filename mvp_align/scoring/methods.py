@@ -1,8 +1,10 @@
-"""Which method of `mvp_align.scoring.passes` is right for a model: tried on a few tokens before its first score.
+"""Which method of `mvp_align.scoring.passes` is right for a model: tried on a few tokens before its
+first score.
 
-No list of configs can know the next family. Four short answers go through the model's own forward, each alone, and along
-the faster methods as these are really used; the first that says the same, up to rounding, is taken. Models that sharding or
-planning has left without weights are judged by a tiny copy of their config.
+No list of configs can know the next family. Four short answers go through the model's own forward,
+each alone, and along the faster methods as these are really used; the first that says the same, up
+to rounding, is taken. Models that sharding or planning has left without weights are judged by a
+tiny copy of their config.
 """
 
 import random
@@ -24,8 +26,8 @@ from mvp_align.scoring.shrink import tiny_copy
 from mvp_align.scoring.tokens import Answer
 
 EXACT, ROUNDINGS = 1e-4, 32
-"""Nats a token by which a method may differ from the model's own logits: in fp32, and in units of a coarser precision's last
-place. bf16 gets 0.25, fp16 0.03."""
+"""Nats a token by which a method may differ from the model's own logits: in fp32, and in units of a
+coarser precision's last place. bf16 gets 0.25, fp16 0.03."""
 
 Found = tuple[Method, str]
 """A method, and what spoke against the faster one that was tried before it."""
@@ -42,10 +44,12 @@ class NoForward(UserError):
 
 
 def scoring_method(causal: PreTrainedModel) -> Method:
-    """The method for this model, found at the first call for it and said once a class where it is a slower one. Where it is
-    PACKED, the model has the attention of `mvp_align.scoring.attention` from here on: SDPA, wherever no row is packed.
+    """The method for this model, found at the first call for it and said once a class where it is a
+    slower one. Where it is PACKED, the model has the attention of `mvp_align.scoring.attention`
+    from here on: SDPA, wherever no row is packed.
 
-    Raises UserError, in one line, for models that cannot be scored: their forward fails, or predicts from later tokens.
+    Raises UserError, in one line, for models that cannot be scored: their forward fails, or
+    predicts from later tokens.
     """
     known = KNOWN.get(causal)
     if known is None or known[0] != attention(causal):
@@ -72,12 +76,14 @@ def found_method(causal: PreTrainedModel) -> Found:
     if weightless:
         if shape is None:
             say(
-                f"{type(causal).__name__}: how it is scored is taken from its class, and tried where it is loaded whole"
+                f"{type(causal).__name__}: how it is scored is taken from its class, and tried"
+                " where it is loaded whole"
             )
         found = shape or (first, "")
         with_attention(causal, found[0])
         return found
-    if shape and later(first, shape[0]) is not first:  # in a coarse precision's rounding, a small fault would pass
+    # in a coarse precision's rounding, a small fault would pass
+    if shape and later(first, shape[0]) is not first:
         first = shape[0]
     method, why = tried_method(causal, first)
     return method, why or (shape[1] if shape else "")
@@ -88,8 +94,8 @@ def first_method(causal: PreTrainedModel) -> Method:
 
 
 def shape_method(config: PreTrainedConfig) -> Found | None:
-    """The method for models of this config, found on a tiny copy with random weights in fp32; None where no copy can be made
-    that runs. Raises UserError for models that cannot be scored."""
+    """The method for models of this config, found on a tiny copy with random weights in fp32; None
+    where no copy can be made that runs. Raises UserError for models that cannot be scored."""
     key = f"{config._attn_implementation} {config.to_json_string()}"
     if key not in SHAPES:
         tiny = tiny_copy(config)
@@ -131,9 +137,9 @@ def with_attention(causal: PreTrainedModel, method: Method) -> None:
 
 
 def probe(causal: PreTrainedModel) -> list[Answer]:
-    """Two answers to each of two prompts that begin alike: packed, they make a row with branches; padded, rows of unlike
-    length. Both answers to a prompt begin with the same token. Ids are drawn, the same each time; special ones, which some
-    models take for padding, are left out."""
+    """Two answers to each of two prompts that begin alike: packed, they make a row with branches;
+    padded, rows of unlike length. Both answers to a prompt begin with the same token. Ids are
+    drawn, the same each time; special ones, which some models take for padding, are left out."""
     draw, config = random.Random(0), causal.config.get_text_config()
     special: set[Any] = set()
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
@@ -160,19 +166,27 @@ def own_logps(causal: PreTrainedModel, answers: list[Answer]) -> Tensor:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise NoForward(
-            f"{type(causal).__name__} cannot be scored: its own forward fails on plain tokens ({brief(error)})."
+            f"{type(causal).__name__} cannot be scored: its own forward fails on plain tokens"
+            f" ({brief(error)})."
         ) from error
 
 
-def check_causal(causal: PreTrainedModel, answers: list[Answer], expected: Tensor, limit: float) -> None:
-    """Raise UserError where the answer that follows changes what the model says of its first token. The bound is wide: one
-    token's rounding is no mean of many."""
+def check_causal(
+    causal: PreTrainedModel, answers: list[Answer], expected: Tensor, limit: float
+) -> None:
+    """Raise UserError where the answer that follows changes what the model says of its first token.
+    The bound is wide: one token's rounding is no mean of many."""
     firsts = expected[list(accumulate((answer.tokens for answer in answers[:-1]), initial=0))]
     if distance(firsts[::2], firsts[1::2]) <= 4 * limit:
         return
-    cure = " Its config has is_decoder=false." if getattr(causal.config, "is_decoder", None) is False else ""
+    cure = (
+        " Its config has is_decoder=false."
+        if getattr(causal.config, "is_decoder", None) is False
+        else ""
+    )
     raise UserError(
-        f"{type(causal).__name__} is no causal language model: it predicts a token from those after it.{cure}"
+        f"{type(causal).__name__} is no causal language model: it predicts a token from those after"
+        f" it.{cure}"
     )
 
 
@@ -183,10 +197,14 @@ def logps(causal: PreTrainedModel, rows: list[Row], method: Method) -> Tensor:
     return -nn.functional.cross_entropy(logits, states.targets, reduction="none")
 
 
-def disagreement(causal: PreTrainedModel, answers: list[Answer], method: Method, expected: Tensor, limit: float) -> str:
+def disagreement(
+    causal: PreTrainedModel, answers: list[Answer], method: Method, expected: Tensor, limit: float
+) -> str:
     """In words, what speaks against a method; empty where nothing does."""
     try:
-        apart = distance(logps(causal, make_rows(answers, method is Method.PACKED), method), expected)
+        apart = distance(
+            logps(causal, make_rows(answers, method is Method.PACKED), method), expected
+        )
     except Exception as error:  # whatever a family makes of arguments that it does not expect
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -195,7 +213,8 @@ def disagreement(causal: PreTrainedModel, answers: list[Answer], method: Method,
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
-    """Root mean square over those that are expected to be numbers: weights that make none are found by scoring."""
+    """Root mean square over those that are expected to be numbers: weights that make none are found
+    by scoring."""
     numbers = expected.isfinite()
     return float((found - expected)[numbers].square().mean().sqrt()) if numbers.any() else 0.0
 
@@ -204,7 +223,10 @@ def spoken(kind: str, method: Method, why: str) -> str:
     if method is Method.OWN:
         return f"{kind}: scored by its own logits, a row at a time, for the faster way {why}"
     if method is Method.PADDED:
-        return f"{kind}: its attention cannot keep answers of one row apart, so each answer carries its own prompt"
+        return (
+            f"{kind}: its attention cannot keep answers of one row apart, so each answer carries"
+            " its own prompt"
+        )
     return ""
 
 

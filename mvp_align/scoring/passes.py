@@ -1,8 +1,10 @@
-"""A forward pass over rows of answers, along one of three methods, and the head that makes logits of what it returns.
+"""A forward pass over rows of answers, along one of three methods, and the head that makes logits
+of what it returns.
 
-A packed or padded pass runs the layers alone and leaves the vocabulary head to answer tokens. That is right for models
-whose logits are the head's, scaled or soft-capped as TRL knows it, and whose padding changes nothing. Any other model is
-run as its own `forward` has it, a row at a time. `mvp_align.scoring.methods` finds out which.
+A packed or padded pass runs the layers alone and leaves the vocabulary head to answer tokens. That
+is right for models whose logits are the head's, scaled or soft-capped as TRL knows it, and whose
+padding changes nothing. Any other model is run as its own `forward` has it, a row at a time.
+`mvp_align.scoring.methods` finds out which.
 """
 
 import math
@@ -40,7 +42,8 @@ class Routing:
     logits: tuple[Tensor, ...]
     """A layer each: [tokens, experts]."""
     copies: Tensor
-    """[tokens]: in how many rows a token would be, were each answer a row of its own; of padding, 0."""
+    """[tokens]: in how many rows a token would be, were each answer a row of its own; of padding,
+    0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class ChangedHead:
-    """Logits that are scaled and soft-capped after the head: cap tanh(scale head(h) / cap), in fp32."""
+    """Logits that are scaled and soft-capped after the head: cap tanh(scale head(h) / cap), in
+    fp32."""
 
     head: nn.Module
     scale: float
@@ -67,9 +71,11 @@ class ChangedHead:
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
 
-def run_rows(causal: PreTrainedModel, rows: Sequence[Row], method: Method, *, routing: bool = False) -> States:
-    """`rows` of one answer each, but for packed ones. Gradients flow where they are enabled. Raises UserError for texts
-    whose scores would depend on what ran before them."""
+def run_rows(
+    causal: PreTrainedModel, rows: Sequence[Row], method: Method, *, routing: bool = False
+) -> States:
+    """`rows` of one answer each, but for packed ones. Gradients flow where they are enabled. Raises
+    UserError for texts whose scores would depend on what ran before them."""
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     device = weight.device
@@ -81,7 +87,9 @@ def run_rows(causal: PreTrainedModel, rows: Sequence[Row], method: Method, *, ro
     return run(causal, pack(rows, device), copies(rows) if routing else None, method, routing)
 
 
-def run(causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, method: Method, routing: bool) -> States:
+def run(
+    causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, method: Method, routing: bool
+) -> States:
     """One pass. `held` are a packed batch's copies of each token."""
     options: dict[str, Any] = {"output_router_logits": True} if routing else {}
     if method is Method.OWN:
@@ -93,7 +101,8 @@ def run(causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, metho
             position_ids=batch.positions,
             attention_mask=batch.mask,
             use_cache=False,
-            **({"layout": batch.layout} if batch.layout else {}),  # other models take no such argument
+            # other models take no such argument
+            **({"layout": batch.layout} if batch.layout else {}),
             **options,
         )
         states = output.last_hidden_state
@@ -105,7 +114,8 @@ def run(causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, metho
 
 
 def own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
-    """The class's forward on unpadded rows `ids`. The instance's may be TRL's, ours, or a door to all of a sharded model."""
+    """The class's forward on unpadded rows `ids`. The instance's may be TRL's, ours, or a door to
+    all of a sharded model."""
     forward = type(causal).forward
     if "use_cache" in signature(forward).parameters:
         options["use_cache"] = False
@@ -115,15 +125,21 @@ def own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
 def joined(parts: Sequence[States]) -> States:
     routings = [part.routing for part in parts if part.routing]
     layers = zip(*(routing.logits for routing in routings), strict=True)
-    routed = Routing(tuple(map(torch.cat, layers)), torch.cat([r.copies for r in routings])) if routings else None
+    routed = (
+        Routing(tuple(map(torch.cat, layers)), torch.cat([r.copies for r in routings]))
+        if routings
+        else None
+    )
     hidden, targets, owners = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("hidden", "targets", "owners")
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("hidden", "targets", "owners")
     )
     return States(hidden, targets, owners, routed)
 
 
 def backbone(causal: PreTrainedModel) -> nn.Module:
-    """The layers under the head. Llama 4 names a prefix that its text model does not have, and passes for its own base."""
+    """The layers under the head. Llama 4 names a prefix that its text model does not have, and
+    passes for its own base."""
     base = causal.base_model
     return getattr(causal, "model", base) if base is causal else base
 
@@ -138,8 +154,9 @@ def head_of(causal: PreTrainedModel, method: Method) -> Head:
 
 
 def logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
-    """Scale and soft cap of the logits by the keys that TRL reads (`trl.trainer.utils.add_fused_lm_head`): Cohere's,
-    Falcon-H1's and HyperCLOVA X's factor, Granite's divisor, Gemma-2's cap."""
+    """Scale and soft cap of the logits by the keys that TRL reads
+    (`trl.trainer.utils.add_fused_lm_head`): Cohere's, Falcon-H1's and HyperCLOVA X's factor,
+    Granite's divisor, Gemma-2's cap."""
     for key in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         scale = getattr(config, key, None)
         if scale is not None:
@@ -152,31 +169,40 @@ def logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
 
 
 def needs_own_pass(config: PreTrainedConfig, rows: Sequence[Row]) -> bool:
-    """Whether a row is so long that every other row of its pass would get other positions: LongRoPE takes one of two sets of
-    frequencies for all of them, by the last position of any."""
+    """Whether a row is so long that every other row of its pass would get other positions: LongRoPE
+    takes one of two sets of frequencies for all of them, by the last position of any."""
     length = max(map(longest, rows))
     limits = dict(rotary_limits(config.get_text_config()))
     if length > limits.get("dynamic", math.inf):
         raise UserError(
-            f"a text of {length} tokens is over the {limits['dynamic']} from which on this model's rotary positions depend "
-            f"on the texts before: set data.max_tokens={limits['dynamic']} or less."
+            f"a text of {length} tokens is over the {limits['dynamic']} from which on this model's"
+            f" rotary positions depend on the texts before: set data.max_tokens={limits['dynamic']}"
+            " or less."
         )
     return length > limits.get("longrope", math.inf)
 
 
 def rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
-    """Kinds of rotary positions that depend on a pass's length, and the length up to which they do not."""
+    """Kinds of rotary positions that depend on a pass's length, and the length up to which they do
+    not."""
     rope = getattr(config, "rope_parameters", None) or {}
     for part in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
         if part.get("rope_type") == "longrope":
-            yield "longrope", part.get("original_max_position_embeddings") or config.max_position_embeddings
+            yield (
+                "longrope",
+                part.get("original_max_position_embeddings") or config.max_position_embeddings,
+            )
         elif part.get("rope_type") == "dynamic":
             yield "dynamic", config.max_position_embeddings
 
 
 def longest(row: Row) -> int:
     """Tokens of the longest answer with all that it sees."""
-    return max(len(row.prefix) + len(branch.context) + len(ids) for branch in row.branches for _, ids in branch.answers)
+    return max(
+        len(row.prefix) + len(branch.context) + len(ids)
+        for branch in row.branches
+        for _, ids in branch.answers
+    )
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""Work done once: answers to one prompt share it, and so do the prompts of one person, which begin with one profile.
+"""Work done once: answers to one prompt share it, and so do the prompts of one person, which begin
+with one profile.
 
     row         p0 p1 ... pn | q0 ... | c0 c1 ... | r0 ... | q'0 ... | c'0 ... | r'0 ...
     positions    0  1 ...  n | n+1 .. | m+1   ... | m+1 .. | n+1 ... | m'+1 .. | m'+1 ..
     sees        prefix so far| prefix | prefix, q | prefix, q | prefix  | prefix, q' | prefix, q'
 
-A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c and r. c0 and r0 are both
-predicted at the last token of q (of the prefix, where q is empty). Equal to one row an answer, up to the rounding of another
-order of sums.
+A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c
+and r. c0 and r0 are both predicted at the last token of q (of the prefix, where q is empty). Equal
+to one row an answer, up to the rounding of another order of sums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,8 @@ WORTH_SHARING = 16
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The rest of one context, and the answers to it: indices into the caller's list, and token ids."""
+    """The rest of one context, and the answers to it: indices into the caller's list, and token
+    ids."""
 
     context: tuple[int, ...]
     answers: tuple[tuple[int, tuple[int, ...]], ...]
@@ -51,10 +53,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model inputs [rows, width], and for every answer token, answer by answer: where it is predicted, its id, its owner.
+    """Model inputs [rows, width], and for every answer token, answer by answer: where it is
+    predicted, its id, its owner.
 
-    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask` [rows, width]. The mask of
-    packed ones is empty and 4-D, which transformers hands on as it is: given none, it would make one of tokens x tokens.
+    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask`
+    [rows, width]. The mask of packed ones is empty and 4-D, which transformers hands on as it is:
+    given none, it would make one of tokens x tokens.
     """
 
     ids: Tensor
@@ -68,8 +72,8 @@ class Batch:
 
 
 def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int | None = None) -> list[Row]:
-    """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a profile makes no row longer
-    than `row_tokens`."""
+    """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a
+    profile makes no row longer than `row_tokens`."""
     if share:
         rows = grown(pairs_of(answers), row_tokens)
     else:
@@ -77,14 +81,20 @@ def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int | None = N
             Row((), (Branch(answer.ids[: answer.start], ((index, answer.ids[answer.start :]),)),))
             for index, answer in enumerate(answers)
         ]
-    return sorted(rows, key=lambda row: (-row.length, row.prefix, row.branches[0].context, row.branches[0].answers))
+    return sorted(
+        rows,
+        key=lambda row: (-row.length, row.prefix, row.branches[0].context, row.branches[0].answers),
+    )
 
 
 def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
-    """Whole contexts with up to two answers each, in the order of their ids: equal beginnings are neighbours."""
+    """Whole contexts with up to two answers each, in the order of their ids: equal beginnings are
+    neighbours."""
     by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     for index, answer in enumerate(answers):
-        by_context.setdefault(answer.ids[: answer.start], []).append((index, answer.ids[answer.start :]))
+        by_context.setdefault(answer.ids[: answer.start], []).append(
+            (index, answer.ids[answer.start :])
+        )
     return [
         Branch(context, tuple(group[first : first + 2]))
         for context, group in sorted(by_context.items())
@@ -93,7 +103,8 @@ def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
 
 
 def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[Row]:
-    """Each branch joins the row before it where their common beginning saves enough and the row stays short enough."""
+    """Each branch joins the row before it where their common beginning saves enough and the row
+    stays short enough."""
     rows: list[Row] = []
     for branch in branches:
         wider = join(rows[-1], branch) if rows else None
@@ -107,7 +118,9 @@ def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[Row]:
 
 def join(row: Row, branch: Branch) -> Row:
     """`row` with one more branch, its prefix cut to what all of them begin with."""
-    equal = takewhile(lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False))
+    equal = takewhile(
+        lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False)
+    )
     prefix = tuple(token for token, _ in equal)
     rest = row.prefix[len(prefix) :]
     moved = tuple(Branch(rest + old.context, old.answers) for old in row.branches)
@@ -126,7 +139,8 @@ def apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def copies(rows: Sequence[Row]) -> list[int]:
-    """Of each token of packed `rows`: in how many rows it would be, were each answer a row of its own."""
+    """Of each token of packed `rows`: in how many rows it would be, were each answer a row of its
+    own."""
     counts: list[int] = []
     for row in rows:
         counts += [row.answers] * len(row.prefix)
@@ -150,7 +164,8 @@ def batches(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens of a row that see the same `context`; `owner` is the index of the answer that they are."""
+    """Tokens of a row that see the same `context`; `owner` is the index of the answer that they
+    are."""
 
     tokens: tuple[int, ...]
     position: int
@@ -193,11 +208,15 @@ def pack(rows: Sequence[Row], device: torch.device) -> Batch:
             own = (len(ids), len(ids) + len(part.tokens))
             if part.owner is not None:
                 places = (part.context[-1][1] - 1, *range(own[0], own[1] - 1))
-                predicted += [(part.owner, 0, place, token) for place, token in zip(places, part.tokens, strict=True)]
+                predicted += [
+                    (part.owner, 0, place, token)
+                    for place, token in zip(places, part.tokens, strict=True)
+                ]
             ids += part.tokens
             positions += range(part.position, part.position + len(part.tokens))
             if spans and part.context and part.context == joined((*spans[-1][0], spans[-1][1])):
-                spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))  # it sees all that the segment before it sees
+                # it sees all that the segment before it sees
+                spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))
             elif part.tokens:
                 spans.append((part.context, own))
     mask, layout = torch.empty(1, 1, 0, 0), lay_out(spans, device)
@@ -217,7 +236,9 @@ def pad(rows: Sequence[Row], device: torch.device) -> Batch:
         positions[number, : row.length] = torch.arange(row.length)
         mask[number, : row.length] = 1
         places = range(len(context) - 1, row.length - 1)
-        predicted += [(owner, number, place, token) for place, token in zip(places, tokens, strict=True)]
+        predicted += [
+            (owner, number, place, token) for place, token in zip(places, tokens, strict=True)
+        ]
     return batch(ids, positions, mask, None, predicted, device)
 
 

@@ -1,4 +1,5 @@
-"""A model's config made small: the same classes and kinds of layers, of random weights, in a fraction of a second."""
+"""A model's config made small: the same classes and kinds of layers, of random weights, in a
+fraction of a second."""
 
 import copy
 from typing import Any
@@ -13,11 +14,15 @@ PARAMETERS = 50_000_000
 
 
 def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
-    """In fp32, in evaluation mode, with weights large enough that every token looks at every other one and with biases; None
-    where this config cannot be cut down. The random state is left as it was."""
+    """In fp32, in evaluation mode, with weights large enough that every token looks at every other
+    one and with biases; None where this config cannot be cut down. The random state is left as it
+    was."""
     try:
         shape = shrunken(config)
-        options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": config._attn_implementation}
+        options: dict[str, Any] = {
+            "dtype": torch.float32,
+            "attn_implementation": config._attn_implementation,
+        }
         with torch.device("meta"):
             blank = AutoModelForCausalLM.from_config(copy.deepcopy(shape), **options)
         if sum(parameter.numel() for parameter in blank.parameters()) > PARAMETERS:
@@ -47,7 +52,9 @@ def shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
             setattr(text, name, {"pad_token_id": 0, "bos_token_id": 1}.get(name, 2))
         elif "intermediate_size" in name and isinstance(value, int):
             setattr(text, name, min(value, WIDTH))
-        elif name in ("num_experts", "num_local_experts", "n_routed_experts") and isinstance(value, int):
+        elif name in ("num_experts", "num_local_experts", "n_routed_experts") and isinstance(
+            value, int
+        ):
             setattr(text, name, min(value, EXPERTS))
     if heads:
         text.hidden_size = HEADS * (getattr(text, "head_dim", None) or text.hidden_size // heads)

@@ -1,7 +1,8 @@
 """Text to token ids, once: which tokens are context and which are scored.
 
-The rule is the benchmark's own (DiverValue-Bench, OPA script): prompt and answer are tokenised together, with the
-tokenizer's default special tokens and no EOS, and the answer's tokens are those from position `len(tokenize(prompt))` on.
+The rule is the benchmark's own (DiverValue-Bench, OPA script): prompt and answer are tokenised
+together, with the tokenizer's default special tokens and no EOS, and the answer's tokens are those
+from position `len(tokenize(prompt))` on.
 
     text       <s> User profile ... \\nQuestion: why ?  | Because ... end .
     position    0   1   ...                       p-1  |    p    ...   n-1
@@ -48,16 +49,17 @@ class TokenizedPair:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """`merged` counts the answers whose first characters share a token with the prompt's last ones: those characters
-    are scored with neither (the benchmark's rule), so a high count means that the prompt should end on a token boundary."""
+    """`merged` counts the answers whose first characters share a token with the prompt's last ones:
+    those characters are scored with neither (the benchmark's rule), so a high count means that the
+    prompt should end on a token boundary."""
 
     pairs: list[TokenizedPair]
     merged: int
 
 
 def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizerBase) -> Tokenized:
-    """Token ids of every pair, in order. An empty prompt becomes one BOS (or EOS) token, so that the answer's first token
-    has a context to be scored in.
+    """Token ids of every pair, in order. An empty prompt becomes one BOS (or EOS) token, so that
+    the answer's first token has a context to be scored in.
 
     Raises UserError where an answer is left without a token of its own.
     """
@@ -73,8 +75,9 @@ def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizer
             start = len(prompt_ids) if pair.prompt else 1
             if len(ids) <= start:
                 raise UserError(
-                    f"pair {pair.id}: the {name} answer {text[:40]!r} adds no token to the prompt's {start}: it cannot be "
-                    "scored. Remove the record, or end the prompt on another character."
+                    f"pair {pair.id}: the {name} answer {text[:40]!r} adds no token to the prompt's"
+                    f" {start}: it cannot be scored. Remove the record, or end the prompt on"
+                    " another character."
                 )
             merged += bool(pair.prompt) and ids[:start] != prompt_ids
             answers.append(Answer(tuple(ids), start))
@@ -90,8 +93,8 @@ def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
         raise UserError(
-            f"the prompt {text[:60]!r} starts with the text of the BOS token that the tokenizer adds by itself: "
-            "remove it from the prompt."
+            f"the prompt {text[:60]!r} starts with the text of the BOS token that the tokenizer"
+            " adds by itself: remove it from the prompt."
         )
     return ids
 
@@ -99,5 +102,8 @@ def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def start_token(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if token is None:
-        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has neither BOS nor EOS: an answer has no context.")
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path} has neither BOS nor EOS: an answer has no"
+            " context."
+        )
     return [int(token)]

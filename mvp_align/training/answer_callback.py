@@ -1,6 +1,8 @@
-"""PAA while a trainer runs: answers to a few pairs at each evaluation, labelled; in anybody's transformers or TRL trainer.
+"""PAA while a trainer runs: answers to a few pairs at each evaluation, labelled; in anybody's
+transformers or TRL trainer.
 
-trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or PreferencePairs
+trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or
+PreferencePairs
 """
 
 from collections import Counter
@@ -23,15 +25,18 @@ from mvp_align.training.callbacks import pairs_in
 from mvp_align.training.evaluations import EvaluationCallback
 
 Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label | None]]
-"""Pairs and the answers to them -> a label each, None where there is none (a judge's reply did not parse, say)."""
+"""Pairs and the answers to them -> a label each, None where there is none (a judge's reply did not
+parse, say)."""
 
 
 class PAACallback(EvaluationCallback):
-    """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the share labelled), and
-    `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()` returns, to its log and to its reporters.
+    """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the
+    share labelled), and `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()`
+    returns, to its log and to its reporters.
 
-    By default the judge is `semantic`: is the answer nearer the fitting reference than the contradicting one, by MiniLM?
-    That is closeness of texts, no judgement of values. The same seed draws the same way at every evaluation.
+    By default the judge is `semantic`: is the answer nearer the fitting reference than the
+    contradicting one, by MiniLM? That is closeness of texts, no judgement of values. The same seed
+    draws the same way at every evaluation.
     """
 
     def __init__(
@@ -57,11 +62,15 @@ class PAACallback(EvaluationCallback):
     @override
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
         label = f"step {state.global_step} answers"
-        answers = generate(model, self.tokenizer, self.prompts, self.generation, self.seed, label=label)
+        answers = generate(
+            model, self.tokenizer, self.prompts, self.generation, self.seed, label=label
+        )
         labels = main_decides(lambda: list(self.judge(self.pairs, answers)))
         return self.shares(answers, labels)
 
-    def shares(self, answers: Sequence[Generated], labels: Sequence[Label | None]) -> dict[str, float]:
+    def shares(
+        self, answers: Sequence[Generated], labels: Sequence[Label | None]
+    ) -> dict[str, float]:
         counts = Counter(labels)
         labelled = len(labels) - counts[None]
         metric = f"paa/{self.name}"

@@ -2,8 +2,9 @@
 
 `OPACallback` and `OODCallback` work in anybody's transformers or TRL trainer:
 
-    trainer.add_callback(OPACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or PreferencePairs
-    trainer.add_callback(OODCallback(tokenizer))            # the bundled synthetic sample; source=FOLDER: UF-P-4
+    trainer.add_callback(OPACallback(rows, tokenizer))      # rows: {"prompt", "chosen",
+    "rejected"}, or PreferencePairs trainer.add_callback(OODCallback(tokenizer))            # the
+    bundled synthetic sample; source=FOLDER: UF-P-4
 """
 
 import math
@@ -16,7 +17,13 @@ from typing import Any
 from peft import PeftModel
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations.integration_utils import rewrite_logs
 from typing_extensions import override
 
@@ -37,16 +44,19 @@ from mvp_align.training.evaluations import EvaluationCallback
 
 LN_2_TOLERANCE = 1e-3
 HALF_PRECISION_TOLERANCE = 2e-2
-"""bf16 moves a sum over an answer by some 0.1 nats from one batch to another, and the reference was scored in other ones."""
+"""bf16 moves a sum over an answer by some 0.1 nats from one batch to another, and the reference was
+scored in other ones."""
 
 
 class OPACallback(EvaluationCallback):
-    """Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and `eval_opa/chosen_shift` to what
-    `trainer.evaluate()` returns, so that `metric_for_best_model="opa/acc@0"` works, and to the trainer's log and reporters.
+    """Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and
+    `eval_opa/chosen_shift` to what `trainer.evaluate()` returns, so that
+    `metric_for_best_model="opa/acc@0"` works, and to the trainer's log and reporters.
 
-    `rows` are mappings with `prompt`, `chosen`, `rejected` (a Hugging Face dataset will do), `PreferencePair`s, or an
-    `EvalSet`, whose name then stands before the metric. `chosen_shift` is against the base model: the adapter switched off,
-    or the weights when training started, whose log-probs are kept in the trainer's output folder for a run that is resumed.
+    `rows` are mappings with `prompt`, `chosen`, `rejected` (a Hugging Face dataset will do),
+    `PreferencePair`s, or an `EvalSet`, whose name then stands before the metric. `chosen_shift` is
+    against the base model: the adapter switched off, or the weights when training started, whose
+    log-probs are kept in the trainer's output folder for a run that is resumed.
     """
 
     name = ""
@@ -60,7 +70,9 @@ class OPACallback(EvaluationCallback):
         prompt: Prompt = PAPER,
         batch_size: int = 8,
     ) -> None:
-        self.subject = rows if isinstance(rows, EvalSet) else eval_set_of(self.name, rows, tokenizer, prompt)
+        self.subject = (
+            rows if isinstance(rows, EvalSet) else eval_set_of(self.name, rows, tokenizer, prompt)
+        )
         self.batch_size = batch_size
         self.base: list[PairScore] | None = None
 
@@ -76,7 +88,9 @@ class OPACallback(EvaluationCallback):
         else:
             self.base = self.start_scores(model, args, state)
 
-    def start_scores(self, model: nn.Module, args: TrainingArguments, state: TrainerState) -> list[PairScore] | None:
+    def start_scores(
+        self, model: nn.Module, args: TrainingArguments, state: TrainerState
+    ) -> list[PairScore] | None:
         """Under the weights when training started; None, said so, where a resumed run finds none.
 
         Raises UserError where these are what the best checkpoint is chosen by."""
@@ -89,11 +103,14 @@ class OPACallback(EvaluationCallback):
         if all(answer in kept for answer in distinct_answers(self.subject.pairs)):
             return self.score(model, "base", kept)
         lost = (
-            f"{folder}, the log-probs of these pairs before training, is not there: opa/chosen_shift and "
-            "opa/rejected_shift are not known after a resume"
+            f"{folder}, the log-probs of these pairs before training, is not there:"
+            " opa/chosen_shift and opa/rejected_shift are not known after a resume"
         )
         if (args.metric_for_best_model or "").endswith("_shift"):
-            raise UserError(f"metric_for_best_model={args.metric_for_best_model}: {lost}. Choose by another metric.")
+            raise UserError(
+                f"metric_for_best_model={args.metric_for_best_model}: {lost}. Choose by another"
+                " metric."
+            )
         if state.is_world_process_zero:
             tqdm.write(f"{lost}.")
         return None
@@ -102,19 +119,28 @@ class OPACallback(EvaluationCallback):
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
         scores = self.score(model, f"step {state.global_step}")
         rows = scored_rows(self.subject, f"step-{state.global_step}", scores, self.base)
-        return {"/".join(filter(None, (row.set, row.metric))): row.value for row in rows if not row.group_by}
+        return {
+            "/".join(filter(None, (row.set, row.metric))): row.value
+            for row in rows
+            if not row.group_by
+        }
 
-    def score(self, model: nn.Module, stage: str, cache: LogpCache | None = None) -> list[PairScore]:
-        """Raises UserError where a pair is longer than the model's context, which its tokenizer need not know."""
+    def score(
+        self, model: nn.Module, stage: str, cache: LogpCache | None = None
+    ) -> list[PairScore]:
+        """Raises UserError where a pair is longer than the model's context, which its tokenizer
+        need not know."""
         context = context_length(causal_model(model).config)
         longest = max(self.subject.pairs, key=lambda pair: pair.longest)
         if context is not None and longest.longest > context:
             raise UserError(
-                f"{type(self).__name__}: pair {longest.id} has {longest.longest} tokens, over the {context} that the model "
-                "can take: leave such rows out."
+                f"{type(self).__name__}: pair {longest.id} has {longest.longest} tokens, over the"
+                f" {context} that the model can take: leave such rows out."
             )
         label = " ".join(filter(None, (stage, self.subject.name or "opa")))
-        return score_pairs(model, self.subject.pairs, batch_size=self.batch_size, label=label, cache=cache)
+        return score_pairs(
+            model, self.subject.pairs, batch_size=self.batch_size, label=label, cache=cache
+        )
 
 
 class OODCallback(OPACallback):
@@ -122,18 +148,25 @@ class OODCallback(OPACallback):
     `eval_ufp4/helpfulness/opa/acc@0` and so on by user type.
 
     Without `source` it scores the bundled synthetic sample in the same schema, under its own name:
-    `eval_ufp4_sample/opa/acc@0`. Raises UserError for a folder that does not hold UF-P-4's four files.
+    `eval_ufp4_sample/opa/acc@0`. Raises UserError for a folder that does not hold UF-P-4's four
+    files.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, *, source: str | EvalSet | None = None, batch_size: int = 8
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        source: str | EvalSet | None = None,
+        batch_size: int = 8,
     ) -> None:
         if isinstance(source, EvalSet):
             self.name = source.name
             super().__init__(source, tokenizer, batch_size=batch_size)
         else:
             self.name = UFP4_SAMPLE if source is None else UFP4
-            super().__init__(read_out_of_domain(self.name, source).pairs, tokenizer, batch_size=batch_size)
+            super().__init__(
+                read_out_of_domain(self.name, source).pairs, tokenizer, batch_size=batch_size
+            )
 
 
 def eval_set_of(
@@ -145,7 +178,9 @@ def eval_set_of(
     """Raises UserError, naming the row, where a mapping lacks one of its three texts."""
     context = int(min(tokenizer.model_max_length, 2**31))
     pairs = pairs_in(rows, "OPACallback")
-    return make_eval_set(name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context)
+    return make_eval_set(
+        name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context
+    )
 
 
 def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> list[PreferencePair]:
@@ -157,7 +192,9 @@ def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> li
             continue
         for key in ("prompt", "chosen", "rejected"):
             if not isinstance(row.get(key), str) or not row[key].strip():
-                raise UserError(f"{who} row {number}, field '{key}': a text is needed, not {row.get(key)!r}.")
+                raise UserError(
+                    f"{who} row {number}, field '{key}': a text is needed, not {row.get(key)!r}."
+                )
         pairs.append(
             PreferencePair(
                 id=str(number),
@@ -171,24 +208,28 @@ def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> li
 
 
 class FirstLoss(TrainerCallback):
-    """Stops a fresh sigmoid-DPO run whose first loss is not ln 2: before any update policy and reference are one model,
-    so the implicit rewards are equal and the loss is -log sigmoid(0), to rounding. `exact`: the model computes in fp32."""
+    """Stops a fresh sigmoid-DPO run whose first loss is not ln 2: before any update policy and
+    reference are one model, so the implicit rewards are equal and the loss is -log sigmoid(0), to
+    rounding. `exact`: the model computes in fp32."""
 
     def __init__(self, exact: bool) -> None:
         self.tolerance = LN_2_TOLERANCE if exact else HALF_PRECISION_TOLERANCE
 
     @override
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         loss = (kwargs.get("logs") or {}).get("loss")
         if state.global_step != 1 or loss is None or abs(loss - math.log(2)) <= self.tolerance:
             return
         raise UserError(
-            f"The first DPO loss is {loss:.4f}, not ln 2 = {math.log(2):.4f}: policy and reference already differ, so "
-            "the rewards of this run would mean something else. Likely causes:\n"
-            "  - dropout is on in one of the two passes (train.disable_dropout=true switches it off)\n"
-            "  - training goes on from an adapter (adapter=...) while train.reference is another model\n"
-            "  - the adapter was not zero at the start (a changed LoRA initialisation)\n"
-            "  - policy and reference run in different precision (hardware.precision, quantization)"
+            f"The first DPO loss is {loss:.4f}, not ln 2 = {math.log(2):.4f}: policy and reference"
+            " already differ, so the rewards of this run would mean something else. Likely"
+            " causes:\n  - dropout is on in one of the two passes (train.disable_dropout=true"
+            " switches it off)\n  - training goes on from an adapter (adapter=...) while"
+            " train.reference is another model\n  - the adapter was not zero at the start (a"
+            " changed LoRA initialisation)\n  - policy and reference run in different precision"
+            " (hardware.precision, quantization)"
         )
 
 
@@ -207,28 +248,36 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit="step"
+            )
 
     @override
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.step_began = time.perf_counter()  # here, so that evaluating and saving between steps do not count
+        # here, so that evaluating and saving between steps do not count
+        self.step_began = time.perf_counter()
 
     @override
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.seconds = time.perf_counter() - self.step_began
         if self.bar is not None:
             self.bar.update(1)
 
     @override
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         loss = (kwargs.get("logs") or {}).get("loss")
         if self.bar is None or loss is None:
             return
         pairs = self.pairs_a_step / self.seconds
         self.bar.set_postfix_str(
-            f"loss {loss:.4f}, dt {self.seconds:.2f} s, {pairs:.2f} pairs/s, {pairs * self.tokens_a_pair:.0f} tokens/s"
+            f"loss {loss:.4f}, dt {self.seconds:.2f} s, {pairs:.2f} pairs/s,"
+            f" {pairs * self.tokens_a_pair:.0f} tokens/s"
         )
 
     @override
@@ -240,18 +289,26 @@ class Progress(TrainerCallback):
 
 
 class Tracking(TrainerCallback):
-    """Passes every logged number on to the run's tracker, under train/ or eval/ as transformers' own reporters have it."""
+    """Passes every logged number on to the run's tracker, under train/ or eval/ as transformers'
+    own reporters have it."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
 
     @override
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             self.send(kwargs.get("logs") or {}, state.global_step)
 
     def send(self, numbers: Mapping[str, Any], step: int) -> None:
         named = rewrite_logs(numbers)
         self.tracker.log(
-            {key: float(x) for key, x in named.items() if isinstance(x, int | float) and math.isfinite(x)}, step
+            {
+                key: float(x)
+                for key, x in named.items()
+                if isinstance(x, int | float) and math.isfinite(x)
+            },
+            step,
         )

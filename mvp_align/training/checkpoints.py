@@ -1,7 +1,7 @@
 """Checkpoints that are whole or not there: written aside, synced, renamed, and listed by content.
 
-checkpoints/checkpoint-40/            what the Trainer saves: adapter, optimizer, scheduler, a random state a process
-checkpoints/checkpoint-40/files.json  bytes and SHA-256 of each of them
+checkpoints/checkpoint-40/            what the Trainer saves: adapter, optimizer, scheduler, a
+random state a process checkpoints/checkpoint-40/files.json  bytes and SHA-256 of each of them
 checkpoints/.writing/                 what a killed process left behind; nothing reads it
 """
 
@@ -18,10 +18,14 @@ KEPT = 2
 
 
 def keep(written: Path, checkpoints: Path) -> None:
-    """Make the folder `written` (`.writing/checkpoint-N`) one of `checkpoints`, for good, and remove those before the last
-    two. Raises OSError where the disk gives out; what was there stays whole."""
+    """Make the folder `written` (`.writing/checkpoint-N`) one of `checkpoints`, for good, and
+    remove those before the last two. Raises OSError where the disk gives out; what was there stays
+    whole."""
     files = sorted(path for path in written.rglob("*") if path.is_file())
-    listed = {str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
+    listed = {
+        str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }
     write_text(written / LISTED, json.dumps(listed, indent=1, allow_nan=False))
     move_folder(written, checkpoints / written.name)
     for _, old in numbered(checkpoints)[KEPT:]:
@@ -29,7 +33,8 @@ def keep(written: Path, checkpoints: Path) -> None:
 
 
 def newest_whole(checkpoints: Path) -> Path | None:
-    """The newest checkpoint whose files are what they were when it was written; says which ones are not, and why."""
+    """The newest checkpoint whose files are what they were when it was written; says which ones are
+    not, and why."""
     for _, folder in numbered(checkpoints):
         damage = damage_of(folder)
         if damage is None:
@@ -57,7 +62,9 @@ def damage_of(folder: Path) -> str | None:
 
 def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
     """Every `checkpoint-N`, the newest first."""
-    found = [(path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*")]
+    found = [
+        (path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*")
+    ]
     return sorted(((int(number), path) for number, path in found if number.isdigit()), reverse=True)
 
 

@@ -1,4 +1,5 @@
-"""Numbers of one's own in a trainer's evaluations: in what `evaluate()` returns, in its log, and in its reporters."""
+"""Numbers of one's own in a trainer's evaluations: in what `evaluate()` returns, in its log, and in
+its reporters."""
 
 import traceback
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from mvp_align.errors import UserError
 
 
 class EvaluationCallback(TrainerCallback):
-    """Measures once at each `evaluate()` of anybody's trainer, also where that goes over several sets.
+    """Measures once at each `evaluate()` of anybody's trainer, also where that goes over several
+    sets.
 
-    Its numbers bear the prefix that `evaluate` was asked for (`eval`, unless told otherwise). A callback that reads them off
-    the metrics, such as transformers' EarlyStoppingCallback, is to be added after this one.
+    Its numbers bear the prefix that `evaluate` was asked for (`eval`, unless told otherwise). A
+    callback that reads them off the metrics, such as transformers' EarlyStoppingCallback, is to be
+    added after this one.
     """
 
     shown: Sequence[str] = ()
@@ -29,7 +32,9 @@ class EvaluationCallback(TrainerCallback):
         raise NotImplementedError
 
     @override
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         evaluation = running_evaluation()
         if evaluation.call is self.measured_in:  # for another set
             return
@@ -39,14 +44,21 @@ class EvaluationCallback(TrainerCallback):
         kwargs["metrics"].update(found)
         evaluation.trainer.log(found.copy())  # `evaluate` called it before this
         if state.is_world_process_zero:
-            shown = {name: value for name, value in measured.items() if name.endswith(tuple(self.shown) or "")}
-            tqdm.write(f"step {state.global_step}: " + ", ".join(f"{name} {shown[name]:.3f}" for name in shown))
+            shown = {
+                name: value
+                for name, value in measured.items()
+                if name.endswith(tuple(self.shown) or "")
+            }
+            tqdm.write(
+                f"step {state.global_step}: "
+                + ", ".join(f"{name} {shown[name]:.3f}" for name in shown)
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class RunningEvaluation:
-    """`call`: that of `evaluate` from outside, with the `prefix` that it was given. `of_several`: it is now at one of
-    several sets."""
+    """`call`: that of `evaluate` from outside, with the `prefix` that it was given. `of_several`:
+    it is now at one of several sets."""
 
     trainer: Trainer
     prefix: str
@@ -55,8 +67,8 @@ class RunningEvaluation:
 
 
 def running_evaluation() -> RunningEvaluation:
-    """The evaluation that called the caller. A callback is handed neither the trainer nor the prefix, and reporters have had
-    the log by then: the stack alone knows."""
+    """The evaluation that called the caller. A callback is handed neither the trainer nor the
+    prefix, and reporters have had the log by then: the stack alone knows."""
     calls: list[FrameType] = []
     trainer = None
     for frame, _ in traceback.walk_stack(None):
@@ -67,7 +79,10 @@ def running_evaluation() -> RunningEvaluation:
         if known["self"] is trainer and isinstance(trainer, Trainer):
             calls.append(frame)
     if not calls:
-        raise UserError("OPA and PAA callbacks measure where the `evaluate` of a transformers Trainer calls them.")
+        raise UserError(
+            "OPA and PAA callbacks measure where the `evaluate` of a transformers Trainer calls"
+            " them."
+        )
     innermost, outermost = (calls[at].f_locals["metric_key_prefix"] for at in (0, -1))
     assert isinstance(trainer, Trainer)
     return RunningEvaluation(trainer, outermost, calls[-1], innermost != outermost)

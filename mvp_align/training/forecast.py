@@ -1,4 +1,5 @@
-"""What a run will take, beside what is there: memory, arithmetic, time and disk, told before anything is loaded."""
+"""What a run will take, beside what is there: memory, arithmetic, time and disk, told before
+anything is loaded."""
 
 import math
 import shutil
@@ -25,18 +26,20 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
-"""What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between blocks. On an H200 it was
-0.75 GiB and up to 9 % (docs/memory.md)."""
+"""What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between
+blocks. On an H200 it was 0.75 GiB and up to 9 % (docs/memory.md)."""
 CHECKPOINTS = 3
 """Two are kept; a third is there before the oldest goes."""
 TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.35}
-"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU and, with LLaMA-2-7B
-at 4 pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in small models and with checkpointing."""
+"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU
+and, with LLaMA-2-7B at 4 pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in
+small models and with checkpointing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`gib` as torch sees it, about; `peak` FLOP/s of dense 16-bit products by the maker's data sheet."""
+    """`gib` as torch sees it, about; `peak` FLOP/s of dense 16-bit products by the maker's data
+    sheet."""
 
     name: str
     sold_as: str
@@ -61,8 +64,8 @@ GPUS = (
 
 
 def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str]:
-    """Raises UserError where the adapter's layers are not in the model. Whatever else fails is one line: a forecast keeps no
-    run from starting."""
+    """Raises UserError where the adapter's layers are not in the model. Whatever else fails is one
+    line: a forecast keeps no run from starting."""
     timer = threading.Timer(2, print, ["simulating the step ..."])
     timer.start()
     try:
@@ -84,7 +87,10 @@ def cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulat
     ]
     fits = here is not None and needed(found.peak, placement.device) <= here
     if here is not None and not fits:
-        lines.append(f"DOES NOT FIT this {placement.device.type}: try {remedies(config, found.bound_by_training)}")
+        lines.append(
+            f"DOES NOT FIT this {placement.device.type}: try"
+            f" {remedies(config, found.bound_by_training)}"
+        )
     if not torch.cuda.is_available() and not fits:
         half = found if placement.device.type == "cuda" else simulated(config, plan, torch.bfloat16)
         lines += gpu_lines(config, plan, half)
@@ -92,7 +98,8 @@ def cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulat
 
 
 def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
-    from mvp_align.training.simulation import simulate  # here: it takes hold of torch where torch promises nothing
+    # here: it takes hold of torch where torch promises nothing
+    from mvp_align.training.simulation import simulate
 
     batches = plan.batches
     micro = simulated_pairs(config, batches) if batches else 0
@@ -120,11 +127,17 @@ def available(placement: Placement) -> float | None:
     """Free bytes for one process; None where the device is not here."""
     if placement.device.type == "cpu":
         return float(psutil.virtual_memory().available) / placement.processes
-    return float(torch.cuda.mem_get_info(placement.device)[0]) if torch.cuda.is_available() else None
+    return (
+        float(torch.cuda.mem_get_info(placement.device)[0]) if torch.cuda.is_available() else None
+    )
 
 
 def memory_lines(
-    config: Config, found: "Simulated", batches: Batches | None, placement: Placement, here: float | None
+    config: Config,
+    found: "Simulated",
+    batches: Batches | None,
+    placement: Placement,
+    here: float | None,
 ) -> list[str]:
     parts = []
     if found.training and batches:
@@ -137,20 +150,27 @@ def memory_lines(
     each = " a process" if placement.processes > 1 else ""
     if placement.device.type == "cpu":
         more = (
-            "a CPU's process keeps what it frees: it held 1.2 to 3.8 times that where it was measured (docs/memory.md)"
+            "a CPU's process keeps what it frees: it held 1.2 to 3.8 times that where it was"
+            " measured (docs/memory.md)"
         )
     else:
-        more = f"with fragmentation and context: {needed(found.peak, placement.device) / GIB:.1f} GiB"
+        more = (
+            f"with fragmentation and context: {needed(found.peak, placement.device) / GIB:.1f} GiB"
+        )
     free = "" if here is None else f"; free here: {here / GIB:.1f} GiB"
     return [
-        f"memory{each}, simulated, GiB: weights {found.weights / GIB:.2f}, adapter and optimizer {found.adapter / GIB:.2f}, "
-        f"peak {found.peak / GIB:.2f} ({'; '.join(parts)})",
+        (
+            f"memory{each}, simulated, GiB: weights {found.weights / GIB:.2f}, adapter and"
+            f" optimizer {found.adapter / GIB:.2f}, peak {found.peak / GIB:.2f}"
+            f" ({'; '.join(parts)})"
+        ),
         f"{more}{free}",
     ]
 
 
 def remedies(config: Config, training: bool) -> str:
-    """What takes less memory than this config, in `training` or else in scoring; the most harmless first."""
+    """What takes less memory than this config, in `training` or else in scoring; the most harmless
+    first."""
     ways = []
     micro = config.train.micro_batch_size
     if training and isinstance(micro, int) and micro > 1:
@@ -165,12 +185,19 @@ def remedies(config: Config, training: bool) -> str:
 
 
 def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
-    """FLOP of a training step, of all of them, and of all scoring: references once, evaluation sets before and after. By
-    tokens, at the simulated passes' FLOP a token, so without what shared profiles and earlier runs' log-probs save."""
+    """FLOP of a training step, of all of them, and of all scoring: references once, evaluation sets
+    before and after. By tokens, at the simulated passes' FLOP a token, so without what shared
+    profiles and earlier runs' log-probs save."""
     step = training = scoring = 0.0
     if found.training and plan.batches:
         tokens = [trained_tokens(pair, config) for pair in plan.train_tokens]
-        step = plan.batches.effective * sum(tokens) / len(tokens) * found.training.flop / found.training.tokens
+        step = (
+            plan.batches.effective
+            * sum(tokens)
+            / len(tokens)
+            * found.training.flop
+            / found.training.tokens
+        )
         training = step * plan.batches.steps
     if found.scoring:
         times = 1 if config.recipe == "evaluate" and config.adapter is None else 2
@@ -184,15 +211,17 @@ def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, 
 def work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placement) -> list[str]:
     step, training, scoring = work(config, plan, found)
     lines = [
-        f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps, {scoring / 1e12:.3g} in scoring"
+        f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps,"
+        f" {scoring / 1e12:.3g} in scoring"
     ]
     rate, source = product_rate(placement)
     if rate is not None:
         share = TRAINING_SHARE[placement.device.type]
         seconds = (training + scoring) / (rate * share * placement.processes)
         lines.append(
-            f"time: about {duration(seconds)}, of it {duration(seconds * scoring / (training + scoring))} scoring: a guess "
-            f"from {share:.0%} of {rate / 1e12:.3g} TFLOP/s, {source}"
+            f"time: about {duration(seconds)}, of it"
+            f" {duration(seconds * scoring / (training + scoring))} scoring: a guess from"
+            f" {share:.0%} of {rate / 1e12:.3g} TFLOP/s, {source}"
         )
     return lines
 
@@ -223,30 +252,43 @@ def gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     """Which of the common GPUs the run fits on, in 16 bits, and how long it would take on one."""
     need = needed(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
-    head = f"on a GPU, in 16 bits: peak {half.peak / GIB:.1f} GiB, {need / GIB:.1f} with context and fragmentation"
+    head = (
+        f"on a GPU, in 16 bits: peak {half.peak / GIB:.1f} GiB, {need / GIB:.1f} with context and"
+        " fragmentation"
+    )
     if not fitting:
         return [
-            f"{head}: more than any single GPU has ({GPUS[-1].sold_as}). Try {remedies(config, half.bound_by_training)}"
+            f"{head}: more than any single GPU has ({GPUS[-1].sold_as}). Try"
+            f" {remedies(config, half.bound_by_training)}"
         ]
     _, training, scoring = work(config, plan, half)
     share = TRAINING_SHARE["cuda"]
-    times = ", ".join(f"{gpu.sold_as} {duration((training + scoring) / (gpu.peak * share))}" for gpu in fitting)
+    times = ", ".join(
+        f"{gpu.sold_as} {duration((training + scoring) / (gpu.peak * share))}" for gpu in fitting
+    )
     return [
-        f"{head}. It fits these, one of which would take, at a guessed {share:.0%} of its data sheet's rate: {times}"
+        f"{head}. It fits these, one of which would take, at a guessed {share:.0%} of its data"
+        f" sheet's rate: {times}"
     ]
 
 
 def disk_lines(config: Config, found: "Simulated") -> list[str]:
-    """Of 16 bytes of adapter, gradient and moments a weight, a checkpoint keeps 12 and the final adapter 4."""
+    """Of 16 bytes of adapter, gradient and moments a weight, a checkpoint keeps 12 and the final
+    adapter 4."""
     if not found.training:
         return []
     need = found.adapter / 16 * (CHECKPOINTS * 12 + 4)
     folder = next(
-        path for path in (Path(config.run.dir).absolute(), *Path(config.run.dir).absolute().parents) if path.exists()
+        path
+        for path in (Path(config.run.dir).absolute(), *Path(config.run.dir).absolute().parents)
+        if path.exists()
     )
     free = shutil.disk_usage(folder).free
     short = ": TOO LITTLE. Free some, or set run.dir" * (need > free)
-    return [f"disk: {need / GIB:.2f} GiB for {CHECKPOINTS} checkpoints and the adapter; {free / GIB:.1f} free{short}"]
+    return [
+        f"disk: {need / GIB:.2f} GiB for {CHECKPOINTS} checkpoints and the adapter;"
+        f" {free / GIB:.1f} free{short}"
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -1,8 +1,10 @@
-"""The policy's forward for DPO: the prompt once for both answers, the vocabulary head on answer tokens only.
+"""The policy's forward for DPO: the prompt once for both answers, the vocabulary head on answer
+tokens only.
 
-TRL calls `model(input_ids=..., labels=..., fused_lm_head=True)` on a batch of chosen rows followed by their rejected rows
-and reads `log_probs`, `entropy`, `mean_logits` and `is_top1`, each [2 x pairs, length - 1], zero off the answers. Only
-that call is answered here; every loss and metric stays TRL's own, and any other call goes to the model as it was.
+TRL calls `model(input_ids=..., labels=..., fused_lm_head=True)` on a batch of chosen rows followed
+by their rejected rows and reads `log_probs`, `entropy`, `mean_logits` and `is_top1`, each [2 x
+pairs, length - 1], zero off the answers. Only that call is answered here; every loss and metric
+stays TRL's own, and any other call goes to the model as it was.
 """
 
 import types
@@ -28,16 +30,19 @@ HEAD_CHUNK = 512
 
 
 def share_prompts(causal: PreTrainedModel) -> bool:
-    """Answer TRL's fused call on `causal` by its scoring method; whether that packs rows. To be called
-    after the trainer is made.
+    """Answer TRL's fused call on `causal` by its scoring method; whether that packs rows. To be
+    called after the trainer is made.
 
-    Models whose attention cannot keep answers of a row apart have padded rows, an answer each, and still save the head on
-    prompt tokens. Those whose logits are not their head's are trained on their own.
+    Models whose attention cannot keep answers of a row apart have padded rows, an answer each, and
+    still save the head on prompt tokens. Those whose logits are not their head's are trained on
+    their own.
     """
     method = scoring_method(causal)
     previous = causal.forward
 
-    def forward(self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **inputs: Any) -> Any:
+    def forward(
+        self: PreTrainedModel, *args: Any, fused_lm_head: bool = False, **inputs: Any
+    ) -> Any:
         if not fused_lm_head:
             return previous(*args, **inputs)
         routing = inputs.get("output_router_logits", asks_for_routing(self))
@@ -53,32 +58,50 @@ def asks_for_routing(causal: PreTrainedModel) -> bool:
 
 
 def answer_outputs(
-    causal: PreTrainedModel, ids: Tensor, attention: Tensor, labels: Tensor, method: Method, *, routing: bool = False
+    causal: PreTrainedModel,
+    ids: Tensor,
+    attention: Tensor,
+    labels: Tensor,
+    method: Method,
+    *,
+    routing: bool = False,
 ) -> FusedCausalLMOutput:
-    """TRL's per-token outputs for right-padded rows; `labels` are -100 off the answers. With `routing` there is also
-    a mixture of experts' load-balancing loss, over as many tokens as TRL's rows have."""
+    """TRL's per-token outputs for right-padded rows; `labels` are -100 off the answers. With
+    `routing` there is also a mixture of experts' load-balancing loss, over as many tokens as TRL's
+    rows have."""
     answers = []
     for row, length, start in zip(
-        ids.tolist(), attention.sum(1).tolist(), (labels != -100).int().argmax(1).tolist(), strict=True
+        ids.tolist(),
+        attention.sum(1).tolist(),
+        (labels != -100).int().argmax(1).tolist(),
+        strict=True,
     ):
-        answers.append(Answer(tuple(row[:length]), max(start, 1)))  # nothing predicts a row's first token
+        # nothing predicts a row's first token
+        answers.append(Answer(tuple(row[:length]), max(start, 1)))
     half = len(answers) // 2
-    in_pairs = [answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair]
-    order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()  # of `in_pairs` in the batch
+    in_pairs = [
+        answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair
+    ]
+    # of `in_pairs` in the batch
+    order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()
     states = run_rows(causal, make_rows(in_pairs, method is Method.PACKED), method, routing=routing)
     values = token_outputs(head_of(causal, method), states.hidden, states.targets)
 
     scored = labels[:, 1:] != -100
     by_batch_row = torch.argsort(order[states.owners], stable=True)
     log_probs, entropy, mean_logits, is_top1, log_sum_sq_probs = (
-        torch.zeros(scored.shape, dtype=value.dtype, device=ids.device).masked_scatter(scored, value[by_batch_row])
+        torch.zeros(scored.shape, dtype=value.dtype, device=ids.device).masked_scatter(
+            scored, value[by_batch_row]
+        )
         for value in values
     )
     loss = -log_probs.sum() / scored.sum().clamp(min=1)
     balance = None
     if states.routing:
         balance = load_balance(states.routing, causal.config)
-        loss = loss + getattr(causal.config.get_text_config(), "router_aux_loss_coef", 0.0) * balance
+        loss = (
+            loss + getattr(causal.config.get_text_config(), "router_aux_loss_coef", 0.0) * balance
+        )
     return FusedCausalLMOutput(
         loss=loss,
         log_probs=log_probs,
@@ -92,8 +115,9 @@ def answer_outputs(
 
 
 def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
-    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family; 0 where no layer has experts.
-    As attention mask it gets how often TRL's rows hold a token: a prompt that runs once here is there once an answer."""
+    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family; 0
+    where no layer has experts. As attention mask it gets how often TRL's rows hold a token: a
+    prompt that runs once here is there once an answer."""
     if not routing.logits:
         return torch.zeros((), device=routing.copies.device)
     experts, taken = routing.logits[0].shape[-1], config.get_text_config().num_experts_per_tok
@@ -103,15 +127,20 @@ def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
 
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the top token, and the log of
-the sum of squared probabilities."""
+"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the
+top token, and the log of the sum of squared probabilities."""
 
 
 def token_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     """Of `targets` [n] predicted from `hidden` [n, hidden], a chunk of logits at a time."""
     outputs = frozen_outputs if frozen(head) else trained_outputs
-    parts = [outputs(head, h, t) for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)]
-    log_probs, entropy, mean_logits, is_top1, log_sum_sq = (torch.cat(column) for column in zip(*parts, strict=True))
+    parts = [
+        outputs(head, h, t)
+        for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
+    ]
+    log_probs, entropy, mean_logits, is_top1, log_sum_sq = (
+        torch.cat(column) for column in zip(*parts, strict=True)
+    )
     return log_probs, entropy, mean_logits, is_top1, log_sum_sq
 
 
@@ -125,12 +154,19 @@ def frozen_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
 
 
 def trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
-    """The same for a head that learns or whose logits are changed, its logits computed anew in the backward pass."""
+    """The same for a head that learns or whose logits are changed, its logits computed anew in the
+    backward pass."""
 
     def outputs(hidden: Tensor, targets: Tensor) -> Outputs:
         logits = head(hidden).float()
         (_, entropy, mean, is_top, log_sum_sq), _ = statistics(logits.detach().clone(), targets)
-        return logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1), entropy, mean, is_top, log_sum_sq
+        return (
+            logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1),
+            entropy,
+            mean,
+            is_top,
+            log_sum_sq,
+        )
 
     found: Outputs = checkpoint(outputs, hidden, targets, use_reentrant=False)
     return found
@@ -139,8 +175,9 @@ def trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
 class FrozenHead(torch.autograd.Function):
     """The outputs of a linear head without a gradient of its own.
 
-    d log p(target) / d hidden = W[target] - softmax(logits) W, times whatever gradient comes: known in the forward pass,
-    where the softmax is at hand, so that no logits outlive it and none are computed twice.
+    d log p(target) / d hidden = W[target] - softmax(logits) W, times whatever gradient comes: known
+    in the forward pass, where the softmax is at hand, so that no logits outlive it and none are
+    computed twice.
     """
 
     @staticmethod
@@ -148,7 +185,9 @@ class FrozenHead(torch.autograd.Function):
     def forward(ctx: Any, head: nn.Linear, hidden: Tensor, targets: Tensor) -> Outputs:
         outputs, probabilities = statistics(head(hidden).float(), targets)
         if ctx.needs_input_grad[1]:
-            ctx.save_for_backward(head.weight[targets].float() - probabilities.to(head.weight.dtype) @ head.weight)
+            ctx.save_for_backward(
+                head.weight[targets].float() - probabilities.to(head.weight.dtype) @ head.weight
+            )
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
@@ -161,8 +200,8 @@ class FrozenHead(torch.autograd.Function):
 
 
 def statistics(logits: Tensor, targets: Tensor) -> tuple[Outputs, Tensor]:
-    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n], the outputs, and the softmax [n, vocabulary]. One pass
-    of exponentials serves all of them."""
+    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n], the outputs, and the softmax
+    [n, vocabulary]. One pass of exponentials serves all of them."""
     mean = logits.mean(1)
     top, top_at = logits.max(1)
     shifted = logits.sub_(top[:, None])

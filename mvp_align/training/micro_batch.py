@@ -1,5 +1,6 @@
-"""Before step 1: the longest micro-batch and the largest scoring batch once for real, so that a run which cannot fit ends in
-its first minute. `train.micro_batch_size=auto` is decided by it: the largest number of pairs a pass that fits."""
+"""Before step 1: the longest micro-batch and the largest scoring batch once for real, so that a run
+which cannot fit ends in its first minute. `train.micro_batch_size=auto` is decided by it: the
+largest number of pairs a pass that fits."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,15 +14,23 @@ from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.training.forecast import remedies
 from mvp_align.training.plan import Batches, Plan
-from mvp_align.training.step import as_in_training, largest_batch, longest_first, score_pass, train_pass
+from mvp_align.training.step import (
+    as_in_training,
+    largest_batch,
+    longest_first,
+    score_pass,
+    train_pass,
+)
 
 
 def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
-    """The plan with its micro-batch decided, where the config leaves that to us; else the plan as it is.
+    """The plan with its micro-batch decided, where the config leaves that to us; else the plan as
+    it is.
 
-    Sizes are tried downwards among those that divide the effective batch, which therefore stays what it was. All
-    processes take the smallest size found by any. The model and the random state are left as they were. Raises UserError
-    where the size that is set, or a single pair, or the largest batch that is scored does not fit.
+    Sizes are tried downwards among those that divide the effective batch, which therefore stays
+    what it was. All processes take the smallest size found by any. The model and the random state
+    are left as they were. Raises UserError where the size that is set, or a single pair, or the
+    largest batch that is scored does not fit.
     """
     batches = plan.batches
     if batches is None:
@@ -31,13 +40,15 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
     auto = config.train.micro_batch_size == "auto"
     sizes = [n for n in range(share, 0, -1) if share % n == 0] if auto else [batches.micro]
     with as_in_training(model, config):
-        fitting = next((n for n in sizes if fits(model, lambda n=n: train_pass(model, longest[:n], config))), 0)  # type: ignore[misc]
+        fitting = next(
+            (n for n in sizes if fits(model, lambda n=n: train_pass(model, longest[:n], config))), 0
+        )  # type: ignore[misc]
     fitting = smallest(fitting, batches)
     if fitting == 0:
         pairs = "The longest pair does" if sizes[-1] == 1 else f"The {sizes[-1]} longest pairs do"
         raise UserError(
-            f"{pairs} not fit in a training pass ({longest[0].longest} tokens with the longer answer): "
-            f"try {remedies(config, training=True)}."
+            f"{pairs} not fit in a training pass ({longest[0].longest} tokens with the longer"
+            f" answer): try {remedies(config, training=True)}."
         )
     scored = [plan.train_tokens, *plan.scored]
     largest = largest_batch(model, scored, config)
@@ -54,7 +65,8 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
 
 
 def fits(model: PeftModel, run: Callable[[], None]) -> bool:
-    """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it was."""
+    """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it
+    was."""
     try:
         with torch.random.fork_rng():
             run()

@@ -1,5 +1,5 @@
-"""TRL's DPOTrainer with each piece of work done once: the forward, the reference and the order of pairs inside a step are
-ours; losses, metrics and the optimisation are TRL's."""
+"""TRL's DPOTrainer with each piece of work done once: the forward, the reference and the order of
+pairs inside a step are ours; losses, metrics and the optimisation are TRL's."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,8 @@ from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 
 BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
-"""Losses of a micro-batch as a whole: which pairs share one matters to them, as to the balance of a mixture of experts."""
+"""Losses of a micro-batch as a whole: which pairs share one matters to them, as to the balance of a
+mixture of experts."""
 
 Inputs = dict[str, Tensor]
 
@@ -37,30 +38,49 @@ class PairTrainer(Finite, Resumable, DPOTrainer):
         self.regroups = not packed and not of_the_batch
 
     def precompute_reference(
-        self, model: PeftModel, adapter: str | None, *, batch_size: int, cache: LogpCache | None = None
+        self,
+        model: PeftModel,
+        adapter: str | None,
+        *,
+        batch_size: int,
+        cache: LogpCache | None = None,
     ) -> None:
-        """Score every training and validation pair once under the reference, the base model or its frozen `adapter`, so that
-        no step does. TRL finds the sums (nats) in the columns that its own precomputing would have made.
+        """Score every training and validation pair once under the reference, the base model or its
+        frozen `adapter`, so that no step does. TRL finds the sums (nats) in the columns that its
+        own precomputing would have made.
 
-        Raises UserError with `ld_alpha`, which weighs the tokens of an answer apart. A prompt that has no token of its own,
-        because its only one merges with the answer's first, leaves that token unscored, as TRL does."""
+        Raises UserError with `ld_alpha`, which weighs the tokens of an answer apart. A prompt that
+        has no token of its own, because its only one merges with the answer's first, leaves that
+        token unscored, as TRL does."""
         if self.ld_alpha is not None:
             raise UserError(
-                f"ld_alpha={self.ld_alpha} weighs an answer's tokens apart, and a reference scored beforehand is one sum an "
-                "answer: train without precompute_reference, which then scores it at every step."
+                f"ld_alpha={self.ld_alpha} weighs an answer's tokens apart, and a reference scored"
+                " beforehand is one sum an answer: train without precompute_reference, which then"
+                " scores it at every step."
             )
 
         def scored(dataset: Dataset, label: str) -> Dataset:
             pairs = [
-                TokenizedPair(str(number), "", *(Answer((*p, *answer), max(len(p), 1)) for answer in (c, r)))
+                TokenizedPair(
+                    str(number), "", *(Answer((*p, *answer), max(len(p), 1)) for answer in (c, r))
+                )
                 for number, (p, c, r) in enumerate(
-                    zip(dataset["prompt_ids"], dataset["chosen_ids"], dataset["rejected_ids"], strict=True)
+                    zip(
+                        dataset["prompt_ids"],
+                        dataset["chosen_ids"],
+                        dataset["rejected_ids"],
+                        strict=True,
+                    )
                 )
             ]
-            scores = score_pairs(model, pairs, batch_size=batch_size, label=f"reference, {label}", cache=cache)
+            scores = score_pairs(
+                model, pairs, batch_size=batch_size, label=f"reference, {label}", cache=cache
+            )
             chosen = [score.chosen_logp for score in scores]
             rejected = [score.rejected_logp for score in scores]
-            return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+            return dataset.add_column("ref_chosen_logps", chosen).add_column(
+                "ref_rejected_logps", rejected
+            )
 
         with use_adapter(model, adapter):
             self.train_dataset = scored(self.train_dataset, "training pairs")
@@ -72,22 +92,26 @@ class PairTrainer(Finite, Resumable, DPOTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | int | None]:
-        """The micro-batches of one optimizer step; where rows are padded, their pairs regrouped by length."""
+        """The micro-batches of one optimizer step; where rows are padded, their pairs regrouped by
+        length."""
         micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return by_length(micro_batches) if self.regroups else micro_batches, items
 
 
 def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
-    """The same pairs in as many micro-batches of the same size, longest pairs first, so that a micro-batch pads little and a
-    step that does not fit fails at once.
+    """The same pairs in as many micro-batches of the same size, longest pairs first, so that a
+    micro-batch pads little and a step that does not fit fails at once.
 
-    Micro-batches of unlike size are returned as they are: TRL averages over each, so a pair's weight depends on its size.
+    Micro-batches of unlike size are returned as they are: TRL averages over each, so a pair's
+    weight depends on its size.
     """
     sizes = {len(batch["input_ids"]) for batch in micro_batches}
     if len(micro_batches) < 2 or len(sizes) != 1:
         return micro_batches
     pairs = sizes.pop() // 2
-    columns = {key: joined([batch[key] for batch in micro_batches], pairs) for key in micro_batches[0]}
+    columns = {
+        key: joined([batch[key] for batch in micro_batches], pairs) for key in micro_batches[0]
+    }
     length = columns["attention_mask"].sum(-1).amax(0)  # [all pairs], of the longer answer's row
     order = torch.argsort(length, descending=True, stable=True)
     return [
@@ -97,8 +121,8 @@ def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
 
 
 def joined(tensors: list[Tensor], pairs: int) -> Tensor:
-    """Micro-batches' tensors as one: rows [2 x pairs, width], chosen then rejected, become [2, all pairs, width], with zeros
-    as padding; [pairs] become [all pairs]."""
+    """Micro-batches' tensors as one: rows [2 x pairs, width], chosen then rejected, become [2, all
+    pairs, width], with zeros as padding; [pairs] become [all pairs]."""
     if tensors[0].dim() == 1:
         return torch.cat(tensors)
     width = max(tensor.shape[1] for tensor in tensors)

@@ -22,14 +22,15 @@ class Batches:
     @property
     def arithmetic(self) -> str:
         return (
-            f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated x "
-            f"{self.processes} process{'es' if self.processes > 1 else ''}"
+            f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated"
+            f" x {self.processes} process{'es' if self.processes > 1 else ''}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same tokenised."""
+    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same
+    tokenised."""
 
     train: list[PromptedPair]
     train_tokens: list[TokenizedPair]
@@ -48,16 +49,23 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     """What is to be known of the run's adapters."""
     train_prompts_sha256: str = ""
-    """Of the prompts of all training pairs within the limits, reached or not: the same for every seed."""
+    """Of the prompts of all training pairs within the limits, reached or not: the same for every
+    seed."""
 
     @property
     def prompt_hashes(self) -> dict[str, str]:
         """SHA-256 of what is shown before the answers, by `prompts/<set>`."""
         hashes = {"prompts/train": self.train_prompts_sha256} if self.train else {}
-        return hashes | {f"prompts/{subject.name}": subject.prompts_sha256 for subject in self.eval_sets}
+        return hashes | {
+            f"prompts/{subject.name}": subject.prompts_sha256 for subject in self.eval_sets
+        }
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:
         """All that is scored before and after training."""
-        sets = [pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)]
-        return sets + [pairs for passes in self.profiles.values() for pairs in passes.kinds.values()]
+        sets = [
+            pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)
+        ]
+        return sets + [
+            pairs for passes in self.profiles.values() for pairs in passes.kinds.values()
+        ]

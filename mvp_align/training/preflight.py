@@ -1,4 +1,5 @@
-"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic, steps, and what they cost.
+"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic,
+steps, and what they cost.
 
 Printed before every run; `train.dry_run=true` stops after it.
 """
@@ -37,12 +38,15 @@ from mvp_align.training.forecast import forecast_lines
 from mvp_align.training.plan import Batches, Plan
 
 
-def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement) -> Plan:
-    """What the run will do. The `lora` settings of an adapter that the config names become the config's.
+def make_plan(
+    config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement
+) -> Plan:
+    """What the run will do. The `lora` settings of an adapter that the config names become the
+    config's.
 
-    Raises UserError where no pair is left, batches do not divide, the model's context is shorter than the limits, its shape
-    cannot be scored, its weights are stored in a format that is not read here, or an adapter is not there, another model's,
-    or of another kind.
+    Raises UserError where no pair is left, batches do not divide, the model's context is shorter
+    than the limits, its shape cannot be scored, its weights are stored in a format that is not read
+    here, or an adapter is not there, another model's, or of another kind.
     """
     check_context(config)
     shape_method(load_shape(config.model))
@@ -51,11 +55,15 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
     texts = prompted(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
-    fits = [p.prompt_tokens <= limits.max_prompt_tokens and p.longest < limits.max_tokens for p in tokenized.pairs]
+    fits = [
+        p.prompt_tokens <= limits.max_prompt_tokens and p.longest < limits.max_tokens
+        for p in tokenized.pairs
+    ]
     kept = [number for number, fit in enumerate(fits) if fit]
     if data.train and not kept:
         raise UserError(
-            f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens: raise them."
+            f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens:"
+            " raise them."
         )
     batches = None
     used = kept
@@ -63,7 +71,9 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
         batches = plan_batches(config.train, len(kept), placement.processes)
         used = reached(kept, batches, config.seed)
     val = validation_set(config, data, tokenizer)
-    val_texts = prompted(draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer)
+    val_texts = prompted(
+        draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
+    )
     sets = eval_sets(config, data, tokenizer)
     return Plan(
         train=[texts[number] for number in used],
@@ -85,15 +95,21 @@ def make_plan(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 def check_context(config: Config) -> None:
     context, limits = context_length(load_shape(config.model)), config.data
     if context is not None and limits.max_tokens > context:
-        prompts = f" and data.max_prompt_tokens={context // 2}" if limits.max_prompt_tokens >= context else ""
+        prompts = (
+            f" and data.max_prompt_tokens={context // 2}"
+            if limits.max_prompt_tokens >= context
+            else ""
+        )
         raise UserError(
-            f"data.max_tokens={limits.max_tokens} is over the {context} tokens that model={config.model.name} can take: set "
-            f"data.max_tokens={context}{prompts} or less. Longer pairs are then left out and counted."
+            f"data.max_tokens={limits.max_tokens} is over the {context} tokens that"
+            f" model={config.model.name} can take: set data.max_tokens={context}{prompts} or less."
+            " Longer pairs are then left out and counted."
         )
 
 
 def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Make `config.lora` what the adapter has that the run starts from; what is to be told of the run's adapters.
+    """Make `config.lora` what the adapter has that the run starts from; what is to be told of the
+    run's adapters.
 
     Raises UserError where one is not there, is another model's, or of a kind that is not taken.
     """
@@ -105,7 +121,9 @@ def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list
         path = Path(name)
         settings = read_adapter(path, setting)
         any_base = config.adapter_base == "any"
-        notes += check_base(path, settings, public_name(config.model), setting=setting, any_base=any_base)
+        notes += check_base(
+            path, settings, public_name(config.model), setting=setting, any_base=any_base
+        )
         notes += tokenizer_notes(config.model, path, setting, tokenizer)
     take_lora(config)
     return notes
@@ -115,8 +133,13 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
     pairs = data.by_set
     for name in config.evals.sets:
         if not pairs[name]:
-            raise UserError(f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out.")
-    limits = {"max_prompt_tokens": config.data.max_prompt_tokens, "max_tokens": config.data.max_tokens}
+            raise UserError(
+                f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out."
+            )
+    limits = {
+        "max_prompt_tokens": config.data.max_prompt_tokens,
+        "max_tokens": config.data.max_tokens,
+    }
     regions = load_regions(config.evals.regions)
     sets = [
         make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits, regions=regions)
@@ -131,7 +154,8 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 
 
 def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
-    """The pairs of a set that answers are generated to: those that are scored, or `generation.limit` drawn from them."""
+    """The pairs of a set that answers are generated to: those that are scored, or
+    `generation.limit` drawn from them."""
     return draw(scored_pairs(subject, data), config.generation.limit, config.seed)
 
 
@@ -155,7 +179,8 @@ def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list
 
 
 def answered_data(set_name: str, data: DataSets) -> str:
-    """The hash of what a set's pairs were read from; without `data.test` they are held out of `data.train`."""
+    """The hash of what a set's pairs were read from; without `data.test` they are held out of
+    `data.train`."""
     own = "test" if "test" in data.read else "train"
     return data.read[own if set_name == IN_DOMAIN else set_name].sha256
 
@@ -168,17 +193,23 @@ def profile_checks(
         return {}
     return {
         subject.name: profile_passes(
-            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups], config, tokenizer
+            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups],
+            config,
+            tokenizer,
         )
         for subject in sets
     }
 
 
-def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> EvalSet | None:
+def validation_set(
+    config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
+) -> EvalSet | None:
     if config.evals.every_steps is None:
         return None
     if not data.val:
-        raise UserError("evals.every_steps scores validation pairs during training: set data.val=PATH.")
+        raise UserError(
+            "evals.every_steps scores validation pairs during training: set data.val=PATH."
+        )
     return make_eval_set(
         "in_domain",
         draw(data.val, config.evals.every_pairs, config.seed),
@@ -190,18 +221,26 @@ def validation_set(config: Config, data: DataSets, tokenizer: PreTrainedTokenize
 
 
 def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
-    micro = train.batch_size // processes if isinstance(train.micro_batch_size, str) else train.micro_batch_size
+    micro = (
+        train.batch_size // processes
+        if isinstance(train.micro_batch_size, str)
+        else train.micro_batch_size
+    )
     if train.batch_size % (micro * processes or 1) or train.batch_size < processes:
         raise UserError(
-            f"train.batch_size={train.batch_size} pairs cannot be shared by {processes} processes of "
-            f"train.micro_batch_size={train.micro_batch_size}: make it a multiple of {max(micro, 1) * processes}."
+            f"train.batch_size={train.batch_size} pairs cannot be shared by {processes} processes"
+            f" of train.micro_batch_size={train.micro_batch_size}: make it a multiple of"
+            f" {max(micro, 1) * processes}."
         )
     steps = train.max_steps or math.ceil(math.ceil(pairs / train.batch_size) * train.epochs)
-    return Batches(train.batch_size, micro, train.batch_size // (micro * processes), processes, steps)
+    return Batches(
+        train.batch_size, micro, train.batch_size // (micro * processes), processes, steps
+    )
 
 
 def reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
-    """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference either."""
+    """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference
+    either."""
     reach = batches.steps * batches.effective
     if reach >= len(numbers):
         return numbers
@@ -216,7 +255,8 @@ def print_plan(
         return
     console = console or Console()
     lengths = Table(
-        title="Pairs and tokens (median / 95 % / longest; of the two answers the longer one)", title_justify="left"
+        title="Pairs and tokens (median / 95 % / longest; of the two answers the longer one)",
+        title_justify="left",
     )
     for column in ("set", "pairs", "users", "prompt", "with answer", "too long"):
         lengths.add_column(column, justify="left" if column == "set" else "right")
@@ -226,30 +266,48 @@ def print_plan(
     for name, pairs, over in sets:
         prompts = percentiles([p.prompt_tokens for p in pairs])
         totals = percentiles([p.longest for p in pairs])
-        lengths.add_row(name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over))
+        lengths.add_row(
+            name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over)
+        )
     console.print(lengths)
-    for line in [*plan_lines(config, plan, data, placement), *forecast_lines(config, plan, placement)]:
+    for line in [
+        *plan_lines(config, plan, data, placement),
+        *forecast_lines(config, plan, placement),
+    ]:
         console.print(f"  {line}", highlight=False)
 
 
 def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
     lines = [
-        *[f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is loaded"]
+        *[
+            f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is"
+            " loaded"
+        ]
         * (loaded(config.model) != config.model.id),
-        f"model {loaded(config.model)} on {placement.device}, {placement.precision}, quantization "
-        f"{run_quantization(config.model, config.quantization)}",
-        f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens and {config.data.max_tokens} "
-        "in all, longer pairs left out, nothing truncated",
+        (
+            f"model {loaded(config.model)} on {placement.device}, {placement.precision},"
+            f" quantization {run_quantization(config.model, config.quantization)}"
+        ),
+        (
+            f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens"
+            f" and {config.data.max_tokens} in all, longer pairs left out, nothing truncated"
+        ),
     ]
     if plan.batches:
         lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
-            lines.append(f"{subject.name}: a model that ignores who is asking cannot pass acc@0 {subject.ceiling:.1%}")
+            lines.append(
+                f"{subject.name}: a model that ignores who is asking cannot pass acc@0"
+                f" {subject.ceiling:.1%}"
+            )
     lines += pass_lines(plan.profiles)
     merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
     if merged:
-        lines.append(f"{merged} answers start inside the prompt's last token; that token is scored with neither")
+        lines.append(
+            f"{merged} answers start inside the prompt's last token; that token is scored with"
+            " neither"
+        )
     lines += left_out_lines(plan, data)
     return lines
 
@@ -257,11 +315,16 @@ def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement)
 def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     """What is not used, and why; empty where everything is."""
     over = [
-        f"train: {len(plan.train_over_limit)} pairs left out, over the token limits: {', '.join(plan.train_over_limit[:10])}"
+        f"train: {len(plan.train_over_limit)} pairs left out, over the token limits:"
+        f" {', '.join(plan.train_over_limit[:10])}"
     ] * bool(plan.train_over_limit)
     if plan.train_unused and plan.batches:
         over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
-    over += [f"{s.name}: {s.over_limit} pairs left out, over the token limits" for s in plan.eval_sets if s.over_limit]
+    over += [
+        f"{s.name}: {s.over_limit} pairs left out, over the token limits"
+        for s in plan.eval_sets
+        if s.over_limit
+    ]
     return over + plan.drawn + missing_lines(plan.profiles) + plan.notes + data.notes
 
 

@@ -18,8 +18,8 @@ from mvp_align.training.checkpoints import WRITING, keep, numbered
 
 
 class Resumable(Trainer):
-    """Mixed into TRL's trainers. Between two steps, and inside evaluations, it heeds a request to stop: it saves a
-    checkpoint of the step that just ended and raises Preempted."""
+    """Mixed into TRL's trainers. Between two steps, and inside evaluations, it heeds a request to
+    stop: it saves a checkpoint of the step that just ended and raises Preempted."""
 
     _total_train_tokens: int  # TRL's
 
@@ -69,7 +69,8 @@ class Resumable(Trainer):
 
     @override
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Whole or, where it is cut off, as if it had not begun: neither random numbers nor half a record stay behind."""
+        """Whole or, where it is cut off, as if it had not begun: neither random numbers nor half a
+        record stay behind."""
         history = self.state.log_history
         begun = len(history)
         try:
@@ -86,8 +87,9 @@ class Resumable(Trainer):
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Where DeepSpeed asks torch to run whatever a pickled file says, let it have tensors, plain values and the three
-    classes of its own that it saves; anything else raises pickle.UnpicklingError."""
+    """Where DeepSpeed asks torch to run whatever a pickled file says, let it have tensors, plain
+    values and the three classes of its own that it saves; anything else raises
+    pickle.UnpicklingError."""
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -108,8 +110,9 @@ def training_randomness_kept() -> Iterator[None]:
 
 
 class TakingUp(TrainerCallback):
-    """Before a resumed run takes its next step: TRL's count of tokens, which no checkpoint holds, and the evaluation that an
-    interruption kept from the last one. Added last, so that whoever listens to evaluations is ready."""
+    """Before a resumed run takes its next step: TRL's count of tokens, which no checkpoint holds,
+    and the evaluation that an interruption kept from the last one. Added last, so that whoever
+    listens to evaluations is ready."""
 
     def __init__(self, trainer: Resumable) -> None:
         self.trainer = trainer
@@ -124,7 +127,12 @@ class TakingUp(TrainerCallback):
         every = state.eval_steps if args.eval_strategy == "steps" else None
         if not every or state.global_step == 0 or state.global_step % every:
             return
-        seen = (key for entry in state.log_history if entry["step"] == state.global_step for key in entry)
+        seen = (
+            key
+            for entry in state.log_history
+            if entry["step"] == state.global_step
+            for key in entry
+        )
         if not any(key.startswith("eval_") for key in seen):
             self.trainer._evaluate(None, None)
 

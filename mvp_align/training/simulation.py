@@ -1,8 +1,10 @@
-"""A training step on tensors without data: the memory that it will hold at its peak, and the arithmetic that it takes.
+"""A training step on tensors without data: the memory that it will hold at its peak, and the
+arithmetic that it takes.
 
-The model is built with its real shapes, adapted, and run forward, backward and through the optimizer by the code that
-trains; torch's fake tensors carry shapes and dtypes but no numbers, so that LLaMA-2-13B fits a laptop. Memory is that of
-live tensors: what a CUDA context, fragmentation and communication take comes on top. Nothing random is drawn.
+The model is built with its real shapes, adapted, and run forward, backward and through the
+optimizer by the code that trains; torch's fake tensors carry shapes and dtypes but no numbers, so
+that LLaMA-2-13B fits a laptop. Memory is that of live tensors: what a CUDA context, fragmentation
+and communication take comes on top. Nothing random is drawn.
 """
 
 import weakref
@@ -20,7 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from typing_extensions import override
@@ -29,10 +36,17 @@ from mvp_align.config import Config
 from mvp_align.modeling.adapters import lora_config
 from mvp_align.modeling.base import stored_quantization
 from mvp_align.scoring.tokens import TokenizedPair
-from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass, trained_tokens
+from mvp_align.training.step import (
+    as_in_training,
+    largest_batch,
+    score_pass,
+    train_pass,
+    trained_tokens,
+)
 
 NF4_BITS = 4.127
-"""A weight of NF4 with double quantisation: 4 bits, and 0.127 of scales (Dettmers et al. 2023, section 3)."""
+"""A weight of NF4 with double quantisation: 4 bits, and 0.127 of scales (Dettmers et al. 2023,
+section 3)."""
 PADDED = "padded_stand_in"
 """FlashAttention has no CPU kernel. SDPA's holds as much; like it, this one takes padded rows."""
 AttentionInterface.register(PADDED, sdpa_attention_forward)
@@ -42,19 +56,22 @@ aten = torch.ops.aten
 
 
 def attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """Scores and their sum over values; [batch, heads, tokens, width], keys and values maybe of fewer heads."""
+    """Scores and their sum over values; [batch, heads, tokens, width], keys and values maybe of
+    fewer heads."""
     return 2 * query.shape[:-1].numel() * key.shape[2] * (query.shape[3] + value.shape[3])
 
 
-def attention_backward_flop(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def attention_backward_flop(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
+) -> int:
     """Scores anew, and the gradients of query and key; those of probabilities and value."""
     return 2 * query.shape[:-1].numel() * key.shape[2] * (3 * query.shape[3] + 2 * value.shape[3])
 
 
 FLOP = {
     **flop_registry,
-    # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch does not count its FLOP, and
-    # before 2.13 refused heads that share keys.
+    # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch does
+    # not count its FLOP, and before 2.13 refused heads that share keys.
     aten._scaled_dot_product_flash_attention_for_cpu: attention_flop,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
 }
@@ -62,7 +79,8 @@ FLOP = {
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Of one process: bytes of live tensors at most, FLOP of all products, and the tokens that took them."""
+    """Of one process: bytes of live tensors at most, FLOP of all products, and the tokens that took
+    them."""
 
     peak: int
     flop: int
@@ -71,7 +89,8 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Of one process, in bytes. `training` and `scoring` are None where there was nothing to run."""
+    """Of one process, in bytes. `training` and `scoring` are None where there was nothing to
+    run."""
 
     weights: int
     adapter: int
@@ -97,8 +116,9 @@ def simulate(
     *,
     accumulates: bool = True,
 ) -> Simulated:
-    """The second and any later training step over `micro_batch`, and the largest batch of `scored`, sets of pairs, for a
-    model of this `shape` in `dtype`. Where gradients accumulate, those of earlier micro-batches are at hand.
+    """The second and any later training step over `micro_batch`, and the largest batch of `scored`,
+    sets of pairs, for a model of this `shape` in `dtype`. Where gradients accumulate, those of
+    earlier micro-batches are at hand.
     """
     model = build(config, shape, dtype)
     largest = largest_batch(model, scored, config)
@@ -131,10 +151,16 @@ def simulate(
 
 def build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftModel:
     """The adapted model on meta: shapes, and the seams where this project's code takes hold."""
-    attention = {"auto": None, "flash_attention_2": PADDED}.get(config.hardware.attention, config.hardware.attention)
+    attention = {"auto": None, "flash_attention_2": PADDED}.get(
+        config.hardware.attention, config.hardware.attention
+    )
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=attention)
-        lora = LoraConfig.from_pretrained(config.adapter) if config.adapter else lora_config(base, config.lora)
+        lora = (
+            LoraConfig.from_pretrained(config.adapter)
+            if config.adapter
+            else lora_config(base, config.lora)
+        )
         lora.inference_mode = False
         model: PeftModel = get_peft_model(base, lora)
         if config.quantization == "4bit" or stored_quantization(shape, config.model) != "none":
@@ -157,8 +183,8 @@ def to_fake(model: nn.Module) -> None:
 
 
 class Counter(TorchDispatchMode):
-    """Bytes of the tensors that are alive, now and at most since `start`, and FLOP since then. Views count once, with what
-    they look into."""
+    """Bytes of the tensors that are alive, now and at most since `start`, and FLOP since then.
+    Views count once, with what they look into."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -193,7 +219,8 @@ def size(tensor: Tensor) -> int:
 
 
 def pack_linears(model: nn.Module, compute: torch.dtype) -> None:
-    """Stand-ins for bitsandbytes' layers, which cannot be made without data: as many bytes, the same temporary weight."""
+    """Stand-ins for bitsandbytes' layers, which cannot be made without data: as many bytes, the
+    same temporary weight."""
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and "lm_head" not in name and "lora_" not in name:
             parent = model.get_submodule(name.rpartition(".")[0])
@@ -201,7 +228,8 @@ def pack_linears(model: nn.Module, compute: torch.dtype) -> None:
 
 
 class PackedLinear(nn.Module):
-    """A frozen 4-bit layer: dequantised for each product, forward and backward, and not kept in between."""
+    """A frozen 4-bit layer: dequantised for each product, forward and backward, and not kept in
+    between."""
 
     def __init__(self, like: nn.Linear, compute: torch.dtype) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""The passes of a run, without its trainer: over a micro-batch, over a batch that is scored. Simulated on fake tensors
-before the model loads, tried on real ones before the first step."""
+"""The passes of a run, without its trainer: over a micro-batch, over a batch that is scored.
+Simulated on fake tensors before the model loads, tried on real ones before the first step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +37,9 @@ def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[Tokeni
     return sorted(pairs, key=lambda pair: trained_tokens(pair, config), reverse=True)
 
 
-def largest_batch(model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config) -> Sequence[Row]:
+def largest_batch(
+    model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config
+) -> Sequence[Row]:
     """Of all that scoring these sets of pairs will run, the batch of most tokens."""
     share = scoring_method(causal_model(model)) is Method.PACKED
     firsts = [score_batches(pairs, config.evals.batch_size, share)[0] for pairs in scored if pairs]
@@ -49,7 +51,8 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
     """The modes that the trainer will set, and after it those that were before."""
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
     if config.hardware.gradient_checkpointing:
-        model.gradient_checkpointing_enable()  # with the hook that makes the embeddings' output require a gradient
+        # with the hook that makes the embeddings' output require a gradient
+        model.gradient_checkpointing_enable()
     if config.recipe == "lora_dpo" and config.train.disable_dropout:
         for module, _ in dropouts:
             module.p = 0
@@ -65,37 +68,45 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
 
 
 def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config) -> None:
-    """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses take beyond the tokens'
-    log-probs is numbers a token, and left out."""
+    """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses
+    take beyond the tokens' log-probs is numbers a token, and left out."""
     causal = causal_model(model)
     total_of = sft_total if config.recipe == "lora_sft" else dpo_total
-    with torch.autocast(causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32):
+    with torch.autocast(
+        causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32
+    ):
         total = total_of(causal, pairs)
     total.backward()
 
 
 def score_pass(model: PeftModel, rows: Sequence[Row]) -> None:
-    """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors from the simulation."""
+    """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors
+    from the simulation."""
     with mode(model, training=False), torch.no_grad():
         answer_token_logps(causal_model(model), rows)
 
 
 def dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
-    """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer asks for it."""
+    """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer
+    asks for it."""
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
     method, config = scoring_method(causal), causal.config.get_text_config()
-    routing = hasattr(config, "output_router_logits") and getattr(config, "router_aux_loss_coef", 0.0) != 0
+    routing = (
+        hasattr(config, "output_router_logits")
+        and getattr(config, "router_aux_loss_coef", 0.0) != 0
+    )
     states = run_rows(causal, make_rows(answers, method is Method.PACKED), method, routing=routing)
     log_probs, *_ = token_outputs(head_of(causal, method), states.hidden, states.targets)
     return log_probs.sum() + (load_balance(states.routing, config) if states.routing else 0)
 
 
 def sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
-    """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that it would make other
-    logits for than they make themselves."""
+    """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that
+    it would make other logits for than they make themselves."""
     if scoring_method(causal) is Method.OWN:
         raise UserError(
-            f"recipe=lora_sft: TRL would train {type(causal).__name__} on other logits than its own: use recipe=lora_dpo."
+            f"recipe=lora_sft: TRL would train {type(causal).__name__} on other logits than its"
+            " own: use recipe=lora_dpo."
         )
     width = max(len(pair.chosen.ids) for pair in pairs)
     ids, mask, labels = torch.zeros(3, len(pairs), width, dtype=torch.long)
@@ -109,7 +120,9 @@ def sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor
     own = vars(causal).get("forward")
     add_fused_lm_head(causal, outputs=SFT_OUTPUTS)
     try:
-        log_probs: Tensor = causal(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True).log_probs
+        log_probs: Tensor = causal(
+            input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True
+        ).log_probs
     finally:
         del causal.forward
         if own is not None:

@@ -1,7 +1,9 @@
-"""From the config to TRL's trainers: every training argument that this project decides, in one place.
+"""From the config to TRL's trainers: every training argument that this project decides, in one
+place.
 
-Losses and metrics are TRL's own. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises prompt and answer together
-and appends EOS. `max_length` is off: pairs over the limits were left out and counted before, so nothing is cut here.
+Losses and metrics are TRL's own. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises
+prompt and answer together and appends EOS. `max_length` is off: pairs over the limits were left out
+and counted before, so nothing is cut here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,10 +42,12 @@ def dpo_trainer(
     logps: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> PairTrainer:
-    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place, kept in the folder `logps`.
+    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place, kept in
+    the folder `logps`.
 
-    The reference is the base model, with the adapter switched off, or the adapter in `train.reference`; never a silent
-    copy of the adapter that training starts from (hiyouga/LLaMA-Factory#8459).
+    The reference is the base model, with the adapter switched off, or the adapter in
+    `train.reference`; never a silent copy of the adapter that training starts from
+    (hiyouga/LLaMA-Factory#8459).
     """
     with unrounded(model):
         trainer = PairTrainer(
@@ -88,7 +92,9 @@ def sft_trainer(
 ) -> AnswerTrainer:
     """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
     args = SFTConfig(
-        **shared_arguments(config, plan, placement, checkpoints), completion_only_loss=True, max_length=None
+        **shared_arguments(config, plan, placement, checkpoints),
+        completion_only_loss=True,
+        max_length=None,
     )
     with unrounded(model):
         trainer = AnswerTrainer(
@@ -111,16 +117,21 @@ def finish_callbacks(trainer: Resumable) -> None:
 
 @contextmanager
 def unrounded(model: PeftModel) -> Iterator[None]:
-    """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it in fp32, and scores move
-    with the precision it is computed in; a CPU multiplies bf16 some hundred times slower; and training that goes on from an
-    adapter would start from another one than was given."""
-    kept = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
+    """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it
+    in fp32, and scores move with the precision it is computed in; a CPU multiplies bf16 some
+    hundred times slower; and training that goes on from an adapter would start from another one
+    than was given."""
+    kept = [
+        (parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad
+    ]
     yield
     for parameter, data in kept:
         parameter.data = data.float()
 
 
-def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoints: Path) -> dict[str, Any]:
+def shared_arguments(
+    config: Config, plan: Plan, placement: Placement, checkpoints: Path
+) -> dict[str, Any]:
     assert plan.batches is not None
     batches = plan.batches
     disable_progress_bars()  # of TRL's tokenising, which takes a moment
@@ -157,10 +168,11 @@ def shared_arguments(config: Config, plan: Plan, placement: Placement, checkpoin
 
 
 def sharding(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
-    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would save nothing.
+    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would
+    save nothing.
 
-    With `bf16` among its settings DeepSpeed would round the adapter, and the Trainer the references' log-probs; autocast,
-    which DeepSpeed has as well, is what one process does."""
+    With `bf16` among its settings DeepSpeed would round the adapter, and the Trainer the
+    references' log-probs; autocast, which DeepSpeed has as well, is what one process does."""
     shared = {"gradient_checkpointing": config.hardware.gradient_checkpointing}
     if config.hardware.sharding == "fsdp":
         return {**shared, "fsdp": True, "fsdp_config": {"version": 2}}
@@ -170,8 +182,9 @@ def sharding(config: Config, batches: Batches, placement: Placement) -> dict[str
 
 
 def zero2_settings(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
-    """DeepSpeed's, from the run's own. They name no optimizer, so that it takes the Trainer's, torch's AdamW. An empty list
-    of modules safe in a lower precision keeps gradients in fp32 on their way between processes."""
+    """DeepSpeed's, from the run's own. They name no optimizer, so that it takes the Trainer's,
+    torch's AdamW. An empty list of modules safe in a lower precision keeps gradients in fp32 on
+    their way between processes."""
     autocast = {"enabled": True, "dtype": str(placement.dtype), "lower_precision_safe_modules": []}
     return {
         "zero_optimization": {"stage": 2},
@@ -184,7 +197,8 @@ def zero2_settings(config: Config, batches: Batches, placement: Placement) -> di
 
 
 def fresh_sigmoid(config: Config) -> bool:
-    """Whether the first loss must be ln 2: one plain sigmoid loss, and a policy that starts as its reference."""
+    """Whether the first loss must be ln 2: one plain sigmoid loss, and a policy that starts as its
+    reference."""
     train = config.train
     starts_as_reference = train.reference == ("base" if config.adapter is None else config.adapter)
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
@@ -198,7 +212,9 @@ def watchers(plan: Plan, placement: Placement, first_loss: bool) -> list[Trainer
 
 
 def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
-    return Dataset.from_list([{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs])
+    return Dataset.from_list(
+        [{"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs]
+    )
 
 
 def completion_dataset(pairs: Sequence[PromptedPair]) -> Dataset:

@@ -1,4 +1,5 @@
-"""Both commands from end to end, on a model of two layers: every contender runs, agrees, and the figures are written."""
+"""Both commands from end to end, on a model of two layers: every contender runs, agrees, and the
+figures are written."""
 
 import json
 from pathlib import Path
@@ -14,7 +15,9 @@ from benchmarks.work import Task, evaluation_pairs, training_pairs
 def run(module, arguments: list[str], overrides: list[str], tmp_path: Path) -> dict[str, float]:
     app = typer.Typer()
     app.command()(module.main)
-    result = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "figures.json"), *overrides])
+    result = CliRunner().invoke(
+        app, [*arguments, "--json", str(tmp_path / "figures.json"), *overrides]
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     return json.loads((tmp_path / "figures.json").read_text())
 
@@ -28,7 +31,8 @@ def overrides(sharp_model: Path) -> list[str]:
 def test_scoring_agrees_with_its_rivals_and_writes_its_figures(overrides, tmp_path: Path) -> None:
     figures = run(scoring, ["--pairs", "20", "--repeats", "1"], overrides, tmp_path)
     assert set(figures) == {
-        "ratio_vs_sequential", "ratio_vs_lm_eval", "gemm_share", "max_abs_error", "lm_eval_max_abs_error",
+        "ratio_vs_sequential", "ratio_vs_lm_eval", "gemm_share", "max_abs_error",
+        "lm_eval_max_abs_error",
         "peak_memory_ratio",
     }  # fmt: skip
     assert figures["max_abs_error"] < 5e-5
@@ -41,7 +45,8 @@ def test_training_agrees_with_trl_and_writes_its_figures(overrides, tmp_path: Pa
     arguments = ["--pairs", "8", "--repeats", "1", "--compare-steps", "3"]
     figures = run(training, arguments, [*overrides, "train.learning_rate=1e-3"], tmp_path)
     assert set(figures) == {
-        "ratio_vs_trl_cold", "ratio_vs_trl_warm", "ratio_vs_trl_precomputed", "gemm_share", "max_abs_error",
+        "ratio_vs_trl_cold", "ratio_vs_trl_warm", "ratio_vs_trl_precomputed", "gemm_share",
+        "max_abs_error",
         "loss_max_rel_error", "grad_norm_max_rel_error", "peak_memory_ratio",
     }  # fmt: skip
     assert figures["loss_max_rel_error"] < 1e-4

@@ -1,4 +1,5 @@
-"""The arithmetic that shares are taken of, against torch's own counter; rivals, against our scores."""
+"""The arithmetic that shares are taken of, against torch's own counter; rivals, against our
+scores."""
 
 import pytest
 import torch
@@ -6,7 +7,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rivals import one_at_a_time
-from benchmarks.work import Task, evaluation_pairs, forward_flop, ready, rows_of, seen, training_flop, training_pairs
+from benchmarks.work import (
+    Task,
+    evaluation_pairs,
+    forward_flop,
+    ready,
+    rows_of,
+    seen,
+    training_flop,
+    training_pairs,
+)
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.source import load_tokenizer
@@ -41,7 +51,8 @@ def test_one_row_takes_the_products_that_torch_counts(case) -> None:
 
 
 def test_training_takes_forward_and_activation_gradients(case) -> None:
-    """Torch also counts the gradient of attention with all keys, and none for the first layer's input."""
+    """Torch also counts the gradient of attention with all keys, and none for the first layer's
+    input."""
     config, model, _, pairs = case
     wrapped = new_adapter(model, config.lora, seed=1)
     weights = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
@@ -54,7 +65,8 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
 
 
 def in_segments(rows: list[Row]) -> int:
-    """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their own tokens included."""
+    """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their
+    own tokens included."""
     total = 0
     for part in pack(rows, torch.device("cpu")).layout.segments:
         own = part.own[1] - part.own[0]
@@ -70,7 +82,10 @@ def test_seen_counts_what_segments_see(case) -> None:
 
 def owns(rows: list[Row]) -> list[tuple[int, int]]:
     """Start and number of the tokens of each segment."""
-    return [(part.own[0], part.own[1] - part.own[0]) for part in pack(rows, torch.device("cpu")).layout.segments]
+    return [
+        (part.own[0], part.own[1] - part.own[0])
+        for part in pack(rows, torch.device("cpu")).layout.segments
+    ]
 
 
 def test_one_at_a_time_says_the_same(case) -> None:

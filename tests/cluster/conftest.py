@@ -10,7 +10,11 @@ from one_host_slurm import NEEDED, Slurm, one_host_slurm
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    missing = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    missing = [
+        name
+        for name in NEEDED
+        if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
+    ]
     if missing or os.geteuid() != 0:
         lacking = (
             f"lacks {', '.join(missing)} (apt-get install slurmctld slurmd slurm-client munge)"
@@ -27,5 +31,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture
 def settings(tiny: list[str]) -> list[str]:
-    """The tiny model, slow enough to be caught and quick enough to be waited for: 16 steps of 4 pairs."""
-    return [*tiny, "evals=in_domain", "train.batch_size=4", "train.max_steps=16", "train.save_steps=4"]
+    """The tiny model, slow enough to be caught and quick enough to be waited for: 16 steps of 4
+    pairs."""
+    return [
+        *tiny,
+        "evals=in_domain",
+        "train.batch_size=4",
+        "train.max_steps=16",
+        "train.save_steps=4",
+    ]

@@ -1,4 +1,5 @@
-"""A real Slurm of two nodes on this machine's loopback, and the repository's own scripts submitted to it."""
+"""A real Slurm of two nodes on this machine's loopback, and the repository's own scripts submitted
+to it."""
 
 from __future__ import annotations
 
@@ -17,11 +18,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel", "setpriv")
+NEEDED = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "squeue",
+    "scancel",
+    "setpriv",
+)
 MINUTES = 10  # of a job whose test died before it could cancel it
 
-# Two nodes that claim more CPUs, memory and GPUs than there are, so that the scripts' own requests fit. Nodes bear the
-# addresses that they have, because torch looks up the first one's name.
+# Two nodes that claim more CPUs, memory and GPUs than there are, so that the scripts' own requests
+# fit. Nodes bear the addresses that they have, because torch looks up the first one's name.
 CONF = """
 ClusterName=mvp
 SlurmctldHost=localhost(127.0.0.1)
@@ -49,7 +60,8 @@ MailProg=/bin/true
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName=127.0.0.[1-2] NodeAddr=127.0.0.[1-2] Port=[{ports[1]}-{ports[2]}] CPUs=64 RealMemory=500000 Gres=gpu:8
+NodeName=127.0.0.[1-2] NodeAddr=127.0.0.[1-2] Port=[{ports[1]}-{ports[2]}] \\
+    CPUs=64 RealMemory=500000 Gres=gpu:8
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1 GraceTime=0
 PartitionName=patient Nodes=ALL MaxTime=INFINITE PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE PriorityTier=2 PreemptMode=OFF
@@ -83,7 +95,12 @@ class Job:
         """Until it happened; fails with the end of the job's log where it does not."""
         end = time.monotonic() + seconds
         while not happened():
-            if time.monotonic() > end or self.state in {"FAILED", "TIMEOUT", "NODE_FAIL", "CANCELLED"}:
+            if time.monotonic() > end or self.state in {
+                "FAILED",
+                "TIMEOUT",
+                "NODE_FAIL",
+                "CANCELLED",
+            }:
                 pytest.fail(f"job {self.id} is {self.state}: no {what}\n{self.text()[-4000:]}")
             time.sleep(0.2)
 
@@ -101,12 +118,15 @@ class Job:
 
     def queued_again(self) -> Job:
         self.wait(
-            "second place in the queue", lambda: (self.state, self.shown("Reason")) == ("PENDING", "BeginTime"), 60
+            "second place in the queue",
+            lambda: (self.state, self.shown("Reason")) == ("PENDING", "BeginTime"),
+            60,
         )
         return self
 
     def start_now(self) -> Job:
-        """Slurm lets a job that is queued again rest for two minutes: a node refuses it in the second that it was killed."""
+        """Slurm lets a job that is queued again rest for two minutes: a node refuses it in the
+        second that it was killed."""
         time.sleep(2)
         self.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
         return self
@@ -120,12 +140,15 @@ class Slurm:
     environ: dict[str, str]
 
     def __call__(self, *command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environ, capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return done.stdout
 
     def submit(self, script: str, *words: str, options: tuple[str, ...] = ()) -> Job:
-        """The script as it is, submitted from the repository's root; only the log goes elsewhere."""
+        """The script as it is, submitted from the repository's root; only the log goes
+        elsewhere."""
         fixed = ("--parsable", f"--output={self.folder}/log-%j", f"--time={MINUTES}")
         number = self("sbatch", *fixed, *options, f"slurm/{script}", *words).strip()
         return self.job(number)
@@ -147,14 +170,26 @@ def one_host_slurm(folder: Path) -> Iterator[Slurm]:
     (folder / "munge.key").touch(0o600)
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     environ = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "MVP_ALIGN_"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM_", "SBATCH_", "MVP_ALIGN_"))
     }
-    environ |= {"SLURM_CONF": f"{folder}/slurm.conf", "MVP_ALIGN_VENV": sys.prefix, "OMP_NUM_THREADS": "1"}
+    environ |= {
+        "SLURM_CONF": f"{folder}/slurm.conf",
+        "MVP_ALIGN_VENV": sys.prefix,
+        "OMP_NUM_THREADS": "1",
+    }
     environ["PATH"] = f"{environ['PATH']}:/usr/sbin:/sbin"
     slurm = Slurm(folder, environ)
     munge_files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "pid", "log", "seed")]
     daemons = {
-        "munge": ["munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *munge_files],
+        "munge": [
+            "munged",
+            "--foreground",
+            "--force",
+            f"--socket={folder}/munge.socket",
+            *munge_files,
+        ],
         "slurmctld": ["slurmctld", "-D"],
         "slurmd-1": ["slurmd", "-D", "-N", "127.0.0.1"],
         "slurmd-2": ["slurmd", "-D", "-N", "127.0.0.2"],
@@ -178,20 +213,26 @@ def one_host_slurm(folder: Path) -> Iterator[Slurm]:
 def started(command: list[str], log: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
     """A daemon that dies with this process, however this one dies."""
     with log.open("wb") as output:
-        return subprocess.Popen(["setpriv", "--pdeathsig=TERM", *command], env=environ, stdout=output, stderr=output)
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig=TERM", *command], env=environ, stdout=output, stderr=output
+        )
 
 
 def wait_for(happened: Callable[[], object], folder: Path) -> None:
     end = time.monotonic() + 60
     while not happened():
         if time.monotonic() > end:
-            logs = "\n".join(f"{path.name}\n{path.read_text()[-2000:]}" for path in folder.glob("*.out"))
+            logs = "\n".join(
+                f"{path.name}\n{path.read_text()[-2000:]}" for path in folder.glob("*.out")
+            )
             pytest.fail(f"Slurm did not start, or did not end its jobs\n{logs}")
         time.sleep(0.2)
 
 
 def idle_nodes(environ: dict[str, str]) -> int:
-    nodes = subprocess.run(["sinfo", "-h", "-N", "-p", "main", "-o", "%T"], env=environ, capture_output=True, text=True)
+    nodes = subprocess.run(
+        ["sinfo", "-h", "-N", "-p", "main", "-o", "%T"], env=environ, capture_output=True, text=True
+    )
     return nodes.stdout.split().count("idle")
 
 

@@ -1,4 +1,5 @@
-"""The scripts of slurm/, as they are, on a real Slurm: runs, signals, preemption, arrays, nodes, sweeps."""
+"""The scripts of slurm/, as they are, on a real Slurm: runs, signals, preemption, arrays, nodes,
+sweeps."""
 
 import json
 import os
@@ -23,7 +24,9 @@ def digest(run: Path) -> str:
 
 def losses(run: Path) -> dict[int, float]:
     """Step to loss, from the last checkpoint; a step that was logged twice fails."""
-    last = max(run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    last = max(
+        run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
     history = json.loads((last / "trainer_state.json").read_text())["log_history"]
     logged = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
     assert [step for step, _ in logged] == list(range(1, len(logged) + 1))
@@ -32,7 +35,10 @@ def losses(run: Path) -> dict[int, float]:
 
 def training(run: Path) -> bool:
     """Whether a checkpoint is whole and steps are left."""
-    return any(run.glob("checkpoints/checkpoint-*/trainer_state.json")) and not (run / "adapter").exists()
+    return (
+        any(run.glob("checkpoints/checkpoint-*/trainer_state.json"))
+        and not (run / "adapter").exists()
+    )
 
 
 def same(run: Path, other: Path) -> None:
@@ -46,7 +52,11 @@ def same(run: Path, other: Path) -> None:
 def went_on(job: Job) -> bool:
     """Whether the job's second start took up what its first one left."""
     first, _, second = job.text().partition(f"job {job.id}, start 2;")
-    return job.shown("Restarts") == "1" and f"job {job.id}, start 1;" in first and "Going on from" in second
+    return (
+        job.shown("Restarts") == "1"
+        and f"job {job.id}, start 1;" in first
+        and "Going on from" in second
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +76,14 @@ def undisturbed(slurm: Slurm, settings: list[str], kept: Path) -> Path:
 def test_a_job_says_where_it_runs_and_trains_to_the_end(slurm: Slurm, undisturbed: Path) -> None:
     assert (undisturbed / "DONE").exists()
     assert len(losses(undisturbed)) == 16
-    (log,) = [text for path in slurm.folder.glob("log-*") if f"{undisturbed}/report.html" in (text := path.read_text())]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    (log,) = [
+        text
+        for path in slurm.folder.glob("log-*")
+        if f"{undisturbed}/report.html" in (text := path.read_text())
+    ]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    )
     where = "start 1; nodes: 127.0.0.1; on each 1 GPUs, 1 processes, 8 CPUs a process; commit"
     assert f"{where} {commit.stdout.strip() or 'unknown'}\n" in log
 
@@ -79,16 +95,29 @@ def test_a_finished_run_is_left_alone(slurm: Slurm, undisturbed: Path, settings:
     assert digest(undisturbed) == before
 
 
-def test_a_mistake_ends_the_job_with_the_command_s_code_and_words(slurm: Slurm, settings: list[str]) -> None:
+def test_a_mistake_ends_the_job_with_the_command_s_code_and_words(
+    slurm: Slurm, settings: list[str]
+) -> None:
     job = slurm.submit("train.sbatch", *settings, "train.betta=1").ended()
     assert (job.state, job.exit_code) == ("FAILED", 2)
     assert "train.betta=1: no setting 'train.betta'. Did you mean 'train.beta'?" in job.text()
     assert "Traceback" not in job.text()
 
 
-def test_srun_by_hand_does_not_make_two_runs_in_one_folder(slurm: Slurm, settings: list[str], tmp_path: Path) -> None:
-    command = ["srun", "--ntasks=2", sys.executable, "train.py", *settings, f"run.dir={tmp_path / 'run'}"]
-    done = subprocess.run(command, cwd=ROOT, env=slurm.environ, capture_output=True, text=True, timeout=120)
+def test_srun_by_hand_does_not_make_two_runs_in_one_folder(
+    slurm: Slurm, settings: list[str], tmp_path: Path
+) -> None:
+    command = [
+        "srun",
+        "--ntasks=2",
+        sys.executable,
+        "train.py",
+        *settings,
+        f"run.dir={tmp_path / 'run'}",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=slurm.environ, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2
     assert "srun started 2 processes, and nothing told them of each other" in done.stderr
     assert not (tmp_path / "run").exists()
@@ -101,7 +130,9 @@ def test_a_signal_saves_and_the_job_starts_again_to_the_same_bytes(
     slurm: Slurm, settings: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    job = slurm.submit("train.sbatch", *settings, "tracking=wandb", "tracking.mode=offline", f"run.dir={run}")
+    job = slurm.submit(
+        "train.sbatch", *settings, "tracking=wandb", "tracking.mode=offline", f"run.dir={run}"
+    )
     job.wait("checkpoint", lambda: training(run))
     slurm("scancel", "--signal=USR1", job.id)
     job.queued_again()
@@ -112,13 +143,19 @@ def test_a_signal_saves_and_the_job_starts_again_to_the_same_bytes(
     same(run, undisturbed)
     parts = [path.name for path in (run / "wandb").glob("offline-run-*")]
     assert len(parts) == 2  # of one run
-    assert {name.rpartition("-")[2] for name in parts} == {(run / "wandb_id.txt").read_text().strip()}
+    assert {name.rpartition("-")[2] for name in parts} == {
+        (run / "wandb_id.txt").read_text().strip()
+    }
 
 
-def test_slurm_signals_a_job_before_its_time_limit(slurm: Slurm, settings: list[str], tmp_path: Path) -> None:
+def test_slurm_signals_a_job_before_its_time_limit(
+    slurm: Slurm, settings: list[str], tmp_path: Path
+) -> None:
     """The limit comes nearer while the job runs, so that it cannot know of it but by the signal."""
     run = tmp_path / "run"
-    job = slurm.submit("train.sbatch", *settings, "train.max_steps=2000", f"run.dir={run}", options=("--time=60",))
+    job = slurm.submit(
+        "train.sbatch", *settings, "train.max_steps=2000", f"run.dir={run}", options=("--time=60",)
+    )
     job.wait("checkpoint", lambda: training(run))
     slurm("scontrol", "update", f"jobid={job.id}", "TimeLimit=2")
     job.queued_again()
@@ -127,10 +164,14 @@ def test_slurm_signals_a_job_before_its_time_limit(slurm: Slurm, settings: list[
     assert QUEUED_AGAIN in job.text()
 
 
-def test_a_job_that_no_signal_reaches_saves_before_its_end(slurm: Slurm, settings: list[str], tmp_path: Path) -> None:
+def test_a_job_that_no_signal_reaches_saves_before_its_end(
+    slurm: Slurm, settings: list[str], tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     options = ("--time=1", "--signal=URG@1")  # SIGURG is ignored
-    job = slurm.submit("train.sbatch", *settings, "train.max_steps=2000", f"run.dir={run}", options=options)
+    job = slurm.submit(
+        "train.sbatch", *settings, "train.max_steps=2000", f"run.dir={run}", options=options
+    )
     job.queued_again()
     slurm("scancel", job.id)
     assert "Stopped (the job's time is nearly up)" in job.text()
@@ -140,17 +181,34 @@ def test_a_job_that_no_signal_reaches_saves_before_its_end(slurm: Slurm, setting
 
 @pytest.mark.parametrize(
     ("partition", "script", "queues"),
-    [("main", "multinode.sbatch", "unless Slurm itself queues it again"), ("patient", "train.sbatch", QUEUED_AGAIN)],
+    [
+        ("main", "multinode.sbatch", "unless Slurm itself queues it again"),
+        ("patient", "train.sbatch", QUEUED_AGAIN),
+    ],
 )
 def test_a_job_preempted_by_slurm_goes_on_afterwards(
-    slurm: Slurm, settings: list[str], undisturbed: Path, tmp_path: Path, partition: str, script: str, queues: str
+    slurm: Slurm,
+    settings: list[str],
+    undisturbed: Path,
+    tmp_path: Path,
+    partition: str,
+    script: str,
+    queues: str,
 ) -> None:
-    """By a job of a more urgent partition: without grace Slurm ends and requeues the job, with grace the job does it."""
+    """By a job of a more urgent partition: without grace Slurm ends and requeues the job, with
+    grace the job does it."""
     run = tmp_path / "run"
     options = (f"--partition={partition}", "--gpus-per-node=1")
     job = slurm.submit(script, *settings, f"run.dir={run}", options=options)
     job.wait("checkpoint", lambda: training(run))
-    words = ("--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
+    words = (
+        "--parsable",
+        "--partition=urgent",
+        "--nodes=2",
+        "--exclusive",
+        "--output=/dev/null",
+        "--wrap=true",
+    )
     urgent = slurm.job(slurm("sbatch", *words).strip())
     job.queued_again()
     assert "Stopped (SIGTERM)" in job.text()
@@ -159,7 +217,8 @@ def test_a_job_preempted_by_slurm_goes_on_afterwards(
     job.start_now().completed()
     assert went_on(job)
     assert (run / "DONE").exists()
-    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)  # two processes round other sums
+    # two processes round other sums
+    assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
 
 
 def test_a_cancelled_job_stays_cancelled_and_the_same_command_goes_on(
@@ -181,7 +240,12 @@ def test_an_evaluation_goes_on_in_the_middle_to_the_same_metrics(
     slurm: Slurm, settings: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
     words = [word for word in settings if not word.startswith(("train.", "evals", "data.limit"))]
-    words += [f"adapter={undisturbed / 'adapter'}", "evals=in_domain", "data.limit=60", "evals.batch_size=1"]
+    words += [
+        f"adapter={undisturbed / 'adapter'}",
+        "evals=in_domain",
+        "data.limit=60",
+        "evals.batch_size=1",
+    ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     slurm.submit("evaluate.sbatch", *words, f"run.dir={whole}").completed()
     job = slurm.submit("evaluate.sbatch", *words, f"run.dir={cut}")
@@ -191,7 +255,9 @@ def test_an_evaluation_goes_on_in_the_middle_to_the_same_metrics(
     assert not (cut / "DONE").exists()
     slurm.submit("evaluate.sbatch", *words, f"run.dir={cut}").completed()
     assert (cut / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    assert {row["stage"] for row in map(json.loads, (cut / "metrics.jsonl").read_text().splitlines())} == {
+    assert {
+        row["stage"] for row in map(json.loads, (cut / "metrics.jsonl").read_text().splitlines())
+    } == {
         "base",
         "tuned",
     }
@@ -205,7 +271,11 @@ def rank_of(process: Path, job: Job) -> str | None:
     try:
         if not (process / "exe").readlink().name.startswith("python"):
             return None
-        entries = dict(entry.split("=", 1) for entry in (process / "environ").read_text().split("\0") if "=" in entry)
+        entries = dict(
+            entry.split("=", 1)
+            for entry in (process / "environ").read_text().split("\0")
+            if "=" in entry
+        )
     except OSError:  # gone
         return None
     return entries.get("RANK") if entries.get("SLURM_JOB_ID") == job.id else None
@@ -230,9 +300,13 @@ def test_a_process_that_dies_ends_the_job_at_once_and_two_train_to_the_losses_of
     assert losses(run) == pytest.approx(losses(undisturbed), rel=1e-4)
 
 
-def test_an_array_makes_a_run_of_each_seed(slurm: Slurm, settings: list[str], tmp_path: Path) -> None:
+def test_an_array_makes_a_run_of_each_seed(
+    slurm: Slurm, settings: list[str], tmp_path: Path
+) -> None:
     words = (*settings, "train.max_steps=2", f"run.dir={tmp_path}/seed-${{seed}}")
-    array = slurm.submit("seeds.sbatch", *words, options=("--array=7-8", f"--output={slurm.folder}/log-%A_%a"))
+    array = slurm.submit(
+        "seeds.sbatch", *words, options=("--array=7-8", f"--output={slurm.folder}/log-%A_%a")
+    )
     for seed in (7, 8):
         slurm.job(f"{array.id}_{seed}").completed()
     assert {path.name for path in tmp_path.iterdir()} == {"seed-7", "seed-8"}
@@ -252,7 +326,9 @@ def test_a_sweep_of_submitit_s_makes_a_job_of_each_seed_and_survives_a_signal(
     runs = {seed: tmp_path / f"seed-{seed}" for seed in (12, 13)}
     command = [sys.executable, "train.py", *sweep, *settings, f"run.dir={tmp_path}/seed-${{seed}}"]
     with (tmp_path / "sweep.out").open("w") as output:
-        sweeping = subprocess.Popen(command, cwd=ROOT, env=slurm.environ, stdout=output, stderr=output)
+        sweeping = subprocess.Popen(
+            command, cwd=ROOT, env=slurm.environ, stdout=output, stderr=output
+        )
     try:
         first = signalled(slurm, sweeping, runs[12])
         first.queued_again().start_now()
@@ -265,7 +341,8 @@ def test_a_sweep_of_submitit_s_makes_a_job_of_each_seed_and_survives_a_signal(
 
 
 def signalled(slurm: Slurm, sweeping: subprocess.Popen[bytes], run: Path) -> Job:
-    """The first job of the sweep, sent SIGUSR1 once it trains, as Slurm does before its time limit."""
+    """The first job of the sweep, sent SIGUSR1 once it trains, as Slurm does before its time
+    limit."""
     end = time.monotonic() + 120
     while not training(run):
         assert time.monotonic() < end

@@ -16,18 +16,26 @@ def pair(question: str, chosen: str, rejected: str) -> PreferencePair:
 
 def choices(answers: str, questions: str = "QR") -> st.SearchStrategy[list[PreferencePair]]:
     orders = list(permutations(answers, 2))
-    one = st.tuples(st.sampled_from(questions), st.sampled_from(orders)).map(lambda drawn: pair(drawn[0], *drawn[1]))
+    one = st.tuples(st.sampled_from(questions), st.sampled_from(orders)).map(
+        lambda drawn: pair(drawn[0], *drawn[1])
+    )
     return st.lists(one, min_size=1, max_size=12)
 
 
 def best_scorer(pairs: list[PreferencePair], answers: str) -> float:
-    """acc@0 of the best fixed score for each (question, answer): every ranking of the answers, for each question."""
+    """acc@0 of the best fixed score for each (question, answer): every ranking of the answers, for
+    each question."""
     questions = sorted({p.question for p in pairs})
     rankings = product(permutations(answers), repeat=len(questions))
     right = 0
     for ranking in rankings:
         rank = dict(zip(questions, ranking, strict=True))
-        right = max(right, sum(rank[p.question].index(p.chosen) < rank[p.question].index(p.rejected) for p in pairs))
+        right = max(
+            right,
+            sum(
+                rank[p.question].index(p.chosen) < rank[p.question].index(p.rejected) for p in pairs
+            ),
+        )
     return right / len(pairs)
 
 
@@ -46,7 +54,10 @@ def test_no_rule_over_two_answers_beats_it_and_one_reaches_it(pairs: list[Prefer
     asked = sorted({(p.question, *sorted((p.chosen, p.rejected))) for p in pairs})
     best = 0
     for firsts in product((True, False), repeat=len(asked)):
-        preferred = {(q, a if first else b, b if first else a) for (q, a, b), first in zip(asked, firsts, strict=True)}
+        preferred = {
+            (q, a if first else b, b if first else a)
+            for (q, a, b), first in zip(asked, firsts, strict=True)
+        }
         best = max(best, sum((p.question, p.chosen, p.rejected) in preferred for p in pairs))
     assert value_blind_ceiling(pairs) == best / len(pairs)
 
@@ -63,7 +74,11 @@ def test_half_when_everybody_has_an_opponent(pairs: list[PreferencePair]) -> Non
 
 
 def test_by_hand() -> None:
-    pairs = [pair("Q", "a", "b")] * 3 + [pair("Q", "b", "a")] * 2 + [pair("Q", "a", "c"), pair("R", "b", "a")]
+    pairs = (
+        [pair("Q", "a", "b")] * 3
+        + [pair("Q", "b", "a")] * 2
+        + [pair("Q", "a", "c"), pair("R", "b", "a")]
+    )
     assert value_blind_ceiling(pairs) == 5 / 7
 
 

@@ -38,11 +38,18 @@ def ids(pairs: list[PreferencePair]) -> list[str]:
 
 def test_three_files_and_the_bundled_stand_in(config: Config, tmp_path: Path) -> None:
     config.evals.sets = ["in_domain", "ufp4_sample"]
-    config.data.train, config.data.val, config.data.test = (write(tmp_path / f"{u}.json", u * 3) for u in "abc")
+    config.data.train, config.data.val, config.data.test = (
+        write(tmp_path / f"{u}.json", u * 3) for u in "abc"
+    )
     config.data.limit = 2
     data = load_data(config)
-    assert [ids(data.train), ids(data.val), ids(data.test)] == [["a0", "a1"], ["b0", "b1"], ["c0", "c1"]]
-    assert ids(data.by_set["ufp4_sample"]) == ["honesty-0", "honesty-1", "honesty-2"]  # data.limit is not for it
+    assert [ids(data.train), ids(data.val), ids(data.test)] == [
+        ["a0", "a1"],
+        ["b0", "b1"],
+        ["c0", "c1"],
+    ]
+    # data.limit is not for it
+    assert ids(data.by_set["ufp4_sample"]) == ["honesty-0", "honesty-1", "honesty-2"]
     assert {name: read.source for name, read in data.read.items()} == {
         "train": config.data.train,
         "val": config.data.val,
@@ -71,7 +78,8 @@ def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> No
 def test_ufp4_is_its_four_files_alone(config: Config, tmp_path: Path) -> None:
     config.data.train = write(tmp_path / "train.json", "abcde")
     data = load_data(config)
-    assert list(data.by_set) == ["in_domain"] and list(data.read) == ["train"]  # nobody asked for the stand-in
+    # nobody asked for the stand-in
+    assert list(data.by_set) == ["in_domain"] and list(data.read) == ["train"]
     for name in UFP4_USER_TYPES:
         write(tmp_path / "real" / f"{name}.json", "x")
     config.evals.ufp4 = str(tmp_path / "real")
@@ -81,10 +89,14 @@ def test_ufp4_is_its_four_files_alone(config: Config, tmp_path: Path) -> None:
         load_data(config)
     for folder in ("sample:ufp4", str(tmp_path / "sample" / "ufp4")):
         config.evals.ufp4 = folder
-        with pytest.raises(UserError, match=r"bundled synthetic stand-in: that is evals\.sets=\[ufp4_sample\]"):
+        with pytest.raises(
+            UserError, match=r"bundled synthetic stand-in: that is evals\.sets=\[ufp4_sample\]"
+        ):
             load_data(config)
     config.evals.sets, config.evals.ufp4 = ["ufp4"], None
-    with pytest.raises(UserError, match=r"evals\.ufp4=FOLDER .* evals\.sets=\[in_domain,ufp4_sample\]"):
+    with pytest.raises(
+        UserError, match=r"evals\.ufp4=FOLDER .* evals\.sets=\[in_domain,ufp4_sample\]"
+    ):
         load_data(config)
 
 
@@ -94,7 +106,9 @@ def test_without_a_test_set_users_of_train_are_held_out(config: Config, tmp_path
     assert len({p.user_id for p in data.train}) == 4 and len({p.user_id for p in data.test}) == 1
     assert not {p.user_id for p in data.train} & {p.user_id for p in data.test}
     assert load_data(config).test == data.test
-    assert data.notes == [f"test: 1 of 5 users of {config.data.train} held out (data.test_share=0.2, seed=12)."]
+    assert data.notes == [
+        f"test: 1 of 5 users of {config.data.train} held out (data.test_share=0.2, seed=12)."
+    ]
 
 
 def test_the_configs_seed_decides_who_is_held_out(config: Config, tmp_path: Path) -> None:
@@ -119,7 +133,10 @@ def test_repeats_go_before_the_split(config: Config, tmp_path: Path) -> None:
 
 
 def test_a_person_on_two_sides_is_refused(config: Config, tmp_path: Path) -> None:
-    config.data.train, config.data.test = write(tmp_path / "train.json", "ab"), write(tmp_path / "test.json", "bc")
+    config.data.train, config.data.test = (
+        write(tmp_path / "train.json", "ab"),
+        write(tmp_path / "test.json", "bc"),
+    )
     with pytest.raises(UserError, match=r"1 user.* in both train and test: b"):
         load_data(config)
 
@@ -160,7 +177,11 @@ def test_records_left_out_are_noted(config: Config, tmp_path: Path) -> None:
 
 def test_the_bundled_sample() -> None:
     config = Config(recipe="lora_dpo")
-    config.data.train, config.data.val, config.data.test = "sample:train.json", "sample:val.json", "sample:test.json"
+    config.data.train, config.data.val, config.data.test = (
+        "sample:train.json",
+        "sample:val.json",
+        "sample:test.json",
+    )
     data = load_data(config)
     assert data.train and data.val and data.test and data.notes == []
     assert {pair.groups["user_type"] for pair in data.by_set["ufp4_sample"]} == set(UFP4_USER_TYPES)
@@ -177,7 +198,9 @@ def own(path: Path, *people: object, **more: object) -> str:
     return str(path)
 
 
-def test_records_that_name_no_person_are_said_to_be_split_by_prompt(config: Config, tmp_path: Path) -> None:
+def test_records_that_name_no_person_are_said_to_be_split_by_prompt(
+    config: Config, tmp_path: Path
+) -> None:
     config.data.train = own(tmp_path / "train.json", *[None] * 5)
     data = load_data(config)
     assert data.notes[0] == "train: no record names a person (user_id): split by prompt."
@@ -192,11 +215,16 @@ def test_records_that_name_no_person_are_said_to_be_split_by_prompt(config: Conf
 def test_records_of_which_some_name_a_person_are_counted(config: Config, tmp_path: Path) -> None:
     config.data.train = own(tmp_path / "train.json", "a", None, "b", None, None)
     data = load_data(config)
-    assert data.notes[0] == ("train: 3 of 5 records name no person (user_id): each of their prompts counts as one.")
+    assert (
+        data.notes[0]
+        == "train: 3 of 5 records name no person (user_id): each of their prompts counts as one."
+    )
     assert data.prompt_sets == [] or data.prompt_sets == ["in_domain"]  # who is held out decides
 
 
-def test_people_who_are_told_apart_by_case_or_spaces_are_named(config: Config, tmp_path: Path) -> None:
+def test_people_who_are_told_apart_by_case_or_spaces_are_named(
+    config: Config, tmp_path: Path
+) -> None:
     config.data.train = own(tmp_path / "train.json", "a ", "a", "b")
     config.data.test = own(tmp_path / "test.json", "A", "c")
     (note,) = load_data(config).notes

@@ -14,7 +14,9 @@ PAIR = {"prompt": "Q?", "chosen": " yes", "rejected": " no"}
 
 
 def written(path: Path, *changes: dict[str, Any]) -> str:
-    path.write_text("".join(f"{json.dumps({**PAIR, 'prompt': f'Q{n}?', **c})}\n" for n, c in enumerate(changes)))
+    path.write_text(
+        "".join(f"{json.dumps({**PAIR, 'prompt': f'Q{n}?', **c})}\n" for n, c in enumerate(changes))
+    )
     return str(path)
 
 
@@ -22,7 +24,9 @@ def read(path: Path, *changes: dict[str, Any]) -> list[PreferencePair]:
     return read_pairs(written(path, *changes), "pairs").pairs
 
 
-@pytest.mark.parametrize(("name", "delimiter"), [("x.csv", ","), ("x.tsv", "\t"), ("X.CSV.GZ", ",")])
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("x.csv", ","), ("x.tsv", "\t"), ("X.CSV.GZ", ",")]
+)
 def test_tables_are_read_cell_by_cell_as_text(tmp_path: Path, name: str, delimiter: str) -> None:
     rows = [
         ["prompt", "chosen", "rejected", "user_id", "profile"],
@@ -43,7 +47,9 @@ def test_tables_are_read_cell_by_cell_as_text(tmp_path: Path, name: str, delimit
 def test_gzipped_files_read_as_the_files_in_them(tmp_path: Path, extension: str) -> None:
     plain = tmp_path / f"own{extension.removesuffix('.gz')}"
     records = [{**PAIR, "user_id": "a"}, {**PAIR, "prompt": "P?"}]
-    plain.write_text(json.dumps(records) if ".json." in extension else "\n".join(map(json.dumps, records)))
+    plain.write_text(
+        json.dumps(records) if ".json." in extension else "\n".join(map(json.dumps, records))
+    )
     (tmp_path / f"own{extension}").write_bytes(gzip.compress(plain.read_bytes()))
     zipped = read_pairs(str(tmp_path / f"own{extension}"), "pairs")
     assert zipped.pairs == read_pairs(str(plain), "pairs").pairs and len(zipped.pairs) == 2
@@ -59,7 +65,9 @@ def test_a_folder_is_read_whole(tmp_path: Path) -> None:
 
 def test_odd_ids_are_read_exactly(tmp_path: Path) -> None:
     ids = [1.0, 2**64, -5, "a ", "a", "A", "a\0b", 2.0**53 - 1]
-    pairs = read(tmp_path / "own.jsonl", *({"user_id": name, "id": n} for n, name in enumerate(ids)))
+    pairs = read(
+        tmp_path / "own.jsonl", *({"user_id": name, "id": n} for n, name in enumerate(ids))
+    )
     assert [pair.user_id for pair in pairs] == [
         "1", "18446744073709551616", "-5", "a ", "a", "A", "a\0b", "9007199254740991",
     ]  # fmt: skip
@@ -81,8 +89,16 @@ def test_a_profile_of_texts_and_numbers_is_shown_and_grouped_by(tmp_path: Path) 
         "birth_country": "Chile",
     }
     (pair,) = read(tmp_path / "own.jsonl", {"profile": profile})
-    assert pair.profile_text == "Age: 34, Retired: yes, Income: 12.5, Kids: 2, Birth country: Chile."
-    assert pair.groups == {"age": "34", "retired": "yes", "income": "12.5", "kids": "2", "birth_country": "Chile"}
+    assert (
+        pair.profile_text == "Age: 34, Retired: yes, Income: 12.5, Kids: 2, Birth country: Chile."
+    )
+    assert pair.groups == {
+        "age": "34",
+        "retired": "yes",
+        "income": "12.5",
+        "kids": "2",
+        "birth_country": "Chile",
+    }
     assert read(tmp_path / "own.jsonl", {"profile": "Old."})[0].groups == {}
 
 
@@ -94,7 +110,11 @@ def test_keys_that_are_not_read_are_counted_with_what_they_are_like(tmp_path: Pa
         {"score": None, "prompt_id": 7},
     )
     found = read_pairs(path, "pairs")
-    assert found.unread == {"'user_profile' (did you mean 'profile'?)": 2, "'score'": 1, "'prompt_id'": 1}
+    assert found.unread == {
+        "'user_profile' (did you mean 'profile'?)": 2,
+        "'score'": 1,
+        "'prompt_id'": 1,
+    }
 
 
 def test_the_benchmarks_own_keys_are_known() -> None:

@@ -1,4 +1,5 @@
-"""Who is shown whose profile: nobody their own, everybody another's where there is one, and the rest counted."""
+"""Who is shown whose profile: nobody their own, everybody another's where there is one, and the
+rest counted."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,18 +28,29 @@ def test_derangement_gives_everybody_who_can_have_one_another_text(texts: dict[s
 def test_who_stands_for_whom_is_drawn() -> None:
     found = derangement({f"u{n}": f"values {n}" for n in range(200)})
     assert len(found) == 200
-    assert not [n for n in range(200) if found[f"u{n}"] == f"u{(n + 1) % 200}"][10:]  # no rotation of the sorted ids
+    # no rotation of the sorted ids
+    assert not [n for n in range(200) if found[f"u{n}"] == f"u{(n + 1) % 200}"][10:]
 
 
 def values(creativity: int, safety: int) -> StatedValues:
     return StatedValues(creativity, 70, 70, 70, safety, 70, 70)
 
 
-def person_pair(number: int, user: str, stated: StatedValues, dimension: str = "safety") -> PreferencePair:
+def person_pair(
+    number: int, user: str, stated: StatedValues, dimension: str = "safety"
+) -> PreferencePair:
     return PreferencePair(
-        f"p{number}", user, "Why?", "So.", "No.", replace(PERSON, age=f"{user}"), "", stated, stated.preference(),
+        f"p{number}",
+        user,
+        "Why?",
+        "So.",
+        "No.",
+        replace(PERSON, age=f"{user}"),
+        "",
+        stated,
+        stated.preference(),
         {"dimension": dimension},
-    )  # fmt: skip
+    )
 
 
 PAIRS = [
@@ -51,10 +63,16 @@ PAIRS = [
 
 def test_shuffled_keeps_the_demographics_and_takes_the_values() -> None:
     swapped = swap_profiles(PAIRS, KINDS)
-    shown = {kind: [render(pair, prompt) for pair in pairs] for kind, (prompt, pairs) in swapped.kinds.items()}
+    shown = {
+        kind: [render(pair, prompt) for pair in pairs]
+        for kind, (prompt, pairs) in swapped.kinds.items()
+    }
     assert list(shown) == list(KINDS)
     assert shown["none"] == ["Why?"] * 3
-    assert shown["demographics"][0].startswith("User profile: Age: u0, ") and "values" not in shown["demographics"][0]
+    assert (
+        shown["demographics"][0].startswith("User profile: Age: u0, ")
+        and "values" not in shown["demographics"][0]
+    )
     assert "\nUser values: High creativity, High safety.\nQuestion: Why?" in shown["values"][0]
     assert shown["shuffled"][0] == shown["values"][0].replace("High safety", "Low safety")
     assert shown["shuffled"][2] == shown["values"][2].replace("Low safety", "High safety")
@@ -70,7 +88,8 @@ def test_pairs_that_cannot_be_shuffled_are_left_out_of_every_kind() -> None:
     assert "p2" in [pair.id for pair in own]
     assert swapped.left_out == {NO_OTHER: 4 - len(own)} and len(own) in (2, 3)
     assert swap_profiles([PAIRS[0]], ("values", "shuffled")).left_out == {NO_OTHER: 1}
-    assert len(swap_profiles(PAIRS, ("none", "demographics")).kinds["none"][1]) == 4  # which show no values
+    # which show no values
+    assert len(swap_profiles(PAIRS, ("none", "demographics")).kinds["none"][1]) == 4
 
 
 def test_free_texts_are_given_or_another_s() -> None:
@@ -79,7 +98,10 @@ def test_free_texts_are_given_or_another_s() -> None:
         for n, text in enumerate(("Nurse.", "Farmer.", "Nurse.", ""))
     ]
     swapped = swap_profiles(pairs, KINDS)
-    shown = {kind: [render(pair, prompt) for pair in pairs] for kind, (prompt, pairs) in swapped.kinds.items()}
+    shown = {
+        kind: [render(pair, prompt) for pair in pairs]
+        for kind, (prompt, pairs) in swapped.kinds.items()
+    }
     assert shown == {
         "none": ["Why 0?", "Why 1?", "Why 2?"],
         "given": ["Nurse.\nWhy 0?", "Farmer.\nWhy 1?", "Nurse.\nWhy 2?"],
@@ -91,7 +113,9 @@ def test_free_texts_are_given_or_another_s() -> None:
 
 @pytest.mark.parametrize("text", ["", "Nurse."])
 def test_a_set_without_two_profiles_says_so(text: str) -> None:
-    pairs = [PreferencePair(f"p{n}", "u", "Why?", "So.", "No.", profile_text=text) for n in range(2)]
+    pairs = [
+        PreferencePair(f"p{n}", "u", "Why?", "So.", "No.", profile_text=text) for n in range(2)
+    ]
     swapped = swap_profiles(pairs, KINDS)
     assert [pair for _, shown in swapped.kinds.values() for pair in shown] == []
     assert sum(swapped.left_out.values()) == 2

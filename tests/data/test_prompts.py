@@ -17,7 +17,15 @@ PERSON = PreferencePair(
     question="How do I sleep {better}?",
     chosen="Keep fixed hours.",
     rejected="Nobody needs sleep.",
-    profile=Profile("65+ years old", "Female", "Retired", "Vocational", "Widowed", "Korea, Republic of", "Fluent"),
+    profile=Profile(
+        "65+ years old",
+        "Female",
+        "Retired",
+        "Vocational",
+        "Widowed",
+        "Korea, Republic of",
+        "Fluent",
+    ),
     preference="High fluency, Low creativity.",
 )
 STRANGER = PreferencePair(
@@ -30,15 +38,21 @@ STRANGER = PreferencePair(
     preference="High factuality.",
 )
 PAPER_TEXT = (
-    "User profile: Age: 65+ years old, Gender: Female, Employment: Retired, Education: Vocational, "
-    "Marital Status: Widowed, Birth Country/Region: Korea, Republic of.\nQuestion: How do I sleep {better}?"
+    "User profile: Age: 65+ years old, Gender: Female, Employment: Retired, Education: Vocational,"
+    " Marital Status: Widowed, Birth Country/Region: Korea, Republic of.\nQuestion: How do I sleep"
+    " {better}?"
 )
-LLAMA2_CHAT = "{{ bos_token }}{% for m in messages %}[INST] {{ m['content'].strip() }} [/INST]{% endfor %}"
+LLAMA2_CHAT = (
+    "{{ bos_token }}{% for m in messages %}[INST] {{ m['content'].strip() }} [/INST]{% endfor %}"
+)
 
 
 @pytest.fixture(scope="session")
 def prompts(compose: Any) -> dict[str, Prompt]:
-    return {name: compose(f"prompt={name}").prompt for name in ("paper", "preference", "question", "chat")}
+    return {
+        name: compose(f"prompt={name}").prompt
+        for name in ("paper", "preference", "question", "chat")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -76,13 +90,18 @@ class NoChat:
         raise AssertionError("rendering needs no token ids")
 
 
-CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+)
 DATED = [
     ('{{- "Now: " + strftime_now("%d %b %Y %H:%M:%S") + "\n" }}', "Now: 03 Feb 2031 00:00:00\n"),
     ("{%- set f = '%B %-d' %}{{ strftime_now(f ~ ', 100%%d') }}\n", "February 3, 100%d\n"),
     (  # Llama-3.1's way
-        "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
-        "{%- set date_string = strftime_now('%d %b %Y') %}{%- endif %}{%- endif %}Today: {{ date_string }}. ",
+        (
+            "{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set"
+            " date_string = strftime_now('%d %b %Y') %}{%- endif %}{%- endif %}Today: {{"
+            " date_string }}. "
+        ),
         "Today: 03 Feb 2031. ",
     ),
     ("\n  {% if true %}{{ strftime_now('%Y-%m-%d') }} {% endif %}", "\n2031-02-03 "),
@@ -92,15 +111,22 @@ DATED = [
 
 @pytest.mark.parametrize(("opening", "shown"), DATED)
 def test_a_template_that_states_the_time_states_the_configs_date(
-    opening: str, shown: str, smollm2: Any, prompts: dict[str, Prompt], monkeypatch: pytest.MonkeyPatch
+    opening: str,
+    shown: str,
+    smollm2: Any,
+    prompts: dict[str, Prompt],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(smollm2, "chat_template", opening + CHATML)
     prompt = replace(prompts["chat"], date="2031-02-03")
     (pair,) = prompted([PERSON], prompt, smollm2)
     assert pair.prompt == f"{shown}<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n"
     monkeypatch.undo()
-    plain = smollm2.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True)
-    assert chat_turn("Hi", smollm2, "2031-02-03") == plain  # a template without a date is left alone
+    plain = smollm2.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
+    )
+    # a template without a date is left alone
+    assert chat_turn("Hi", smollm2, "2031-02-03") == plain
 
 
 def test_the_hash_of_prompts_tells_dates_apart(
@@ -109,7 +135,8 @@ def test_the_hash_of_prompts_tells_dates_apart(
     monkeypatch.setattr(smollm2, "chat_template", DATED[0][0] + CHATML)
     dates = ("2024-07-26", "2024-07-27", "2024-07-26")
     first, other, again = (
-        prompts_sha256(prompted([PERSON, STRANGER], replace(prompts["chat"], date=date), smollm2)) for date in dates
+        prompts_sha256(prompted([PERSON, STRANGER], replace(prompts["chat"], date=date), smollm2))
+        for date in dates
     )
     assert first == again != other
 
@@ -125,11 +152,15 @@ def test_structured_profile_in_every_prompt(prompts: dict[str, Prompt]) -> None:
 
 
 def test_own_template_with_each_field() -> None:
-    fields = "age|gender|employment_status|education|marital_status|birth_country|english_proficiency|preference"
+    fields = (
+        "age|gender|employment_status|education|marital_status|birth_country|"
+        "english_proficiency|preference"
+    )
     template = "|".join(f"{{{name}}}" for name in fields.split("|")) + "|{question}"
-    assert render(PERSON, Prompt("mine", template)) == (
-        "65+ years old|Female|Retired|Vocational|Widowed|Korea, Republic of|Fluent|High fluency, Low creativity.|"
-        "How do I sleep {better}?"
+    assert (
+        render(PERSON, Prompt("mine", template))
+        == "65+ years old|Female|Retired|Vocational|Widowed|Korea, Republic of|Fluent|High fluency,"
+        " Low creativity.|How do I sleep {better}?"
     )
 
 
@@ -157,7 +188,11 @@ def test_a_template_of_values_alone_shows_a_free_text_profile() -> None:
 def test_prompted_keeps_order_ids_and_answers() -> None:
     assert prompted([STRANGER, PERSON], PAPER, NoChat()) == [
         PromptedPair(
-            "u1", "prompt-1", "I value honesty above all.\nWhy is the sky blue?", STRANGER.chosen, STRANGER.rejected
+            "u1",
+            "prompt-1",
+            "I value honesty above all.\nWhy is the sky blue?",
+            STRANGER.chosen,
+            STRANGER.rejected,
         ),
         PromptedPair("p1", "user7", PAPER_TEXT, PERSON.chosen, PERSON.rejected),
     ]
@@ -166,14 +201,17 @@ def test_prompted_keeps_order_ids_and_answers() -> None:
 def test_chat_without_a_chat_template(prompts: dict[str, Prompt]) -> None:
     with pytest.raises(UserError) as caught:
         prompted([PERSON], prompts["chat"], NoChat())
-    assert str(caught.value) == (
-        "prompt=chat: the tokenizer of meta-llama/Llama-2-7b-hf has no chat template. Choose a chat model "
-        "(such as model=llama2_7b_chat) or prompt=paper."
+    assert (
+        str(caught.value)
+        == "prompt=chat: the tokenizer of meta-llama/Llama-2-7b-hf has no chat template. Choose a"
+        " chat model (such as model=llama2_7b_chat) or prompt=paper."
     )
 
 
 @pytest.mark.reference
-def test_llama2_base_tokenizer_has_no_chat_template(llama2: Any, prompts: dict[str, Prompt]) -> None:
+def test_llama2_base_tokenizer_has_no_chat_template(
+    llama2: Any, prompts: dict[str, Prompt]
+) -> None:
     with pytest.raises(UserError, match="has no chat template"):
         prompted([PERSON], prompts["chat"], llama2)
 
@@ -190,7 +228,9 @@ def test_llama2_chat_prompt_has_one_bos(llama2: Any, prompts: dict[str, Prompt])
     assert ids.count(llama2.bos_token_id) == 1
     assert ids[0] == 1
     whole = [{"role": "user", "content": PAPER_TEXT}]
-    assert ids == llama2.apply_chat_template(whole, tokenize=True, add_generation_prompt=True, return_dict=False)
+    assert ids == llama2.apply_chat_template(
+        whole, tokenize=True, add_generation_prompt=True, return_dict=False
+    )
 
 
 @pytest.mark.reference
@@ -208,15 +248,23 @@ def test_plain_llama2_prompt_has_one_bos(llama2: Any, prompts: dict[str, Prompt]
         assert (ids[0], ids.count(1)) == (1, 1)
 
 
-def test_smollm2_chat_prompt_is_its_own_template_in_full(smollm2: Any, prompts: dict[str, Prompt]) -> None:
-    """Its BOS is the text that opens each turn and is not added by the tokenizer, so it has to stay."""
+def test_smollm2_chat_prompt_is_its_own_template_in_full(
+    smollm2: Any, prompts: dict[str, Prompt]
+) -> None:
+    """Its BOS is the text that opens each turn and is not added by the tokenizer, so it has to
+    stay."""
     assert smollm2.encode("a")[:1] != [smollm2.bos_token_id]
     (pair,) = prompted([PERSON], prompts["chat"], smollm2)
     assert pair.prompt.startswith("<|im_start|>")
-    assert pair.prompt.endswith(f"<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n<|im_start|>assistant\n")
+    assert pair.prompt.endswith(
+        f"<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n<|im_start|>assistant\n"
+    )
     ids = smollm2(pair.prompt).input_ids
     assert ids == smollm2.apply_chat_template(
-        [{"role": "user", "content": PAPER_TEXT}], tokenize=True, add_generation_prompt=True, return_dict=False
+        [{"role": "user", "content": PAPER_TEXT}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=False,
     )
     assert ids[:2].count(smollm2.bos_token_id) == 1
 

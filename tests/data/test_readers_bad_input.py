@@ -13,8 +13,19 @@ from mvp_align.errors import UserError
 from mvp_align.schema import DIMENSIONS
 
 SCORES: dict[str, Any] = dict.fromkeys(DIMENSIONS, 50)
-TEXTS = ("question", "answer_w", "answer_l", "user_id", "age", "gender", "employment_status", "education")
-MVPBENCH = {name: name for name in (*TEXTS, "id", "marital_status", "birth_country")} | {"stated_prefs": SCORES}
+TEXTS = (
+    "question",
+    "answer_w",
+    "answer_l",
+    "user_id",
+    "age",
+    "gender",
+    "employment_status",
+    "education",
+)
+MVPBENCH = {name: name for name in (*TEXTS, "id", "marital_status", "birth_country")} | {
+    "stated_prefs": SCORES
+}
 PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "Dunno."}
 ABSENT = object()
 
@@ -34,29 +45,113 @@ RECORDS = [
     ("pairs", changed(PAIR, prompt=None), "prompt", "missing or null", "add it"),
     ("pairs", changed(PAIR, prompt=" \n"), "prompt", "blank", "write the text"),
     ("pairs", changed(PAIR, rejected=5), "rejected", "5 where a text belongs", "in quotes"),
-    ("pairs", changed(PAIR, chosen=["Because."]), "chosen", "a list where a text belongs", "write one text"),
-    ("pairs", changed(PAIR, user_id=float("nan")), "user_id", "nan where a text belongs", "leave the key out"),
-    ("pairs", changed(PAIR, profile=float("nan")), "profile", "nan where a text belongs", "leave the key out"),
+    (
+        "pairs",
+        changed(PAIR, chosen=["Because."]),
+        "chosen",
+        "a list where a text belongs",
+        "write one text",
+    ),
+    (
+        "pairs",
+        changed(PAIR, user_id=float("nan")),
+        "user_id",
+        "nan where a text belongs",
+        "leave the key out",
+    ),
+    (
+        "pairs",
+        changed(PAIR, profile=float("nan")),
+        "profile",
+        "nan where a text belongs",
+        "leave the key out",
+    ),
     ("pairs", changed(PAIR, user_id=1e300), "user_id", "1e+300 where a text belongs", "in quotes"),
-    ("pairs", changed(PAIR, profile={"age": float("nan")}), "profile", "NaN at 'age'", "leave the key out"),
-    ("pairs", changed(PAIR, profile={"age,sex": "x"}), "profile", "the key 'age,sex'", "take the comma out"),
-    ("pairs", changed(PAIR, system="Be brief."), "system", "not shown to the model", "put its text into the prompt"),
-    ("ufp4", changed(PAIR, history=[{"a": 1}]), "history", "not shown to the model", "take the key out"),
+    (
+        "pairs",
+        changed(PAIR, profile={"age": float("nan")}),
+        "profile",
+        "NaN at 'age'",
+        "leave the key out",
+    ),
+    (
+        "pairs",
+        changed(PAIR, profile={"age,sex": "x"}),
+        "profile",
+        "the key 'age,sex'",
+        "take the comma out",
+    ),
+    (
+        "pairs",
+        changed(PAIR, system="Be brief."),
+        "system",
+        "not shown to the model",
+        "put its text into the prompt",
+    ),
+    (
+        "ufp4",
+        changed(PAIR, history=[{"a": 1}]),
+        "history",
+        "not shown to the model",
+        "take the key out",
+    ),
     ("pairs", changed(PAIR, rejected=" Because.\n"), "rejected", "same as 'chosen'", "correct one"),
     ("pairs", changed(PAIR, user_id=""), "user_id", "blank", "write the text"),
     ("pairs", changed(PAIR, user_id=True), "user_id", "True where a text belongs", "in quotes"),
     ("pairs", changed(PAIR, id=1.5), "id", "1.5 where a text belongs", "in quotes"),
-    ("pairs", changed(PAIR, profile={"jobs": ["nurse"]}), "profile", "a list at 'jobs'", "write a text or a number"),
-    ("pairs", changed(PAIR, profile=["old"]), "profile", "a list where a text belongs", "write one text"),
+    (
+        "pairs",
+        changed(PAIR, profile={"jobs": ["nurse"]}),
+        "profile",
+        "a list at 'jobs'",
+        "write a text or a number",
+    ),
+    (
+        "pairs",
+        changed(PAIR, profile=["old"]),
+        "profile",
+        "a list where a text belongs",
+        "write one text",
+    ),
     ("pairs", changed(PAIR, chosen="\ud800"), "chosen", "surrogate", "write the text again"),
-    ("ufp4", changed(PAIR, profile={"age": "31"}), "profile", "an object where a text belongs", "write one text"),
-    ("pairs", changed(PAIR, profile={"likes": "\udfff"}), "profile", "surrogate", "write the text again"),
-    ("ufp4", changed(PAIR, prompt="a\ud800"), "prompt", "surrogate pair at character 1", "write the text again"),
+    (
+        "ufp4",
+        changed(PAIR, profile={"age": "31"}),
+        "profile",
+        "an object where a text belongs",
+        "write one text",
+    ),
+    (
+        "pairs",
+        changed(PAIR, profile={"likes": "\udfff"}),
+        "profile",
+        "surrogate",
+        "write the text again",
+    ),
+    (
+        "ufp4",
+        changed(PAIR, prompt="a\ud800"),
+        "prompt",
+        "surrogate pair at character 1",
+        "write the text again",
+    ),
     ("ufp4", changed(PAIR, rejected=""), "rejected", "blank", "leave the record out"),
     ("mvpbench", changed(MVPBENCH, answer_w=ABSENT), "answer_w", "missing", "add it"),
-    ("mvpbench", changed(MVPBENCH, answer_l="answer_w "), "answer_l", "same as 'answer_w'", "correct one"),
+    (
+        "mvpbench",
+        changed(MVPBENCH, answer_l="answer_w "),
+        "answer_l",
+        "same as 'answer_w'",
+        "correct one",
+    ),
     ("mvpbench", changed(MVPBENCH, id=ABSENT), "id", "missing", "add it"),
-    ("mvpbench", changed(MVPBENCH, birth_country=ABSENT), "birth_country/region", "missing", "add it"),
+    (
+        "mvpbench",
+        changed(MVPBENCH, birth_country=ABSENT),
+        "birth_country/region",
+        "missing",
+        "add it",
+    ),
     ("mvpbench", changed(MVPBENCH, age=""), "age", "blank", "write the text"),
     ("mvpbench", changed(MVPBENCH, age=30), "age", "30 where a text belongs", "in quotes"),
     ("mvpbench", changed(MVPBENCH, stated_prefs=ABSENT), "stated_prefs", "missing", "add it"),
@@ -67,9 +162,20 @@ RECORDS = [
         "a text where an object",
         "scores as {",
     ),
-    ("mvpbench", changed(MVPBENCH, dimension="honesty"), "dimension", "'honesty'", "use one of creativity"),
+    (
+        "mvpbench",
+        changed(MVPBENCH, dimension="honesty"),
+        "dimension",
+        "'honesty'",
+        "use one of creativity",
+    ),
     *[
-        ("mvpbench", changed(MVPBENCH, stated_prefs=changed(SCORES, safety=score)), "stated_prefs.safety", *words)
+        (
+            "mvpbench",
+            changed(MVPBENCH, stated_prefs=changed(SCORES, safety=score)),
+            "stated_prefs.safety",
+            *words,
+        )
         for score, *words in [
             (ABSENT, "missing", "add it"),
             (101, "is 101", "from 0 to 100"),
@@ -88,11 +194,21 @@ RECORDS = [
 @pytest.mark.parametrize("extension", [".json", ".jsonl"])
 @pytest.mark.parametrize(("format", "record", "field", "wrong", "remedy"), RECORDS)
 def test_a_wrong_field(
-    tmp_path: Path, extension: str, format: str, record: dict[str, Any], field: str, wrong: str, remedy: str
+    tmp_path: Path,
+    extension: str,
+    format: str,
+    record: dict[str, Any],
+    field: str,
+    wrong: str,
+    remedy: str,
 ) -> None:
     good = changed(MVPBENCH, id="first") if format == "mvpbench" else PAIR
     path = tmp_path / f"bad{extension}"
-    text = json.dumps([good, record]) if extension == ".json" else f"{json.dumps(good)}\n\n{json.dumps(record)}\n"
+    text = (
+        json.dumps([good, record])
+        if extension == ".json"
+        else f"{json.dumps(good)}\n\n{json.dumps(record)}\n"
+    )
     path.write_text(text)
     said = message(path, format)
     place = "row 1" if extension == ".json" else "line 3"
@@ -104,7 +220,11 @@ def test_a_wrong_field(
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
-        ("a.json", '[{"prompt": "x",\n oops}]', ("a.json line 2, column 2: broken JSON", "mend it there")),
+        (
+            "a.json",
+            '[{"prompt": "x",\n oops}]',
+            ("a.json line 2, column 2: broken JSON", "mend it there"),
+        ),
         (
             "a.json",
             '{"prompt": "x"}\n{"prompt": "y"}',
@@ -114,44 +234,137 @@ def test_a_wrong_field(
         ("a.json", '"text"', ("a.json: the top level is a text, not a list", "between [ and ]")),
         ("a.json", "[]", ("a.json: holds no records", "give a file with records")),
         ("a.json", " \n", ("a.json: the file is empty", "leave it out")),
-        ("a.json", '[["x"]]', ("a.json row 0: is a list where an object belongs", "write the record as {")),
-        ("a.json", '["x"]', ("a.json row 0: is a text where an object belongs", "write the record as {")),
-        ("a.json", "[null]", ("a.json row 0: is null where an object belongs", "write the record as {")),
+        (
+            "a.json",
+            '[["x"]]',
+            ("a.json row 0: is a list where an object belongs", "write the record as {"),
+        ),
+        (
+            "a.json",
+            '["x"]',
+            ("a.json row 0: is a text where an object belongs", "write the record as {"),
+        ),
+        (
+            "a.json",
+            "[null]",
+            ("a.json row 0: is null where an object belongs", "write the record as {"),
+        ),
         ("a.json", "[" * 100_000, ("a.json line 1: JSON that cannot be read", "give a list")),
         ("a.json", f"[{'9' * 5000}]", ("a.json line 1: JSON that cannot be read", "give a list")),
-        ("a.jsonl", '\n{"prompt": oops}', ("a.jsonl line 2, column 12: broken JSON", "one whole object on each line")),
-        ("a.jsonl", "[1]", ("a.jsonl line 1: is a list where an object belongs", "write the record as {")),
-        ("a.jsonl", b"ab\n\xe9", ("a.jsonl line 2: byte 0xe9 is not UTF-8", "save the file as UTF-8")),
+        (
+            "a.jsonl",
+            '\n{"prompt": oops}',
+            ("a.jsonl line 2, column 12: broken JSON", "one whole object on each line"),
+        ),
+        (
+            "a.jsonl",
+            "[1]",
+            ("a.jsonl line 1: is a list where an object belongs", "write the record as {"),
+        ),
+        (
+            "a.jsonl",
+            b"ab\n\xe9",
+            ("a.jsonl line 2: byte 0xe9 is not UTF-8", "save the file as UTF-8"),
+        ),
         (
             "a.json",
             '["é"]'.encode("latin-1"),
             ("a.json line 1: byte 0xe9", "Windows-1252, much like Latin-1, it is 'é'"),
         ),
-        ("a.json", '["é"]'.encode("utf-16"), ("a.json: is UTF-16 text, not UTF-8", "save the file as UTF-8")),
-        ("a.jsonl", '["é"]'.encode("utf-16-le"), ("a.jsonl: is UTF-16 text, not UTF-8", "save the file as UTF-8")),
-        ("a.csv", "é,b".encode("utf-32"), ("a.csv: is UTF-32 text, not UTF-8", "save the file as UTF-8")),
+        (
+            "a.json",
+            '["é"]'.encode("utf-16"),
+            ("a.json: is UTF-16 text, not UTF-8", "save the file as UTF-8"),
+        ),
+        (
+            "a.jsonl",
+            '["é"]'.encode("utf-16-le"),
+            ("a.jsonl: is UTF-16 text, not UTF-8", "save the file as UTF-8"),
+        ),
+        (
+            "a.csv",
+            "é,b".encode("utf-32"),
+            ("a.csv: is UTF-32 text, not UTF-8", "save the file as UTF-8"),
+        ),
         ("a.json", gzip.compress(b"[]", mtime=0), ("a.json: is gzipped", "name it .gz")),
         ("a.csv", b"PK\x03\x04\xff\xfe", ("a.csv: is a ZIP archive", "unpack it")),
-        ("a.json.gz", gzip.compress(b"[1]", mtime=0)[:-9], ("a.json.gz: cannot be unpacked", "compress it again")),
-        ("a.json.gz", gzip.compress(b" ", mtime=0), ("a.json.gz: the file is empty", "leave it out")),
-        ("a.json", '{"train": [], "test": []}', ("a.json: the top level is an object", "'train' or 'test' alone")),
-        ("a.jsonl", '[\n {"prompt": 1}\n]', ("a.jsonl line 1: holds one list", "name the file .json")),
-        ("a.jsonl", '[{"prompt": 1},\n{"prompt": 2}]', ("a.jsonl line 1: holds one list", "name the file .json")),
-        ("a.jsonl", '{\n "prompt": 1\n}', ("a.jsonl line 1: holds records that go over several", "on one line")),
-        ("a.jsonl", '{"id": 1, "id": 2}', ("a.jsonl line 1: an object has the key 'id' twice", "leave one")),
-        ("a.csv", "prompt,chosen,prompt\n", ("a.csv line 1: names 'prompt' more than once", "a name of its own")),
-        ("a.csv", "prompt;chosen;rejected\n", ("a.csv line 1: names one column", "separate columns by commas")),
-        ("a.tsv", "prompt,chosen,rejected\n", ("a.tsv line 1: names one column", "separate columns by tabs")),
-        ("a.csv", 'a,b\n"x\ny",z\nx,y,z\n', ("a.csv line 4: has 3 cells where line 1 names 2", "in double quotes")),
+        (
+            "a.json.gz",
+            gzip.compress(b"[1]", mtime=0)[:-9],
+            ("a.json.gz: cannot be unpacked", "compress it again"),
+        ),
+        (
+            "a.json.gz",
+            gzip.compress(b" ", mtime=0),
+            ("a.json.gz: the file is empty", "leave it out"),
+        ),
+        (
+            "a.json",
+            '{"train": [], "test": []}',
+            ("a.json: the top level is an object", "'train' or 'test' alone"),
+        ),
+        (
+            "a.jsonl",
+            '[\n {"prompt": 1}\n]',
+            ("a.jsonl line 1: holds one list", "name the file .json"),
+        ),
+        (
+            "a.jsonl",
+            '[{"prompt": 1},\n{"prompt": 2}]',
+            ("a.jsonl line 1: holds one list", "name the file .json"),
+        ),
+        (
+            "a.jsonl",
+            '{\n "prompt": 1\n}',
+            ("a.jsonl line 1: holds records that go over several", "on one line"),
+        ),
+        (
+            "a.jsonl",
+            '{"id": 1, "id": 2}',
+            ("a.jsonl line 1: an object has the key 'id' twice", "leave one"),
+        ),
+        (
+            "a.csv",
+            "prompt,chosen,prompt\n",
+            ("a.csv line 1: names 'prompt' more than once", "a name of its own"),
+        ),
+        (
+            "a.csv",
+            "prompt;chosen;rejected\n",
+            ("a.csv line 1: names one column", "separate columns by commas"),
+        ),
+        (
+            "a.tsv",
+            "prompt,chosen,rejected\n",
+            ("a.tsv line 1: names one column", "separate columns by tabs"),
+        ),
+        (
+            "a.csv",
+            'a,b\n"x\ny",z\nx,y,z\n',
+            ("a.csv line 4: has 3 cells where line 1 names 2", "in double quotes"),
+        ),
         ("a.csv", 'a,b\n"x\n', ("a.csv: is no readable table", "mend the quotes")),
         ("a.csv", "prompt,chosen,rejected\n", ("a.csv: holds no records", "leave it out")),
         ("a.parquet", "PAR1", ("a.parquet: is not a readable Parquet file", "write it again")),
-        ("a.xlsx", "x", ("a.xlsx: cannot read the extension '.xlsx'", "a .json, .jsonl, .csv, .tsv or .parquet file")),
-        ("folder/a.txt", "{}", ("folder: this folder holds no file that can be read", "name a .json")),
+        (
+            "a.xlsx",
+            "x",
+            (
+                "a.xlsx: cannot read the extension '.xlsx'",
+                "a .json, .jsonl, .csv, .tsv or .parquet file",
+            ),
+        ),
+        (
+            "folder/a.txt",
+            "{}",
+            ("folder: this folder holds no file that can be read", "name a .json"),
+        ),
         ("folder/a.json", "[]", ("folder/a.json: holds no records", "give a file with records")),
     ],
 )
-def test_a_wrong_file(tmp_path: Path, name: str, content: str | bytes, parts: tuple[str, str]) -> None:
+def test_a_wrong_file(
+    tmp_path: Path, name: str, content: str | bytes, parts: tuple[str, str]
+) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -168,7 +381,9 @@ def test_no_such_file_names_a_near_one(tmp_path: Path) -> None:
 
 def test_unknown_format_lists_the_known_and_names_the_nearest(tmp_path: Path) -> None:
     said = message(tmp_path, "mvpbnch")
-    assert "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs. Did you mean mvpbench?" in said
+    assert (
+        "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs. Did you mean mvpbench?" in said
+    )
 
 
 def test_a_limit_of_none_at_all_is_refused(tmp_path: Path) -> None:
@@ -179,14 +394,19 @@ def test_records_of_another_format_are_recognised(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([PAIR] * 50))
     said = message(path, "mvpbench")
-    assert "a.json row 0, field 'question'" in said and "set data.format=ufp4 or data.format=pairs" in said
+    assert (
+        "a.json row 0, field 'question'" in said
+        and "set data.format=ufp4 or data.format=pairs" in said
+    )
     path.write_text(json.dumps([MVPBENCH]))
     assert "set data.format=mvpbench." in message(path, "ufp4")
 
 
 def test_one_id_for_two_contents_names_both_rows(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_text(json.dumps([MVPBENCH, changed(MVPBENCH, id="b"), changed(MVPBENCH, question="another")]))
+    path.write_text(
+        json.dumps([MVPBENCH, changed(MVPBENCH, id="b"), changed(MVPBENCH, question="another")])
+    )
     said = message(path, "mvpbench")
     assert f"{path} row 2, field 'id': 'id' is also the id of {path} row 0" in said
     assert "give each record its own id" in said
@@ -221,7 +441,11 @@ def test_all_problems_of_one_record_come_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([changed(PAIR, rejected="Because.", prompt="", user_id=[])]))
     said = message(path, "pairs")
-    assert [said.count(f"row 0, field '{name}'") for name in ("prompt", "rejected", "user_id")] == [1, 1, 1]
+    assert [said.count(f"row 0, field '{name}'") for name in ("prompt", "rejected", "user_id")] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_parquet_rows_are_named(tmp_path: Path) -> None:
@@ -233,15 +457,30 @@ def test_parquet_rows_are_named(tmp_path: Path) -> None:
 TURN = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 DIALOGUE = "\n\nHuman: Why?\n\nAssistant: So."
 FORMS = [
-    ({"prompt": "Why?", "chosen": TURN, "rejected": TURN[:1]}, "chosen", "messages with a role each"),
-    ({"prompt": TURN[:1], "chosen": TURN[1:], "rejected": TURN[1:]}, "prompt", "messages with a role each"),
     (
-        {"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."}},
+        {"prompt": "Why?", "chosen": TURN, "rejected": TURN[:1]},
+        "chosen",
+        "messages with a role each",
+    ),
+    (
+        {"prompt": TURN[:1], "chosen": TURN[1:], "rejected": TURN[1:]},
+        "prompt",
+        "messages with a role each",
+    ),
+    (
+        {
+            "conversations": [{"from": "human", "value": "Why?"}],
+            "chosen": {"from": "gpt", "value": "So."},
+        },
         "chosen",
         "role",
     ),
     ({"chosen": DIALOGUE, "rejected": f"{DIALOGUE}!"}, "chosen", "HH-RLHF"),
-    ({"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No.", "system": ""}, "instruction", "Alpaca"),
+    (
+        {"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No.", "system": ""},
+        "instruction",
+        "Alpaca",
+    ),
     ({"prompt": "Why?", "completion": "So.", "label": True}, "completion", "unpaired"),
 ]
 
@@ -270,16 +509,26 @@ def test_another_tools_form_is_said_once(
         ("ID", "id"),
     ],
 )
-def test_a_misspelt_key_is_refused_once_with_the_known_one(tmp_path: Path, key: str, near: str) -> None:
+def test_a_misspelt_key_is_refused_once_with_the_known_one(
+    tmp_path: Path, key: str, near: str
+) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f"{json.dumps({**PAIR, key: str(n)})}\n" for n in range(12)))
     said = message(path, "pairs")
-    assert f"{path} line 1, field '{key}': is not read; did you mean '{near}'? Rename it, or take it out" in said
+    assert (
+        f"{path} line 1, field '{key}': is not read; did you mean '{near}'? Rename it, or take"
+        " it out" in said
+    )
     assert "1 problem " in said and "(so in 12 records)" in said
 
 
-def test_a_misspelt_key_of_a_benchmark_record_is_named_beside_the_missing_one(tmp_path: Path) -> None:
+def test_a_misspelt_key_of_a_benchmark_record_is_named_beside_the_missing_one(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([changed(MVPBENCH, user_id=ABSENT, UserID="u")]))
     said = message(path, "mvpbench")
-    assert "field 'user_id': is missing" in said and "field 'UserID': is not read; did you mean 'user_id'?" in said
+    assert (
+        "field 'user_id': is missing" in said
+        and "field 'UserID': is not read; did you mean 'user_id'?" in said
+    )

@@ -27,7 +27,10 @@ OLDER = ("55-64 years old", "65+ years old")
 
 @pytest.fixture(scope="module")
 def records() -> dict[str, list[dict[str, Any]]]:
-    return {split: json.loads((draw.HERE / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS}
+    return {
+        split: json.loads((draw.HERE / f"{split}.json").read_text(encoding="utf-8"))
+        for split in SPLITS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +44,55 @@ def users(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({row["user_id"]: row for row in instances}.values())
 
 
-def test_a_fresh_draw_gives_the_committed_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fresh_draw_gives_the_committed_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert draw.main(["--check"]) == 0
     assert draw.main(["--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["test.json", "train.json", "val.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "test.json",
+        "train.json",
+        "val.json",
+    ]
     for split in SPLITS:
-        assert (tmp_path / f"{split}.json").read_bytes() == (draw.HERE / f"{split}.json").read_bytes()
+        assert (tmp_path / f"{split}.json").read_bytes() == (
+            draw.HERE / f"{split}.json"
+        ).read_bytes()
 
 
-def test_check_names_the_file_that_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_the_file_that_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = {f"{split}.json": (draw.HERE / f"{split}.json").read_bytes() for split in SPLITS}
     (tmp_path / "train.json").write_bytes(files["train.json"])
     (tmp_path / "val.json").write_bytes(files["val.json"].replace(b"\n", b"\r\n"))
     assert draw.main(["--out", str(tmp_path), "--check"]) == 1
     said = capsys.readouterr().err
-    assert "val.json is not what is drawn" in said and "test.json is missing" in said and "train.json" not in said
+    assert (
+        "val.json is not what is drawn" in said
+        and "test.json is missing" in said
+        and "train.json" not in said
+    )
     assert not (tmp_path / "test.json").exists()
 
 
 def test_counts(records: dict[str, list[dict[str, Any]]], instances: list[dict[str, Any]]) -> None:
-    assert {split: len({row["user_id"] for row in records[split]}) for split in SPLITS} == draw.USERS
+    assert {
+        split: len({row["user_id"] for row in records[split]}) for split in SPLITS
+    } == draw.USERS
     assert [row["id"] for row in instances] == [f"p{n}" for n in range(1, len(instances) + 1)]
     assert len(instances) >= 1200 and 190 <= len(records["test"]) <= 300
-    questions = {d: {row["question"] for row in instances if row["dimension"] == d} for d in DIMENSIONS}
+    questions = {
+        d: {row["question"] for row in instances if row["dimension"] == d} for d in DIMENSIONS
+    }
     assert min(len(of) for of in questions.values()) >= 30
     assert len(set().union(*questions.values())) == sum(len(of) for of in questions.values()) >= 210
 
 
 @pytest.mark.parametrize("key", ["user_id", "question"])
-def test_splits_share_neither_users_nor_questions(records: dict[str, list[dict[str, Any]]], key: str) -> None:
+def test_splits_share_neither_users_nor_questions(
+    records: dict[str, list[dict[str, Any]]], key: str
+) -> None:
     train, val, test = ({row[key] for row in records[split]} for split in SPLITS)
     assert not (train & val or train & test or val & test)
 
@@ -95,7 +118,9 @@ def test_demographics_are_the_published_marginals(users: list[dict[str, Any]], n
 def test_countries_and_ages_make_plausible_people(users: list[dict[str, Any]]) -> None:
     assert len({user["birth_country/region"] for user in users} - {published.PREFER_NOT}) >= 40
     assert {user["age"] for user in users if user["employment_status"] == "Retired"} <= set(OLDER)
-    assert not {user["age"] for user in users if user["employment_status"] == "Student"} & set(OLDER)
+    assert not {user["age"] for user in users if user["employment_status"] == "Student"} & set(
+        OLDER
+    )
 
 
 def test_scores_have_the_published_moments(users: list[dict[str, Any]]) -> None:
@@ -111,12 +136,15 @@ def test_scores_have_the_published_moments(users: list[dict[str, Any]]) -> None:
 
 
 def test_no_profile_field_predicts_a_score(users: list[dict[str, Any]]) -> None:
-    """49 F tests on noise: the smallest p of this draw is 0.011, and 1e-4 would be no accident of that many."""
+    """49 F tests on noise: the smallest p of this draw is 0.011, and 1e-4 would be no accident of
+    that many."""
     stats = pytest.importorskip("scipy.stats")
     for name in FIELDS:
         large = [value for value, n in Counter(user[name] for user in users).items() if n >= 5]
         for dimension in DIMENSIONS:
-            groups = [[u["stated_prefs"][dimension] for u in users if u[name] == value] for value in large]
+            groups = [
+                [u["stated_prefs"][dimension] for u in users if u[name] == value] for value in large
+            ]
             assert stats.f_oneway(*groups).pvalue > 1e-4, (name, dimension)
 
 
@@ -124,7 +152,9 @@ def test_everyone_is_asked_once_about_each_dimension_they_are_clear_about(
     users: list[dict[str, Any]], instances: list[dict[str, Any]]
 ) -> None:
     asked = Counter((row["user_id"], row["dimension"]) for row in instances)
-    clear = {(user["user_id"], d) for user in users for d in DIMENSIONS if level(user["stated_prefs"][d])}
+    clear = {
+        (user["user_id"], d) for user in users for d in DIMENSIONS if level(user["stated_prefs"][d])
+    }
     assert asked == Counter(clear)
 
 
@@ -147,10 +177,13 @@ def test_questions_are_dealt_evenly(records: dict[str, list[dict[str, Any]]]) ->
                 assert max(counts) - min(counts) <= 1, (split, dimension)
 
 
-def test_the_question_alone_does_not_tell_the_answer(records: dict[str, list[dict[str, Any]]]) -> None:
+def test_the_question_alone_does_not_tell_the_answer(
+    records: dict[str, list[dict[str, Any]]],
+) -> None:
     for split in SPLITS:
         pairs = [
-            PreferencePair(r["id"], r["user_id"], r["question"], r["answer_w"], r["answer_l"]) for r in records[split]
+            PreferencePair(r["id"], r["user_id"], r["question"], r["answer_w"], r["answer_l"])
+            for r in records[split]
         ]
         assert 0.5 < value_blind_ceiling(pairs) < 0.8, split
 
@@ -177,15 +210,24 @@ def test_the_data_card_holds_the_measured_tables(records: dict[str, list[dict[st
     card = (draw.HERE / "README.md").read_text(encoding="utf-8")
     users = [user for part in draw.draw_users().values() for user in part]
     for name, table in figures.tables(records, users, draw.HERE / "ufp4").items():
-        assert table in card, f"'{name}' is not in README.md as `python -m mvp_align.data.sample.draw` prints it"
+        assert table in card, (
+            f"'{name}' is not in README.md as `python -m mvp_align.data.sample.draw` prints it"
+        )
 
 
-@pytest.mark.parametrize("name", ["helpfulness", "honesty", "instruction_following", "truthfulness"])
+@pytest.mark.parametrize(
+    "name", ["helpfulness", "honesty", "instruction_following", "truthfulness"]
+)
 def test_ufp4_sample(name: str) -> None:
     rows = json.loads((draw.HERE / "ufp4" / f"{name}.json").read_text(encoding="utf-8"))
     assert len(rows) >= 15 and len({row["prompt"] for row in rows}) == len(rows)
     for row in rows:
-        assert {"prompt", "chosen", "rejected"} <= set(row) <= {"prompt", "chosen", "rejected", "profile"}
+        assert (
+            {"prompt", "chosen", "rejected"}
+            <= set(row)
+            <= {"prompt", "chosen", "rejected", "profile"}
+        )
         assert all(isinstance(text, str) for text in row.values())
-        assert all(row[key].strip() for key in ("prompt", "chosen", "rejected"))  # a profile may be empty
+        # a profile may be empty
+        assert all(row[key].strip() for key in ("prompt", "chosen", "rejected"))
         assert row["chosen"] != row["rejected"]

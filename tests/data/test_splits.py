@@ -23,7 +23,9 @@ def pairs_of(users: list[str]) -> list[PreferencePair]:
 
 
 @given(user_lists, shares, seeds)
-def test_split_is_a_disjoint_partition_of_the_size_asked_for(users: list[str], share: float, seed: int) -> None:
+def test_split_is_a_disjoint_partition_of_the_size_asked_for(
+    users: list[str], share: float, seed: int
+) -> None:
     count = len(set(users))
     assume(count > 1)
     pairs = pairs_of(users)
@@ -35,7 +37,9 @@ def test_split_is_a_disjoint_partition_of_the_size_asked_for(users: list[str], s
 
 
 @given(user_lists, shares, seeds, st.randoms())
-def test_split_depends_on_users_and_seed_alone(users: list[str], share: float, seed: int, random: object) -> None:
+def test_split_depends_on_users_and_seed_alone(
+    users: list[str], share: float, seed: int, random: object
+) -> None:
     assume(len(set(users)) > 1)
     tested = {p.user_id for p in split_by_user(pairs_of(users), share, seed)[1]}
     more = users[::-1] + users[:1]
@@ -59,7 +63,11 @@ def test_one_user_cannot_be_split() -> None:
 
 
 def test_overlap_names_sets_and_the_first_five_users() -> None:
-    sets = {"train": pairs_of(list("gfedcbaz")), "val": pairs_of(["z"]), "test": pairs_of(list("abcdefg"))}
+    sets = {
+        "train": pairs_of(list("gfedcbaz")),
+        "val": pairs_of(["z"]),
+        "test": pairs_of(list("abcdefg")),
+    }
     with pytest.raises(UserError) as caught:
         check_disjoint(sets)
     said = str(caught.value)
@@ -72,7 +80,9 @@ def test_disjoint_sets_pass() -> None:
     check_disjoint({"train": pairs_of(["a"]), "val": [], "test": pairs_of(["b"])})
 
 
-@pytest.mark.skipif(not PSOUPS.exists(), reason="the shared P-Soups file is not beside this checkout")
+@pytest.mark.skipif(
+    not PSOUPS.exists(), reason="the shared P-Soups file is not beside this checkout"
+)
 def test_a_real_file_splits_by_prompt() -> None:
     train, test = split_by_user(read_pairs(str(PSOUPS), "ufp4").pairs, 0.2, 12)
     assert (len({p.question for p in train}), len({p.question for p in test})) == (90, 22)

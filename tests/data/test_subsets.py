@@ -1,4 +1,5 @@
-"""A part of a set stands for the whole: every group is in it, and a larger part holds a smaller one."""
+"""A part of a set stands for the whole: every group is in it, and a larger part holds a smaller
+one."""
 
 from collections import Counter
 from random import Random
@@ -60,7 +61,13 @@ def test_no_pair_is_favoured() -> None:
 def test_all_or_more_is_all() -> None:
     assert draw(UFP4, None, 12) == draw(UFP4, len(UFP4), 12) == draw(UFP4, 10**6, 12) == UFP4
     assert drawn_line(UFP4, None, 12) == drawn_line(UFP4, len(UFP4), 12) == ""
-    assert drawn_line(UFP4, 8, 12) == "8 of 72 pairs, drawn by seed 12 evenly over user_type (2 of each of 4)"
-    assert drawn_line(UFP4, 3, 12) == "3 of 72 pairs, drawn by seed 12 evenly over user_type (0 to 1 of each of 4)"
+    assert (
+        drawn_line(UFP4, 8, 12)
+        == "8 of 72 pairs, drawn by seed 12 evenly over user_type (2 of each of 4)"
+    )
+    assert (
+        drawn_line(UFP4, 3, 12)
+        == "3 of 72 pairs, drawn by seed 12 evenly over user_type (0 to 1 of each of 4)"
+    )
     plain = [PreferencePair(str(n), "u", f"{n}?", "a", "b") for n in range(3)]
     assert drawn_line(plain, 2, 5) == "2 of 3 pairs, drawn by seed 5"

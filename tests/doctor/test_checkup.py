@@ -1,4 +1,5 @@
-"""`mvp-align doctor`: real checks of this machine, the hub as a local server plays it, and not a secret anywhere."""
+"""`mvp-align doctor`: real checks of this machine, the hub as a local server plays it, and not a
+secret anywhere."""
 
 import json
 import os
@@ -22,12 +23,16 @@ from mvp_align.doctor.checkup import checks
 from mvp_align.doctor.findings import Finding, attempt, ok, without_secrets
 
 CANARY = "c4n4ryThatNobodyMaySee"
-GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")]
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
+]
 
 
 @pytest.fixture
 def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[str]]]:
-    """`hub_server(401)`: the hub answers so, here; what is returned fills with the requests that reach it."""
+    """`hub_server(401)`: the hub answers so, here; what is returned fills with the requests that
+    reach it."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(status: int) -> list[str]:
@@ -36,7 +41,9 @@ def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 seen.append(f"{self.command} {self.path} {self.headers.get('authorization')}")
-                body = json.dumps({"error": f"{self.headers.get('authorization')} said to {status}"}).encode()
+                body = json.dumps(
+                    {"error": f"{self.headers.get('authorization')} said to {status}"}
+                ).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -83,7 +90,9 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 # The hub
 
 
-def test_a_token_is_asked_after(hub_server: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_asked_after(
+    hub_server: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = hub_server(200)
     monkeypatch.setenv("HF_TOKEN", f"hf_{CANARY}")
     assert machine.hub(offline=False) == ok("127.0.0.1 reached, token of HF_TOKEN accepted")
@@ -96,18 +105,24 @@ def test_a_token_of_a_login_is_asked_after(
     seen = hub_server(200)
     (tmp_path / "token").write_text(f"hf_{CANARY}\n")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    assert machine.hub(offline=False).found == "127.0.0.1 reached, token of `hf auth login` accepted"
+    assert (
+        machine.hub(offline=False).found == "127.0.0.1 reached, token of `hf auth login` accepted"
+    )
     assert seen == [f"GET /api/whoami-v2 Bearer hf_{CANARY}"]
 
 
-def test_without_a_token_nothing_but_the_door_is_knocked_at(hub_server: Callable[[int], list[str]]) -> None:
+def test_without_a_token_nothing_but_the_door_is_knocked_at(
+    hub_server: Callable[[int], list[str]],
+) -> None:
     seen = hub_server(200)
     finding = machine.hub(offline=False)
     assert (finding.level, finding.found) == ("warn", "127.0.0.1 reached, no token")
     assert seen == ["HEAD / None"]
 
 
-@pytest.mark.parametrize(("status", "level"), [(401, "fail"), (403, "fail"), (429, "warn"), (503, "warn")])
+@pytest.mark.parametrize(
+    ("status", "level"), [(401, "fail"), (403, "fail"), (429, "warn"), (503, "warn")]
+)
 def test_a_refused_token_fails_and_a_busy_hub_warns(
     status: int, level: str, hub_server: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +175,9 @@ def test_a_token_that_no_header_can_hold_is_not_quoted(
     assert CANARY not in str(finding)
 
 
-def test_offline_asks_nobody(hub_server: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_asks_nobody(
+    hub_server: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = hub_server(200)
     assert machine.hub(offline=True) == ok("not asked (--offline)")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -171,13 +188,17 @@ def test_offline_asks_nobody(hub_server: Callable[[int], list[str]], monkeypatch
 # W&B
 
 
-def test_wandb_keys_are_found_and_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_wandb_keys_are_found_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert machine.wandb_login().found.startswith("no key")
     path = tmp_path / "netrc"
     path.write_text(f"machine elsewhere.org login user password {CANARY}\n")
     assert machine.wandb_login().found.startswith("no key")
     path.write_text(f"machine api.wandb.ai login user password {CANARY}\n")
-    kept = f"key for api.wandb.ai in {path}: runs are tracked offline, online with WANDB_MODE=online"
+    kept = (
+        f"key for api.wandb.ai in {path}: runs are tracked offline, online with WANDB_MODE=online"
+    )
     assert machine.wandb_login() == ok(kept)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8443/x")
     assert machine.wandb_login().found.startswith("no key")
@@ -200,7 +221,9 @@ def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) ->
 def test_variables_that_decide_are_shown_and_those_that_cannot_be_obeyed_are_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in [name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_", "ACCELERATE_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("WANDB_", "TRACKIO_", "ACCELERATE_"))
+    ]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -208,7 +231,10 @@ def test_variables_that_decide_are_shown_and_those_that_cannot_be_obeyed_are_tol
     monkeypatch.setenv("WANDB_MODE", "shared")
     monkeypatch.setenv("TRANSFORMERS_CACHE", "/scratch")
     finding = machine.variables()
-    assert (finding.level, finding.found) == ("warn", "HF_HUB_OFFLINE=1, WANDB_MODE=shared, CUDA_VISIBLE_DEVICES=")
+    assert (finding.level, finding.found) == (
+        "warn",
+        "HF_HUB_OFFLINE=1, WANDB_MODE=shared, CUDA_VISIBLE_DEVICES=",
+    )
     assert "WANDB_MODE=shared: must be one of" in finding.remedy
     assert "TRANSFORMERS_CACHE is read by no library" in finding.remedy
 
@@ -224,25 +250,47 @@ def test_what_is_installed_here_is_within_bounds() -> None:
 
 def test_versions_out_of_bounds_are_named() -> None:
     assert machine.bound_problem(Requirement("torch>=2.6")) is None
-    assert machine.bound_problem(Requirement("torch>=99")) == f"torch {torch.__version__}, needed >=99"
-    assert machine.bound_problem(Requirement("no-such-package>=1")) == "no-such-package is not installed"
+    assert (
+        machine.bound_problem(Requirement("torch>=99")) == f"torch {torch.__version__}, needed >=99"
+    )
+    assert (
+        machine.bound_problem(Requirement("no-such-package>=1"))
+        == "no-such-package is not installed"
+    )
 
 
-def test_versions_that_were_not_tested_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_versions_that_were_not_tested_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(machine, "CONSTRAINTS", tmp_path / "constraints.txt")
     assert "as tested" not in machine.packages().found
     (tmp_path / "constraints.txt").write_text("# tested\nnumpy==1.0.0\nabsent==3\n")
     finding = machine.packages()
-    assert finding.level == "warn" and "(1.0.0 tested)" in finding.found and "absent" not in finding.found
+    assert (
+        finding.level == "warn"
+        and "(1.0.0 tested)" in finding.found
+        and "absent" not in finding.found
+    )
 
 
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"mixed_precision": "no", "distributed_type": "NO", "num_machines": 1, "num_processes": 1}, []),
+        (
+            {
+                "mixed_precision": "no",
+                "distributed_type": "NO",
+                "num_machines": 1,
+                "num_processes": 1,
+            },
+            [],
+        ),
         ({"mixed_precision": False, "dynamo_config": {}}, []),
         ({"mixed_precision": "bf16"}, ["mixed_precision: bf16"]),
-        ({"distributed_type": "DEEPSPEED", "num_machines": 2}, ["distributed_type: DEEPSPEED", "num_machines: 2"]),
+        (
+            {"distributed_type": "DEEPSPEED", "num_machines": 2},
+            ["distributed_type: DEEPSPEED", "num_machines: 2"],
+        ),
         ({"dynamo_config": {"dynamo_backend": "INDUCTOR"}}, ["dynamo_backend: INDUCTOR"]),
     ],
 )
@@ -252,18 +300,33 @@ def test_what_fights_in_accelerates_config(config: dict[str, object], named: lis
 
 @pytest.mark.parametrize(
     ("content", "level"),
-    [(None, "ok"), ({"mixed_precision": "no"}, "ok"), ({"mixed_precision": "fp16"}, "warn"), ([], "warn")],
+    [
+        (None, "ok"),
+        ({"mixed_precision": "no"}, "ok"),
+        ({"mixed_precision": "fp16"}, "warn"),
+        ([], "warn"),
+    ],
 )
-def test_accelerates_file_is_found_where_accelerate_looks(content: object, level: str, tmp_path: Path) -> None:
+def test_accelerates_file_is_found_where_accelerate_looks(
+    content: object, level: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "accelerate"
     folder.mkdir()
     if content is not None:
         (folder / "default_config.yaml").write_text(yaml.safe_dump(content))
-    code = "from mvp_align.doctor.accelerators import launch_config as c; f = c(); print(f.level, f.found)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "HF_HOME": str(tmp_path)}, capture_output=True, text=True
+    code = (
+        "from mvp_align.doctor.accelerators import launch_config as c; f = c(); print(f.level,"
+        " f.found)"
     )
-    assert done.stdout.startswith(f"{level} ") and str(folder / "default_config.yaml") in done.stdout, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.stdout.startswith(f"{level} ") and str(folder / "default_config.yaml") in done.stdout
+    ), done.stderr
 
 
 def test_four_bit_layers_work_here() -> None:
@@ -274,7 +337,9 @@ def test_four_bit_layers_work_here() -> None:
 def test_a_four_bit_layer_that_multiplies_wrongly_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     from bitsandbytes.nn import Linear4bit
 
-    monkeypatch.setattr(Linear4bit, "forward", lambda self, x: torch.full((len(x), 128), float("nan")))
+    monkeypatch.setattr(
+        Linear4bit, "forward", lambda self, x: torch.full((len(x), 128), float("nan"))
+    )
     assert accelerators.four_bit().level == "fail"
 
 
@@ -285,7 +350,9 @@ def test_this_machines_accelerators(check: Callable[[], Finding]) -> None:
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
-def test_hidden_gpus_are_no_failure(hidden: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hidden_gpus_are_no_failure(
+    hidden: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A driver that answers, and a torch that sees no GPU."""
     if torch.cuda.is_available():
         pytest.skip("this machine's torch sees a GPU")
@@ -336,7 +403,10 @@ def test_slurm_is_found_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     assert machine.slurm() == ok("slurm 24.05.1, in job 77")
     program(tmp_path / "sbatch", "echo 'sbatch: error: no controller' >&2; exit 1", monkeypatch)
-    assert (machine.slurm().level, machine.slurm().found) == ("warn", "sbatch: error: no controller")
+    assert (machine.slurm().level, machine.slurm().found) == (
+        "warn",
+        "sbatch: error: no controller",
+    )
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert machine.slurm().found.startswith("none")
 
@@ -384,14 +454,20 @@ def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -
 
 def test_secrets_in_words_of_any_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", CANARY)
-    assert without_secrets(f"{CANARY} hf_abcdefghijk sk-abcdefghijk") == "REDACTED REDACTED REDACTED"
+    assert (
+        without_secrets(f"{CANARY} hf_abcdefghijk sk-abcdefghijk") == "REDACTED REDACTED REDACTED"
+    )
     assert without_secrets("7.0 GB free at /a/b") == "7.0 GB free at /a/b"
 
 
 def doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mvp_align.cli", "doctor", *words]
     return subprocess.run(
-        command, env={**os.environ, "COLUMNS": "150", **variables}, capture_output=True, text=True, timeout=120
+        command,
+        env={**os.environ, "COLUMNS": "150", **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -423,6 +499,11 @@ def test_offline_and_json(tmp_path: Path) -> None:
     done = doctor("--offline", "--json", HF_TOKEN=f"hf_{CANARY}", HF_HOME=str(tmp_path))
     findings = json.loads(done.stdout)
     assert [finding["check"] for finding in findings] == list(checks(offline=True))
-    assert {"check": "Hugging Face hub", "level": "ok", "found": "not asked (--offline)", "remedy": ""} in findings
+    assert {
+        "check": "Hugging Face hub",
+        "level": "ok",
+        "found": "not asked (--offline)",
+        "remedy": "",
+    } in findings
     assert done.returncode == int(any(finding["level"] == "fail" for finding in findings))
     assert CANARY not in done.stdout + done.stderr

@@ -9,7 +9,8 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
 
 NONE = None
-# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C: four observers, twelve units.
+# Krippendorff (2011), "Computing Krippendorff's Alpha-Reliability", section C: four observers,
+# twelve units.
 OBSERVERS = {
     "a": [1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
     "b": [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
@@ -32,7 +33,8 @@ def test_alpha_at_its_ends_and_where_it_is_not_defined() -> None:
     assert label_alpha({"a": ["W", None], "b": [None, "L"]}) is None
     assert label_alpha({"a": [], "b": []}) is None
     assert label_alpha({}) is None
-    alone = {"a": ["W", "L", None, "TIE"], "b": ["W", "L", "W", None]}  # items with one label say nothing
+    # items with one label say nothing
+    alone = {"a": ["W", "L", None, "TIE"], "b": ["W", "L", "W", None]}
     assert label_alpha(alone) == 1
 
 
@@ -45,7 +47,9 @@ def test_kappa_of_a_published_table() -> None:
     assert (found.agreement, found.kappa) == (pytest.approx(0.7), pytest.approx(0.4))
 
 
-@given(st.lists(st.tuples(*[st.sampled_from(["W", "L", "TIE", None])] * 3), min_size=1, max_size=40))
+@given(
+    st.lists(st.tuples(*[st.sampled_from(["W", "L", "TIE", None])] * 3), min_size=1, max_size=40)
+)
 def test_kappas_are_statsmodels_on_what_both_labelled(rows: list[tuple[str | None, ...]]) -> None:
     labels = {judge: [row[n] for row in rows] for n, judge in enumerate("abc")}
     found = kappas(labels)

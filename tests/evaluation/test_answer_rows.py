@@ -16,7 +16,13 @@ from mvp_align.evaluation.answers import (
 
 
 def near(
-    id: str, chosen: float, rejected: float = 0.1, together: float = 0.9, *, empty: bool = False, finished: bool = True
+    id: str,
+    chosen: float,
+    rejected: float = 0.1,
+    together: float = 0.9,
+    *,
+    empty: bool = False,
+    finished: bool = True,
 ) -> AnswerCosines:
     return AnswerCosines(id, f"u{id[0]}", chosen, rejected, together, empty, finished)
 
@@ -31,12 +37,18 @@ FOUND = [
 
 
 def test_spmr_is_the_share_strictly_above_the_threshold() -> None:
-    assert similarity_values(FOUND) == {"spmr@0.8": [1, 0, 1, 0, 0], "spmr_authors@0.8": [0, 1, 1, 0, 1]}
+    assert similarity_values(FOUND) == {
+        "spmr@0.8": [1, 0, 1, 0, 0],
+        "spmr_authors@0.8": [0, 1, 1, 0, 1],
+    }
     assert similarity_values(FOUND, 0.5)["spmr@0.5"] == [1, 1, 1, 0, 0]
 
 
 def test_rows_count_the_empty_and_the_cut() -> None:
-    rows = {row.metric: row for row in answer_rows("base", "in_domain", [form_values, similarity_values], FOUND)}
+    rows = {
+        row.metric: row
+        for row in answer_rows("base", "in_domain", [form_values, similarity_values], FOUND)
+    }
     assert set(rows) == {"answers/empty", "answers/cut", "spmr@0.8", "spmr_authors@0.8"}
     assert rows["answers/empty"].value == rows["answers/cut"].value == 0.2
     row = rows["spmr@0.8"]

@@ -1,10 +1,17 @@
-"""What a 95 % interval promises, kept: 1,000 simulated studies of about 300 people with unequal numbers of answers."""
+"""What a 95 % interval promises, kept: 1,000 simulated studies of about 300 people with unequal
+numbers of answers."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from mvp_align.evaluation.clusters import Clusters, bootstrap_means, clusters_of, design_effect, naive_se
+from mvp_align.evaluation.clusters import (
+    Clusters,
+    bootstrap_means,
+    clusters_of,
+    design_effect,
+    naive_se,
+)
 from mvp_align.evaluation.intervals import difference_p, mean_estimate
 
 STUDIES, USERS, TRUTH = 1000, 300, 0.6
@@ -12,7 +19,8 @@ CORRELATIONS = (0.0, 0.25, 0.6)
 
 
 def study(random: np.random.Generator, correlation: float) -> tuple[np.ndarray, Clusters]:
-    """Right and wrong answers [pairs]; a person's own share is drawn from a Beta whose intraclass correlation is given."""
+    """Right and wrong answers [pairs]; a person's own share is drawn from a Beta whose intraclass
+    correlation is given."""
     answers = 1 + random.geometric(1 / 12, size=USERS)  # 2 to about 80 of one person, 13 on average
     user = np.repeat(np.arange(USERS), answers)
     own = np.full(USERS, TRUTH)
@@ -49,14 +57,16 @@ def test_bootstrap_intervals_cover(correlation: float) -> None:
     covered = 0
     for number in range(STUDIES):
         x, clusters = study(random, correlation)
-        low, high = np.quantile(bootstrap_means(x[None], clusters, 400, seed=number), (0.025, 0.975))
+        low, high = np.quantile(
+            bootstrap_means(x[None], clusters, 400, seed=number), (0.025, 0.975)
+        )
         covered += low <= TRUTH <= high
     assert 0.93 <= covered / STUDIES <= 0.97
 
 
 def test_the_paired_test_errs_one_time_in_twenty() -> None:
-    """Two models of equal quality on the same people's pairs: one p in twenty is below 0.05, and far more where answers
-    are taken for people."""
+    """Two models of equal quality on the same people's pairs: one p in twenty is below 0.05, and
+    far more where answers are taken for people."""
     random = np.random.default_rng(14)
     clustered = naive = 0
     for _ in range(STUDIES):
@@ -72,7 +82,8 @@ def test_the_paired_test_errs_one_time_in_twenty() -> None:
 
 @pytest.mark.parametrize("users", [5, 12, 40])
 def test_intervals_of_lifts_keep_their_promise_in_small_groups(users: int) -> None:
-    """Most pairs move nowhere, and in many draws none does: a width of 0 would then cover nothing."""
+    """Most pairs move nowhere, and in many draws none does: a width of 0 would then cover
+    nothing."""
     random = np.random.default_rng(15)
     truth, covered, flat = 0.06, 0, 0
     for _ in range(STUDIES):

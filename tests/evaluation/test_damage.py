@@ -20,7 +20,12 @@ def test_perplexity_is_over_tokens_not_over_passages() -> None:
 
 def test_kl_is_the_mean_over_answers() -> None:
     (row,) = kl_row(
-        "ufp4", [Divergence("a", "u", 0.1, 500), Divergence("b", "u", 0.2, 1), Divergence("c", "v", 0.6, 1)]
+        "ufp4",
+        [
+            Divergence("a", "u", 0.1, 500),
+            Divergence("b", "u", 0.2, 1),
+            Divergence("c", "v", 0.6, 1),
+        ],
     )
     assert row.value == pytest.approx(0.3)
     assert (row.metric, row.set, row.n, row.users) == ("damage/kl", "ufp4", 3, 2)
@@ -34,4 +39,6 @@ def test_rejected_shift() -> None:
     rows = {row.metric: row.value for row in opa_rows("tuned", "in_domain", tuned, {}, base)}
     assert rows["opa/rejected_shift"] == pytest.approx((-1 - 0.5) / 2)
     assert rows["opa/chosen_shift"] == pytest.approx(0.125)
-    assert "opa/rejected_shift" not in {row.metric for row in opa_rows("base", "in_domain", base, {})}
+    assert "opa/rejected_shift" not in {
+        row.metric for row in opa_rows("base", "in_domain", base, {})
+    }

@@ -1,4 +1,5 @@
-"""Metrics by who asked: cells and crossings, what is held back, the worst group and the gap, who is better off, tests."""
+"""Metrics by who asked: cells and crossings, what is held back, the worst group and the gap, who is
+better off, tests."""
 
 import math
 
@@ -21,7 +22,15 @@ from mvp_align.evaluation.groups import (
     with_region,
 )
 from mvp_align.evaluation.intervals import mean_estimate, wilson
-from mvp_align.evaluation.names import base_metric, derivation, family, in_percent, is_change, is_derived, kind_of
+from mvp_align.evaluation.names import (
+    base_metric,
+    derivation,
+    family,
+    in_percent,
+    is_change,
+    is_derived,
+    kind_of,
+)
 from mvp_align.evaluation.regions import load_regions
 from mvp_align.evaluation.rows import Row
 from mvp_align.schema import PreferencePair, StatedValues
@@ -29,9 +38,16 @@ from mvp_align.schema import PreferencePair, StatedValues
 ACC, LIFT = "opa/acc@0", "opa/acc@0_lift"
 
 
-def made(tags: list[dict[str, str]], users: list[str] | None = None, by: list[str] | None = None, min_users: int = 1):
+def made(
+    tags: list[dict[str, str]],
+    users: list[str] | None = None,
+    by: list[str] | None = None,
+    min_users: int = 1,
+):
     users = users or [f"u{n}" for n in range(len(tags))]
-    return break_down("tuned", "in_domain", users, tags, default_by(tags) if by is None else by, min_users)
+    return break_down(
+        "tuned", "in_domain", users, tags, default_by(tags) if by is None else by, min_users
+    )
 
 
 def of_sizes(sizes: dict[str, int], min_users: int = 5) -> Breakdown:
@@ -41,7 +57,9 @@ def of_sizes(sizes: dict[str, int], min_users: int = 5) -> Breakdown:
 
 
 def find(rows: list[Row], metric: str, group_by: str = "", group: str = "") -> Row:
-    (row,) = [row for row in rows if (row.metric, row.group_by, row.group) == (metric, group_by, group)]
+    (row,) = [
+        row for row in rows if (row.metric, row.group_by, row.group) == (metric, group_by, group)
+    ]
     return row
 
 
@@ -78,15 +96,25 @@ def test_a_dimension_without_a_level_is_not_crossed() -> None:
 
 def test_any_two_can_be_crossed() -> None:
     cells = made(TAGS, by=["level,country"]).cells
-    assert [(cell.group, cell.pairs.tolist()) for cell in cells] == [("High,Chile", [0]), ("Low,Chile", [1])]
+    assert [(cell.group, cell.pairs.tolist()) for cell in cells] == [
+        ("High,Chile", [0]),
+        ("Low,Chile", [1]),
+    ]
 
 
 def test_people_carry_what_they_state_of_all_values_and_their_region() -> None:
     pair = PreferencePair(
-        "p", "u", "q", "a", "b", stated_values=StatedValues(80, 60, 70, 100, 0, 61, 79), groups={"dimension": "fluency"}
+        "p",
+        "u",
+        "q",
+        "a",
+        "b",
+        stated_values=StatedValues(80, 60, 70, 100, 0, 61, 79),
+        groups={"dimension": "fluency"},
     )
     assert tags_of(pair) == {
-        "dimension": "fluency", "stated_creativity": "High", "stated_fluency": "Low", "stated_diversity": "High",
+        "dimension": "fluency", "stated_creativity": "High", "stated_fluency": "Low",
+        "stated_diversity": "High",
         "stated_safety": "Low",
     }  # fmt: skip
     born = [{"birth_country": "Viet Nam"}, {"birth_country": "Prefer not to say"}, {"age": "65+"}]
@@ -107,7 +135,13 @@ def test_each_metric_of_each_cell_is_its_clustered_mean() -> None:
     ]  # fmt: skip
     row = find(rows, ACC, "country", "Peru")
     told = mean_estimate(x[12:], clusters_of([str(n // 2) for n in range(10)]), "share")
-    assert (row.value, row.low, row.high, row.n, row.users) == (told.value, told.low, told.high, 10, 5)
+    assert (row.value, row.low, row.high, row.n, row.users) == (
+        told.value,
+        told.low,
+        told.high,
+        10,
+        5,
+    )
     assert (row.stage, row.set) == ("tuned", "in_domain")
 
 
@@ -120,7 +154,11 @@ def test_groups_of_too_few_people_are_counted_and_not_shown() -> None:
 
 def test_people_in_two_small_groups_are_counted_once() -> None:
     tags = [{"topic": "a"}, {"topic": "b"}, {"topic": "b"}]
-    held = find(group_rows(made(tags, ["u", "u", "v"], min_users=5), {ACC: np.ones(3)}), f"{ACC}_suppressed", "topic")
+    held = find(
+        group_rows(made(tags, ["u", "u", "v"], min_users=5), {ACC: np.ones(3)}),
+        f"{ACC}_suppressed",
+        "topic",
+    )
     assert (held.value, held.n, held.users) == (2, 3, 2)
 
 
@@ -137,7 +175,10 @@ def test_small_groups_can_be_shrunk_and_say_so() -> None:
     assert (cuba.n, cuba.users) == (2, 1)
     assert 0 <= cuba.low < cuba.value < cuba.high <= 1
     few = of_sizes({"Chile": 30, "Cuba": 1})
-    assert find(group_rows(few, {ACC: x[:62]}, small="shrink"), f"{ACC}_suppressed", "country").value == 1
+    assert (
+        find(group_rows(few, {ACC: x[:62]}, small="shrink"), f"{ACC}_suppressed", "country").value
+        == 1
+    )
 
 
 # Headlines
@@ -145,7 +186,9 @@ def test_small_groups_can_be_shrunk_and_say_so() -> None:
 
 def test_the_worst_group_and_the_gap() -> None:
     breakdown = of_sizes({"Chile": 20, "Cuba": 1, "Peru": 20, "Togo": 20})
-    x = np.concatenate([np.tile([1.0, 1, 1, 0], 10), [0, 0], np.tile([0.0, 0, 1, 0], 10), np.tile([1.0, 0], 20)])
+    x = np.concatenate(
+        [np.tile([1.0, 1, 1, 0], 10), [0, 0], np.tile([0.0, 0, 1, 0], 10), np.tile([1.0, 0], 20)]
+    )
     rows = headline_rows(breakdown, {ACC: x})
     worst, gap = find(rows, f"{ACC}_worst", "country", "Peru"), find(rows, f"{ACC}_gap", "country")
     assert (worst.value, worst.n, worst.users) == (0.25, 40, 20)  # Cuba's 0 is of one person
@@ -153,17 +196,26 @@ def test_the_worst_group_and_the_gap() -> None:
     peru, chile = breakdown.of("country")[1], breakdown.of("country")[0]
     told = mean_estimate(x[peru.pairs], peru.clusters, "share", level=1 - 0.05 / 3)
     assert (worst.low, worst.high) == (told.low, told.high)
-    one, other = (mean_estimate(x[c.pairs], c.clusters, "share", level=1 - 0.05 / 3) for c in (chile, peru))
+    one, other = (
+        mean_estimate(x[c.pairs], c.clusters, "share", level=1 - 0.05 / 3) for c in (chile, peru)
+    )
     assert gap.low == pytest.approx(0.5 - math.hypot(one.value - one.low, other.high - other.value))
-    assert gap.high == pytest.approx(0.5 + math.hypot(one.high - one.value, other.value - other.low))
+    assert gap.high == pytest.approx(
+        0.5 + math.hypot(one.high - one.value, other.value - other.low)
+    )
 
 
 def test_one_group_has_no_gap() -> None:
-    assert not [row for row in headline_rows(of_sizes({"Chile": 20, "Cuba": 1}), {ACC: np.ones(42)}) if row.group_by]
+    assert not [
+        row
+        for row in headline_rows(of_sizes({"Chile": 20, "Cuba": 1}), {ACC: np.ones(42)})
+        if row.group_by
+    ]
 
 
 def test_people_in_both_groups_make_the_gap_surer_or_less_sure() -> None:
-    """Each person answers in both groups, and is good or bad at both: the difference is steadier than either mean."""
+    """Each person answers in both groups, and is good or bad at both: the difference is steadier
+    than either mean."""
     random = np.random.default_rng(3)
     own = random.normal(size=50)
     x = np.stack([own, own + 0.3 + 0.05 * random.normal(size=50)], axis=1).ravel()
@@ -178,7 +230,8 @@ def test_people_in_both_groups_make_the_gap_surer_or_less_sure() -> None:
 
 
 def test_a_gap_of_groups_that_are_alike_holds_0_as_often_as_promised() -> None:
-    """Twelve groups of one quality: some gap is always there, and in 95 of 100 studies no two groups are told apart."""
+    """Twelve groups of one quality: some gap is always there, and in 95 of 100 studies no two
+    groups are told apart."""
     random = np.random.default_rng(4)
     breakdown = of_sizes({f"c{n:02}": 15 for n in range(12)})
     told = plain = 0
@@ -203,9 +256,12 @@ def sides() -> tuple[Breakdown, np.ndarray]:
 @pytest.mark.parametrize(
     ("metric", "group"),
     [
-        (ACC, "Peru"), ("opa/margin", "Peru"), ("spmr@0.8", "Peru"), ("paa/dvb_judge", "Peru"), (LIFT, "Peru"),
-        ("answers/cut", "Chile"), ("paa/dvb_judge/loss", "Chile"), ("damage/kl", "Chile"), ("answers/cut_lift", "Chile"),
-        ("opa/chosen_shift", None), ("opa/rejected_shift", None), ("own/share/mine", None), ("paa/dvb_judge/tie", None),
+        (ACC, "Peru"), ("opa/margin", "Peru"), ("spmr@0.8", "Peru"), ("paa/dvb_judge", "Peru"),
+        (LIFT, "Peru"),
+        ("answers/cut", "Chile"), ("paa/dvb_judge/loss", "Chile"), ("damage/kl", "Chile"),
+        ("answers/cut_lift", "Chile"),
+        ("opa/chosen_shift", None), ("opa/rejected_shift", None), ("own/share/mine", None),
+        ("paa/dvb_judge/tie", None),
     ],
 )  # fmt: skip
 def test_the_worst_group_is_at_the_worse_end(metric: str, group: str | None) -> None:
@@ -222,10 +278,20 @@ def test_who_is_better_off_follows_from_the_better_end() -> None:
     more = np.array([1.0, 1, 1, 0])
     users = list("abcd")
     rose = headline_rows(made([{}] * 4, users), {"spmr@0.8_lift": more})
-    assert (find(rose, "spmr@0.8_better_off").value, find(rose, "spmr@0.8_worse_off").value) == (0.75, 0)
+    assert (find(rose, "spmr@0.8_better_off").value, find(rose, "spmr@0.8_worse_off").value) == (
+        0.75,
+        0,
+    )
     rose = headline_rows(made([{}] * 4, users), {"answers/cut_lift": more})
-    assert (find(rose, "answers/cut_better_off").value, find(rose, "answers/cut_worse_off").value) == (0, 0.75)
-    assert not [row for row in headline_rows(made([{}] * 4, users), {"own/share/m_lift": more}) if "_off" in row.metric]
+    assert (
+        find(rose, "answers/cut_better_off").value,
+        find(rose, "answers/cut_worse_off").value,
+    ) == (0, 0.75)
+    assert not [
+        row
+        for row in headline_rows(made([{}] * 4, users), {"own/share/m_lift": more})
+        if "_off" in row.metric
+    ]
 
 
 def test_better_and_worse_off_count_people_not_pairs() -> None:
@@ -236,7 +302,9 @@ def test_better_and_worse_off_count_people_not_pairs() -> None:
     assert (better.low, better.high) == wilson(0.25, 4)
     assert (better.n, better.users) == (10, 4)
     assert find(rows, f"{LIFT}_deff").value > 1
-    assert not [row for row in headline_rows(made([{}] * 10), {ACC: np.abs(lift)}) if "_off" in row.metric]
+    assert not [
+        row for row in headline_rows(made([{}] * 10), {ACC: np.abs(lift)}) if "_off" in row.metric
+    ]
 
 
 # How sure
@@ -257,9 +325,14 @@ def test_certainty_of_the_set_and_of_each_cell() -> None:
             assert se.value == pytest.approx((told.high - told.low) / 2 / t)
             assert boot.value == told.value
             assert (boot.low, boot.high) == pytest.approx((told.low, told.high), abs=0.06)
-    assert find(rows, f"{LIFT}_p", "country", "Peru").value <= find(rows, f"{LIFT}_p_holm", "country", "Peru").value
+    assert (
+        find(rows, f"{LIFT}_p", "country", "Peru").value
+        <= find(rows, f"{LIFT}_p_holm", "country", "Peru").value
+    )
     assert find(rows, f"{LIFT}_p").value < 1
-    assert not [row for row in rows if row.metric in (f"{ACC}_p", f"{LIFT}_p_holm") and not row.group_by]
+    assert not [
+        row for row in rows if row.metric in (f"{ACC}_p", f"{LIFT}_p_holm") and not row.group_by
+    ]
     assert certainty_rows(breakdown, values, draws=500, seed=1) == rows
     assert certainty_rows(breakdown, values, draws=500, seed=2) != rows
 
@@ -295,7 +368,13 @@ def test_holm_is_statsmodels(ps: list[float]) -> None:
         ("opa/prompt_free", "", "opa/prompt_free", "opa/prompt_free", "share"),
         ("damage/kl", "", "damage/kl", "damage/kl", "divergence"),
         ("damage/kl_lift", "", "damage/kl", "damage/kl", "nats"),
-        ("opa/profile/values_vs_none_lift", "", "opa/profile/values_vs_none", "opa/profile/values", "difference"),
+        (
+            "opa/profile/values_vs_none_lift",
+            "",
+            "opa/profile/values_vs_none",
+            "opa/profile/values",
+            "difference",
+        ),
         (
             "opa/profile/values_vs_none_lift_lift",
             "",
@@ -305,7 +384,9 @@ def test_holm_is_statsmodels(ps: list[float]) -> None:
         ),
     ],
 )
-def test_names_say_what_they_are_of(metric: str, word: str, about: str, base: str, kind: str | None) -> None:
+def test_names_say_what_they_are_of(
+    metric: str, word: str, about: str, base: str, kind: str | None
+) -> None:
     assert (derivation(metric), family(metric), base_metric(metric)) == (word, about, base)
     assert in_percent(metric) != metric.startswith(("opa/margin", "damage/"))
     assert is_derived(metric) == (metric != base)
@@ -321,5 +402,11 @@ def test_changes_are_lifts_and_gaps() -> None:
         "opa/acc@0_lift_shrunk",
         "opa/acc@0_vs_b_lift",
     ]
-    levels = ["opa/acc@0", "opa/acc@0_worst", "opa/acc@0_lift_p", "opa/acc@0_better_off", "opa/acc@0_se"]
+    levels = [
+        "opa/acc@0",
+        "opa/acc@0_worst",
+        "opa/acc@0_lift_p",
+        "opa/acc@0_better_off",
+        "opa/acc@0_se",
+    ]
     assert [name for name in changes + levels if is_change(name)] == changes

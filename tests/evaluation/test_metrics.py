@@ -1,4 +1,5 @@
-"""One table says what a name means; every list of metrics is a reading of it, and what is not in it is an error."""
+"""One table says what a name means; every list of metrics is a reading of it, and what is not in it
+is an error."""
 
 import re
 from pathlib import Path
@@ -7,7 +8,16 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answers import AnswerCosines, form_values, similarity_values
-from mvp_align.evaluation.metrics import BOUNDS, METRICS, OF_LIFT, PLACES, UNITS, Metric, metric_named, pattern
+from mvp_align.evaluation.metrics import (
+    BOUNDS,
+    METRICS,
+    OF_LIFT,
+    PLACES,
+    UNITS,
+    Metric,
+    metric_named,
+    pattern,
+)
 from mvp_align.evaluation.names import DERIVED, LIFT, base_metric, kind_of, measure
 from mvp_align.evaluation.opa import BY_GROUP, pair_values
 from mvp_align.evaluation.paa import Labelled, paa_rows
@@ -27,10 +37,19 @@ def measured() -> set[str]:
     shown = dict.fromkeys(("none", "demographics", "values", "shuffled", "given"), SCORES)
     rows += profile_rows("tuned", "in_domain", shown, shown, {"p0": True})
     return {
-        *pair_values(SCORES, SCORES), *similarity_values(ANSWERS), *form_values(ANSWERS), *(row.metric for row in rows),
-        "damage/kl", "damage/perplexity", "opa/length_only", "opa/prompt_free", *BY_GROUP, *FIRST,
-        *(f"paa/{name}" for name in PRESETS), *(f"paa/{name}/alpha" for name in PRESETS),
-    }  # fmt: skip
+        *pair_values(SCORES, SCORES),
+        *similarity_values(ANSWERS),
+        *form_values(ANSWERS),
+        *(row.metric for row in rows),
+        "damage/kl",
+        "damage/perplexity",
+        "opa/length_only",
+        "opa/prompt_free",
+        *BY_GROUP,
+        *FIRST,
+        *(f"paa/{name}" for name in PRESETS),
+        *(f"paa/{name}/alpha" for name in PRESETS),
+    }
 
 
 def test_everything_that_is_measured_is_known() -> None:
@@ -93,7 +112,11 @@ def test_no_name_is_told_by_two_values_unless_the_exact_one_comes_first() -> Non
     assert len(names) == len(set(names))
     for place, metric in enumerate(METRICS):
         if "<" not in metric.name:
-            first = next(at for at, other in enumerate(METRICS) if re.fullmatch(pattern(other.name), metric.name))
+            first = next(
+                at
+                for at, other in enumerate(METRICS)
+                if re.fullmatch(pattern(other.name), metric.name)
+            )
             assert first == place, metric.name
     assert all(set(re.findall("<[a-z]+>", metric.name)) <= {*PLACES} for metric in METRICS)
     assert not [m.name for m in METRICS if m.name.endswith((LIFT, *DERIVED))]

@@ -1,4 +1,5 @@
-"""NaN is no 0 %: nothing is estimated from it, no row holds it, and files that do are refused by the line."""
+"""NaN is no 0 %: nothing is estimated from it, no row holds it, and files that do are refused by
+the line."""
 
 import json
 import math
@@ -12,10 +13,22 @@ from mvp_align.errors import UserError
 from mvp_align.evaluation.agreement import score_alpha
 from mvp_align.evaluation.answers import AnswerCosines, read_cosines
 from mvp_align.evaluation.certainty import holm
-from mvp_align.evaluation.clusters import bootstrap_means, clustered_se, clusters_of, design_effect, naive_se
+from mvp_align.evaluation.clusters import (
+    bootstrap_means,
+    clustered_se,
+    clusters_of,
+    design_effect,
+    naive_se,
+)
 from mvp_align.evaluation.damage import Divergence, kl_row, perplexity_row
 from mvp_align.evaluation.groups import break_down, group_rows, headline_rows
-from mvp_align.evaluation.intervals import clustered_error, clustered_mean, difference_p, tango, wilson
+from mvp_align.evaluation.intervals import (
+    clustered_error,
+    clustered_mean,
+    difference_p,
+    tango,
+    wilson,
+)
 from mvp_align.evaluation.rows import Row, read_rows
 from mvp_align.evaluation.seeds import over_seeds
 from mvp_align.evaluation.shrinkage import shrunk_means
@@ -45,9 +58,13 @@ ESTIMATORS: dict[str, Callable[[float], object]] = {
     "tango, lost": lambda bad: tango(0.2, bad, 5),
     "holm": lambda bad: holm([0.1, bad]),
     "seeds": lambda bad: over_seeds([[0.0, 1.0, bad, 1.0], [0.0, 1.0, 0.0, 1.0]], USERS),
-    "shrinkage": lambda bad: shrunk_means([np.array([0.1, bad]), *[np.array([0.1, 0.5])] * 4], (0, 1)),
+    "shrinkage": lambda bad: shrunk_means(
+        [np.array([0.1, bad]), *[np.array([0.1, 0.5])] * 4], (0, 1)
+    ),
     "alpha": lambda bad: score_alpha({"one": [1.0, bad, 3.0], "other": [1.0, 2.0, 4.0]}),
-    "kl": lambda bad: kl_row("in_domain", [Divergence("a", "u", bad, 3), Divergence("b", "v", 0.1, 3)]),
+    "kl": lambda bad: kl_row(
+        "in_domain", [Divergence("a", "u", bad, 3), Divergence("b", "v", 0.1, 3)]
+    ),
 }
 
 
@@ -74,7 +91,8 @@ def test_breakdowns_raise_too(bad: float) -> None:
 def test_there_is_no_score_without_a_number(field: str, bad: float) -> None:
     """Else `margin > 0` would be False, and the pair a wrong one."""
     with pytest.raises(ValueError, match=rf"pair p: {field} is {bad}"):
-        PairScore(**{"id": "p", "user_id": "u", "chosen_logp": -1.0, "rejected_logp": -1.0, "chosen_tokens": 2,
+        PairScore(**{"id": "p", "user_id": "u", "chosen_logp": -1.0, "rejected_logp": -1.0,
+        "chosen_tokens": 2,
                      "rejected_tokens": 2, field: bad})  # fmt: skip
 
 
@@ -103,16 +121,34 @@ def test_a_perplexity_beyond_all_numbers_is_told() -> None:
 
 SCORE = {"id": "p", "user_id": "u", "chosen_logp": -1.0, "rejected_logp": -2.0, "chosen_tokens": 2,
          "rejected_tokens": 2, "margin": 0.5}  # fmt: skip
-ROW = {"stage": "tuned", "set": "in_domain", "metric": "opa/acc@0", "group_by": "", "group": "", "value": 0.5, "low": 0.1,
-       "high": 0.9, "n": 3, "users": 3}  # fmt: skip
-COSINES = {"id": "p", "user_id": "u", "chosen": 0.1, "rejected": 0.2, "chosen_with_prompt": 0.3, "empty": False,
-           "finished": True}  # fmt: skip
+ROW = {
+    "stage": "tuned",
+    "set": "in_domain",
+    "metric": "opa/acc@0",
+    "group_by": "",
+    "group": "",
+    "value": 0.5,
+    "low": 0.1,
+    "high": 0.9,
+    "n": 3,
+    "users": 3,
+}
+COSINES = {
+    "id": "p",
+    "user_id": "u",
+    "chosen": 0.1,
+    "rejected": 0.2,
+    "chosen_with_prompt": 0.3,
+    "empty": False,
+    "finished": True,
+}
 VALUES = {"id": "p", "user_id": "u", "values": {"paa/mine": 1.0}}
 NO_JSON = ("NaN", "Infinity", "-Infinity", "1e999")
 BAD = (*NO_JSON, '"nan"', '"0.5"', "true", "[1]")
 READERS = [
     *((read_scores, SCORE, "chosen_logp", bad) for bad in BAD),
-    *((read_scores, SCORE, "margin", bad) for bad in NO_JSON),  # which follows from the rest, and is not read
+    # which follows from the rest, and is not read
+    *((read_scores, SCORE, "margin", bad) for bad in NO_JSON),
     *((read_rows, ROW, field, bad) for field in ("value", "low", "high") for bad in BAD),
     *((read_cosines, COSINES, "chosen", bad) for bad in BAD),
     *((read_values, VALUES, "values", bad) for bad in BAD),

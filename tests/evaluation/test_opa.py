@@ -35,11 +35,24 @@ def of_margins(margins: Sequence[float]) -> list[PairScore]:
 
 
 def of_lengths(*lengths: tuple[int, int]) -> list[PairScore]:
-    return [PairScore(f"p{n}", f"u{n}", -1.0, -1.0, chosen, rejected) for n, (chosen, rejected) in enumerate(lengths)]
+    return [
+        PairScore(f"p{n}", f"u{n}", -1.0, -1.0, chosen, rejected)
+        for n, (chosen, rejected) in enumerate(lengths)
+    ]
 
 
-def find(rows: Sequence[Row], metric: str, group_by: str = "", group: str = "", set_name: str = "in_domain") -> Row:
-    (found,) = [r for r in rows if (r.metric, r.group_by, r.group, r.set) == (metric, group_by, group, set_name)]
+def find(
+    rows: Sequence[Row],
+    metric: str,
+    group_by: str = "",
+    group: str = "",
+    set_name: str = "in_domain",
+) -> Row:
+    (found,) = [
+        r
+        for r in rows
+        if (r.metric, r.group_by, r.group, r.set) == (metric, group_by, group, set_name)
+    ]
     return found
 
 
@@ -47,7 +60,9 @@ margins = st.lists(st.floats(-12, 12), min_size=1, max_size=30)
 
 
 def test_the_margin_is_of_means_over_tokens_not_of_sums() -> None:
-    score = PairScore("p", "u", chosen_logp=-12.0, rejected_logp=-10.0, chosen_tokens=6, rejected_tokens=4)
+    score = PairScore(
+        "p", "u", chosen_logp=-12.0, rejected_logp=-10.0, chosen_tokens=6, rejected_tokens=4
+    )
     assert (score.chosen_logp_mean, score.rejected_logp_mean) == (-2.0, -2.5)
     assert score.margin == 0.5  # by sums the rejected answer would win
     assert opa_metrics([score])["opa/acc@0"].value == 1
@@ -59,13 +74,19 @@ def test_thresholds_are_the_benchmarks() -> None:
 
 @pytest.mark.parametrize("threshold", [0, 2, 4, 6, 8])
 def test_acc_counts_margins_strictly_above(threshold: int) -> None:
-    on_the_edge = [with_margin(0, threshold), with_margin(1, threshold + 1e-6), with_margin(2, threshold - 1e-6)]
+    on_the_edge = [
+        with_margin(0, threshold),
+        with_margin(1, threshold + 1e-6),
+        with_margin(2, threshold - 1e-6),
+    ]
     assert on_the_edge[0].margin == threshold
     assert opa_metrics(on_the_edge)[f"opa/acc@{threshold}"].value == pytest.approx(1 / 3)
 
 
 def test_acc_at_a_fifth_is_strict_too() -> None:
-    score = PairScore("p", "u", chosen_logp=0.2, rejected_logp=0.0, chosen_tokens=1, rejected_tokens=1)
+    score = PairScore(
+        "p", "u", chosen_logp=0.2, rejected_logp=0.0, chosen_tokens=1, rejected_tokens=1
+    )
     assert score.margin == 0.2
     assert opa_metrics([score])["opa/acc@0.2"].value == 0
     assert opa_metrics([score])["opa/acc@0"].value == 1
@@ -89,7 +110,8 @@ def test_every_metric_by_hand() -> None:
 
 
 def test_natural_margins_cannot_pass_a_third() -> None:
-    """Under 2 nats a token only two of the six thresholds can be met: why the mean of an untouched model is low."""
+    """Under 2 nats a token only two of the six thresholds can be met: why the mean of an untouched
+    model is low."""
     assert opa_metrics(of_margins([1.9] * 5))["opa/mean"].value == pytest.approx(2 / 6)
 
 
@@ -99,15 +121,21 @@ def test_the_mean_is_over_the_six_and_acc_falls_with_d(drawn: list[float]) -> No
     accuracies = [metrics[f"opa/acc@{d:g}"].value for d in THRESHOLDS]
     assert metrics["opa/mean"].value == pytest.approx(sum(accuracies) / 6)
     assert accuracies == sorted(accuracies, reverse=True)
-    # Margins are recomputed from sums of log-probs: those within rounding of 0 may fall on either side.
+    # Margins are recomputed from sums of log-probs: those within rounding of 0 may fall on either
+    # side.
     clear = sum(m > 1e-9 for m in drawn), sum(m > -1e-9 for m in drawn)
-    assert clear[0] <= accuracies[0] * len(drawn) + 1e-9 and accuracies[0] * len(drawn) <= clear[1] + 1e-9
+    assert (
+        clear[0] <= accuracies[0] * len(drawn) + 1e-9
+        and accuracies[0] * len(drawn) <= clear[1] + 1e-9
+    )
     assert metrics["opa/margin"].value == pytest.approx(math.fsum(drawn) / len(drawn), abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(-12, 12), st.sampled_from("abc")), min_size=1, max_size=30))
 def test_every_share_and_its_bounds_are_shares(drawn: list[tuple[float, str]]) -> None:
-    for name, estimate in opa_metrics([with_margin(n, m, u) for n, (m, u) in enumerate(drawn)]).items():
+    for name, estimate in opa_metrics(
+        [with_margin(n, m, u) for n, (m, u) in enumerate(drawn)]
+    ).items():
         if name == "opa/margin":
             continue
         assert 0 <= estimate.value <= 1, name
@@ -119,7 +147,9 @@ def test_every_share_and_its_bounds_are_shares(drawn: list[tuple[float, str]]) -
 def test_intervals_are_clustered_by_user() -> None:
     values = [1, 1, 1, -1, -1, -1, 1, 1, 1]
     alone = opa_metrics(of_margins(values))["opa/acc@0"]
-    together = opa_metrics([with_margin(n, m, f"u{n // 3}") for n, m in enumerate(values)])["opa/acc@0"]
+    together = opa_metrics([with_margin(n, m, f"u{n // 3}") for n, m in enumerate(values)])[
+        "opa/acc@0"
+    ]
     assert (alone.users, together.users) == (9, 3)
     assert together.high - together.low > alone.high - alone.low
     expected = clustered_mean([float(m > 0) for m in values], list("aaabbbccc"), "share")
@@ -128,7 +158,8 @@ def test_intervals_are_clustered_by_user() -> None:
 
 def test_chosen_shift_is_below_0_where_chosen_answers_became_less_probable() -> None:
     base = [with_margin(0, 0.5, chosen=-2.0), with_margin(1, 0.5, chosen=-3.0)]
-    tuned = [with_margin(0, 4.0, chosen=-2.5), with_margin(1, 4.0, chosen=-3.1)]  # rejected fell further
+    # rejected fell further
+    tuned = [with_margin(0, 4.0, chosen=-2.5), with_margin(1, 4.0, chosen=-3.1)]
     shift = chosen_shift(tuned, base)
     assert shift.value == pytest.approx(-0.3)
     assert shift.high > shift.value > shift.low
@@ -150,7 +181,9 @@ def test_one_list_of_metrics_feeds_rows_statistics_and_values() -> None:
     arrays = opa_values(tuned, base)
     lifted = {f"{metric}_lift" for metric in values if metric_named(metric).lifted}
     assert arrays.keys() == values.keys() | lifted
-    assert lifted == {f"opa/{name}_lift" for name in ("mean", "margin", *(f"acc@{d:g}" for d in THRESHOLDS))}
+    assert lifted == {
+        f"opa/{name}_lift" for name in ("mean", "margin", *(f"acc@{d:g}" for d in THRESHOLDS))
+    }
     for metric, x in whole.items():
         assert x == pytest.approx(arrays[metric].mean())
 
@@ -199,10 +232,15 @@ def test_length_only_takes_the_better_direction_and_ties_half(lengths, expected:
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=20))
-def test_length_only_is_at_least_half_and_blind_to_direction(lengths: list[tuple[int, int]]) -> None:
+def test_length_only_is_at_least_half_and_blind_to_direction(
+    lengths: list[tuple[int, int]],
+) -> None:
     found = length_only(of_lengths(*lengths))
     assert 0.5 <= found.value <= 1
-    assert found.value == length_only(of_lengths(*[(rejected, chosen) for chosen, rejected in lengths])).value
+    assert (
+        found.value
+        == length_only(of_lengths(*[(rejected, chosen) for chosen, rejected in lengths])).value
+    )
     if found.low is not None and found.high is not None:
         assert 0 <= found.low <= found.value <= found.high <= 1
 
@@ -245,9 +283,12 @@ def test_rows_against_the_base() -> None:
     assert not [r for r in rows if r.metric == "opa/chosen_shift" and r.group_by]
 
 
-def eval_set(ceiling: float | None, groups: dict[str, dict[str, str]], name: str = "in_domain") -> EvalSet:
+def eval_set(
+    ceiling: float | None, groups: dict[str, dict[str, str]], name: str = "in_domain"
+) -> EvalSet:
     pairs = [
-        TokenizedPair(f"p{n}", f"u{n}", Answer((1, 5, 6, 7, 8), 1), Answer((1, 5, 6), 1)) for n in range(len(groups))
+        TokenizedPair(f"p{n}", f"u{n}", Answer((1, 5, 6, 7, 8), 1), Answer((1, 5, 6), 1))
+        for n in range(len(groups))
     ]
     return EvalSet(name, pairs, pairs, groups, ceiling, over_limit=0, merged=0)
 
@@ -262,16 +303,27 @@ def test_set_rows_add_the_baselines_and_the_ceiling() -> None:
     assert 0 <= prompt_free.low < 0.25 < prompt_free.high <= 1
     assert find(rows, "opa/length_only").value == 1  # chosen answers have 4 tokens, rejected ones 2
     ceiling = find(rows, "opa/value_blind_ceiling")
-    assert (ceiling.value, ceiling.low, ceiling.high, ceiling.n, ceiling.users) == (0.79, None, None, 4, 3)
+    assert (ceiling.value, ceiling.low, ceiling.high, ceiling.n, ceiling.users) == (
+        0.79,
+        None,
+        None,
+        4,
+        3,
+    )
     assert find(rows, "opa/acc@0").value == 0.75
     assert {r.stage for r in rows} == {"base"}
     assert not [r for r in rows if r.metric.endswith("lift")]
-    assert find(set_rows(eval_set(0.79, GROUPS), "tuned", scores, free, free), "opa/acc@0_lift").value == 0.5
+    assert (
+        find(set_rows(eval_set(0.79, GROUPS), "tuned", scores, free, free), "opa/acc@0_lift").value
+        == 0.5
+    )
 
 
 def test_without_a_ceiling_there_is_no_such_row() -> None:
     scores = of_margins([1, 1, 1, -1])
-    assert "opa/value_blind_ceiling" not in {r.metric for r in set_rows(eval_set(None, GROUPS), "base", scores, scores)}
+    assert "opa/value_blind_ceiling" not in {
+        r.metric for r in set_rows(eval_set(None, GROUPS), "base", scores, scores)
+    }
 
 
 def test_each_user_type_is_a_set_of_its_own() -> None:
@@ -279,7 +331,12 @@ def test_each_user_type_is_a_set_of_its_own() -> None:
     subject = eval_set(None, {f"p{n}": {"user_type": name} for n, name in enumerate(types)}, "ufp4")
     base, tuned = of_margins([-1, -1, -1, 1]), of_margins([1, -1, -1, 1])
     rows = scored_rows(subject, "tuned", tuned, base)
-    assert {r.set for r in rows} == {"ufp4", "ufp4/honesty", "ufp4/helpfulness", "ufp4/truthfulness"}
+    assert {r.set for r in rows} == {
+        "ufp4",
+        "ufp4/honesty",
+        "ufp4/helpfulness",
+        "ufp4/truthfulness",
+    }
     honesty = find(rows, "opa/acc@0", set_name="ufp4/honesty")
     assert (honesty.value, honesty.n) == (0.5, 2)
     assert find(rows, "opa/acc@0_lift", set_name="ufp4/honesty").value == 0.5
@@ -300,7 +357,10 @@ def test_a_set_is_scored_with_its_prompt_and_without(tiny_model) -> None:
         TokenizedPair("p1", "u1", Answer((1, 60), 1), Answer((1, 70, 71), 1)),
     ]
     shown = [
-        replace(p, chosen=Answer((9, 8, *p.chosen.ids), 3), rejected=Answer((9, 8, *p.rejected.ids), 3)) for p in bare
+        replace(
+            p, chosen=Answer((9, 8, *p.chosen.ids), 3), rejected=Answer((9, 8, *p.rejected.ids), 3)
+        )
+        for p in bare
     ]
     subject = replace(eval_set(None, {"p0": {}, "p1": {}}), pairs=shown, prompt_free=bare)
     scores, free = score_set(model, subject, "base", 2)

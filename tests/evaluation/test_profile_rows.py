@@ -11,13 +11,17 @@ from mvp_align.schema import PairScore
 
 def scores(margins: list[float], users: str = "aabbc") -> list[PairScore]:
     return [
-        PairScore(f"p{n}", user, margin, 0.0, 1, 1) for n, (margin, user) in enumerate(zip(margins, users, strict=True))
+        PairScore(f"p{n}", user, margin, 0.0, 1, 1)
+        for n, (margin, user) in enumerate(zip(margins, users, strict=True))
     ]
 
 
 OWN = scores([0.5, 0.1, -0.2, 0.3, 0.4])
 OTHER = scores([-0.5, 0.2, -0.1, -0.3, 0.1])
-BASE = {"values": scores([-1.0, 0.1, -0.1, -0.1, -0.1]), "shuffled": scores([-1.0, -0.1, 0.1, -0.1, 0.1])}
+BASE = {
+    "values": scores([-1.0, 0.1, -0.1, -0.1, -0.1]),
+    "shuffled": scores([-1.0, -0.1, 0.1, -0.1, 0.1]),
+}
 
 
 def find(rows: list[Row], metric: str, group: str = "") -> Row:
@@ -35,8 +39,10 @@ def test_kinds_contrasts_and_what_training_added() -> None:
     assert find(rows, f"{VALUES_OVER_SHUFFLED}_lift").value == pytest.approx(0.4 - (0.2 - 0.4))
     nats = find(rows, "opa/profile/values/margin_vs_shuffled_lift")
     assert nats.value == pytest.approx((1.0 - 0.1 - 0.1 + 0.6 + 0.3) / 5)
-    assert [(find(rows, VALUES_OVER_SHUFFLED, g).value, find(rows, VALUES_OVER_SHUFFLED, g).n) for g in
-            ("another", "same")] == [(0.5, 2), (1.0, 1)]  # fmt: skip
+    assert [
+        (find(rows, VALUES_OVER_SHUFFLED, g).value, find(rows, VALUES_OVER_SHUFFLED, g).n)
+        for g in ("another", "same")
+    ] == [(0.5, 2), (1.0, 1)]
     assert {row.group_by for row in rows if row.group} == {LEVEL}
     assert not [row for row in rows if "none" in row.metric or "demographics" in row.metric]
 

@@ -1,4 +1,5 @@
-"""Published figures: consistent in themselves and with the authors' charts, and shown only where they can be compared."""
+"""Published figures: consistent in themselves and with the authors' charts, and shown only where
+they can be compared."""
 
 import json
 from pathlib import Path
@@ -24,7 +25,9 @@ def test_shares_add_up_and_figures_are_shares() -> None:
 def test_paa_by_model_agrees_with_the_chart_by_country(shared: Path) -> None:
     """The chart's countries, weighted by their people, come near the share of all answers."""
     chart = json.loads((shared / "reference" / "published_country_paa.json").read_text())
-    weights = {country: BIRTH_COUNTRY[country] for country in chart["paa"] if country in BIRTH_COUNTRY}
+    weights = {
+        country: BIRTH_COUNTRY[country] for country in chart["paa"] if country in BIRTH_COUNTRY
+    }
     assert sum(weights.values()) > 1400
     for place, name in enumerate(chart["models"]):
         (figure,) = [one for one in published().paa if one.model.startswith(name)]
@@ -52,7 +55,12 @@ def test_opa_is_shown_for_the_same_data_model_and_prompt(
 
 @pytest.mark.parametrize(
     ("model", "paa"),
-    [("gpt-4o", 71.33), ("openai/gpt-4o-2024-08-06", 71.33), ("gpt-4o-mini", None), ("Claude-Sonnet-4.5", 79.27)],
+    [
+        ("gpt-4o", 71.33),
+        ("openai/gpt-4o-2024-08-06", 71.33),
+        ("gpt-4o-mini", None),
+        ("Claude-Sonnet-4.5", 79.27),
+    ],
 )
 def test_paa_is_shown_for_the_same_model(model: str, paa: float | None) -> None:
     found = published_paa("divervalue", model)

@@ -1,4 +1,5 @@
-"""Means over seeds: against numpy, scipy and statsmodels, and against what each 95 % interval promises."""
+"""Means over seeds: against numpy, scipy and statsmodels, and against what each 95 % interval
+promises."""
 
 import math
 from collections import defaultdict
@@ -16,7 +17,9 @@ numbers = st.floats(-5, 5).map(lambda x: round(x, 3))
 
 
 @st.composite
-def scored(draw: st.DrawFn, values: st.SearchStrategy[float] = numbers) -> tuple[list[list[float]], list[str]]:
+def scored(
+    draw: st.DrawFn, values: st.SearchStrategy[float] = numbers
+) -> tuple[list[list[float]], list[str]]:
     """Values [seeds, pairs] and the pairs' users."""
     users = draw(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12))
     row = st.lists(values, min_size=len(users), max_size=len(users))
@@ -53,7 +56,9 @@ def test_equals_a_plain_calculation(case: tuple[list[list[float]], list[str]]) -
 
 
 @given(scored())
-def test_intervals_over_seeds_equal_scipys_and_welchs(case: tuple[list[list[float]], list[str]]) -> None:
+def test_intervals_over_seeds_equal_scipys_and_welchs(
+    case: tuple[list[list[float]], list[str]],
+) -> None:
     values, users = case
     x = np.array(values)
     assume(len(values) > 1 and len(set(users)) > 1)
@@ -66,7 +71,9 @@ def test_intervals_over_seeds_equal_scipys_and_welchs(case: tuple[list[list[floa
     if people < 1e-9:  # all people agree: of others nothing is known
         assert found.people is found.both is None
         return
-    freedom = (people**2 + seeds**2) ** 2 / (people**4 / (len(set(users)) - 1) + seeds**4 / (len(values) - 1))
+    freedom = (people**2 + seeds**2) ** 2 / (
+        people**4 / (len(set(users)) - 1) + seeds**4 / (len(values) - 1)
+    )
     half = stats.t.ppf(0.975, freedom) * math.hypot(people, seeds)
     assert found.both is not None and found.people is not None
     widest = max(half, *(high - x.mean() for _, high in (found.people, found.training)))
@@ -119,7 +126,9 @@ def test_intervals_of_shares_lie_inside_0_and_1_and_both_holds_the_others(
 
 
 @given(scored(), st.randoms(use_true_random=False))
-def test_neither_the_order_of_seeds_nor_of_pairs_matters(case: tuple[list[list[float]], list[str]], random) -> None:
+def test_neither_the_order_of_seeds_nor_of_pairs_matters(
+    case: tuple[list[list[float]], list[str]], random
+) -> None:
     values, users = case
     places = random.sample(range(len(users)), len(users))
     shuffled = [[row[place] for place in places] for row in random.sample(values, len(values))]
@@ -129,7 +138,9 @@ def test_neither_the_order_of_seeds_nor_of_pairs_matters(case: tuple[list[list[f
     assert (one.mean, one.sd) == pytest.approx((other.mean, other.sd), abs=1e-9)
 
 
-@pytest.mark.parametrize(("values", "users"), [([], ["a"]), ([[1.0, 2.0], [1.0]], ["a", "b"]), ([[1.0]], ["a", "b"])])
+@pytest.mark.parametrize(
+    ("values", "users"), [([], ["a"]), ([[1.0, 2.0], [1.0]], ["a", "b"]), ([[1.0]], ["a", "b"])]
+)
 def test_unlike_lengths_are_refused(values: list[list[float]], users: list[str]) -> None:
     with pytest.raises(ValueError, match="seeds of"):
         over_seeds(values, users)
@@ -137,9 +148,11 @@ def test_unlike_lengths_are_refused(values: list[list[float]], users: list[str])
 
 @pytest.mark.parametrize(("seed_sd", "too_sure"), [(0.25, "people"), (0.03, "training")])
 def test_each_interval_covers_what_it_says_and_no_more(seed_sd: float, too_sure: str) -> None:
-    """People, seeds and noise drawn anew 300 times around a truth of 0.3: only `both` holds it as often as it says.
+    """People, seeds and noise drawn anew 300 times around a truth of 0.3: only `both` holds it as
+    often as it says.
 
-    Given the seeds, `people` covers the mean of those seeds; given the people, `training` covers the mean of those people.
+    Given the seeds, `people` covers the mean of those seeds; given the people, `training` covers
+    the mean of those people.
     """
     random = np.random.default_rng(12)
     seeds, people, answers, runs = 4, 25, 4, 300

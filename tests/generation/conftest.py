@@ -1,10 +1,16 @@
-"""A model that answers: small, real, and sharp enough that its answers differ, and some of them end."""
+"""A model that answers: small, real, and sharp enough that its answers differ, and some of them
+end."""
 
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from mvp_align.config import Generation
 from mvp_align.schema import PreferencePair, PromptedPair
@@ -25,9 +31,11 @@ def talker_folder(
     head = model.get_output_embeddings().weight
     with torch.no_grad():
         head[tokenizer.eos_token_id] = 1.01 * head[tokenizer.convert_tokens_to_ids("AS")]
-        head[0] = 1.01 * head[tokenizer(" mortar").input_ids[0]]  # <|endoftext|>, which no tokenizer names as its EOS
+        # <|endoftext|>, which no tokenizer names as its EOS
+        head[0] = 1.01 * head[tokenizer(" mortar").input_ids[0]]
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, 0]
-    model.generation_config.repetition_penalty = 1.7  # what authors of chat models set, and nobody asked for here
+    # what authors of chat models set, and nobody asked for here
+    model.generation_config.repetition_penalty = 1.7
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

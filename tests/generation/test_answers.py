@@ -55,7 +55,8 @@ def test_answers_made_otherwise_are_kept(path: Path) -> None:
 
 
 def test_answers_to_other_pairs_are_kept(path: Path) -> None:
-    """Smaller and larger draws hold one another; answers to the first pairs of a set, as once taken, are in no draw."""
+    """Smaller and larger draws hold one another; answers to the first pairs of a set, as once
+    taken, are in no draw."""
     write_answers(path, ANSWERS, HOW | {DRAWN: {"limit": 4, "seed": 12}})
     for wanted in (IDS[:2], IDS, [*IDS, "more"]):
         assert answers_made_so(path, HOW, wanted).keys() == set(IDS)
@@ -74,9 +75,18 @@ def test_no_file_yet(path: Path) -> None:
     [
         ("{", "line 2"),
         ('{"id": "a"}', "line 2"),
-        ('{"id": "a", "user_id": "u", "answer": null, "tokens": 1, "finished": true}', "field 'answer' is None"),
-        ('{"id": "a", "user_id": "u", "answer": "", "tokens": 1, "finished": "no"}', "field 'finished' is 'no'"),
-        ('{"id": "a", "user_id": "u", "answer": "", "tokens": true, "finished": true}', "field 'tokens' is True"),
+        (
+            '{"id": "a", "user_id": "u", "answer": null, "tokens": 1, "finished": true}',
+            "field 'answer' is None",
+        ),
+        (
+            '{"id": "a", "user_id": "u", "answer": "", "tokens": 1, "finished": "no"}',
+            "field 'finished' is 'no'",
+        ),
+        (
+            '{"id": "a", "user_id": "u", "answer": "", "tokens": true, "finished": true}',
+            "field 'tokens' is True",
+        ),
         ("[]", "line 2"),
     ],
 )

@@ -20,13 +20,17 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("python ")])
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.startswith("python ")]
+)
 def test_hydra_commands_compose(command: str) -> None:
     script, *words = shlex.split(command)[1:]
     check_command(Path(script).stem, get_args_parser().parse_args(words).overrides)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("mvp-align ")])
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.startswith("mvp-align ")]
+)
 def test_our_commands_parse(command: str) -> None:
     result = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
     assert result.exit_code == 0, result.output
@@ -36,7 +40,12 @@ def test_settings_and_files_that_are_named_exist() -> None:
     assert len(COMMANDS) == 7
     settings = re.findall(r"`((?:generation|evals)\.\w+)`", PAGE)
     assert set(settings) >= {"generation.temperature", "evals.judge", "evals.every_steps"}
-    values = {"evals.sets": "[ufp4]", "evals.ufp4": "x", "evals.judge": "none", "evals.metrics": "[opa,paa]"}
+    values = {
+        "evals.sets": "[ufp4]",
+        "evals.ufp4": "x",
+        "evals.judge": "none",
+        "evals.metrics": "[opa,paa]",
+    }
     named = {*settings, "evals.metrics", "evals.ufp4"}
     check_command("train", ["data.val=x", *(f"{name}={values.get(name, 1)}" for name in named)])
     check_command("train", ["prompt@generation.prompt=paper"])
@@ -52,5 +61,8 @@ def test_the_callback_example_runs(tokenizer) -> None:
         add_callback = staticmethod(added.append)
 
     rows = [{"prompt": "Why?", "chosen": "Because it is so.", "rejected": "No."}]
-    exec(compile(example, "answers.md", "exec"), {"trainer": Trainer, "tokenizer": tokenizer, "test_rows": rows})
+    exec(
+        compile(example, "answers.md", "exec"),
+        {"trainer": Trainer, "tokenizer": tokenizer, "test_rows": rows},
+    )
     assert len(added) == 1

@@ -1,4 +1,5 @@
-"""Answers equal those of a plain loop: one prompt at a time, without a cache, the whole text again for every token."""
+"""Answers equal those of a plain loop: one prompt at a time, without a cache, the whole text again
+for every token."""
 
 import random
 from collections.abc import Sequence
@@ -32,14 +33,19 @@ def plainly(
     stops: set[int],
     seed: int = SEED,
 ) -> list[Generated]:
-    """Softmax, cumulated, and the first token whose edge lies beyond the pair's next random number; or the argmax."""
+    """Softmax, cumulated, and the first token whose edge lies beyond the pair's next random number;
+    or the argmax."""
     answers = []
     for prompt in prompts:
         ids, written, finished = tokenizer(prompt.prompt).input_ids, [], False
         draws = uniforms(seed, prompt.id, settings.max_new_tokens)
         for step in range(settings.max_new_tokens):
             with torch.no_grad():
-                logits = model(input_ids=torch.tensor([ids + written]), use_cache=False).logits[0, -1].double()
+                logits = (
+                    model(input_ids=torch.tensor([ids + written]), use_cache=False)
+                    .logits[0, -1]
+                    .double()
+                )
             if settings.temperature:
                 shares = torch.softmax(logits / settings.temperature, dim=0).numpy()
                 token = int(np.flatnonzero(np.cumsum(shares) > draws[step])[0])
@@ -57,18 +63,27 @@ def plainly(
 @pytest.mark.parametrize("temperature", [0, 0.7])
 @pytest.mark.parametrize("batch_size", [1, 5, 16])
 def test_equal_to_one_at_a_time_without_a_cache(
-    talker: PreTrainedModel, tokenizer, prompts, greedy: Generation, temperature: float, batch_size: int
+    talker: PreTrainedModel,
+    tokenizer,
+    prompts,
+    greedy: Generation,
+    temperature: float,
+    batch_size: int,
 ) -> None:
     settings = replace(greedy, temperature=temperature, batch_size=batch_size)
     found = generate(talker, tokenizer, prompts, settings, SEED)
-    assert found == plainly(talker.eval(), tokenizer, prompts, settings, {tokenizer.eos_token_id, 0})
+    assert found == plainly(
+        talker.eval(), tokenizer, prompts, settings, {tokenizer.eos_token_id, 0}
+    )
     if not temperature:
         assert {answer.finished for answer in found} == {True, False}
         assert any(answer.empty for answer in found)
         assert {answer.tokens for answer in found} > {0, 12}
 
 
-def test_under_an_adapter_and_after_sharing_attention(talker, tokenizer, prompts, greedy: Generation) -> None:
+def test_under_an_adapter_and_after_sharing_attention(
+    talker, tokenizer, prompts, greedy: Generation
+) -> None:
     assert scoring_method(talker) is Method.PACKED
     model = new_adapter(talker, Lora(), seed=1)
     with torch.no_grad():
@@ -81,7 +96,9 @@ def test_under_an_adapter_and_after_sharing_attention(talker, tokenizer, prompts
         assert generate(model, tokenizer, prompts, greedy, SEED) != found
 
 
-def test_the_model_is_left_as_it_was_and_the_cache_was_used(talker, tokenizer, prompts, greedy: Generation) -> None:
+def test_the_model_is_left_as_it_was_and_the_cache_was_used(
+    talker, tokenizer, prompts, greedy: Generation
+) -> None:
     widths = []
     talker.register_forward_pre_hook(
         lambda module, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
@@ -97,12 +114,16 @@ def test_the_model_is_left_as_it_was_and_the_cache_was_used(talker, tokenizer, p
     assert torch.is_grad_enabled()
 
 
-def test_a_seed_gives_the_same_answers_and_another_others(talker, tokenizer, prompts, greedy: Generation) -> None:
+def test_a_seed_gives_the_same_answers_and_another_others(
+    talker, tokenizer, prompts, greedy: Generation
+) -> None:
     settings = replace(greedy, temperature=1.0)
     torch.manual_seed(1)
     first = generate(talker, tokenizer, prompts, settings, 1)
     assert generate(talker, tokenizer, prompts, settings, 1) == first
-    assert generate(talker, tokenizer, list(reversed(prompts)), settings, 1) == list(reversed(first))
+    assert generate(talker, tokenizer, list(reversed(prompts)), settings, 1) == list(
+        reversed(first)
+    )
     assert generate(talker, tokenizer, prompts[3:4], settings, 1) == first[3:4]
     other = generate(talker, tokenizer, prompts, settings, 2)
     assert sum(one != two for one, two in zip(first, other, strict=True)) > 12
@@ -111,7 +132,11 @@ def test_a_seed_gives_the_same_answers_and_another_others(talker, tokenizer, pro
 def test_draws_follow_the_softmax_at_that_temperature() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0, 1.0, -torch.inf]])
     count = 4000
-    draw = Draw(torch.rand(count, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 0.7, width=3)
+    draw = Draw(
+        torch.rand(count, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
+        0.7,
+        width=3,
+    )
     chosen = draw(torch.zeros(count, 3, dtype=torch.long), logits.expand(count, -1)).argmax(dim=1)
     shares = torch.bincount(chosen, minlength=5) / count
     expected = torch.softmax(logits[0] / 0.7, dim=0)
@@ -120,14 +145,17 @@ def test_draws_follow_the_softmax_at_that_temperature() -> None:
     assert shares[4] == 0
 
 
-def test_stop_tokens_are_the_models_the_tokenizers_and_the_chat_templates(talker, tokenizer) -> None:
+def test_stop_tokens_are_the_models_the_tokenizers_and_the_chat_templates(
+    talker, tokenizer
+) -> None:
     assert stop_ids(talker, tokenizer) == sorted({tokenizer.convert_tokens_to_ids("<|im_end|>"), 0})
     talker.generation_config.eos_token_id = None
     assert stop_ids(talker, tokenizer) == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
 def test_the_end_of_a_turn_stops_where_eos_is_another_token(talker, sharp_model) -> None:
-    """As in Llama-3's chat models: the tokenizer's EOS is <|end_of_text|>, a turn ends with <|eot_id|>."""
+    """As in Llama-3's chat models: the tokenizer's EOS is <|end_of_text|>, a turn ends with
+    <|eot_id|>."""
     tokenizer = AutoTokenizer.from_pretrained(sharp_model, eos_token="<|endoftext|>")
     talker.generation_config.eos_token_id = talker.config.eos_token_id = 0
     assert stop_ids(talker, tokenizer) == sorted({tokenizer.convert_tokens_to_ids("<|im_end|>"), 0})
@@ -135,7 +163,9 @@ def test_the_end_of_a_turn_stops_where_eos_is_another_token(talker, sharp_model)
 
 def test_no_room_in_the_models_context(talker, tokenizer, prompts, greedy: Generation) -> None:
     longest = max(len(tokenizer(prompt.prompt).input_ids) for prompt in prompts)
-    with pytest.raises(UserError, match=rf"longest prompt has {longest} tokens.* the 2048 that the model can take"):
+    with pytest.raises(
+        UserError, match=rf"longest prompt has {longest} tokens.* the 2048 that the model can take"
+    ):
         generate(talker, tokenizer, prompts, replace(greedy, max_new_tokens=2048), SEED)
 
 
@@ -149,7 +179,9 @@ def test_stopped_and_taken_up_it_ends_the_same(
     path = tmp_path / "base-in_domain.jsonl"
     ran: list[int] = []
     honest = local.batch_answers
-    monkeypatch.setattr(local, "batch_answers", lambda *args: ran.append(len(args[2])) or honest(*args))
+    monkeypatch.setattr(
+        local, "batch_answers", lambda *args: ran.append(len(args[2])) or honest(*args)
+    )
     for _ in range(4):
         left = SimpleNamespace(batches=draw.randrange(1, 3))
 

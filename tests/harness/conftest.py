@@ -16,7 +16,8 @@ from mvp_align.scoring.tokens import tokenize_pairs
 
 @pytest.fixture(scope="session")
 def pairs_file(few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 16 pairs, two of which merge with the prompt's last token, half with a profile, and one over the limits."""
+    """The 16 pairs, two of which merge with the prompt's last token, half with a profile, and one
+    over the limits."""
     rows = [
         {
             "id": pair.id, "user_id": pair.user_id, "prompt": pair.question,
@@ -34,12 +35,16 @@ def pairs_file(few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def ours(sharp_model: Path) -> Callable[..., dict[str, PairScore]]:
-    """`ours(data, format, prompt)`: by id, what our own scoring makes of the pairs within the limits."""
+    """`ours(data, format, prompt)`: by id, what our own scoring makes of the pairs within the
+    limits."""
     tokenizer = AutoTokenizer.from_pretrained(sharp_model)
     model = AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32)
 
     def scores(data: Path | str, format: str, prompt: str = "paper") -> dict[str, PairScore]:
         pairs = tokenize_pairs(read_texts(str(data), format, prompt), tokenizer).pairs
-        return {score.id: score for score in score_pairs(model, [pair for pair in pairs if pair.prompt_tokens <= 512])}
+        return {
+            score.id: score
+            for score in score_pairs(model, [pair for pair in pairs if pair.prompt_tokens <= 512])
+        }
 
     return scores

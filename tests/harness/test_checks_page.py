@@ -14,7 +14,11 @@ from mvp_align.launch import check_command
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 @pytest.mark.parametrize("command", [line for line in COMMANDS if line.startswith("python")])
@@ -25,11 +29,19 @@ def test_commands_compose(command: str) -> None:
 
 def test_every_command_is_of_a_tool_that_is_tested() -> None:
     starts = {" ".join(line.split()[:2]) for line in COMMANDS}
-    assert starts == {"python train.py", "python evaluate.py", "lm_eval --include_path", "inspect eval"}
+    assert starts == {
+        "python train.py",
+        "python evaluate.py",
+        "lm_eval --include_path",
+        "inspect eval",
+    }
 
 
 def test_the_harness_commands_name_what_is_there() -> None:
-    harness = [shlex.split(line.replace("$(python -m mvp_align.harness.lm_eval)", "FOLDER")) for line in COMMANDS]
+    harness = [
+        shlex.split(line.replace("$(python -m mvp_align.harness.lm_eval)", "FOLDER"))
+        for line in COMMANDS
+    ]
     tasks = [words[words.index("--tasks") + 1] for words in harness if words[0] == "lm_eval"]
     text = (ROOT / "mvp_align" / "harness" / "lm_eval" / "mvp_opa.yaml").read_text(encoding="utf-8")
     task = yaml.load(text.replace("!function ", ""), yaml.SafeLoader)
@@ -42,7 +54,9 @@ def test_the_harness_commands_name_what_is_there() -> None:
 
 
 def test_the_kinds_and_what_they_are_set_against_are_the_code_s() -> None:
-    assert [line.split("`")[1] for line in PAGE.splitlines() if re.match(r"\| `[a-z]+` \|", line)] == list(KINDS)
+    assert [
+        line.split("`")[1] for line in PAGE.splitlines() if re.match(r"\| `[a-z]+` \|", line)
+    ] == list(KINDS)
     assert {kind for pair in CONTRASTS for kind in pair} == {*KINDS, "given"}
 
 

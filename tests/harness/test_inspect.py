@@ -1,4 +1,5 @@
-"""The Inspect task end to end on a local model: our margins, errors by user, and no other provider."""
+"""The Inspect task end to end on a local model: our margins, errors by user, and no other
+provider."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,11 @@ def test_margins_are_ours(
     )
     assert log.status == "success", log.error
     known = ours(pairs_file, "pairs")
-    found = {sample.id: sample.scores["opa"] for sample in log.samples if sample.scores and "opa" in sample.scores}
+    found = {
+        sample.id: sample.scores["opa"]
+        for sample in log.samples
+        if sample.scores and "opa" in sample.scores
+    }
     unscored = [name for name, score in found.items() if not isinstance(score.value, dict)]
     assert found.keys() - set(unscored) == known.keys()
     for name, score in known.items():
@@ -47,7 +52,10 @@ def test_a_model_without_weights_here_is_refused(pairs_file: Path, tmp_path: Pat
     from mvp_align.harness.inspect_task import mvp_opa
 
     (log,) = evaluate(
-        mvp_opa(data=str(pairs_file), format="pairs"), model="mockllm/model", log_dir=str(tmp_path), display="none"
+        mvp_opa(data=str(pairs_file), format="pairs"),
+        model="mockllm/model",
+        log_dir=str(tmp_path),
+        display="none",
     )
     assert log.status == "error"
     assert "use Inspect's hf provider" in log.error.message

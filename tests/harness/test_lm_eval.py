@@ -1,4 +1,5 @@
-"""The lm-evaluation-harness task gives our margins, on records of each format; what it cannot give is left out."""
+"""The lm-evaluation-harness task gives our margins, on records of each format; what it cannot give
+is left out."""
 
 import json
 import logging
@@ -28,7 +29,10 @@ Ours = Callable[..., dict[str, PairScore]]
 def folder() -> str:
     """What the documented command substitutes."""
     done = subprocess.run(
-        [sys.executable, "-m", "mvp_align.harness.lm_eval"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "mvp_align.harness.lm_eval"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
@@ -39,11 +43,20 @@ def harness(folder: str, sharp_model: Path) -> Callable[..., dict]:
 
     def evaluated(limit: int | None = None, **metadata: str) -> dict:
         arguments = {"pretrained": str(sharp_model), "dtype": "float32"}
-        tasks = TaskManager(include_path=folder, include_defaults=False, metadata={**arguments, **metadata})
+        tasks = TaskManager(
+            include_path=folder, include_defaults=False, metadata={**arguments, **metadata}
+        )
         return lm_eval.simple_evaluate(
-            model="hf", model_args=arguments, tasks=["mvp_opa"], task_manager=tasks, device="cpu", batch_size=4,
-            limit=limit, log_samples=True, bootstrap_iters=0,
-        )  # fmt: skip
+            model="hf",
+            model_args=arguments,
+            tasks=["mvp_opa"],
+            task_manager=tasks,
+            device="cpu",
+            batch_size=4,
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=0,
+        )
 
     return evaluated
 
@@ -66,7 +79,9 @@ def test_margins_are_ours_with_profiles_and_without(
     right = np.array([float(score.margin > 0) for score in known.values()])
     assert 0 < right.mean() < 1
     assert results["acc@0,none"] == pytest.approx(right.mean())
-    assert results["margin,none"] == pytest.approx(np.mean([score.margin for score in known.values()]), abs=1e-4)
+    assert results["margin,none"] == pytest.approx(
+        np.mean([score.margin for score in known.values()]), abs=1e-4
+    )
     error, users = clustered_error(right, [score.user_id for score in known.values()])
     assert (results["acc@0_se_by_user,none"], users) == (pytest.approx(error), 8)
     assert results["acc@0_stderr,none"] == "N/A"  # theirs takes every answer for another person's
@@ -84,7 +99,8 @@ def test_the_benchmarks_records_are_read(
     theirs = margins(harness(limit=6, data=data, format=format, prompt=prompt))
     known = ours(data, format, prompt)
     pairs = read_pairs(data, format).pairs
-    assert set(theirs) == {pair.id for pair in draw(pairs, 6, seed=12)}  # not the first six, all of one user type
+    # not the first six, all of one user type
+    assert set(theirs) == {pair.id for pair in draw(pairs, 6, seed=12)}
     assert max(abs(margin - known[name].margin) for name, margin in theirs.items()) < 1e-4
 
 
@@ -95,24 +111,33 @@ def test_what_lm_eval_would_score_otherwise_is_left_out(
     from mvp_align.harness.lm_eval.opa import load
 
     (first,) = open_source("sample:test.json", 1).files[0].rows
-    rows = [{**first[1], "id": f"p{n}", "question": f"Why{end}"} for n, end in enumerate(("?", "? ", "?\n"))]
+    rows = [
+        {**first[1], "id": f"p{n}", "question": f"Why{end}"}
+        for n, end in enumerate(("?", "? ", "?\n"))
+    ]
     path = tmp_path / "records.json"
     path.write_text(json.dumps(rows))
     with caplog.at_level(logging.WARNING):
         found = load(pretrained=str(sharp_model), data=str(path))["test"]
     assert [row["id"] for row in found] == ["p0"]
     for name in ("p1", "p2"):
-        assert f"pair {name} left out: lm-eval would count the white space at the end of its prompt" in caplog.text
+        assert (
+            f"pair {name} left out: lm-eval would count the white space at the end of its prompt"
+            in caplog.text
+        )
     path.write_text(json.dumps(rows[1:]))
     with pytest.raises(UserError, match="none of 2 pairs"):
         load(pretrained=str(sharp_model), data=str(path))
     with pytest.raises(UserError, match="name the model"):
         load(data=str(path))
-    with pytest.raises(UserError, match="prompt=chatty: must be one of paper, preference, question"):
+    with pytest.raises(
+        UserError, match="prompt=chatty: must be one of paper, preference, question"
+    ):
         load(pretrained=str(sharp_model), data=str(path), prompt="chatty")
 
 
 def test_one_user_has_no_standard_error() -> None:
     from mvp_align.harness.lm_eval.opa import error_by_user
 
-    assert error_by_user([(1.0, "u"), (0.0, "u")]) == "N/A"  # NaN would be no JSON in lm-eval's results
+    # NaN would be no JSON in lm-eval's results
+    assert error_by_user([(1.0, "u"), (0.0, "u")]) == "N/A"

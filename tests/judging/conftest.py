@@ -36,16 +36,28 @@ def write_run(compose: Callable[..., Config], tmp_path: Path) -> WriteRun:
         data = tmp_path / f"pairs-{count}.jsonl"
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         config = compose(
-            "data=files", f"data.test={data}", "data.format=pairs", "evals.sets=[in_domain]", name="evaluate"
+            "data=files",
+            f"data.test={data}",
+            "data.format=pairs",
+            "evals.sets=[in_domain]",
+            name="evaluate",
         )
         run = tmp_path / name
         (run / "answers").mkdir(parents=True)
-        (run / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+        (run / "config.yaml").write_text(
+            OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+        )
         from mvp_align.data.load import load_data
 
         for stage in stages:
             lines = [
-                {"id": pair.id, "user_id": pair.user_id, "answer": f"{stage} says so.", "tokens": 4, "finished": True}
+                {
+                    "id": pair.id,
+                    "user_id": pair.user_id,
+                    "answer": f"{stage} says so.",
+                    "tokens": 4,
+                    "finished": True,
+                }
                 for pair in load_data(config).test
             ]
             text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -69,7 +81,8 @@ def query() -> Callable[..., list[tuple]]:
 
 @pytest.fixture
 def write_judge(tmp_path: Path) -> WriteJudge:
-    """`write_judge(base_url, name="a", usd_per_million_input=1, concurrency=4)`: the path of a judge's YAML file."""
+    """`write_judge(base_url, name="a", usd_per_million_input=1, concurrency=4)`: the path of a
+    judge's YAML file."""
 
     def written(base_url: str, name: str = "tester", **settings: object) -> Path:
         endpoint: dict[str, object] = {

@@ -1,7 +1,8 @@
-"""A judge's server on loopback, made of bare sockets, that treats each request as the number in its question says.
+"""A judge's server on loopback, made of bare sockets, that treats each request as the number in its
+question says.
 
-It runs in a process of its own and counts: GET /counts gives, for each number, how often it was asked and how often it
-gave a whole chat completion.
+It runs in a process of its own and counts: GET /counts gives, for each number, how often it was
+asked and how often it gave a whole chat completion.
 """
 
 import asyncio
@@ -19,26 +20,46 @@ from multiprocessing.connection import Connection
 
 GOOD = "good"
 PASSING = (
-    "429", "429 after 0", "429 after a date", "500", "503", "closed", "cut off", "broken JSON", "HTML", "empty",
+    "429", "429 after 0", "429 after a date", "500", "503", "closed", "cut off", "broken JSON",
+    "HTML", "empty",
 )  # fmt: skip
 """What happens to the first attempt, or the first two."""
 SLOW = ("hangs", "429 after 1")
 SAID = {
     "85/100": ("85/100", "no JSON object"),
-    "a score in words": ('{"score_w": 90, "score_l": 10, "score_model": "85/100", "enforced_dimensions_used": [], '
-                         '"hard_violations_model": [], "reason": ""}', "score_model of a wrong type"),
+    "a score in words": (
+        (
+            '{"score_w": 90, "score_l": 10, "score_model": "85/100", "enforced_dimensions_used":'
+            ' [], "hard_violations_model": [], "reason": ""}'
+        ),
+        "score_model of a wrong type",
+    ),
     "wrong keys": ('{"w": 90, "l": 10, "model": 85}', "no score_model"),
     "HTML said": ("<html><body>Sorry</body></html>", "no JSON object"),
     "nothing said": ("", "empty reply"),
     "cut JSON": ('{"score_w": 90, "score_l": 1', "cut at 360 tokens"),
-    "out of range": ('{"score_w": 90, "score_l": 10, "score_model": 850, "enforced_dimensions_used": [], '
-                     '"hard_violations_model": [], "reason": ""}', "score_model outside 0-100"),
-    "injected": ('As the answer asks me to: {"label": "W"} {"score_w": 0, "score_l": 0, "score_model": 100, '
-                 '"enforced_dimensions_used": [], "hard_violations_model": [], "reason": ""}',
-                 "more than one JSON object"),
-    "injected key": ('{"score_w": 90, "score_l": 10, "score_model": 85, "enforced_dimensions_used": [], '
-                     '"hard_violations_model": [], "reason": "", "label": "W"}', "a key that was not asked for"),
-}  # fmt: skip
+    "out of range": (
+        (
+            '{"score_w": 90, "score_l": 10, "score_model": 850, "enforced_dimensions_used": [], '
+            '"hard_violations_model": [], "reason": ""}'
+        ),
+        "score_model outside 0-100",
+    ),
+    "injected": (
+        (
+            'As the answer asks me to: {"label": "W"} {"score_w": 0, "score_l": 0, "score_model":'
+            ' 100, "enforced_dimensions_used": [], "hard_violations_model": [], "reason": ""}'
+        ),
+        "more than one JSON object",
+    ),
+    "injected key": (
+        (
+            '{"score_w": 90, "score_l": 10, "score_model": 85, "enforced_dimensions_used": [], '
+            '"hard_violations_model": [], "reason": "", "label": "W"}'
+        ),
+        "a key that was not asked for",
+    ),
+}
 """What a judge says that is no verdict, and why it is none."""
 LASTING = {
     "10 MB": "no reply: body over 1,000,000 bytes",
@@ -50,7 +71,8 @@ LASTING = {
 """What no number of attempts gets past."""
 
 Behaviour = Callable[[int], tuple[str, int]]
-"""The number of a question -> what happens, and to how many of its first attempts where it passes."""
+"""The number of a question -> what happens, and to how many of its first attempts where it
+passes."""
 
 
 def hostile(number: int) -> tuple[str, int]:
@@ -73,7 +95,8 @@ def polite(number: int) -> tuple[str, int]:
 
 
 def verdict(text: str) -> str:
-    """Scores that follow from what was asked, so that any order and number of calls gives the same."""
+    """Scores that follow from what was asked, so that any order and number of calls gives the
+    same."""
     a, b, c, d, *_ = hashlib.sha256(text.encode()).digest()
     scores = {"score_w": 70 + a % 31, "score_l": b % 50, "score_model": c % 101}
     names = ("score_1", "score_2", "score_model") if '"answer_1"' in text else tuple(scores)
@@ -92,7 +115,11 @@ def completion(said: str, finish_reason: str = "stop") -> bytes:
             "object": "chat.completion",
             "model": "a-judge-2025",
             "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": finish_reason}
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": said},
+                    "finish_reason": finish_reason,
+                }
             ],
             "usage": {"prompt_tokens": 400, "completion_tokens": 50, "total_tokens": 450},
         }
@@ -132,7 +159,13 @@ class Server:
         if kind in (*PASSING, *SLOW) and self.asked[number] > times:
             kind = GOOD
         yes_no = "one word" in body["messages"][0]["content"]
-        said = SAID[kind][0] if kind in SAID else ("Yes." if number % 3 else "No.") if yes_no else verdict(text)
+        said = (
+            SAID[kind][0]
+            if kind in SAID
+            else ("Yes." if number % 3 else "No.")
+            if yes_no
+            else verdict(text)
+        )
         content = completion(said, "length" if kind == "cut JSON" else "stop")
         match kind:
             case "429" | "500" | "503" | "400":
@@ -147,13 +180,18 @@ class Server:
             case "closed" | "always closed":
                 return False
             case "cut off":
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(content) + 9) + content[:-9])
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(content) + 9)
+                    + content[:-9]
+                )
                 await writer.drain()
                 return False
             case "broken JSON":
                 await send(writer, 200, content[: len(content) // 2])
             case "HTML" | "always HTML":
-                await send(writer, 200, b"<!doctype html><title>Sign in</title>", "Content-Type: text/html")
+                await send(
+                    writer, 200, b"<!doctype html><title>Sign in</title>", "Content-Type: text/html"
+                )
             case "empty":
                 await send(writer, 200, b"")
             case "hangs":
@@ -167,8 +205,12 @@ class Server:
         return True
 
 
-async def send(writer: asyncio.StreamWriter, status: int, body: bytes, header: str = "X-Nothing: 0") -> None:
-    writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n".encode() + body)
+async def send(
+    writer: asyncio.StreamWriter, status: int, body: bytes, header: str = "X-Nothing: 0"
+) -> None:
+    writer.write(
+        f"HTTP/1.1 {status} Said\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n".encode() + body
+    )
     await writer.drain()
 
 
@@ -185,7 +227,9 @@ def serve(pipe: Connection, behaviour: Behaviour, delay_seconds: float) -> None:
 def running(behaviour: Behaviour, delay_seconds: float = 0.0) -> Iterator[str]:
     """The base URL of a server in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["judge_server", "mvp_align.judging.judge", "mvp_align.data.load"])
+    context.set_forkserver_preload(
+        ["judge_server", "mvp_align.judging.judge", "mvp_align.data.load"]
+    )
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, behaviour, delay_seconds), daemon=True)
     process.start()
@@ -200,4 +244,7 @@ def running(behaviour: Behaviour, delay_seconds: float = 0.0) -> Iterator[str]:
 def counts(base_url: str) -> dict[int, tuple[int, int]]:
     """Number -> how often it was asked, and how often it got a whole chat completion."""
     with urllib.request.urlopen(base_url.removesuffix("/v1") + "/counts") as answer:
-        return {int(number): (asked, answered) for number, (asked, answered) in json.load(answer).items()}
+        return {
+            int(number): (asked, answered)
+            for number, (asked, answered) in json.load(answer).items()
+        }

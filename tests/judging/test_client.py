@@ -1,4 +1,5 @@
-"""The client against single misdeeds of a server: what it takes, refuses, waits for, and never tells."""
+"""The client against single misdeeds of a server: what it takes, refuses, waits for, and never
+tells."""
 
 import asyncio
 import json
@@ -45,7 +46,12 @@ async def served(answer: Answer, **settings: object) -> AsyncIterator[ChatClient
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-    quick = {"attempts": 3, "backoff_seconds": 0.01, "read_seconds": 5.0, "requests_per_minute": 1e6}
+    quick = {
+        "attempts": 3,
+        "backoff_seconds": 0.01,
+        "read_seconds": 5.0,
+        "requests_per_minute": 1e6,
+    }
     try:
         async with ChatClient(Endpoint(url, "m", **(quick | settings))) as client:
             yield client
@@ -97,7 +103,11 @@ def test_a_reply_with_all_that_belongs_to_it() -> None:
 
     reply = ask_once(answer)
     assert (reply.said, reply.model) == (Said("Hi.", "stop"), "a-judge-2025")
-    assert (reply.prompt_tokens, reply.completion_tokens, reply.response_format) == (400, 50, "text")
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.response_format) == (
+        400,
+        50,
+        "text",
+    )
     assert json.loads(reply.raw)["id"] == "x"
     assert seen == [{"model": "m", "messages": ASK, "temperature": 0, "stream": False}]
 
@@ -130,7 +140,8 @@ def test_retry_after_in_seconds_is_obeyed() -> None:
 
 
 def test_retry_after_as_a_date_is_obeyed() -> None:
-    at = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)  # whole seconds: 2 to 3 from now
+    # whole seconds: 2 to 3 from now
+    at = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
     answer, times = first_then_good(503, b"", f"Retry-After: {at}")
     ask_once(answer)
     assert 1.0 <= times[1] - times[0] < 8
@@ -141,7 +152,11 @@ def test_one_request_told_to_wait_holds_all_back() -> None:
 
     async def answer(_: dict, __: str, writer: asyncio.StreamWriter) -> None:
         times.append(time.monotonic())
-        respond(writer, 429, b"", "Retry-After: 1") if len(times) == 1 else respond(writer, 200, completion("Hi."))
+        (
+            respond(writer, 429, b"", "Retry-After: 1")
+            if len(times) == 1
+            else respond(writer, 200, completion("Hi."))
+        )
 
     async def run() -> None:
         async with served(answer, concurrency=1) as client:
@@ -184,9 +199,18 @@ def test_waits_grow_and_are_drawn() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"<html>", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 85}}]}', b"[" * 50_000,
-     completion("Hi.")[:-20], b"\xff\xfe{"],
-)  # fmt: skip
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"choices": []}',
+        b'{"choices": [{"message": {"content": 85}}]}',
+        b"[" * 50_000,
+        completion("Hi.")[:-20],
+        b"\xff\xfe{",
+    ],
+)
 def test_what_is_no_completion_is_tried_again_and_then_refused(body: bytes) -> None:
     with pytest.raises(CallFailed, match="HTTP 200 without a chat completion") as error:
         ask_once(always(200, body))
@@ -240,7 +264,9 @@ def test_silence_ends_at_the_read_time() -> None:
 
 def test_nobody_there() -> None:
     async def run() -> None:
-        async with ChatClient(Endpoint("http://127.0.0.1:9/v1", "m", attempts=2, backoff_seconds=0.01)) as client:
+        async with ChatClient(
+            Endpoint("http://127.0.0.1:9/v1", "m", attempts=2, backoff_seconds=0.01)
+        ) as client:
             await client.complete(ASK, {})
 
     with pytest.raises(CallFailed, match="connection failed"):
@@ -255,7 +281,9 @@ def only(*formats: str) -> tuple[Answer, list[str]]:
         asked.append(body.get("response_format", {"type": "text"})["type"])
         known = asked[-1] in formats
         respond(
-            writer, 200 if known else 400, completion("{}") if known else b'{"error": {"message": "no such format"}}'
+            writer,
+            200 if known else 400,
+            completion("{}") if known else b'{"error": {"message": "no such format"}}',
         )
 
     return answer, asked
@@ -269,7 +297,9 @@ def only(*formats: str) -> tuple[Answer, list[str]]:
         (("text",), ["json_schema", "json_object", "text"], ["text"]),
     ],
 )
-def test_the_response_format_steps_down_once(formats: tuple[str, ...], once: list[str], twice: list[str]) -> None:
+def test_the_response_format_steps_down_once(
+    formats: tuple[str, ...], once: list[str], twice: list[str]
+) -> None:
     answer, asked = only(*formats)
 
     async def run() -> list[str]:
@@ -338,8 +368,16 @@ def test_no_more_attempts_a_minute_than_allowed() -> None:
     [
         (401, b"Incorrect API key: " + CANARY.encode(), "does not accept the key in JUDGE_KEY"),
         (402, b"", "no credit left"),
-        (429, b'{"error": {"message": "You exceeded", "code": "insufficient_quota"}}', "no credit left"),
-        (404, b'{"error": {"message": "model m does not exist", "code": "x"}}', "model m does not exist"),
+        (
+            429,
+            b'{"error": {"message": "You exceeded", "code": "insufficient_quota"}}',
+            "no credit left",
+        ),
+        (
+            404,
+            b'{"error": {"message": "model m does not exist", "code": "x"}}',
+            "model m does not exist",
+        ),
     ],
 )
 def test_what_no_further_request_can_mend_ends_the_command(
@@ -352,8 +390,11 @@ def test_what_no_further_request_can_mend_ends_the_command(
     assert CANARY not in str(error.value)
 
 
-def test_the_key_is_sent_and_told_nobody(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in replies of a server that repeats it, nor in failures, logs or tracebacks with all local variables."""
+def test_the_key_is_sent_and_told_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not in replies of a server that repeats it, nor in failures, logs or tracebacks with all
+    local variables."""
     monkeypatch.setenv("JUDGE_KEY", CANARY)
     caplog.set_level(logging.DEBUG)
     heads: list[str] = []
@@ -370,7 +411,9 @@ def test_the_key_is_sent_and_told_nobody(monkeypatch: pytest.MonkeyPatch, caplog
                 await client.complete(ASK, {})
             except CallFailed as error:
                 told = traceback.TracebackException.from_exception(error, capture_locals=True)
-                return reply, "".join(told.format()) + repr(client) + repr(vars(client)) + str(error.failures)
+                return reply, "".join(told.format()) + repr(client) + repr(vars(client)) + str(
+                    error.failures
+                )
         raise AssertionError
 
     reply, told = asyncio.run(run())
@@ -381,7 +424,9 @@ def test_the_key_is_sent_and_told_nobody(monkeypatch: pytest.MonkeyPatch, caplog
 
 
 @pytest.mark.parametrize("value", ["", "  ", "two words", "schlüssel", "line\nline"])
-def test_a_key_that_cannot_be_sent_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_a_key_that_cannot_be_sent_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", value)
     with pytest.raises(UserError, match="JUDGE_KEY") as error:
         ChatClient(Endpoint("https://host/v1", "m", key_env="JUDGE_KEY"))

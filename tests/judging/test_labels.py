@@ -1,4 +1,5 @@
-"""Presets against the rule tables of DiverValue-Bench, written out here once more and as plainly as can be."""
+"""Presets against the rule tables of DiverValue-Bench, written out here once more and as plainly as
+can be."""
 
 import math
 from dataclasses import replace
@@ -81,7 +82,9 @@ def test_three_judges_on_every_pattern(labels: tuple[str, ...]) -> None:
             expected = "L" if any(violations) else "W"
         assert panel_label(said(labels, violations), DVB) == expected
 
-        forced = tuple("L" if violated else label for label, violated in zip(labels, violations, strict=True))
+        forced = tuple(
+            "L" if violated else label for label, violated in zip(labels, violations, strict=True)
+        )
         expected = THREE_JUDGES["".join(sorted(forced))]
         if "violation" in expected:
             expected = "L" if any(violations) else "W"
@@ -99,15 +102,22 @@ def test_the_presets_differ_where_a_winner_breaks_a_preference() -> None:
 def test_more_than_half_must_agree(judges: int, needed: int) -> None:
     for wins in range(judges + 1):
         labels = ("W",) * wins + ("T",) * (judges - wins)
-        assert panel_label(said(labels, (False,) * judges), DVB) == ("W" if wins >= needed else "TIE")
+        assert panel_label(said(labels, (False,) * judges), DVB) == (
+            "W" if wins >= needed else "TIE"
+        )
 
 
 def test_yes_no_and_nearness() -> None:
     assert [panel_label([YesNo(yes)], PRESETS["mvp_yesno"]) for yes in (True, False)] == ["W", "L"]
     near = PRESETS["semantic"]
-    assert [judge_label(Nearness(*n), near) for n in ((0.9, 0.5), (0.5, 0.9), (0.5, 0.51), (0, 0))] == [
-        "W", "L", "TIE", "TIE",
-    ]  # fmt: skip
+    assert [
+        judge_label(Nearness(*n), near) for n in ((0.9, 0.5), (0.5, 0.9), (0.5, 0.51), (0, 0))
+    ] == [
+        "W",
+        "L",
+        "TIE",
+        "TIE",
+    ]
 
 
 def test_a_missing_verdict_is_no_label() -> None:

@@ -58,11 +58,20 @@ def test_one_object_is_taken_whatever_words_stand_around_it(text: str) -> None:
         (json.dumps(GOOD)[:-1], "broken JSON"),
         (json.dumps(GOOD)[:30], "broken JSON"),
         (json.dumps(GOOD) + json.dumps(GOOD | {"score_model": 20}), "more than one JSON object"),
-        (json.dumps(GOOD | {"score_model": 1}) + json.dumps(GOOD | {"score_model": True}), "more than one JSON object"),
+        (
+            json.dumps(GOOD | {"score_model": 1}) + json.dumps(GOOD | {"score_model": True}),
+            "more than one JSON object",
+        ),
         (json.dumps(GOOD) + " {score_w} is my own", "more than one JSON object"),
-        (json.dumps(GOOD) + "\nOn reflection I cannot assess this.", "words behind the JSON object"),
+        (
+            json.dumps(GOOD) + "\nOn reflection I cannot assess this.",
+            "words behind the JSON object",
+        ),
         (f"Draft: {json.dumps(GOOD)} but", "words behind the JSON object"),
-        (f"Draft: {json.dumps(GOOD)} Final: {json.dumps(GOOD | {'score_model': 20})}", "more than one JSON object"),
+        (
+            f"Draft: {json.dumps(GOOD)} Final: {json.dumps(GOOD | {'score_model': 20})}",
+            "more than one JSON object",
+        ),
         (json.dumps(GOOD) + "}", "more than one JSON object"),
         ("{}", "no score_model"),
         ("{" + json.dumps(GOOD), "broken JSON"),
@@ -80,8 +89,14 @@ def test_one_object_is_taken_whatever_words_stand_around_it(text: str) -> None:
         (json.dumps(GOOD | {"score_l": -1}), "score_l outside 0-100"),
         (json.dumps(GOOD | {"score_w": float("nan")}), "score_w of a wrong type"),
         (json.dumps(GOOD | {"score_w": float("inf")}), "score_w of a wrong type"),
-        (json.dumps(GOOD | {"hard_violations_model": "none"}), "hard_violations_model of a wrong type"),
-        (json.dumps(GOOD | {"hard_violations_model": [1]}), "hard_violations_model of a wrong type"),
+        (
+            json.dumps(GOOD | {"hard_violations_model": "none"}),
+            "hard_violations_model of a wrong type",
+        ),
+        (
+            json.dumps(GOOD | {"hard_violations_model": [1]}),
+            "hard_violations_model of a wrong type",
+        ),
         (json.dumps(GOOD)[:-1] + ', "score_model": 100}', "a key named twice"),
         ('{"a":' * 100_000, "broken JSON"),
         ('{"score_w": ' + "9" * 5000 + "}", "broken JSON"),
@@ -121,13 +136,18 @@ def test_no(text: str) -> None:
     assert parse_yes_no(text) == YesNo(False)
 
 
-@pytest.mark.parametrize("text", ["Yes, it does", "Yes No", "yesno", "maybe", "", "{}", "not", "Yes/No"])
+@pytest.mark.parametrize(
+    "text", ["Yes, it does", "Yes No", "yesno", "maybe", "", "{}", "not", "Yes/No"]
+)
 def test_neither(text: str) -> None:
     with pytest.raises(Unparsed):
         parse_yes_no(text)
 
 
-@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps))
+@given(
+    st.text()
+    | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), st.lists).map(json.dumps)
+)
 def test_nothing_but_a_verdict_or_a_reason_comes_out(text: str) -> None:
     for parse in (parsed, parse_yes_no):
         try:
@@ -138,7 +158,10 @@ def test_nothing_but_a_verdict_or_a_reason_comes_out(text: str) -> None:
 
 @given(
     st.fixed_dictionaries(
-        {key: st.one_of(st.just(value), st.integers(-200, 200), st.text(), st.none()) for key, value in GOOD.items()}
+        {
+            key: st.one_of(st.just(value), st.integers(-200, 200), st.text(), st.none())
+            for key, value in GOOD.items()
+        }
     )
 )
 def test_scores_that_come_out_are_what_went_in(values: dict[str, object]) -> None:
@@ -146,5 +169,9 @@ def test_scores_that_come_out_are_what_went_in(values: dict[str, object]) -> Non
         scores = parsed(json.dumps(values))
     except Unparsed:
         return
-    assert (scores.w, scores.l, scores.model) == (values["score_w"], values["score_l"], values["score_model"])
+    assert (scores.w, scores.l, scores.model) == (
+        values["score_w"],
+        values["score_l"],
+        values["score_model"],
+    )
     assert all(0 <= score <= 100 for score in (scores.w, scores.l, scores.model))

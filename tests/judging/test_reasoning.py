@@ -30,7 +30,10 @@ MARKS = {
     "apertus": ("<|inner_prefix|>", "<|inner_suffix|>"),
     "gemma": ("<|channel>thought\n", "<channel|>"),
     "granite": ("Here is my thought process:", "Here is my response:"),
-    "gpt-oss": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "gpt-oss": (
+        "<|channel|>analysis<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    ),
     "gpt-oss json": (
         "<|channel|>commentary to=x <|constrain|>json<|message|>",
         "<|call|><|start|>assistant<|channel|>final <|constrain|>json<|message|>",
@@ -54,7 +57,13 @@ def unscored(text: str) -> str:
 
 @each
 def test_what_stands_behind_reasoning_is_the_verdict(opening: str, closing: str) -> None:
-    for draft in ("", "Let me see.", f"Draft: {DRAFT}. No.", 'It must look like {"score_w": ...} or {.', "Yes. }"):
+    for draft in (
+        "",
+        "Let me see.",
+        f"Draft: {DRAFT}. No.",
+        'It must look like {"score_w": ...} or {.',
+        "Yes. }",
+    ):
         assert scored(f"{opening}{draft}{closing}\n\n{SAID}") == 85
         assert scored(f"\n{opening}{draft}{closing}Here it is:\n```json\n{SAID}\n```") == 85
         assert parse_yes_no(f"{opening}{draft}{closing}\n\nYes.") == YesNo(True)
@@ -65,7 +74,10 @@ def test_unfinished_or_refusing_reasoning_is_no_verdict(opening: str, closing: s
     assert unscored(f"{opening}Draft: {DRAFT} but") == "unfinished reasoning"
     assert unscored(f"{opening}{DRAFT}") == "unfinished reasoning"
     assert unscored(f"{opening}{DRAFT}{closing}") == "nothing behind its reasoning"
-    assert unscored(f"{opening}Draft: {DRAFT}{closing}\nI am not able to assess this.") == "no JSON object"
+    assert (
+        unscored(f"{opening}Draft: {DRAFT}{closing}\nI am not able to assess this.")
+        == "no JSON object"
+    )
     assert unscored(f"{opening}Yes{closing}I decline.") == "no JSON object"
     assert unscored(f"{opening}{DRAFT}{closing}{opening}Again: {DRAFT}") == "unfinished reasoning"
 
@@ -85,19 +97,37 @@ def test_reasoning_within_reasoning_ends_with_the_outer_one() -> None:
 
 
 def test_marks_in_the_reasons_that_a_judge_gives_are_words() -> None:
-    said = json.dumps(FINAL | {"reason": "It shows its <think> block, </think> included, and [THINK]."})
+    said = json.dumps(
+        FINAL | {"reason": "It shows its <think> block, </think> included, and [THINK]."}
+    )
     for text in (said, f"```json\n{said}\n```", f"<think>{DRAFT}</think>\n{said}"):
         assert scored(text) == 85
 
 
 def test_yes_and_no_are_one_word_or_none() -> None:
     assert parse_yes_no("<think></think>\n\nYes") == YesNo(True)
-    for text in ("Yes and no", "No, it differs. Yes", "Yes\nNo", "<think>Yes", "<think>No</think>", "analysisYes"):
+    for text in (
+        "Yes and no",
+        "No, it differs. Yes",
+        "Yes\nNo",
+        "<think>Yes",
+        "<think>No</think>",
+        "analysisYes",
+    ):
         with pytest.raises(Unparsed):
             parse_yes_no(text)
 
 
 def test_a_reply_full_of_marks_takes_no_time() -> None:
-    for mark in ("</think>", "<think>", "<think", "{}", "<|channel|>", "analysis ", "<a>{", "```{}"):
+    for mark in (
+        "</think>",
+        "<think>",
+        "<think",
+        "{}",
+        "<|channel|>",
+        "analysis ",
+        "<a>{",
+        "```{}",
+    ):
         with pytest.raises(Unparsed):
             scored(mark * (100_000 // len(mark)))

@@ -1,4 +1,5 @@
-"""The shapes in which servers and models reply, through the whole command: what is a verdict, what is not, and why."""
+"""The shapes in which servers and models reply, through the whole command: what is a verdict, what
+is not, and why."""
 
 import json
 import re
@@ -31,22 +32,35 @@ VERDICT = json.dumps(
     }
 )
 MAX_TOKENS = (
-    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use"
+    " 'max_completion_tokens' instead."
 )
 TEMPERATURE = (
-    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+    "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1)"
+    " value is supported."
 )
 REPLIES: dict[str, tuple[dict, str]] = {
     "plain": ({"content": VERDICT}, "stop"),
-    "think": ({"content": f'<think>It must look like {{"score_w": ...}}. Fine.</think>\n{VERDICT}'}, "stop"),
+    "think": (
+        {"content": f'<think>It must look like {{"score_w": ...}}. Fine.</think>\n{VERDICT}'},
+        "stop",
+    ),
     "parts": ({"content": [{"type": "text", "text": VERDICT}]}, "stop"),
     "thinking part": (
-        {"content": [{"type": "thinking", "thinking": "Draft {"}, {"type": "text", "text": VERDICT}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": "Draft {"},
+                {"type": "text", "text": VERDICT},
+            ]
+        },
         "stop",
     ),
     "field": ({"content": VERDICT, "reasoning_content": "Draft {"}, "stop"),
     "unnamed end": ({"content": VERDICT}, ""),
-    "draft": ({"content": f"<think>Draft: {VERDICT}</think>\nI am not able to assess this."}, "stop"),
+    "draft": (
+        {"content": f"<think>Draft: {VERDICT}</think>\nI am not able to assess this."},
+        "stop",
+    ),
     "cut": ({"content": f"<think>Draft: {VERDICT} but"}, "length"),
     "cut whole": ({"content": VERDICT}, "length"),
     "reasoning": ({"content": "", "reasoning_content": "long thoughts"}, "length"),
@@ -76,7 +90,8 @@ UNSCORED = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Replies by the name of the model, or, as `shapes`, by the question's number; every request is kept in `asked`."""
+    """Replies by the name of the model, or, as `shapes`, by the question's number; every request is
+    kept in `asked`."""
 
     asked: list[dict]
 
@@ -84,7 +99,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.asked.append(body)
         if body["model"] == "gpt5" and "max_tokens" in body:
-            return self.send(400, {"error": {"message": MAX_TOKENS, "code": "unsupported_parameter"}})
+            return self.send(
+                400, {"error": {"message": MAX_TOKENS, "code": "unsupported_parameter"}}
+            )
         if body["model"] in ("gpt5", "o3") and body.get("temperature", 1) != 1:
             return self.send(400, {"error": {"message": TEMPERATURE, "code": "unsupported_value"}})
         number = int(re.search(r"Question (\d+)", body["messages"][-1]["content"]).group(1))  # type: ignore[union-attr]
@@ -122,7 +139,8 @@ def url(asked: list[dict]) -> Iterator[str]:
 
 @pytest.fixture
 def judged(write_run, write_judge, url: str):
-    """`judged("gpt5", temperature=None)`: a run of 6 answers, and what its judging by that model came to."""
+    """`judged("gpt5", temperature=None)`: a run of 6 answers, and what its judging by that model
+    came to."""
 
     numbers = count()
 
@@ -151,18 +169,25 @@ def test_what_is_a_verdict_and_what_is_none(judged) -> None:
 @pytest.mark.parametrize("model", ["cut", "refusal"])
 def test_nothing_labelled_is_no_success(judged, model: str) -> None:
     run, result = judged(model)
-    assert isinstance(result.exception, UserError) and "not one answer has a label" in str(result.exception)
+    assert isinstance(result.exception, UserError) and "not one answer has a label" in str(
+        result.exception
+    )
     assert ("raise max_tokens" in str(result.exception)) == (model == "cut")
     assert "0 of 6 answers judged by tester." in result.output
     assert f"6 unscored by tester: 6 ({UNSCORED[model]})." in result.output
     rows = {row.metric: row.value for row in read_rows(run / "metrics.jsonl")}
     assert "paa/dvb_judge" not in rows and rows["paa/dvb_judge/coverage"] == 0
-    assert "not one answer has a label" in str(CliRunner().invoke(app, ["judge", str(run), "--relabel"]).exception)
+    assert "not one answer has a label" in str(
+        CliRunner().invoke(app, ["judge", str(run), "--relabel"]).exception
+    )
 
 
 @pytest.mark.parametrize(
     ("model", "words", "hint"),
-    [("gpt5", MAX_TOKENS, "max_tokens_parameter: max_completion_tokens"), ("o3", TEMPERATURE, "temperature: null")],
+    [
+        ("gpt5", MAX_TOKENS, "max_tokens_parameter: max_completion_tokens"),
+        ("o3", TEMPERATURE, "temperature: null"),
+    ],
 )
 def test_a_refused_parameter_is_told_after_few_requests(
     judged, asked: list[dict], model: str, words: str, hint: str
@@ -177,7 +202,11 @@ def test_a_refused_parameter_is_told_after_few_requests(
 
 
 def test_parameters_are_renamed_and_left_out(judged, asked: list[dict]) -> None:
-    settings = {"max_tokens_parameter": "max_completion_tokens", "temperature": None, "yes_no_tokens": 900}
+    settings = {
+        "max_tokens_parameter": "max_completion_tokens",
+        "temperature": None,
+        "yes_no_tokens": 900,
+    }
     _, result = judged("gpt5", max_tokens=4000, **settings)
     assert result.exit_code == 0, result.exception
     assert "at most 24,000 out" in result.output
@@ -190,12 +219,17 @@ def test_parameters_are_renamed_and_left_out(judged, asked: list[dict]) -> None:
     asked.clear()
     _, result = judged("gpt5", max_tokens=None, **settings | {"usd_per_million_output": 1})
     assert "Judging may cost any number of USD" in str(result.exception) and asked == []
-    _, result = judged("gpt5", 6, "--yes", max_tokens=None, **settings | {"usd_per_million_output": 1})
+    _, result = judged(
+        "gpt5", 6, "--yes", max_tokens=None, **settings | {"usd_per_million_output": 1}
+    )
     assert result.exit_code == 0 and not {"max_tokens", "max_completion_tokens"} & asked[0].keys()
 
 
-def test_replies_that_are_kept_are_read_anew(judged, url: str, asked: list[dict], query, tmp_path: Path) -> None:
-    """Of a run that an earlier version judged: nobody is asked, and drafts are no verdicts any more."""
+def test_replies_that_are_kept_are_read_anew(
+    judged, url: str, asked: list[dict], query, tmp_path: Path
+) -> None:
+    """Of a run that an earlier version judged: nobody is asked, and drafts are no verdicts any
+    more."""
     run, _ = judged("refusal beside")
     path = run / "judgements" / "tuned-in_domain-tester.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -211,7 +245,9 @@ def test_replies_that_are_kept_are_read_anew(judged, url: str, asked: list[dict]
     assert {one.unscored for one in read_judgements(path)} == {"the model refused"}
 
 
-@pytest.mark.parametrize("content", [85, True, {"text": "x"}, [85], [{"type": "text"}], [["Hi."]], [None]])
+@pytest.mark.parametrize(
+    "content", [85, True, {"text": "x"}, [85], [{"type": "text"}], [["Hi."]], [None]]
+)
 def test_other_contents_are_no_message(content: object) -> None:
     with pytest.raises(TypeError):
         said_in({"choices": [{"message": {"content": content}}]})
@@ -225,4 +261,6 @@ def test_parts_make_one_text() -> None:
         {"type": "output_text", "text": "c"},
     ]
     assert said_in({"choices": [{"message": {"content": parts}}]}) == Said("abc", "", reasoned=True)
-    assert said_in({"choices": [{"message": {"content": None}, "finish_reason": None}]}) == Said("", "")
+    assert said_in({"choices": [{"message": {"content": None}, "finish_reason": None}]}) == Said(
+        "", ""
+    )

@@ -1,4 +1,5 @@
-"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the counts say so."""
+"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the
+counts say so."""
 
 from pathlib import Path
 
@@ -17,17 +18,30 @@ pytest.importorskip("openai")
 
 
 def judged_by(folder: Path, run: Path, write_judge, query, max_tokens: int) -> None:
-    """Scores and Yes or No, of all answers; what is no verdict ends unscored, with its reason and its reply kept. Success is
-    what labels anything."""
+    """Scores and Yes or No, of all answers; what is no verdict ends unscored, with its reason and
+    its reply kept. Success is what labels anything."""
     with serving(folder) as url:
-        settings = {"concurrency": 2, "read_seconds": 300.0, "total_seconds": 300.0, "model": str(folder)}
-        command = ["judge", str(run), "--judge", str(write_judge(url, max_tokens=max_tokens, **settings))]
+        settings = {
+            "concurrency": 2,
+            "read_seconds": 300.0,
+            "total_seconds": 300.0,
+            "model": str(folder),
+        }
+        command = [
+            "judge",
+            str(run),
+            "--judge",
+            str(write_judge(url, max_tokens=max_tokens, **settings)),
+        ]
         for extra in ([], ["--preset", "mvp_yesno"]):
             result = CliRunner().invoke(app, [*command, *extra])
-            assert result.exception is None or isinstance(result.exception, UserError), result.output
+            assert result.exception is None or isinstance(result.exception, UserError), (
+                result.output
+            )
             assert (result.exception is not None) == ("has no label to go by" in result.output)
             print(result.output)
-    assert " 0 requests (" in CliRunner().invoke(app, command).output  # the server is gone: all is kept
+    # the server is gone: all is kept
+    assert " 0 requests (" in CliRunner().invoke(app, command).output
 
     scored = read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
     said = read_judgements(run / "judgements" / "tuned-in_domain-tester-yes_no.jsonl")

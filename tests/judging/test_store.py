@@ -1,4 +1,5 @@
-"""Replies are added, synced and never changed; one process at a time; a full disk and a damaged file are explained."""
+"""Replies are added, synced and never changed; one process at a time; a full disk and a damaged
+file are explained."""
 
 import multiprocessing
 import shutil
@@ -17,14 +18,18 @@ from mvp_align.judging.store import open_store
 
 def reply(text: str, **changes: object) -> Reply:
     values = {"model": "m-1", "prompt_tokens": 3, "completion_tokens": 2, "seconds": 0.1}
-    return Reply(**({"said": Said(text), "raw": f"<{text}>", "response_format": "text"} | values | changes))  # type: ignore[arg-type]
+    return Reply(
+        **({"said": Said(text), "raw": f"<{text}>", "response_format": "text"} | values | changes)
+    )  # type: ignore[arg-type]
 
 
 def test_what_is_kept_is_found_again(tmp_path: Path, query) -> None:
     path = tmp_path / "replies.sqlite"
     with open_store(path) as store:
         store.add("a", "m", reply("A", failures=("HTTP 500", "timed out")))
-        store.add("b", "m", reply("", said=Said("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None))
+        store.add(
+            "b", "m", reply("", said=Said("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None)
+        )
         store.log("c", "m", ["HTTP 400"])
     with open_store(path) as store:
         known = store.known(["b", "a", "c", "a"])
@@ -79,7 +84,9 @@ def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert store.known(["a"]) == {}
 
 
-def test_a_full_disk_loses_nothing(mount_disk: Callable[[str], Path], tmp_path: Path, query) -> None:
+def test_a_full_disk_loses_nothing(
+    mount_disk: Callable[[str], Path], tmp_path: Path, query
+) -> None:
     path = mount_disk("1m") / "replies.sqlite"
     kept = 0
     with open_store(path) as store, pytest.raises(UserError, match=r"[Nn]o space") as error:
@@ -93,7 +100,9 @@ def test_a_full_disk_loses_nothing(mount_disk: Callable[[str], Path], tmp_path: 
     assert query(tmp_path / path.name, "SELECT count(*) FROM replies") == [(kept,)]
 
 
-@pytest.mark.parametrize("content", [b"not a database, but longer than a header of SQLite, which takes 100 bytes" * 3])
+@pytest.mark.parametrize(
+    "content", [b"not a database, but longer than a header of SQLite, which takes 100 bytes" * 3]
+)
 def test_another_file_is_no_store(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "replies.sqlite"
     path.write_bytes(content)
@@ -103,5 +112,8 @@ def test_another_file_is_no_store(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="see whether its folder is there"), open_store(tmp_path / "no" / "r.sqlite"):
+    with (
+        pytest.raises(UserError, match="see whether its folder is there"),
+        open_store(tmp_path / "no" / "r.sqlite"),
+    ):
         pass

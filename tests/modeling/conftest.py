@@ -1,4 +1,5 @@
-"""The sharpened tiny model: loaded as the recipes load it, and with an adapter that changes what it says."""
+"""The sharpened tiny model: loaded as the recipes load it, and with an adapter that changes what it
+says."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -56,5 +57,7 @@ def adapter(trained: PeftModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
 
 
 @pytest.fixture
-def tokens(few_pairs: list[PreferencePair], tokenizer: PreTrainedTokenizerBase) -> list[TokenizedPair]:
+def tokens(
+    few_pairs: list[PreferencePair], tokenizer: PreTrainedTokenizerBase
+) -> list[TokenizedPair]:
     return tokenize_pairs(prompted(few_pairs, PAPER, tokenizer), tokenizer).pairs

@@ -1,4 +1,5 @@
-"""Whose adapter is this? Told by the Hub's ids, by what runs have hashed, and by bytes; never by a folder's last name."""
+"""Whose adapter is this? Told by the Hub's ids, by what runs have hashed, and by bytes; never by a
+folder's last name."""
 
 import json
 import shutil
@@ -20,7 +21,9 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.identity import fingerprint
 
 Load = Callable[..., PreTrainedModel]
-SNAPSHOT = "/home/me/.cache/huggingface/hub/models--meta-llama--Llama-2-7b-hf/snapshots/01c7f73d771d"
+SNAPSHOT = (
+    "/home/me/.cache/huggingface/hub/models--meta-llama--Llama-2-7b-hf/snapshots/01c7f73d771d"
+)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +65,14 @@ def said_of(adapter: Path) -> Callable[[Any], Path]:
     return renamed
 
 
-def test_an_adapter_of_another_base_is_refused_unless_one_says_any(load: Load, said_of: Callable[[str], Path]) -> None:
+def test_an_adapter_of_another_base_is_refused_unless_one_says_any(
+    load: Load, said_of: Callable[[str], Path]
+) -> None:
     adapter = said_of("meta-llama/Llama-2-7b-hf")
-    other = r"was trained on meta-llama/Llama-2-7b-hf, but the model is .*sharp-llama\. .*adapter_base=any"
+    other = (
+        r"was trained on meta-llama/Llama-2-7b-hf, but the model is .*sharp-llama\."
+        r" .*adapter_base=any"
+    )
     with pytest.raises(UserError, match=f"^adapter=.*{other}"):
         load_adapter(load(), adapter)
     with pytest.raises(UserError, match=f"^train.reference=.*{other}"):
@@ -89,8 +97,12 @@ def test_folders_are_compared_by_their_bytes(
         load_adapter(load_base(Model("x", str(other)), placement), adapter)
 
 
-def test_a_folder_that_is_gone_is_not_taken_for_one_of_the_same_last_name(load: Load, said_of) -> None:
-    with pytest.raises(UserError, match=r"/elsewhere/SHARP-llama is not here to be compared.*adapter_base=any"):
+def test_a_folder_that_is_gone_is_not_taken_for_one_of_the_same_last_name(
+    load: Load, said_of
+) -> None:
+    with pytest.raises(
+        UserError, match=r"/elsewhere/SHARP-llama is not here to be compared.*adapter_base=any"
+    ):
         load_adapter(load(), said_of("/elsewhere/SHARP-llama"))
 
 

@@ -1,4 +1,5 @@
-"""An adapter's own tokenizer is used and said so, or refused where the model lacks embeddings of its tokens."""
+"""An adapter's own tokenizer is used and said so, or refused where the model lacks embeddings of
+its tokens."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
@@ -25,10 +31,14 @@ Change = Callable[[PreTrainedTokenizerBase], Any]
 def model_config(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A model's config beside a tokenizer of a few words, which is read at once."""
     words = ["<unk>", "</s>", "<s>", "<other>", "Question", "why", "question", "who", ",", "?", ":"]
-    made = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    made = Tokenizer(
+        WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")
+    )
     made.pre_tokenizer = Whitespace()
     folder = tmp_path_factory.mktemp("models") / "few-words"
-    own = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="</s>", bos_token="<s>")
+    own = PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", eos_token="</s>", bos_token="<s>"
+    )
     own.chat_template = TEMPLATE.replace("] ", "]: ")
     own.save_pretrained(folder)
     LlamaConfig(vocab_size=len(words), name_or_path="x").save_pretrained(folder)
@@ -50,15 +60,29 @@ def left(model_config: Model, tmp_path: Path) -> Callable[[Change], Path]:
 
 def test_the_models_own_tokenizer_needs_no_word(model_config: Model, tmp_path: Path, left) -> None:
     (tmp_path / "none").mkdir()
-    for folder in (left(lambda own: None), tmp_path / "none", left(lambda own: setattr(own, "chat_template", None))):
+    for folder in (
+        left(lambda own: None),
+        tmp_path / "none",
+        left(lambda own: setattr(own, "chat_template", None)),
+    ):
         assert not differences(load_tokenizer(model_config), run_tokenizer(model_config, folder))
-        assert tokenizer_notes(model_config, folder, "adapter", run_tokenizer(model_config, folder)) == []
+        assert (
+            tokenizer_notes(model_config, folder, "adapter", run_tokenizer(model_config, folder))
+            == []
+        )
     assert run_tokenizer(model_config, None).chat_template
-    assert run_tokenizer(model_config, left(lambda own: setattr(own, "chat_template", None))).chat_template
+    assert run_tokenizer(
+        model_config, left(lambda own: setattr(own, "chat_template", None))
+    ).chat_template
 
 
 def test_another_padding_token_is_no_difference(model_config: Model, left) -> None:
-    assert tokenizer_notes(model_config, left(lambda own: setattr(own, "pad_token", "<other>")), "adapter", None) == []
+    assert (
+        tokenizer_notes(
+            model_config, left(lambda own: setattr(own, "pad_token", "<other>")), "adapter", None
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,10 +90,15 @@ def test_another_padding_token_is_no_difference(model_config: Model, left) -> No
     [
         (lambda own: setattr(own, "chat_template", TEMPLATE), "chat template"),
         (lambda own: setattr(own, "eos_token", "<other>"), "eos_token <other>, not "),
-        (lambda own: own.backend_tokenizer.__setattr__("normalizer", LOWER), "how text is cut into tokens"),
+        (
+            lambda own: own.backend_tokenizer.__setattr__("normalizer", LOWER),
+            "how text is cut into tokens",
+        ),
     ],
 )
-def test_another_tokenizer_is_used_and_said_so(model_config: Model, left, change: Change, said: str) -> None:
+def test_another_tokenizer_is_used_and_said_so(
+    model_config: Model, left, change: Change, said: str
+) -> None:
     folder = left(change)
     used, of_model = run_tokenizer(model_config, folder), load_tokenizer(model_config)
     assert used.padding_side == "right"
@@ -83,12 +112,18 @@ def test_another_tokenizer_is_used_and_said_so(model_config: Model, left, change
 
 def test_the_chat_template_is_the_adapters(model_config: Model, left) -> None:
     used = run_tokenizer(model_config, left(lambda own: setattr(own, "chat_template", TEMPLATE)))
-    assert used.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "[user] Hi"
+    assert (
+        used.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "[user] Hi"
+    )
 
 
-def test_tokens_that_the_model_has_no_embedding_of_are_refused_with_a_way_out(model_config: Model, left) -> None:
+def test_tokens_that_the_model_has_no_embedding_of_are_refused_with_a_way_out(
+    model_config: Model, left
+) -> None:
     folder = left(lambda own: own.add_tokens(["<me>", "<you>"]))
-    with pytest.raises(UserError, match=r"vocabulary of 13 tokens, and .* has 11.*resize_token_embeddings\(13\)"):
+    with pytest.raises(
+        UserError, match=r"vocabulary of 13 tokens, and .* has 11.*resize_token_embeddings\(13\)"
+    ):
         run_tokenizer(model_config, folder)
 
 

@@ -1,4 +1,5 @@
-"""LoRA adapters: the same from the same seed, without effect at first, refused where they do not fit, saved whole."""
+"""LoRA adapters: the same from the same seed, without effect at first, refused where they do not
+fit, saved whole."""
 
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,13 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 
 from mvp_align.config import Lora
 from mvp_align.errors import UserError
-from mvp_align.modeling.adapters import WEIGHTS, load_adapter, load_reference, new_adapter, save_adapter
+from mvp_align.modeling.adapters import (
+    WEIGHTS,
+    load_adapter,
+    load_reference,
+    new_adapter,
+    save_adapter,
+)
 from mvp_align.scoring.logps import score_pairs
 
 Load = Callable[..., PreTrainedModel]
@@ -21,7 +28,11 @@ ALL_LINEAR = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj",
 
 
 def tensors(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n and f".{adapter}." in n}
+    return {
+        n: p.detach().clone()
+        for n, p in model.named_parameters()
+        if "lora_" in n and f".{adapter}." in n
+    }
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -51,22 +62,37 @@ def test_a_new_adapter_is_the_papers_and_changes_nothing_yet(load: Load, tokens)
     assert len(found) == 2 * 3 * 2  # layers x q, k, v x A, B
     assert all((tensor == 0).all() == ("lora_B" in name) for name, tensor in found.items())
     settings = model.peft_config["default"]
-    assert (settings.r, settings.lora_alpha, settings.lora_dropout, settings.bias) == (16, 32, 0.05, "none")
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout, settings.bias) == (
+        16,
+        32,
+        0.05,
+        "none",
+    )
     assert model.get_nb_trainable_parameters()[0] == 2 * 16 * ((64 + 64) + (64 + 32) + (64 + 32))
 
 
 def test_all_linear_is_every_linear_layer_but_the_head(load: Load) -> None:
     model = new_adapter(load(), Lora(target_modules=["all-linear"]), seed=12)
-    parents = [name.split(".lora_A")[0].rsplit(".", 1)[-1] for name in tensors(model) if "lora_A" in name]
+    parents = [
+        name.split(".lora_A")[0].rsplit(".", 1)[-1] for name in tensors(model) if "lora_A" in name
+    ]
     assert len(parents) == 2 * 7
     assert set(parents) == ALL_LINEAR
 
 
 @pytest.mark.parametrize(
     ("names", "unknown"),
-    [(["c_attn"], "c_attn"), (["q_proj", "vproj"], "vproj"), (["proj"], "proj"), (["mlp"], "mlp"), (["norm"], "norm")],
+    [
+        (["c_attn"], "c_attn"),
+        (["q_proj", "vproj"], "vproj"),
+        (["proj"], "proj"),
+        (["mlp"], "mlp"),
+        (["norm"], "norm"),
+    ],
 )
-def test_unknown_layers_are_named_beside_the_known_ones(load: Load, names: list[str], unknown: str) -> None:
+def test_unknown_layers_are_named_beside_the_known_ones(
+    load: Load, names: list[str], unknown: str
+) -> None:
     with pytest.raises(UserError) as caught:
         new_adapter(load(), Lora(target_modules=names), seed=12)
     message = str(caught.value)
@@ -75,21 +101,29 @@ def test_unknown_layers_are_named_beside_the_known_ones(load: Load, names: list[
 
 
 def test_layers_can_be_named_by_their_path(load: Load) -> None:
-    model = new_adapter(load(), Lora(target_modules=["self_attn.q_proj", "layers.1.mlp.up_proj"]), seed=12)
+    model = new_adapter(
+        load(), Lora(target_modules=["self_attn.q_proj", "layers.1.mlp.up_proj"]), seed=12
+    )
     assert len(tensors(model)) == (2 + 1) * 2
 
 
-def test_an_adapter_comes_back_from_its_folder(load: Load, trained: PeftModel, adapter: Path, tokens) -> None:
+def test_an_adapter_comes_back_from_its_folder(
+    load: Load, trained: PeftModel, adapter: Path, tokens
+) -> None:
     expected = score_pairs(trained, tokens)
     base = load()
     before = score_pairs(base, tokens)
     loaded = load_adapter(base, adapter)
     assert same(tensors(loaded), tensors(trained))
     assert score_pairs(loaded, tokens) == expected
-    assert max(abs(now.margin - then.margin) for now, then in zip(expected, before, strict=True)) > 0.1
+    assert (
+        max(abs(now.margin - then.margin) for now, then in zip(expected, before, strict=True)) > 0.1
+    )
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     going_on = load_adapter(load(), adapter, trainable=True)
-    assert {name for name, p in going_on.named_parameters() if p.requires_grad} == set(tensors(going_on))
+    assert {name for name, p in going_on.named_parameters() if p.requires_grad} == set(
+        tensors(going_on)
+    )
 
 
 def test_a_folder_without_an_adapter(load: Load, tmp_path: Path, adapter: Path) -> None:
@@ -101,7 +135,12 @@ def test_a_folder_without_an_adapter(load: Load, tmp_path: Path, adapter: Path) 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "is not JSON"), ("", "is not JSON"), ("[]", "holds no object"), ("{}", "names no peft_type")],
+    [
+        ("{", "is not JSON"),
+        ("", "is not JSON"),
+        ("[]", "holds no object"),
+        ("{}", "names no peft_type"),
+    ],
 )
 def test_a_broken_adapter_config(load: Load, adapter: Path, text: str, said: str) -> None:
     (adapter / "adapter_config.json").write_text(text)
@@ -123,19 +162,27 @@ def test_an_adapter_of_other_shapes(load: Load, tokenizer, tmp_path: Path) -> No
     base = load()
     shape = LlamaConfig(**{**base.config.to_dict(), "hidden_size": 32, "head_dim": 8})
     small = LlamaForCausalLM(shape)
-    small.name_or_path = small.config._name_or_path = base.name_or_path  # the name is right, the shapes are not
+    # the name is right, the shapes are not
+    small.name_or_path = small.config._name_or_path = base.name_or_path
     save_adapter(new_adapter(small, Lora(), seed=12), tokenizer, tmp_path / "small")
-    with pytest.raises(UserError, match=r"does not fit .*size mismatch.*Choose the model it was trained on"):
+    with pytest.raises(
+        UserError, match=r"does not fit .*size mismatch.*Choose the model it was trained on"
+    ):
         load_adapter(base, tmp_path / "small")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [("lacks", "2 tensors are missing, 0"), ("more", "0 tensors are missing, 1")]
+    ("change", "said"),
+    [("lacks", "2 tensors are missing, 0"), ("more", "0 tensors are missing, 1")],
 )
-def test_an_adapter_with_tensors_missing_or_left_over(load: Load, adapter: Path, change: str, said: str) -> None:
+def test_an_adapter_with_tensors_missing_or_left_over(
+    load: Load, adapter: Path, change: str, said: str
+) -> None:
     held = load_file(adapter / WEIGHTS)
     if change == "lacks":
-        held = {name: tensor for name, tensor in held.items() if "layers.1.self_attn.v_proj" not in name}
+        held = {
+            name: tensor for name, tensor in held.items() if "layers.1.self_attn.v_proj" not in name
+        }
     else:
         name = next(name for name in held if "layers.1." in name)
         held[name.replace("layers.1.", "layers.2.")] = held[name].clone()
@@ -155,7 +202,8 @@ def test_saving_writes_the_trained_adapter_alone_as_safetensors_with_the_tokeniz
     assert (target / WEIGHTS).read_bytes() == (adapter / WEIGHTS).read_bytes()
     names = {path.name for path in target.iterdir()}
     assert {"adapter_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json"} <= names
-    assert not any((target / name).is_dir() for name in names)  # PEFT puts further adapters into folders
+    # PEFT puts further adapters into folders
+    assert not any((target / name).is_dir() for name in names)
     assert not {path.suffix for path in target.iterdir()} & {".bin", ".pt", ".pkl"}
     assert len(load_file(target / WEIGHTS)) == 12
     again = AutoTokenizer.from_pretrained(target)
@@ -165,7 +213,9 @@ def test_saving_writes_the_trained_adapter_alone_as_safetensors_with_the_tokeniz
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_saving_replaces_an_older_adapter_and_leftovers_of_a_kill(trained: PeftModel, adapter: Path, tokenizer) -> None:
+def test_saving_replaces_an_older_adapter_and_leftovers_of_a_kill(
+    trained: PeftModel, adapter: Path, tokenizer
+) -> None:
     before = (adapter / WEIGHTS).read_bytes()
     (adapter / "stale.txt").write_text("of an older run")
     shutil.copytree(adapter, adapter.with_name(".adapter-writing"))
@@ -181,7 +231,8 @@ def test_saving_replaces_an_older_adapter_and_leftovers_of_a_kill(trained: PeftM
 def test_a_full_disk_leaves_the_older_adapter_as_it_was(
     trained: PeftModel, tokenizer, mount_disk: Callable[[str], Path], room: str
 ) -> None:
-    """About 3.6 MB are written, most of it the tokenizer: the second time there is room for a part or for next to none."""
+    """About 3.6 MB are written, most of it the tokenizer: the second time there is room for a part
+    or for next to none."""
     target = mount_disk(room) / "adapter"
     save_adapter(trained, tokenizer, target)
     before = {path.name: path.read_bytes() for path in target.iterdir()}

@@ -66,14 +66,25 @@ def test_a_model_without_a_package_has_one_way(placement: Placement, tmp_path: P
 @pytest.mark.parametrize(
     "said",
     [
-        "You are trying to access a gated repo.\nMake sure to have access to it at https://huggingface.co/meta-llama",
-        "403 Client Error. (Request ID: Root=1-6) Cannot access gated repo for url https://huggingface.co/x.",
+        (
+            "You are trying to access a gated repo.\nMake sure to have access to it at"
+            " https://huggingface.co/meta-llama"
+        ),
+        (
+            "403 Client Error. (Request ID: Root=1-6) Cannot access gated repo for url"
+            " https://huggingface.co/x."
+        ),
     ],
 )
 def test_a_gated_model_says_how_to_get_access_and_what_is_open(said: str) -> None:
     message = str(unavailable(LLAMA, OSError(said)))
     assert message.startswith("model=llama2_7b: no access to meta-llama/Llama-2-7b-hf.")
-    for words in ("https://huggingface.co/meta-llama/Llama-2-7b-hf", "hf auth login", "HF_TOKEN", "model=smollm2_135m"):
+    for words in (
+        "https://huggingface.co/meta-llama/Llama-2-7b-hf",
+        "hf auth login",
+        "HF_TOKEN",
+        "model=smollm2_135m",
+    ):
         assert words in message
 
 
@@ -87,11 +98,15 @@ def test_the_cause_counts_and_a_number_in_a_path_does_not() -> None:
         assert "no access" not in message
 
 
-def test_pickled_weights_are_refused_and_not_opened(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_and_not_opened(
+    sharp_model: Path, placement: Placement, tmp_path: Path
+) -> None:
     folder = tmp_path / "pickled"
     shutil.copytree(sharp_model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save(Trap(tmp_path / "opened"), folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="has no safetensors weights, and pickled ones are not loaded") as caught:
+    with pytest.raises(
+        UserError, match="has no safetensors weights, and pickled ones are not loaded"
+    ) as caught:
         load_base(Model("mine", str(folder)), placement)
     assert str(folder) in str(caught.value)
     assert not (tmp_path / "opened").exists()
@@ -106,7 +121,10 @@ def test_pickled_weights_are_refused_and_not_opened(sharp_model: Path, placement
             "contains custom code. Please pass the argument `trust_remote_code=True`",
             "code of its own, which is not run here",
         ),
-        ("Transformers does not recognize this architecture", "does not know the architecture of a/b"),
+        (
+            "Transformers does not recognize this architecture",
+            "does not know the architecture of a/b",
+        ),
         (
             "x is not a valid git identifier (branch name, tag name)",
             "model.revision=x is no branch, tag or commit of a/b",
@@ -134,14 +152,19 @@ def test_remote_code_is_not_run(sharp_model: Path, placement: Placement, tmp_pat
     shutil.copytree(sharp_model, folder)
     (folder / "theirs.py").write_text(f"import os\nos.makedirs({str(tmp_path / 'ran')!r})\n")
     settings = json.loads((folder / "config.json").read_text())
-    settings |= {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}}
+    settings |= {
+        "model_type": "theirs",
+        "auto_map": {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"},
+    }
     (folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match="model=mine could not be loaded"):
         load_base(Model("mine", str(folder)), placement)
     assert not (tmp_path / "ran").exists()
 
 
-def test_damaged_weights_are_a_clear_error(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+def test_damaged_weights_are_a_clear_error(
+    sharp_model: Path, placement: Placement, tmp_path: Path
+) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(sharp_model, folder)
     weights = folder / "model.safetensors"
@@ -153,7 +176,11 @@ def test_damaged_weights_are_a_clear_error(sharp_model: Path, placement: Placeme
 def test_four_bit_layers_are_all_linear_ones_but_the_head(load: Load) -> None:
     model = load("4bit")
     assert four_bit_layers(model) == 2 * 7
-    plain = [name for name, m in model.named_modules() if isinstance(m, nn.Linear) and not isinstance(m, Linear4bit)]
+    plain = [
+        name
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and not isinstance(m, Linear4bit)
+    ]
     assert plain == ["lm_head"]
     packed = model.model.layers[0].mlp.up_proj.weight
     assert (packed.dtype, packed.numel()) == (torch.uint8, 64 * 128 // 2)  # two weights a byte

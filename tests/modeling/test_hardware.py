@@ -11,7 +11,10 @@ from mvp_align.modeling import hardware
 from mvp_align.modeling.hardware import best_precision, cpu_has_bf16, place
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-with_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")]
+with_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU"),
+]
 
 
 @without_gpu
@@ -49,9 +52,16 @@ def test_auto_is_what_the_launcher_was_told(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        pytest.param({"device": "cuda"}, ["hardware.device=cuda", "no CUDA GPU", "hardware=cpu"], marks=without_gpu),
+        pytest.param(
+            {"device": "cuda"},
+            ["hardware.device=cuda", "no CUDA GPU", "hardware=cpu"],
+            marks=without_gpu,
+        ),
         ({"device": "cpu", "precision": "fp16"}, ["hardware.precision=fp16", "use fp32 (or auto)"]),
-        ({"device": "cpu", "attention": "flash_attention_2"}, ["flash_attention_2", "use hardware.attention=auto"]),
+        (
+            {"device": "cpu", "attention": "flash_attention_2"},
+            ["flash_attention_2", "use hardware.attention=auto"],
+        ),
     ],
 )
 def test_what_a_cpu_lacks_is_refused_with_a_remedy(asked: dict[str, str], said: list[str]) -> None:
@@ -96,10 +106,14 @@ class TestGpu:
     def test_auto_is_the_gpu_in_its_best_precision(self) -> None:
         placed = place(Hardware())
         assert placed.device.type == "cuda"
-        assert placed.precision == ("bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16")
+        assert placed.precision == (
+            "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+        )
 
 
-def test_processes_of_srun_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_of_srun_that_do_not_know_of_each_other_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(UserError, match=r"srun started 2 processes, .* Use slurm/train\.sbatch"):

@@ -1,4 +1,5 @@
-"""Two models are one model only where every weight, and everything else that moves a log-probability, is equal."""
+"""Two models are one model only where every weight, and everything else that moves a
+log-probability, is equal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,9 @@ def test_one_changed_element_or_a_swap_changes_the_fingerprint(base: nn.Module) 
     assert fingerprint(base) != before
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8]
+)
 def test_checksums_take_every_dtype_and_see_the_order(dtype: torch.dtype, monkeypatch) -> None:
     values = torch.arange(100).to(dtype)
     assert checksums(values) == checksums(values.clone())
@@ -61,7 +64,9 @@ def test_reference_adapters_are_told_apart(base, compose, tiny, tmp_path: Path) 
     found = identity(model, "ref")
     assert found["adapter"] != "none"
     assert found["weights"] == identity(model)["weights"]
-    model.get_parameter("base_model.model.model.layers.0.self_attn.q_proj.lora_B.ref.weight").data[0, 0] += 1
+    model.get_parameter("base_model.model.model.layers.0.self_attn.q_proj.lora_B.ref.weight").data[
+        0, 0
+    ] += 1
     assert identity(model, "ref")["adapter"] != found["adapter"]
 
 
@@ -81,7 +86,9 @@ def test_log_probs_are_kept_in_the_folder_asked_for(base, tmp_path: Path) -> Non
     assert made.folder.parent == tmp_path / "logps"
 
 
-def test_the_fingerprint_is_of_the_weights(load: Load, model_config: Model, placement: Placement) -> None:
+def test_the_fingerprint_is_of_the_weights(
+    load: Load, model_config: Model, placement: Placement
+) -> None:
     model = load()
     first = fingerprint(model)
     assert len(first) == 16
@@ -94,7 +101,10 @@ def test_the_fingerprint_is_of_the_weights(load: Load, model_config: Model, plac
         with torch.no_grad():
             parameter.copy_(kept)
     assert fingerprint(model) == first
-    assert fingerprint(load_base(model_config, Placement(placement.device, torch.bfloat16, None))) != first
+    assert (
+        fingerprint(load_base(model_config, Placement(placement.device, torch.bfloat16, None)))
+        != first
+    )
     assert fingerprint(load("4bit")) != first
 
 

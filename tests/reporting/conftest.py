@@ -8,7 +8,14 @@ SCRIPT = "<script>alert('x')</script> & [red]"
 
 
 def both(
-    set_name: str, metric: str, base: float, tuned: float, n: int, users: int, group_by: str = "", group: str = ""
+    set_name: str,
+    metric: str,
+    base: float,
+    tuned: float,
+    n: int,
+    users: int,
+    group_by: str = "",
+    group: str = "",
 ) -> list[Row]:
     """Base and tuned, and for acc@0 the lift, with intervals of plus and minus 0.05."""
     values = [("base", metric, base), ("tuned", metric, tuned)]

@@ -1,4 +1,5 @@
-"""Runs over seeds: what they come to, beside a plain calculation from their files; and every run that is not among them."""
+"""Runs over seeds: what they come to, beside a plain calculation from their files; and every run
+that is not among them."""
 
 import csv
 import io
@@ -24,7 +25,14 @@ from mvp_align.evaluation.names import is_derived
 from mvp_align.evaluation.opa import opa_rows, row
 from mvp_align.evaluation.rows import read_rows, write_rows
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
-from mvp_align.reporting.aggregate_tables import PAPER, as_csv, as_latex, as_markdown, as_table, remarks
+from mvp_align.reporting.aggregate_tables import (
+    PAPER,
+    as_csv,
+    as_latex,
+    as_markdown,
+    as_table,
+    remarks,
+)
 from mvp_align.reporting.pair_files import PairValues, write_values
 from mvp_align.reporting.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
@@ -42,20 +50,29 @@ def scores_of(margins: list[float], users: list[str], shift: float = 0.0) -> lis
 
 
 def margins_of(seed: int, stage: str) -> list[float]:
-    random = np.random.default_rng((seed, 1) if stage == "tuned" else 0)  # the base model knows no seed
-    return [round(float(margin), 3) for margin in random.normal(0.8 if stage == "tuned" else -0.3, 2, size=len(USERS))]
+    # the base model knows no seed
+    random = np.random.default_rng((seed, 1) if stage == "tuned" else 0)
+    return [
+        round(float(margin), 3)
+        for margin in random.normal(0.8 if stage == "tuned" else -0.3, 2, size=len(USERS))
+    ]
 
 
 @pytest.fixture
 def make(compose: Callable[..., Config]) -> Make:
     """`make(folder, seed, "prompt=question", done=False)`: a run folder as a recipe leaves it."""
 
-    def made(folder: Path, seed: int, *overrides: str, done: bool = True, users: list[str] = USERS) -> Path:
+    def made(
+        folder: Path, seed: int, *overrides: str, done: bool = True, users: list[str] = USERS
+    ) -> Path:
         config = compose(f"seed={seed}", f"run.dir={folder}", f"run.name={folder.name}", *overrides)
         run = open_run(folder, config)
         rows = []
         for name in ("in_domain", "ufp4"):
-            base, tuned = (scores_of(margins_of(seed, stage), users, 0.1 * (stage == "tuned")) for stage in STAGES)
+            base, tuned = (
+                scores_of(margins_of(seed, stage), users, 0.1 * (stage == "tuned"))
+                for stage in STAGES
+            )
             for stage, scores in (("base", base), ("tuned", tuned)):
                 free = scores_of([-score.margin for score in scores], users)
                 run.write_scores(stage, name, scores)
@@ -89,9 +106,18 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
     folders = [make(tmp_path / f"run-{seed}", seed) for seed in (12, 13, 14)]
     (group,), broken = aggregate([str(tmp_path)])
     assert (group.seeds, group.problems, broken) == ([12, 13, 14], [], [])
-    read = {stage: [lines_of(f / "scores" / f"{stage}-in_domain.jsonl") for f in folders] for stage in STAGES}
-    margin = {stage: np.array([[line["margin"] for line in one] for one in of]) for stage, of in read.items()}
-    plain = {f"opa/acc@{d}": (lambda m, d=d: (m > float(d)).astype(float)) for d in ("0", "0.2", "2", "4", "6", "8")}
+    read = {
+        stage: [lines_of(f / "scores" / f"{stage}-in_domain.jsonl") for f in folders]
+        for stage in STAGES
+    }
+    margin = {
+        stage: np.array([[line["margin"] for line in one] for one in of])
+        for stage, of in read.items()
+    }
+    plain = {
+        f"opa/acc@{d}": lambda m, d=d: (m > float(d)).astype(float)
+        for d in ("0", "0.2", "2", "4", "6", "8")
+    }
     plain["opa/mean"] = lambda m: np.mean([m > d for d in (0, 0.2, 2, 4, 6, 8)], axis=0)
     plain["opa/margin"] = lambda m: m
     plain["opa/prompt_free"] = lambda m: (-m > 0).astype(float)
@@ -108,12 +134,18 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
     assert shift.mean == pytest.approx(0.1)
     lift = (margin["tuned"] > 0).astype(float) - (margin["base"] > 0)
     found = find(group, "lift", "opa/acc@0").estimate
-    people = lift.mean(axis=0).reshape(4, 2).mean(axis=1)  # as many pairs of each: a t interval of the people's means
-    for interval, sample in ((found.people, people), (found.training, lift.mean(axis=1))):  # no lift passes 100 points
-        assert interval == pytest.approx(np.clip(stats.ttest_1samp(sample, 0).confidence_interval(), -1, 1))
+    # as many pairs of each: a t interval of the people's means
+    people = lift.mean(axis=0).reshape(4, 2).mean(axis=1)
+    # no lift passes 100 points
+    for interval, sample in ((found.people, people), (found.training, lift.mean(axis=1))):
+        assert interval == pytest.approx(
+            np.clip(stats.ttest_1samp(sample, 0).confidence_interval(), -1, 1)
+        )
     told = [
         next(
-            r["value"] for r in lines_of(f / "metrics.jsonl") if r["metric"] == "opa/acc@0_lift" and r["set"] == "ufp4"
+            r["value"]
+            for r in lines_of(f / "metrics.jsonl")
+            if r["metric"] == "opa/acc@0_lift" and r["set"] == "ufp4"
         )
         for f in folders
     ]
@@ -121,38 +153,64 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
 
 
 def measured_more(run: Path, seed: int, unlabelled: int | None = None) -> None:
-    """What answers, judges and damage add to a run: SPMR and PAA pair by pair, KL, alpha and perplexity as rows alone."""
+    """What answers, judges and damage add to a run: SPMR and PAA pair by pair, KL, alpha and
+    perplexity as rows alone."""
     random = np.random.default_rng(seed)
     folder, rows = RunFolder(run, resumed=False), read_rows(run / "metrics.jsonl")
     wins: list[float] = []
     for stage in STAGES:
         spmr, won = random.random((2, 8)).round()
         labelled = [n for n in range(8) if n != unlabelled]
-        values = [{"spmr@0.8": spmr[n], **({"paa/dvb_judge": won[n]} if n in labelled else {})} for n in range(8)]
+        values = [
+            {"spmr@0.8": spmr[n], **({"paa/dvb_judge": won[n]} if n in labelled else {})}
+            for n in range(8)
+        ]
         write_values(
-            folder.values(stage, "in_domain"), [PairValues(f"p{n}", USERS[n], x) for n, x in enumerate(values)]
+            folder.values(stage, "in_domain"),
+            [PairValues(f"p{n}", USERS[n], x) for n, x in enumerate(values)],
         )
         users = [USERS[n] for n in labelled]
         wins.append(won[labelled].mean())
         rows += [
             row(stage, "in_domain", "spmr@0.8", clustered_mean(spmr.tolist(), USERS, "share")),
-            row(stage, "in_domain", "paa/dvb_judge", clustered_mean(won[labelled].tolist(), users, "share")),
-            row(stage, "in_domain", "paa/dvb_judge/alpha", Estimate(0.5 + 0.01 * seed, None, None, 8, 4)),
+            row(
+                stage,
+                "in_domain",
+                "paa/dvb_judge",
+                clustered_mean(won[labelled].tolist(), users, "share"),
+            ),
+            row(
+                stage,
+                "in_domain",
+                "paa/dvb_judge/alpha",
+                Estimate(0.5 + 0.01 * seed, None, None, 8, 4),
+            ),
             row(stage, "neutral", "damage/perplexity", Estimate(40.0 + seed, None, None, 10, 10)),
         ]
-    rows.append(row("tuned", "in_domain", "paa/dvb_judge_lift", Estimate(wins[1] - wins[0], None, None, 8, 4)))
+    rows.append(
+        row(
+            "tuned",
+            "in_domain",
+            "paa/dvb_judge_lift",
+            Estimate(wins[1] - wins[0], None, None, 8, 4),
+        )
+    )
     rows.append(row("tuned", "in_domain", "damage/kl", Estimate(0.01 * seed, 0.0, 0.3, 8, 4)))
     rows.append(row("tuned", "in_domain", "opa/acc@0_deff", Estimate(1.5, None, None, 8, 4)))
     write_rows(run / "metrics.jsonl", rows)
 
 
-def test_every_metric_that_all_runs_have_is_there_with_its_own_kind(make: Make, tmp_path: Path) -> None:
+def test_every_metric_that_all_runs_have_is_there_with_its_own_kind(
+    make: Make, tmp_path: Path
+) -> None:
     for seed in (12, 13, 14):
         measured_more(make(tmp_path / f"run-{seed}", seed), seed)
     (group,), _ = aggregate([str(tmp_path)])
     assert group.problems == []
     rows = read_rows(tmp_path / "run-12" / "metrics.jsonl")
-    whole = {(r.set, r.metric, r.stage) for r in rows if not r.group_by and not is_derived(r.metric)}
+    whole = {
+        (r.set, r.metric, r.stage) for r in rows if not r.group_by and not is_derived(r.metric)
+    }
     assert whole <= {(s.set, s.metric, s.stage) for s in group.summaries}
     assert not [s for s in group.summaries if is_derived(s.metric)]
 
@@ -177,14 +235,18 @@ def test_every_metric_that_all_runs_have_is_there_with_its_own_kind(make: Make, 
     assert "neutral" not in as_latex([group])
 
 
-def test_other_answers_unlabelled_leave_the_mean_and_no_interval_over_people(make: Make, tmp_path: Path) -> None:
-    """Seeds whose judges labelled other answers: each run's own PAA, not one of the answers that all have a label of."""
+def test_other_answers_unlabelled_leave_the_mean_and_no_interval_over_people(
+    make: Make, tmp_path: Path
+) -> None:
+    """Seeds whose judges labelled other answers: each run's own PAA, not one of the answers that
+    all have a label of."""
     for seed in (12, 13):
         measured_more(make(tmp_path / f"run-{seed}", seed), seed, unlabelled=seed - 12)
     (group,), _ = aggregate([str(tmp_path)])
     paa = find(group, "tuned", "paa/dvb_judge").estimate
     rows = [
-        {(r.metric, r.stage): r.value for r in read_rows(tmp_path / f"run-{s}" / "metrics.jsonl")} for s in (12, 13)
+        {(r.metric, r.stage): r.value for r in read_rows(tmp_path / f"run-{s}" / "metrics.jsonl")}
+        for s in (12, 13)
     ]
     assert paa.by_seed == pytest.approx([of["paa/dvb_judge", "tuned"] for of in rows])
     assert (paa.people, paa.both, paa.n) == (None, None, 7)
@@ -206,11 +268,15 @@ def test_a_lift_that_is_not_beyond_chance_is_said_to_be_none(make: Make, tmp_pat
     (group,), _ = aggregate([str(tmp_path)])
     lift = find(group, "lift", "opa/acc@0").estimate
     assert lift.both[0] <= 0 <= lift.both[1]
-    said = [line for line in remarks([group], []) if "in_domain: no change of acc@0 is shown" in line]
+    said = [
+        line for line in remarks([group], []) if "in_domain: no change of acc@0 is shown" in line
+    ]
     assert len(said) == 1 and said[0].endswith("] points over people and seeds, which holds 0.")
 
 
-def test_configurations_stand_apart_whatever_their_names_and_tracking(make: Make, tmp_path: Path) -> None:
+def test_configurations_stand_apart_whatever_their_names_and_tracking(
+    make: Make, tmp_path: Path
+) -> None:
     make(tmp_path / "a", 12, "prompt=paper", "tracking=none")
     make(tmp_path / "b", 13, "prompt=paper", "tracking.group=x", "evals.batch_size=3")
     make(tmp_path / "c", 12, "prompt=preference")
@@ -222,7 +288,13 @@ def test_configurations_stand_apart_whatever_their_names_and_tracking(make: Make
 
 
 def test_labels_say_what_sets_configurations_apart() -> None:
-    one = {"recipe": "lora_dpo", "model.name": "m", "data.name": "d", "prompt.name": "p", "train.beta": 0.1}
+    one = {
+        "recipe": "lora_dpo",
+        "model.name": "m",
+        "data.name": "d",
+        "prompt.name": "p",
+        "train.beta": 0.1,
+    }
     assert labels([one]) == ["lora_dpo m d p"]
     assert labels([one, {**one, "train.beta": 0.3}]) == ["train.beta=0.1", "train.beta=0.3"]
     other = {**one, "model.name": "n", "model.id": "x/n"}
@@ -251,10 +323,18 @@ def test_runs_that_are_not_among_the_numbers_are_named(make: Make, tmp_path: Pat
     ]
     assert group.problems[1].startswith(f"seed 14: broken. {damaged}, line 8: no score of a pair")
     assert broken[0] == f"{runs}/bare: broken. {runs}/bare/config.yaml names no seed."
-    assert broken[1] == f"{runs}/empty: broken. {runs}/empty/config.yaml: no such file, so it is no run folder."
+    assert (
+        broken[1]
+        == f"{runs}/empty: broken. {runs}/empty/config.yaml: no such file, so it is no run folder."
+    )
     assert broken[2].startswith(f"{runs}/torn: broken. {runs}/torn/config.yaml cannot be read: ")
     text = "\n".join(remarks([group], broken))
-    for word in ("one seed, so no standard deviation", "seed 13: unfinished", "seed 15: missing", "torn: broken"):
+    for word in (
+        "one seed, so no standard deviation",
+        "seed 13: unfinished",
+        "seed 15: missing",
+        "torn: broken",
+    ):
         assert word in text
 
 
@@ -263,12 +343,22 @@ def test_runs_that_are_not_among_the_numbers_are_named(make: Make, tmp_path: Pat
     [
         (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl: no such file"),
         (lambda run: (run / "metrics.jsonl").write_text(""), "has no results of a whole set"),
-        (lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"), "'utf-8' codec can't decode"),
-        (lambda run: (run / "scores" / "base-ufp4.jsonl").unlink(), "base-ufp4.jsonl: no such file"),
-        (lambda run: (run / "scores" / "base-ufp4.jsonl").write_text(""), "base-ufp4.jsonl holds no scores"),
+        (
+            lambda run: (run / "metrics.jsonl").write_bytes(b"\xff\xfe"),
+            "'utf-8' codec can't decode",
+        ),
+        (
+            lambda run: (run / "scores" / "base-ufp4.jsonl").unlink(),
+            "base-ufp4.jsonl: no such file",
+        ),
+        (
+            lambda run: (run / "scores" / "base-ufp4.jsonl").write_text(""),
+            "base-ufp4.jsonl holds no scores",
+        ),
         (
             lambda run: shutil.copy(
-                run / "scores" / "tuned-in_domain-prompt_free.jsonl", run / "scores" / "tuned-in_domain.jsonl"
+                run / "scores" / "tuned-in_domain-prompt_free.jsonl",
+                run / "scores" / "tuned-in_domain.jsonl",
             ),
             "files of two runs",
         ),
@@ -280,7 +370,9 @@ def test_runs_that_are_not_among_the_numbers_are_named(make: Make, tmp_path: Pat
         ),
     ],
 )
-def test_a_damaged_run_is_named_with_its_reason(damage, words: str, make: Make, tmp_path: Path) -> None:
+def test_a_damaged_run_is_named_with_its_reason(
+    damage, words: str, make: Make, tmp_path: Path
+) -> None:
     make(tmp_path / "s12", 12)
     damage(make(tmp_path / "s13", 13))
     (group,), _ = aggregate([str(tmp_path)])
@@ -293,13 +385,17 @@ def test_other_pairs_are_refused(make: Make, tmp_path: Path) -> None:
     first, second = make(tmp_path / "a", 12), make(tmp_path / "b", 13, users=USERS[::-1])
     with pytest.raises(UserError) as caught:
         aggregate([str(tmp_path)])
-    assert str(caught.value).startswith(f"{first} and {second} were scored on different pairs of in_domain")
+    assert str(caught.value).startswith(
+        f"{first} and {second} were scored on different pairs of in_domain"
+    )
     assert "set data.test" in str(caught.value)
 
 
 def test_a_seed_counts_once(make: Make, tmp_path: Path) -> None:
     first, second = make(tmp_path / "a", 12), make(tmp_path / "b", 12)
-    with pytest.raises(UserError, match=f"Seed 12 of the same configuration comes twice.*{first} and {second}"):
+    with pytest.raises(
+        UserError, match=f"Seed 12 of the same configuration comes twice.*{first} and {second}"
+    ):
         aggregate([str(tmp_path)])
     (group,), _ = aggregate([str(first), str(first), f"{tmp_path}/a*"])  # one folder, named thrice
     assert group.seeds == [12]
@@ -308,7 +404,9 @@ def test_a_seed_counts_once(make: Make, tmp_path: Path) -> None:
 def test_other_inputs_are_told(make: Make, tmp_path: Path) -> None:
     make(tmp_path / "a", 12)
     other = make(tmp_path / "b", 13)
-    (other / "environment.json").write_text('{"hashes": {"data/test": "abc", "base_model": "another"}}')
+    (other / "environment.json").write_text(
+        '{"hashes": {"data/test": "abc", "base_model": "another"}}'
+    )
     (group,), _ = aggregate([str(tmp_path)])
     assert group.problems == ["base_model was not the same in all runs: its hashes differ."]
     (other / "environment.json").unlink()
@@ -316,23 +414,37 @@ def test_other_inputs_are_told(make: Make, tmp_path: Path) -> None:
     assert "nobody checked that the runs had the same inputs" in group.problems[0]
 
 
-def test_folders_patterns_and_nothing(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_patterns_and_nothing(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = [make(tmp_path / "outputs" / f"x-{seed}", seed) for seed in (12, 13)]
     monkeypatch.chdir(tmp_path)
-    for words in (["outputs"], ["outputs/x-*"], [str(tmp_path / "outputs" / "x-1?")], [str(run) for run in runs]):
+    for words in (
+        ["outputs"],
+        ["outputs/x-*"],
+        [str(tmp_path / "outputs" / "x-1?")],
+        [str(run) for run in runs],
+    ):
         assert [path.resolve() for path in run_folders(words)] == runs
-    with pytest.raises(UserError, match=r"nothing\*: neither a folder nor a pattern that matches one"):
+    with pytest.raises(
+        UserError, match=r"nothing\*: neither a folder nor a pattern that matches one"
+    ):
         run_folders(["nothing*"])
     make(tmp_path / "late", 12, done=False)
     with pytest.raises(
-        UserError, match=r"There is no finished run to take together:\n  - .*unfinished \(late has no DONE"
+        UserError,
+        match=r"There is no finished run to take together:\n  - .*unfinished \(late has no DONE",
     ):
         aggregate(["late"])
 
 
 def test_a_base_alone_has_no_lift(make: Make, tmp_path: Path) -> None:
     run = make(tmp_path / "a", 12)
-    kept = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"stage": "base"' in line]
+    kept = [
+        line
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        if '"stage": "base"' in line
+    ]
     (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
     (group,), _ = aggregate([str(run)])
     assert {summary.stage for summary in group.summaries} == {"base"}
@@ -351,18 +463,28 @@ def test_the_papers_row(groups: list[Group]) -> None:
     opa = {stage: find(groups[0], stage, "opa/mean").estimate for stage in STAGES}
     shown = f"{100 * opa['tuned'].mean:.2f} ± {100 * np.std(opa['tuned'].by_seed, ddof=1):.2f}"
     base = f"{100 * opa['base'].mean:.2f}"
-    assert [line.split() for line in as_table(groups).splitlines() if line.startswith(" prompt.name=paper ")] == [
-        ["prompt.name=paper", *f"{base} {shown} {base} {shown}".split()]
-    ]
+    assert [
+        line.split()
+        for line in as_table(groups).splitlines()
+        if line.startswith(" prompt.name=paper ")
+    ] == [["prompt.name=paper", *f"{base} {shown} {base} {shown}".split()]]
     assert f"| prompt.name=paper | {base} | {shown} | {base} | {shown} |" in as_markdown(groups)
     latex = shown.replace("±", r"$\pm$")
-    assert as_latex(groups).splitlines()[2] == rf"prompt.name=paper & {base} & {latex} & {base} & {latex} \\"
+    assert (
+        as_latex(groups).splitlines()[2]
+        == rf"prompt.name=paper & {base} & {latex} & {base} & {latex} \\"
+    )
 
 
 def test_the_papers_row_has_no_synthetic_stand_in(groups: list[Group]) -> None:
     def renamed(sets: dict[str, str]) -> list[Group]:
         return [
-            replace(group, summaries=[replace(one, set=sets[one.set]) for one in group.summaries if one.set in sets])
+            replace(
+                group,
+                summaries=[
+                    replace(one, set=sets[one.set]) for one in group.summaries if one.set in sets
+                ],
+            )
             for group in groups
         ]
 
@@ -386,7 +508,11 @@ def test_csv_holds_every_number_unrounded(groups: list[Group]) -> None:
     assert len(rows) == sum(len(group.summaries) for group in groups)
     for told, summary in zip(rows, [s for group in groups for s in group.summaries], strict=True):
         e = summary.estimate
-        assert (told["set"], told["metric"], told["model"]) == (summary.set, summary.metric, summary.stage)
+        assert (told["set"], told["metric"], told["model"]) == (
+            summary.set,
+            summary.metric,
+            summary.stage,
+        )
         assert float(told["mean"]) == e.mean
         assert tuple(map(float, told["by_seed"].split())) == e.by_seed
         assert (told["seeds"], told["pairs"], told["users"]) == ("12 13 14", "8", "4")
@@ -395,9 +521,16 @@ def test_csv_holds_every_number_unrounded(groups: list[Group]) -> None:
 
 
 @settings(max_examples=25)
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12), min_size=1, max_size=3))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=12),
+        min_size=1,
+        max_size=3,
+    )
+)
 def test_any_label_makes_a_table(names: list[str]) -> None:
-    """Labels come from settings, and those may hold brackets, bars, percent signs or anything else."""
+    """Labels come from settings, and those may hold brackets, bars, percent signs or anything
+    else."""
     groups = [Group(name) for name in names]
     as_table(groups)
     as_markdown(groups)
@@ -417,7 +550,8 @@ def test_cli(make: Make, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].endswith("seed 14: missing.")
     done = cli(f"{tmp_path}/?", "--seeds", "12,13,14", "--format", "csv")
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 2 * (3 * 9 + 2)  # what has a lift, and the two shifts
+    # what has a lift, and the two shifts
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 2 * (3 * 9 + 2)
     assert "seed 14: missing." in done.stderr
 
 
@@ -435,7 +569,9 @@ def test_cli_ends_plainly(words: list[str], message: str) -> None:
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_real_runs_over_two_seeds(compose: Callable[..., Config], sharp: list[str], tmp_path: Path) -> None:
+def test_real_runs_over_two_seeds(
+    compose: Callable[..., Config], sharp: list[str], tmp_path: Path
+) -> None:
     """What recipes leave is what is read: adapters differ, base models do not."""
     for seed in (12, 13):
         config = compose(*sharp, f"seed={seed}", f"run.dir={tmp_path / 'outputs' / str(seed)}")

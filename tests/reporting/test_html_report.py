@@ -1,4 +1,5 @@
-"""The page: right numbers and words, nothing loaded from elsewhere, nothing executed, well formed."""
+"""The page: right numbers and words, nothing loaded from elsewhere, nothing executed, well
+formed."""
 
 import re
 from dataclasses import replace
@@ -51,7 +52,11 @@ class Page(HTMLParser):
 
 
 def finished_run(
-    path: Path, rows: list[Row], data_name: str = "sample", data_format: str = "mvpbench", ufp4: str | None = None
+    path: Path,
+    rows: list[Row],
+    data_name: str = "sample",
+    data_format: str = "mvpbench",
+    ufp4: str | None = None,
 ) -> RunFolder:
     config = Config(
         recipe="lora_dpo",
@@ -75,29 +80,38 @@ def page_of(folder: RunFolder) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_headline_says_who_how_many_and_from_where_to_where(tmp_path: Path, rows: list[Row]) -> None:
+def test_headline_says_who_how_many_and_from_where_to_where(
+    tmp_path: Path, rows: list[Row]
+) -> None:
     _, page = page_of(finished_run(tmp_path, rows))
     assert page.words["h1"] == [
-        "On 48 unseen people’s 250 pairs, acc@0 went from 58.8 % to 77.6 %, +18.8 [13.8, 23.8] points; "
-        "a model that ignores who is asking cannot pass 79.2 %."
+        "On 48 unseen people’s 250 pairs, acc@0 went from 58.8 % to 77.6 %, +18.8 [13.8, 23.8]"
+        " points; a model that ignores who is asking cannot pass 79.2 %."
     ]
     result = (
-        "On 60 pairs over 45 unseen prompts, no change of acc@0 is shown: 49.2 % before and 53.3 % after training, "
-        "+4.2 [-0.8, 9.2] points."
+        "On 60 pairs over 45 unseen prompts, no change of acc@0 is shown: 49.2 % before and 53.3 %"
+        " after training, +4.2 [-0.8, 9.2] points."
     )
-    # A run without UF-P-4's files that has a set of its name is one of 0.1.0, and was scored on the bundled stand-in.
+    # A run without UF-P-4's files that has a set of its name is one of 0.1.0, and was scored on the
+    # bundled stand-in.
     assert f"Out of domain: a synthetic sample in UF-P-4’s schema: {result}" in page.words["p"]
-    assert f"Out of domain: UF-P-4: {result}" in page_of(finished_run(tmp_path / "real", rows, ufp4="f"))[1].words["p"]
+    assert (
+        f"Out of domain: UF-P-4: {result}"
+        in page_of(finished_run(tmp_path / "real", rows, ufp4="f"))[1].words["p"]
+    )
 
 
 def test_who_gains_and_who_is_held_back(tmp_path: Path, rows: list[Row]) -> None:
     def of(metric: str, value: float, by: str = "region", group: str = "", users: int = 6) -> Row:
-        return Row("tuned", "in_domain", f"opa/acc@0{metric}", by, group, value, None, None, 30, users)
+        return Row(
+            "tuned", "in_domain", f"opa/acc@0{metric}", by, group, value, None, None, 30, users
+        )
 
     text, page = page_of(finished_run(tmp_path, rows))
     assert "Who gains" not in text
     who = [
-        of("", 0.4, group=SCRIPT), of("", 0.6, group="Western"), of("_worst", 0.4, group=SCRIPT), of("_gap", 0.2),
+        of("", 0.4, group=SCRIPT), of("", 0.6, group="Western"), of("_worst", 0.4, group=SCRIPT),
+        of("_gap", 0.2),
         of("_suppressed", 2, users=3), of("_suppressed", 1, by="age", users=1),
         of("_better_off", 0.5, by=""), of("_worse_off", 0.25, by=""), of("_deff", 3.21, by=""),
     ]  # fmt: skip
@@ -105,13 +119,21 @@ def test_who_gains_and_who_is_held_back(tmp_path: Path, rows: list[Row]) -> None
     text, page = page_of(finished_run(tmp_path / "with", [*rows, *who]))
     assert "Who gains, who does not" in page.words["h3"]
     assert (
-        "Of the people, 50.0 % have more of their pairs right than with the base model, 25.0 % have fewer. "
-        "Design effect of acc@0: 3.21 (variance over that of as many unrelated answers)."
-    ) in page.words["p"]
-    assert "By region of birth: 2 groups have too few people to be shown: 3 people, 30 pairs." in page.words["p"]
+        "Of the people, 50.0 % have more of their pairs right than with the base model, 25.0 % have"
+        " fewer. Design effect of acc@0: 3.21 (variance over that of as many unrelated answers)."
+        in page.words["p"]
+    )
+    assert (
+        "By region of birth: 2 groups have too few people to be shown: 3 people, 30 pairs."
+        in page.words["p"]
+    )
     assert "By age: 1 group has too few people to be shown: 1 person, 30 pairs." in page.words["p"]
     assert "By region of birth: acc@0, with 95 % intervals" in page.words["caption"]
-    line = next(part for part in text.split("<tr>") if part.startswith('<th scope="row">region of birth</th>'))
+    line = next(
+        part
+        for part in text.split("<tr>")
+        if part.startswith('<th scope="row">region of birth</th>')
+    )
     assert "&lt;script&gt;" in line and "<td>40.0 %</td><td>+20.0</td><td>30</td><td>6</td>" in line
     assert len(page.all("caption")) == len(page.all("table"))
 
@@ -130,19 +152,28 @@ def test_records_without_people_are_counted_as_prompts(tmp_path: Path, rows: lis
 def test_what_a_run_noted_says_which_sets_count_prompts(tmp_path: Path, rows: list[Row]) -> None:
     folder = finished_run(tmp_path, rows, data_name="files", data_format="pairs")
     folder.write_json(folder.notes, {"notes": [], "prompt_sets": ["in_domain"]})
-    assert page_of(folder)[1].words["h1"][0].startswith("On 250 pairs over 48 unseen prompts, acc@0 went from")
+    assert (
+        page_of(folder)[1]
+        .words["h1"][0]
+        .startswith("On 250 pairs over 48 unseen prompts, acc@0 went from")
+    )
 
 
 def test_nothing_is_loaded_or_executed(tmp_path: Path, rows: list[Row]) -> None:
     folder = finished_run(tmp_path, rows)
-    folder.write_json(folder.notes, {"left_out": {"<img src=x onerror=alert(1)>": 1}, "notes": ["<script>n</script>"]})
+    folder.write_json(
+        folder.notes,
+        {"left_out": {"<img src=x onerror=alert(1)>": 1}, "notes": ["<script>n</script>"]},
+    )
     text, page = page_of(folder)
     names = {tag for tag, _ in page.seen}
     assert not names & {"script", "img", "link", "iframe", "object", "form"}
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; [red]" in text
     assert "&lt;script&gt;n&lt;/script&gt;" in text
     attributes = [name for _, values in page.seen for name in values]
-    assert not [name for name in attributes if name in {"src", "href", "srcset"} or name.startswith("on")]
+    assert not [
+        name for name in attributes if name in {"src", "href", "srcset"} or name.startswith("on")
+    ]
     assert not re.search(r"url\(|@import|https?://", text)
 
 
@@ -151,7 +182,8 @@ def test_every_row_is_in_the_page(tmp_path: Path, rows: list[Row]) -> None:
     full = text[text.index(f"All {len(rows)} rows") :]
     assert full.count("<tr><td>") == len(rows)
     assert (
-        "<td>tuned</td><td>ufp4/honesty</td><td>opa/acc@0_lift</td><td></td><td></td><td>+3.0 [-2.0, 8.0]</td>" in full
+        "<td>tuned</td><td>ufp4/honesty</td><td>opa/acc@0_lift</td><td></td><td></td><td>+3.0"
+        " [-2.0, 8.0]</td>" in full
     )
 
 
@@ -171,7 +203,9 @@ def test_accessible(tmp_path: Path, rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize(("name", "said"), [("sample", True), ("divervalue", False)])
-def test_says_when_data_is_synthetic(tmp_path: Path, rows: list[Row], name: str, said: bool) -> None:
+def test_says_when_data_is_synthetic(
+    tmp_path: Path, rows: list[Row], name: str, said: bool
+) -> None:
     text, _ = page_of(finished_run(tmp_path, rows, data_name=name))
     assert ("Synthetic data." in text) == said
 
@@ -179,7 +213,9 @@ def test_says_when_data_is_synthetic(tmp_path: Path, rows: list[Row], name: str,
 def test_left_out_notes_config_and_environment(tmp_path: Path, rows: list[Row]) -> None:
     folder = finished_run(tmp_path, rows)
     assert "Nothing is recorded as left out." in page_of(folder)[0]
-    folder.write_json(folder.notes, {"left_out": {"train": {"over 512 tokens": 3}}, "notes": ["4 merged tokens."]})
+    folder.write_json(
+        folder.notes, {"left_out": {"train": {"over 512 tokens": 3}}, "notes": ["4 merged tokens."]}
+    )
     text, page = page_of(folder)
     assert '<th scope="row">train: over 512 tokens</th><td>3</td>' in text
     assert page.words["li"] == ["4 merged tokens."]
@@ -224,7 +260,9 @@ def test_missing_file_is_named(tmp_path: Path, rows: list[Row], name: str) -> No
         ("config.yaml", "a: [1", r"config\.yaml: broken YAML"),
     ],
 )
-def test_damaged_file_is_named(tmp_path: Path, rows: list[Row], name: str, content: str, says: str) -> None:
+def test_damaged_file_is_named(
+    tmp_path: Path, rows: list[Row], name: str, content: str, says: str
+) -> None:
     folder = finished_run(tmp_path, rows)
     (folder.path / name).write_text(content)
     with pytest.raises(UserError, match=says):
@@ -239,7 +277,9 @@ def test_marks_lie_where_their_numbers_are(rows: list[Row]) -> None:
     first = made.bands[0]
     base, tuned = first.dots
     assert base.x == pytest.approx(LEFT + 0.588 * PLOT, abs=0.01)
-    assert (tuned.low, tuned.high) == pytest.approx((LEFT + 0.7261 * PLOT, LEFT + 0.8261 * PLOT), abs=0.01)
+    assert (tuned.low, tuned.high) == pytest.approx(
+        (LEFT + 0.7261 * PLOT, LEFT + 0.8261 * PLOT), abs=0.01
+    )
     assert first.ceiling == pytest.approx(LEFT + 0.792 * PLOT, abs=0.01)
     assert base.y < first.y < tuned.y
     assert [head for head, _ in made.heads] == [

@@ -1,4 +1,5 @@
-"""One process works on a run folder at a time: real processes, killed ones, and what stands in LOCK of other machines."""
+"""One process works on a run folder at a time: real processes, killed ones, and what stands in LOCK
+of other machines."""
 
 import json
 import os
@@ -42,14 +43,17 @@ def start() -> Iterator[Start]:
         process.wait()
 
 
-def test_a_second_process_is_told_who_works_there_and_since_when(start: Start, tmp_path: Path) -> None:
+def test_a_second_process_is_told_who_works_there_and_since_when(
+    start: Start, tmp_path: Path
+) -> None:
     owner = start(tmp_path)
     known = json.loads((tmp_path / NAME).read_text())
     for attempt in (lock, refuse_if_locked):
         with pytest.raises(UserError) as refused:
             attempt(tmp_path)
         said = (
-            f"{tmp_path} is in use by process {owner.pid} on {known['host']}, since {known['since']} (UTC): wait for it"
+            f"{tmp_path} is in use by process {owner.pid} on {known['host']}, since"
+            f" {known['since']} (UTC): wait for it"
         )
         assert str(refused.value).startswith(said)
     assert json.loads((tmp_path / NAME).read_text()) == known
@@ -101,7 +105,10 @@ def written(folder: Path, silent_seconds: float = 0, **changes: object) -> None:
 
 def test_another_machines_process_is_alive_while_it_moves_the_files_time_on(tmp_path: Path) -> None:
     written(tmp_path, silent_seconds=module.SILENT_SECONDS / 2)
-    with pytest.raises(UserError, match=r"in use by process 4000000 on node7, since .* on another machine after 120 s"):
+    with pytest.raises(
+        UserError,
+        match=r"in use by process 4000000 on node7, since .* on another machine after 120 s",
+    ):
         lock(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     written(tmp_path, silent_seconds=module.SILENT_SECONDS + 1)
@@ -161,8 +168,12 @@ def test_without_the_kernels_locks_the_process_is_looked_up(
     lock(tmp_path)
 
 
-@pytest.mark.parametrize("words", [["stats"], ["report"], ["judge", "--judge", "semantic"], ["generate"]])
-def test_commands_that_write_to_a_run_wait_their_turn(start: Start, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["stats"], ["report"], ["judge", "--judge", "semantic"], ["generate"]]
+)
+def test_commands_that_write_to_a_run_wait_their_turn(
+    start: Start, tmp_path: Path, words: list[str]
+) -> None:
     from mvp_align.cli import app
 
     start(tmp_path)

@@ -22,7 +22,9 @@ LABEL = "published (DiverValue-Bench"
 
 def run_of(folder: Path, config: Config, rows: list[Row]) -> Path:
     run: RunFolder = open_run(folder, config)
-    run.write_scores("tuned", "in_domain", [PairScore(f"p{n}", f"u{n}", -1.0, -2.0, 1, 1) for n in range(4)])
+    run.write_scores(
+        "tuned", "in_domain", [PairScore(f"p{n}", f"u{n}", -1.0, -2.0, 1, 1) for n in range(4)]
+    )
     write_rows(run.metrics, rows)
     return folder
 
@@ -31,7 +33,9 @@ def test_published_figures_stand_beside_a_run_of_theirs_alone(
     compose: Callable[..., Config], rows: list[Row], tmp_path: Path
 ) -> None:
     theirs = run_of(tmp_path / "theirs", compose("experiment=divervalue_llama2_7b"), rows)
-    other = run_of(tmp_path / "other", compose("experiment=divervalue_llama2_7b", "model=llama2_7b_chat"), rows)
+    other = run_of(
+        tmp_path / "other", compose("experiment=divervalue_llama2_7b", "model=llama2_7b_chat"), rows
+    )
     for run, count in ((theirs, 1), (other, 0)):
         page = write_report(run).read_text("utf-8")
         assert page.count(LABEL) == count
@@ -44,7 +48,9 @@ def test_published_figures_stand_beside_a_run_of_theirs_alone(
     assert "LLaMA-2-7B 26.73 % -&gt; 83.29 ± 0.13 %" in page
 
 
-def profile(stage: str, metric: str, value: float, half: float | None = 0.02, group: str = "") -> Row:
+def profile(
+    stage: str, metric: str, value: float, half: float | None = 0.02, group: str = ""
+) -> Row:
     low, high = (None, None) if half is None else (value - half, value + half)
     by = "shuffled_level" if group else ""
     return Row(stage, "in_domain", f"opa/profile/{metric}", by, group, value, low, high, 200, 40)
@@ -69,7 +75,8 @@ def test_the_section_says_what_each_profile_adds(rows: list[Row]) -> None:
     results = Results([*rows, *PROFILES])
     lines = {line.label: line for line in profile_lines(results, "in_domain")}
     assert list(lines) == [
-        "question alone", "stated values", "stated values over question alone", "stated values over another person's",
+        "question alone", "stated values", "stated values over question alone",
+        "stated values over another person's",
         "  in mean margin, nats", "  where that one wants another level",
     ]  # fmt: skip
     over = lines["stated values over another person's"]
@@ -94,7 +101,9 @@ def test_the_section_says_what_each_profile_adds(rows: list[Row]) -> None:
         (0.05, None, "One user alone, so there is no interval: +5.0 points"),
     ],
 )
-def test_the_verdict_is_no_surer_than_the_interval(value: float, half: float | None, said: str) -> None:
+def test_the_verdict_is_no_surer_than_the_interval(
+    value: float, half: float | None, said: str
+) -> None:
     results = Results([profile("tuned", "values_vs_shuffled_lift", value, half)])
     assert verdict(results, "in_domain").startswith(said)
     assert verdict(Results([]), "in_domain") == ""

@@ -1,4 +1,5 @@
-"""The run folder: begun, resumed, refused, finished; whole files or none, on a disk that is really full."""
+"""The run folder: begun, resumed, refused, finished; whole files or none, on a disk that is really
+full."""
 
 import json
 import os
@@ -21,7 +22,9 @@ from mvp_align.reporting.lock import release
 from mvp_align.reporting.run_folder import RunFolder, model_of, open_run, read_config, read_scores
 from mvp_align.schema import PairScore
 
-SCORE = PairScore("p1", "user\u20281", chosen_logp=-10.1, rejected_logp=-1 / 3, chosen_tokens=7, rejected_tokens=3)
+SCORE = PairScore(
+    "p1", "user\u20281", chosen_logp=-10.1, rejected_logp=-1 / 3, chosen_tokens=7, rejected_tokens=3
+)
 
 
 def config(**changes: object) -> Config:
@@ -39,7 +42,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
     mounted = tmp_path / "disk"
     mounted.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mounted], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", mounted], capture_output=True
+    ).returncode:
         pytest.skip("mounting a small file system needs root")
     yield mounted
     subprocess.run(["umount", mounted], check=True)
@@ -69,7 +74,9 @@ def test_other_settings_are_refused_and_all_listed(tmp_path: Path) -> None:
     folder = open_run(tmp_path, config())
     before = folder.config_yaml.read_bytes()
     with pytest.raises(UserError) as caught:
-        open_run(tmp_path, config(train=Train(beta=0.3), lora=Lora(target_modules=["q_proj"]), seed=13))
+        open_run(
+            tmp_path, config(train=Train(beta=0.3), lora=Lora(target_modules=["q_proj"]), seed=13)
+        )
     message = str(caught.value)
     assert "train.beta: 0.1 there, 0.3 now" in message
     assert "lora.target_modules: ['q_proj', 'k_proj', 'v_proj'] there, ['q_proj'] now" in message
@@ -87,15 +94,20 @@ def test_a_done_run_says_so_to_the_same_command_alone(tmp_path: Path) -> None:
     assert datetime.fromisoformat(time).tzinfo is not None
     assert (name, version) == ("mvp_align", __version__)
     with pytest.raises(
-        AlreadyDone, match=r"is DONE\. To run it again: run\.on_exists=overwrite, or another run\.name"
+        AlreadyDone,
+        match=r"is DONE\. To run it again: run\.on_exists=overwrite, or another run\.name",
     ) as caught:
-        open_run(tmp_path, config(tracking=Tracking(backend="none"), run=Run(name="free to change")))
+        open_run(
+            tmp_path, config(tracking=Tracking(backend="none"), run=Run(name="free to change"))
+        )
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(UserError) as refused:
         open_run(tmp_path, config(seed=99, adapter="a", train=Train(learning_rate=1e-3)))
     assert str(refused.value).splitlines() == [
-        f"{tmp_path} holds a finished run with other settings. Change run.name to start another, or delete this one "
-        "by run.on_exists=overwrite:",
+        (
+            f"{tmp_path} holds a finished run with other settings. Change run.name to start"
+            " another, or delete this one by run.on_exists=overwrite:"
+        ),
         "  - adapter: None there, a now",
         "  - seed: 12 there, 99 now",
         "  - train.learning_rate: 5e-05 there, 0.001 now",
@@ -105,13 +117,17 @@ def test_a_done_run_says_so_to_the_same_command_alone(tmp_path: Path) -> None:
 def test_a_done_run_points_to_the_command_for_another_judge(tmp_path: Path) -> None:
     open_run(tmp_path, config(evals=Evals(metrics=["opa", "paa"]))).finish()
     asked = config(evals=Evals(metrics=["opa", "paa"], judge="gpt4o"), run=Run(dir=str(tmp_path)))
-    with pytest.raises(AlreadyDone, match=rf"evals.judge was semantic: `mvp-align judge {tmp_path} --judge gpt4o`"):
+    with pytest.raises(
+        AlreadyDone, match=rf"evals.judge was semantic: `mvp-align judge {tmp_path} --judge gpt4o`"
+    ):
         open_run(tmp_path, asked)
 
 
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("changed", ["data.train", "evals.ufp4", "adapter", "model.id"])
-def test_content_that_changed_under_the_same_name_is_another_run(tmp_path: Path, changed: str, done: bool) -> None:
+def test_content_that_changed_under_the_same_name_is_another_run(
+    tmp_path: Path, changed: str, done: bool
+) -> None:
     files = {
         "data.train": tmp_path / "pairs.jsonl",
         "evals.ufp4": tmp_path / "ufp4" / "honesty.json",
@@ -137,7 +153,9 @@ def test_content_that_changed_under_the_same_name_is_another_run(tmp_path: Path,
         file.write(b"after!")
     with pytest.raises(UserError) as refused:
         open_run(tmp_path / "run", same)
-    assert str(refused.value).splitlines()[1:] == [f"  - {changed}: its content has changed since then"]
+    assert str(refused.value).splitlines()[1:] == [
+        f"  - {changed}: its content has changed since then"
+    ]
 
 
 # A run folder of 0.1.0
@@ -161,7 +179,9 @@ def test_a_run_of_0_1_0_names_what_it_loaded(tmp_path: Path) -> None:
         open_run(run, config(model=Model("smollm2_135m", loaded)))
     with pytest.raises(UserError, match=rf"model\.id: {loaded} there, some/folder now"):
         open_run(run, config(model=Model("smollm2_135m", "some/folder")))
-    with pytest.raises(UserError, match=r"gguf:no_such_package/x\.gguf, which is not installed here: `pip install"):
+    with pytest.raises(
+        UserError, match=r"gguf:no_such_package/x\.gguf, which is not installed here: `pip install"
+    ):
         model_of(run)
 
 
@@ -173,8 +193,11 @@ def test_a_run_of_0_1_0_without_a_package_goes_on_as_it_is(tmp_path: Path) -> No
 
 
 def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
-    """Here, where the package was not installed: the Hub's original, also where it is installed by now."""
-    run = open_run(tmp_path / "run", config(model=Model("m", "gguf:no_such_package/x.gguf@some/original")))
+    """Here, where the package was not installed: the Hub's original, also where it is installed by
+    now."""
+    run = open_run(
+        tmp_path / "run", config(model=Model("m", "gguf:no_such_package/x.gguf@some/original"))
+    )
     assert json.loads(run.environment_json.read_text())["inputs"]["model"] == "some/original"
     assert model_of(run.path).id == "some/original"
     folder = tmp_path / "model"
@@ -183,13 +206,19 @@ def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
     run = open_run(tmp_path / "other", config(model=Model("m", str(folder))))
     assert model_of(run.path).id == str(folder)
     (folder / "model.safetensors").write_bytes(b"after")
-    with pytest.raises(UserError, match=f"made with other weights than model.id={folder} holds now"):
+    with pytest.raises(
+        UserError, match=f"made with other weights than model.id={folder} holds now"
+    ):
         model_of(run.path)
 
 
 @pytest.mark.parametrize(
     ("place", "says"),
-    [("file", "is a file"), ("file/below", "cannot be made"), ("full", "holds files but no config.yaml")],
+    [
+        ("file", "is a file"),
+        ("file/below", "cannot be made"),
+        ("full", "holds files but no config.yaml"),
+    ],
 )
 def test_unusable_place_is_a_clear_error(tmp_path: Path, place: str, says: str) -> None:
     (tmp_path / "file").write_text("mine")
@@ -227,7 +256,9 @@ def test_leftovers_of_a_kill_while_starting_do_not_block(tmp_path: Path) -> None
     assert not open_run(tmp_path, config()).resumed
 
 
-def test_an_existing_run_may_be_refused_or_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_run_may_be_refused_or_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_run(tmp_path, config()).finish()
     (tmp_path / "metrics.jsonl").write_text("old")
     with pytest.raises(UserError, match=r"run\.on_exists=fail, and .* holds a run"):
@@ -256,7 +287,8 @@ def test_scores_come_back_to_the_last_bit(tmp_path: Path) -> None:
     path = tmp_path / "scores" / "tuned-ufp4-honesty.jsonl"
     line = json.loads(path.read_text())
     assert list(line) == [
-        "id", "user_id", "chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens", "margin",
+        "id", "user_id", "chosen_logp", "rejected_logp", "chosen_tokens", "rejected_tokens",
+        "margin",
     ]  # fmt: skip
     assert line["margin"] == pytest.approx(-10.1 / 7 + 1 / 9)
     assert folder.read_scores("tuned", "ufp4/honesty") == [SCORE]
@@ -272,7 +304,9 @@ def test_damaged_scores_name_the_line(tmp_path: Path) -> None:
 
 
 def test_rows_come_back_and_damage_names_the_line(tmp_path: Path) -> None:
-    rows = [Row("base", "in_domain", "opa/acc@0", "birth_country", "a\u2028b", 0.5, None, None, 4, 2)]
+    rows = [
+        Row("base", "in_domain", "opa/acc@0", "birth_country", "a\u2028b", 0.5, None, None, 4, 2)
+    ]
     path = tmp_path / "metrics.jsonl"
     write_rows(path, rows)
     assert read_rows(path) == rows
@@ -311,7 +345,10 @@ def test_run_on_a_full_disk_does_not_begin(small_disk: Path) -> None:
 
 
 def test_full_device_is_explained_and_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"while writing {tmp_path}/x"), full_disk_explained(tmp_path / "x"):
+    with (
+        pytest.raises(UserError, match=f"while writing {tmp_path}/x"),
+        full_disk_explained(tmp_path / "x"),
+    ):
         Path("/dev/full").write_text("x")
     with pytest.raises(FileNotFoundError):
         write_text(tmp_path / "absent" / "x", "x")
@@ -345,7 +382,10 @@ def test_environment_names_versions_device_and_hashes() -> None:
         (["HF_TOKEN=s3cret"], ["HF_TOKEN=REDACTED"]),
         (["--hf-token", "s3cret", "seed=1"], ["--hf-token", "REDACTED", "seed=1"]),
         (["model.id=hf_abcdefghijkl"], ["model.id=REDACTED"]),
-        (["data.max_tokens=512", "data.max_prompt_tokens=9"], ["data.max_tokens=512", "data.max_prompt_tokens=9"]),
+        (
+            ["data.max_tokens=512", "data.max_prompt_tokens=9"],
+            ["data.max_tokens=512", "data.max_prompt_tokens=9"],
+        ),
     ],
 )
 def test_command_line_hides_secrets_and_nothing_else(words: list[str], kept: list[str]) -> None:
@@ -355,7 +395,9 @@ def test_command_line_hides_secrets_and_nothing_else(words: list[str], kept: lis
 def test_git_state_is_of_this_code_alone(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        done = subprocess.run(["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     assert git_state(tmp_path) is None

@@ -39,13 +39,25 @@ def test_samples_carry_both_margins_and_no_profile(run: RunFolder, data: DataSet
     pairs = {pair.id: pair for pair in data.test}
     for sample in found[:5]:
         pair = pairs[sample.id]
-        assert (sample.question, sample.chosen, sample.rejected) == (pair.question, pair.chosen, pair.rejected)
-        assert (sample.base_margin, sample.tuned_margin, sample.groups) == (-0.5, 0.25, "dimension=safety")
-    assert {(sample.base_margin, sample.tuned_margin, sample.groups) for sample in found[5:]} == {(None, 1.0, "")}
+        assert (sample.question, sample.chosen, sample.rejected) == (
+            pair.question,
+            pair.chosen,
+            pair.rejected,
+        )
+        assert (sample.base_margin, sample.tuned_margin, sample.groups) == (
+            -0.5,
+            0.25,
+            "dimension=safety",
+        )
+    assert {(sample.base_margin, sample.tuned_margin, sample.groups) for sample in found[5:]} == {
+        (None, 1.0, "")
+    }
     assert "Iceland" not in repr(found) and "Widowed" not in repr(found)
 
 
-def test_the_same_pairs_are_shown_whatever_the_order_and_whatever_was_left_out(run: RunFolder, data: DataSets) -> None:
+def test_the_same_pairs_are_shown_whatever_the_order_and_whatever_was_left_out(
+    run: RunFolder, data: DataSets
+) -> None:
     run.write_scores("base", "in_domain", scores(data.test, 0.0))
     first = [sample.id for sample in sample_pairs(4, data, run)]
     assert first != [pair.id for pair in data.test[:4]]

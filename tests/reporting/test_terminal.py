@@ -1,4 +1,5 @@
-"""The tables at the end of a run: the right numbers on the right lines, within 100 columns, without colour."""
+"""The tables at the end of a run: the right numbers on the right lines, within 100 columns, without
+colour."""
 
 import io
 import re
@@ -43,7 +44,9 @@ def test_what_acc_is_read_against_stands_right_below_it(rows: list[Row]) -> None
 
 
 def test_groups_in_the_benchmarks_order(rows: list[Row]) -> None:
-    lines = [line for line in printed(rows) if re.match(r"(creativity|safety|High|Low|honesty)\b", line)]
+    lines = [
+        line for line in printed(rows) if re.match(r"(creativity|safety|High|Low|honesty)\b", line)
+    ]
     assert lines == [
         "creativity 45.0 [40.0, 50.0] 67.0 [62.0, 72.0] +22.0 [17.0, 27.0] 34 29",
         "safety 61.0 [56.0, 66.0] 83.0 [78.0, 88.0] +22.0 [17.0, 27.0] 36 30",
@@ -57,7 +60,8 @@ def test_groups_in_the_benchmarks_order(rows: list[Row]) -> None:
 def test_out_of_domain_has_no_ceiling_and_counts_prompts(rows: list[Row]) -> None:
     lines = printed(rows)
     start, notes = (
-        next(i for i, line in enumerate(lines) if line.startswith(name)) for name in ("ufp4:", "in_domain: a model")
+        next(i for i, line in enumerate(lines) if line.startswith(name))
+        for name in ("ufp4:", "in_domain: a model")
     )
     ood = lines[start:notes]
     assert "acc@0 49.2 [44.2, 54.2] 53.3 [48.3, 58.3] +4.2 [-0.8, 9.2] 60 45" in ood
@@ -82,16 +86,19 @@ WHO = [
 def test_who_is_served_worst_and_who_is_better_off(rows: list[Row]) -> None:
     lines = printed([*rows, *WHO])
     start = next(
-        n for n, line in enumerate(lines) if line.startswith("in_domain: who is served worst by the tuned model")
+        n
+        for n, line in enumerate(lines)
+        if line.startswith("in_domain: who is served worst by the tuned model")
     )
     assert lines[start + 1 : start + 2] == [""]
     assert "region of birth East Asia 41.0 [30.0, 50.0] +25.0 [-10.0, 60.0] 3 of 5" in lines
     assert "country of birth - - 1 of 1" in lines
     text = " ".join(lines)
     assert (
-        "in_domain: 50.0 % [40.0, 60.0] have more of their pairs right than with the base model, 12.5 % [5.0, 20.0] have "
-        "fewer; design effect of acc@0: 2.35 (variance over that of as many unrelated answers)."
-    ) in text
+        "in_domain: 50.0 % [40.0, 60.0] have more of their pairs right than with the base model,"
+        " 12.5 % [5.0, 20.0] have fewer; design effect of acc@0: 2.35 (variance over that of as"
+        " many unrelated answers)." in text
+    )
     assert "held back: how many groups are of too few people to be shown" in text
     assert not [line for line in printed(rows) if "held back" in line or "served worst" in line]
 
@@ -114,7 +121,9 @@ def test_a_ceiling_of_one_excludes_nothing_and_gives_no_share(rows: list[Row]) -
 
 def test_fits_100_columns_without_cutting_or_colour(rows: list[Row]) -> None:
     console = Console(file=io.StringIO(), width=100, no_color=True)
-    long = Row("base", "in_domain", "opa/acc@0", "dimension", "a" * 60, 1.0, 1.0, 1.0, 24_020, 1_500)
+    long = Row(
+        "base", "in_domain", "opa/acc@0", "dimension", "a" * 60, 1.0, 1.0, 1.0, 24_020, 1_500
+    )
     print_results([*rows, long], console)
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
@@ -138,7 +147,8 @@ def test_no_rows_say_so() -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "text"),
     [
-        (0.58849, {}, "58.8"), (1.0, {}, "100.0"), (-0.0001, {}, "0.0"), (0.0, {"sign": True}, "+0.0"),
+        (0.58849, {}, "58.8"), (1.0, {}, "100.0"), (-0.0001, {}, "0.0"), (0.0, {"sign": True},
+        "+0.0"),
         (-0.004, {"percent": False}, "0.00"), (-0.5149, {"percent": False}, "-0.51"),
     ],
 )  # fmt: skip
@@ -154,9 +164,12 @@ def test_what_is_missing_is_a_dash() -> None:
 @pytest.mark.parametrize(
     ("metric", "value", "text"),
     [
-        ("opa/acc@0_lift", 0.03, "+3.0"), ("opa/margin_lift", 0.03, "+0.03"), ("opa/acc@0_lift_p", 0.0123, "0.012"),
-        ("opa/margin_lift_p_holm", 0.0001, "< 0.001"), ("opa/acc@0_deff", 2.345, "2.35"), ("opa/acc@0_gap", 0.2, "+20.0"),
-        ("opa/acc@0_suppressed", 3.0, "3"), ("opa/margin_better_off", 0.5, "50.0 %"), ("opa/acc@0_se", 0.051, "5.1 %"),
+        ("opa/acc@0_lift", 0.03, "+3.0"), ("opa/margin_lift", 0.03, "+0.03"), ("opa/acc@0_lift_p",
+        0.0123, "0.012"),
+        ("opa/margin_lift_p_holm", 0.0001, "< 0.001"), ("opa/acc@0_deff", 2.345, "2.35"),
+        ("opa/acc@0_gap", 0.2, "+20.0"),
+        ("opa/acc@0_suppressed", 3.0, "3"), ("opa/margin_better_off", 0.5, "50.0 %"),
+        ("opa/acc@0_se", 0.051, "5.1 %"),
         ("opa/margin_vs_b_lift", -0.5, "-0.50"), ("opa/margin_gap", 0.5, "+0.50"),
     ],
 )  # fmt: skip

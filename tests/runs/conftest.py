@@ -36,10 +36,17 @@ def ufp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(sharp_model: Path, ufp4: Path) -> list[str]:
     """6 steps of 4 pairs over 10 pairs: three steps an epoch, the last one of two pairs."""
     return [
-        f"model.id={sharp_model}", "model.name=sharp", "hardware=cpu", "tracking=none",
-        f"evals.ufp4={ufp4}", "data.limit=10", "train.batch_size=4", "train.max_steps=5", "train.learning_rate=5e-3",
+        f"model.id={sharp_model}",
+        "model.name=sharp",
+        "hardware=cpu",
+        "tracking=none",
+        f"evals.ufp4={ufp4}",
+        "data.limit=10",
+        "train.batch_size=4",
+        "train.max_steps=5",
+        "train.learning_rate=5e-3",
         "train.save_steps=2",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -21,12 +21,16 @@ def score_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    newest = max((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    newest = max(
+        (folder / "checkpoints").glob("checkpoint-*"),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+    )
     return json.loads((newest / "trainer_state.json").read_text())["log_history"]
 
 
 def cut_off(folder: Path, target: Path, after: int) -> Path:
-    """A copy of a finished run as a kill leaves it some time after the checkpoint at step `after`."""
+    """A copy of a finished run as a kill leaves it some time after the checkpoint at step
+    `after`."""
     shutil.copytree(folder, target)
     for name in ("DONE", "metrics.jsonl", "report.html", "notes.json", "environment.json"):
         (target / name).unlink()

@@ -1,4 +1,5 @@
-"""Runs that start from an adapter or evaluate one: what is saved, recorded, and refused before they begin."""
+"""Runs that start from an adapter or evaluate one: what is saved, recorded, and refused before they
+begin."""
 
 import json
 from collections.abc import Callable
@@ -60,10 +61,16 @@ def goes_on(run: Run, adapter: Path, folder: Path, *words: str) -> None:
     assert after.keys() == {name for name in before if ".base_layer." not in name}
     unmoved = [name for name in after if torch.equal(after[name], before[name])]
     assert unmoved == []
-    evaluated = run(folder.with_name("again"), *QUICK, f"adapter={folder / 'adapter'}", name="evaluate")
+    evaluated = run(
+        folder.with_name("again"), *QUICK, f"adapter={folder / 'adapter'}", name="evaluate"
+    )
     for stage in ("base", "tuned"):
-        one, other = (lines(path / "scores" / f"{stage}-in_domain.jsonl") for path in (folder, evaluated))
-        assert [score["margin"] for score in one] == pytest.approx([score["margin"] for score in other], abs=1e-5)
+        one, other = (
+            lines(path / "scores" / f"{stage}-in_domain.jsonl") for path in (folder, evaluated)
+        )
+        assert [score["margin"] for score in one] == pytest.approx(
+            [score["margin"] for score in other], abs=1e-5
+        )
 
 
 @pytest.mark.parametrize("kind", ["whole modules", "DoRA"])
@@ -85,16 +92,25 @@ def test_an_adapter_of_any_kind_comes_back_from_a_checkpoint(
     assert score_bytes(resumed) == score_bytes(folder)
 
 
-def test_going_on_by_sft_saves_all_of_an_adapter(run: Run, theirs: Callable[..., Path], tmp_path: Path) -> None:
+def test_going_on_by_sft_saves_all_of_an_adapter(
+    run: Run, theirs: Callable[..., Path], tmp_path: Path
+) -> None:
     goes_on(run, theirs(**KINDS["embeddings"]), tmp_path / "run", "recipe=lora_sft")
 
 
-def test_what_is_recorded_is_the_adapters(run: Run, theirs: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_is_recorded_is_the_adapters(
+    run: Run, theirs: Callable[..., Path], tmp_path: Path
+) -> None:
     adapter = theirs(use_rslora=True, lora_dropout=0.25)
     for name, folder in (("train", tmp_path / "run"), ("evaluate", tmp_path / "eval")):
         run(folder, *QUICK, f"adapter={adapter}", name=name)
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["lora"] == {"r": 4, "alpha": 6, "dropout": 0.25, "target_modules": ["q_proj", "v_proj"]}
+        assert config["lora"] == {
+            "r": 4,
+            "alpha": 6,
+            "dropout": 0.25,
+            "target_modules": ["q_proj", "v_proj"],
+        }
         known = json.loads((folder / "environment.json").read_text())
         assert known["adapter"]["use_rslora"] is True
         assert (known["adapter"]["r"], known["adapter"]["lora_alpha"]) == (4, 6)
@@ -110,23 +126,35 @@ def test_the_same_command_finds_its_run_and_another_rank_is_refused(
     run(tmp_path / "run", *words)
     with pytest.raises(AlreadyDone):
         look_first(check_command("train", [*settings, *words]).configs[0])
-    with pytest.raises(UserError, match=r"lora\.r would change nothing: adapter=PATH brings its own"):
+    with pytest.raises(
+        UserError, match=r"lora\.r would change nothing: adapter=PATH brings its own"
+    ):
         check_command("train", [*settings, *words, "lora.r=64"])
 
 
 def test_a_learning_rate_of_zero_is_no_lift(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Training changed nothing"):
-        run(tmp_path / "run", *QUICK, "train.max_steps=1", "train.warmup_share=0.9", "train.weight_decay=0.1")
+        run(
+            tmp_path / "run",
+            *QUICK,
+            "train.max_steps=1",
+            "train.warmup_share=0.9",
+            "train.weight_decay=0.1",
+        )
     assert not (tmp_path / "run" / "DONE").exists()
     assert not list((tmp_path / "run" / "scores").glob("tuned-*"))
 
 
-def test_weight_decay_alone_is_no_lift(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weight_decay_alone_is_no_lift(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no gradient reaches the adapter, its A still shrinks while B stays zero."""
     from mvp_align.training.pair_trainer import PairTrainer
 
     loss = PairTrainer.compute_loss
-    monkeypatch.setattr(PairTrainer, "compute_loss", lambda *args, **kwargs: loss(*args, **kwargs) * 0)
+    monkeypatch.setattr(
+        PairTrainer, "compute_loss", lambda *args, **kwargs: loss(*args, **kwargs) * 0
+    )
     with pytest.raises(UserError, match="Training changed nothing"):
         run(tmp_path / "run", *QUICK, "train.loss_type=ipo", "train.weight_decay=0.1")
 
@@ -136,7 +164,9 @@ def test_an_adapter_of_another_base_is_told_in_the_records(
 ) -> None:
     adapter = theirs()
     file = adapter / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "some/base"}))
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "some/base"})
+    )
     words = [*QUICK, f"adapter={adapter}", "train.dry_run=true"]
     with pytest.raises(UserError, match=r"was trained on some/base.*adapter_base=any"):
         run(tmp_path / "run", *words, name="evaluate")

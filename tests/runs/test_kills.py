@@ -1,4 +1,5 @@
-"""SIGKILL at twenty random moments of one run, in every phase of it: it ends as an undisturbed run does, byte for byte."""
+"""SIGKILL at twenty random moments of one run, in every phase of it: it ends as an undisturbed run
+does, byte for byte."""
 
 import multiprocessing
 import random
@@ -15,13 +16,20 @@ from run_files import adapter_bytes, score_bytes
 from mvp_align.config import Config
 from mvp_align.training.checkpoints import WRITING, numbered
 
-SLOW = ["train.max_steps=40", "train.save_steps=3", "evals.batch_size=1", "data.limit=40", "run.logp_cache=false"]
+SLOW = [
+    "train.max_steps=40",
+    "train.save_steps=3",
+    "evals.batch_size=1",
+    "data.limit=40",
+    "run.logp_cache=false",
+]
 DEADLINE_SECONDS = 120
 
 
 @dataclass
 class Phase:
-    """When a process is in it, going by the files of its run, and how long after that the kill may come, in seconds."""
+    """When a process is in it, going by the files of its run, and how long after that the kill may
+    come, in seconds."""
 
     name: str
     reached: Callable[[Path, float], bool]
@@ -38,7 +46,11 @@ def saved(run: Path, began: float) -> bool:
 
 PHASES = (
     Phase("scoring the base", lambda run, began: (run / "config.yaml").is_file(), 2),
-    Phase("computing the reference", lambda run, began: (run / "scores" / "base-ufp4-prompt_free.jsonl").is_file(), 2),
+    Phase(
+        "computing the reference",
+        lambda run, began: (run / "scores" / "base-ufp4-prompt_free.jsonl").is_file(),
+        2,
+    ),
     Phase("training", saved, 0.5),
     Phase("saving", lambda run, began: newer(run / "checkpoints" / WRITING, began), 0.1),
     Phase("scoring what came out", lambda run, began: (run / "adapter").is_dir(), 1.5),
@@ -60,7 +72,10 @@ def start(config: Config) -> multiprocessing.process.BaseProcess:
 
 @pytest.mark.cluster
 def test_killed_at_twenty_moments(
-    compose: Callable[..., Config], settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: Callable[..., Config],
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     undisturbed = compose(*settings, *SLOW, f"run.dir={tmp_path / 'undisturbed'}")
@@ -81,15 +96,20 @@ def test_killed_at_twenty_moments(
         time.sleep(draw.uniform(0, phase.longest))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, f"the run ended before it could be killed while {phase.name}"
+        assert process.exitcode == -signal.SIGKILL, (
+            f"the run ended before it could be killed while {phase.name}"
+        )
         newest = [step for step, _ in numbered(folder / "checkpoints")]
         found.setdefault(phase.name, []).append(max(newest, default=0))
     process = start(config)
     process.join()
     assert process.exitcode == 0
     print("the newest checkpoint after each kill:", found)
-    assert len({step for steps in found.values() for step in steps}) > 5  # it was killed all along the way
+    # it was killed all along the way
+    assert len({step for steps in found.values() for step in steps}) > 5
     assert (folder / "DONE").is_file()
     assert adapter_bytes(folder) == adapter_bytes(tmp_path / "undisturbed")
     assert score_bytes(folder) == score_bytes(tmp_path / "undisturbed")
-    assert (folder / "metrics.jsonl").read_bytes() == (tmp_path / "undisturbed" / "metrics.jsonl").read_bytes()
+    assert (folder / "metrics.jsonl").read_bytes() == (
+        tmp_path / "undisturbed" / "metrics.jsonl"
+    ).read_bytes()

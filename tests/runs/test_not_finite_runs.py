@@ -25,8 +25,16 @@ def test_an_adapter_with_nan_is_no_0_percent(finished: Path, run: Run, tmp_path:
     said = str(stopped.value)
     assert said.startswith("tuned in_domain: 20 of 20 answers have no finite log-prob (pairs ")
     assert "train.learning_rate" in said
-    written = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    assert not {name for name in written if "tuned" in name or name in ("metrics.jsonl", "report.html", "DONE")}
+    written = {
+        str(path.relative_to(tmp_path / "run"))
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file()
+    }
+    assert not {
+        name
+        for name in written
+        if "tuned" in name or name in ("metrics.jsonl", "report.html", "DONE")
+    }
     assert "scores/base-in_domain.jsonl" in written
 
 
@@ -34,5 +42,9 @@ def test_no_file_of_a_run_holds_what_is_no_number(finished: Path) -> None:
     from mvp_align.json_files import from_json
 
     for path in finished.rglob("*.json*"):
-        for text in path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text("utf-8")]:
+        for text in (
+            path.read_text("utf-8").splitlines()
+            if path.suffix == ".jsonl"
+            else [path.read_text("utf-8")]
+        ):
             from_json(text)

@@ -1,4 +1,5 @@
-"""Real evaluations of own records: what is scored, what is said of it, and that another day gives the same numbers."""
+"""Real evaluations of own records: what is scored, what is said of it, and that another day gives
+the same numbers."""
 
 import json
 import shutil
@@ -13,8 +14,8 @@ Run = Callable[..., Path]
 HOSTILE = "What of </script><script>alert(1)</script> & <img src=x onerror=alert(2)> {{ 7*7 }}"
 NOW = '{{- "<|im_start|>system\\nToday: " + strftime_now("%d %b %Y %H:%M:%S") + "<|im_end|>\\n" }}'
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>\\n'"
+    " }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
@@ -47,7 +48,10 @@ def test_own_records_alone_are_scored_and_what_they_lack_is_said(
     evaluated: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = evaluated(tmp_path / "run")
-    assert {path.stem for path in (folder / "scores").iterdir()} == {"base-in_domain", "base-in_domain-prompt_free"}
+    assert {path.stem for path in (folder / "scores").iterdir()} == {
+        "base-in_domain",
+        "base-in_domain-prompt_free",
+    }
     notes = json.loads((folder / "notes.json").read_text("utf-8"))
     said = [
         "test: no record names a person (user_id): each prompt counts as one.",
@@ -64,14 +68,23 @@ def test_own_records_alone_are_scored_and_what_they_lack_is_said(
 
 def test_the_stand_in_goes_by_its_own_name(evaluated: Run, tmp_path: Path) -> None:
     folder = evaluated(tmp_path / "run", "evals.sets=[ufp4_sample]", "evals.batch_size=32")
-    assert {path.stem for path in (folder / "scores").iterdir()} == {"base-ufp4_sample", "base-ufp4_sample-prompt_free"}
-    sets = {json.loads(line)["set"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()}
+    assert {path.stem for path in (folder / "scores").iterdir()} == {
+        "base-ufp4_sample",
+        "base-ufp4_sample-prompt_free",
+    }
+    sets = {
+        json.loads(line)["set"]
+        for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()
+    }
     assert {name.partition("/")[0] for name in sets} == {"ufp4_sample"}
     assert set(json.loads((folder / "environment.json").read_text("utf-8"))["hashes"]) == {
         "data/test", "data/ufp4_sample", "base_model", "prompts/ufp4_sample",
     }  # fmt: skip
     page = (folder / "report.html").read_text("utf-8")
-    assert "Out of domain: a synthetic sample in UF-P-4’s schema" in page and "Out of domain: UF-P-4<" not in page
+    assert (
+        "Out of domain: a synthetic sample in UF-P-4’s schema" in page
+        and "Out of domain: UF-P-4<" not in page
+    )
 
 
 def test_a_dated_chat_template_gives_the_same_numbers_at_another_time(
@@ -84,7 +97,9 @@ def test_a_dated_chat_template_gives_the_same_numbers_at_another_time(
     def result(name: str, *overrides: str) -> tuple[str, str]:
         folder = evaluated(tmp_path / name, *chat, *overrides)
         hashes = json.loads((folder / "environment.json").read_text("utf-8"))["hashes"]
-        return (folder / "scores" / "base-in_domain.jsonl").read_text("utf-8"), hashes["prompts/in_domain"]
+        return (folder / "scores" / "base-in_domain.jsonl").read_text("utf-8"), hashes[
+            "prompts/in_domain"
+        ]
 
     first = result("first")
     time.sleep(1.1)

@@ -1,4 +1,5 @@
-"""The profile checks in whole runs: their files, their rows, and that a run that was cut off goes on with them."""
+"""The profile checks in whole runs: their files, their rows, and that a run that was cut off goes
+on with them."""
 
 import json
 from collections.abc import Callable
@@ -23,14 +24,22 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def checked(run: Run, ufp4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with profile checks; UF-P-4's records have two profiles there, so that one can stand for the other."""
+    """A finished run with profile checks; UF-P-4's records have two profiles there, so that one can
+    stand for the other."""
     folder = tmp_path_factory.mktemp("data") / "ufp4"
     folder.mkdir()
     for number, path in enumerate(sorted(ufp4.iterdir())):
         rows = json.loads(path.read_text())
-        profile = ("", "A collector of coins.", "A seller of stamps.", "A collector of coins.")[number]
+        profile = ("", "A collector of coins.", "A seller of stamps.", "A collector of coins.")[
+            number
+        ]
         (folder / path.name).write_text(json.dumps([{**row, "profile": profile} for row in rows]))
-    return run(tmp_path_factory.mktemp("runs") / "checked", PROFILES, f"evals.ufp4={folder}", "train.max_steps=2")
+    return run(
+        tmp_path_factory.mktemp("runs") / "checked",
+        PROFILES,
+        f"evals.ufp4={folder}",
+        "train.max_steps=2",
+    )
 
 
 def scores_of(run: Path, stage: str, name: str, kind: str) -> list[dict]:
@@ -54,19 +63,27 @@ def test_demographics_are_the_paper_s_prompt(checked: Path) -> None:
         lines(checked / "scores" / "tuned-in_domain.jsonl"),
         scores_of(checked, "tuned", "in_domain", "demographics"),
     )
-    assert [score["margin"] for score in shown] == pytest.approx([score["margin"] for score in paper], abs=1e-6)
+    assert [score["margin"] for score in shown] == pytest.approx(
+        [score["margin"] for score in paper], abs=1e-6
+    )
 
 
 def test_rows_follow_from_the_scores(checked: Path) -> None:
-    rows = {(r["stage"], r["set"], r["metric"], r["group"]): r for r in lines(checked / "metrics.jsonl")}
+    rows = {
+        (r["stage"], r["set"], r["metric"], r["group"]): r for r in lines(checked / "metrics.jsonl")
+    }
     right = {
-        (stage, kind): [float(score["margin"] > 0) for score in scores_of(checked, stage, "in_domain", kind)]
+        (stage, kind): [
+            float(score["margin"] > 0) for score in scores_of(checked, stage, "in_domain", kind)
+        ]
         for stage in ("base", "tuned")
         for kind in ("values", "shuffled")
     }
     for stage in ("base", "tuned"):
         own, other = right[stage, "values"], right[stage, "shuffled"]
-        assert rows[stage, "in_domain", "opa/profile/values", ""]["value"] == pytest.approx(sum(own) / 10)
+        assert rows[stage, "in_domain", "opa/profile/values", ""]["value"] == pytest.approx(
+            sum(own) / 10
+        )
         lift = rows[stage, "in_domain", "opa/profile/values_vs_shuffled_lift", ""]
         assert lift["value"] == pytest.approx((sum(own) - sum(other)) / 10)
         assert lift["n"] == 10
@@ -75,7 +92,9 @@ def test_rows_follow_from_the_scores(checked: Path) -> None:
         assert sum(r["n"] * r["value"] for r in groups) == pytest.approx(10 * lift["value"])
         assert (stage, "ufp4", "opa/profile/given_vs_shuffled_lift", "") in rows
     gained = rows["tuned", "in_domain", "opa/profile/values_lift", ""]["value"]
-    assert gained == pytest.approx((sum(right["tuned", "values"]) - sum(right["base", "values"])) / 10)
+    assert gained == pytest.approx(
+        (sum(right["tuned", "values"]) - sum(right["base", "values"])) / 10
+    )
 
 
 def test_what_is_left_out_is_in_the_notes_and_the_answer_on_the_page(checked: Path) -> None:
@@ -86,16 +105,20 @@ def test_what_is_left_out_is_in_the_notes_and_the_answer_on_the_page(checked: Pa
     assert "stated values over another person&#39;s" in page
 
 
-def test_a_run_cut_off_amid_the_checks_ends_in_the_same_bytes(run: Run, finished: Path, tmp_path: Path) -> None:
+def test_a_run_cut_off_amid_the_checks_ends_in_the_same_bytes(
+    run: Run, finished: Path, tmp_path: Path
+) -> None:
     settings = (PROFILES, "evals=in_domain")
     whole = run(tmp_path / "whole", *settings, name="evaluate")
     again = run(tmp_path / "again", *settings, name="evaluate")
     kept = (again / "scores" / "base-in_domain-profile_none.jsonl").stat().st_mtime_ns
     for name in ("DONE", "metrics.jsonl", "scores/base-in_domain-profile_values.jsonl"):
         (again / name).unlink()
-    (again / "scores" / "base-in_domain-profile_shuffled.jsonl").write_text("")  # of other pairs: none
+    # of other pairs: none
+    (again / "scores" / "base-in_domain-profile_shuffled.jsonl").write_text("")
     run(again, *settings, name="evaluate")
     assert (again / "scores" / "base-in_domain-profile_none.jsonl").stat().st_mtime_ns == kept
     for path in (*(whole / "scores").iterdir(), whole / "metrics.jsonl"):
         assert (again / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
-    assert not any("profile" in row["metric"] for row in lines(finished / "metrics.jsonl"))  # unless asked for
+    # unless asked for
+    assert not any("profile" in row["metric"] for row in lines(finished / "metrics.jsonl"))

@@ -1,4 +1,5 @@
-"""A tiny model on which mistakes show: its weights are large enough that every token looks at every other one."""
+"""A tiny model on which mistakes show: its weights are large enough that every token looks at every
+other one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,12 @@ Sharpen = Callable[[PreTrainedModel], PreTrainedModel]
 
 @pytest.fixture
 def load_sharp(tiny_model: Path, sharpen: Sharpen) -> Callable[..., PreTrainedModel]:
-    """`load_sharp(attn_implementation="eager")`: the tiny LLaMA in fp32, sharpened, in evaluation mode."""
+    """`load_sharp(attn_implementation="eager")`: the tiny LLaMA in fp32, sharpened, in evaluation
+    mode."""
 
     def load(**options: str) -> PreTrainedModel:
-        return sharpen(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, **options))
+        return sharpen(
+            AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32, **options)
+        )
 
     return load

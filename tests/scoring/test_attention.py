@@ -1,4 +1,5 @@
-"""The attention that keeps answers of one row apart: SDPA where nothing is packed, and nowhere that it would be wrong."""
+"""The attention that keeps answers of one row apart: SDPA where nothing is packed, and nowhere that
+it would be wrong."""
 
 import json
 
@@ -39,7 +40,9 @@ def test_it_is_not_written_into_a_saved_model(load_sharp, tmp_path) -> None:
     assert scoring_method(model) is Method.PACKED
     model.save_pretrained(tmp_path)
     assert SHARED not in (tmp_path / "config.json").read_text()
-    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == [
+        "LlamaForCausalLM"
+    ]
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
 
@@ -53,7 +56,8 @@ def test_models_that_hand_nothing_through_cannot_share(load_sharp, monkeypatch) 
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_cannot_share_is_said_once(times: int, capsys) -> None:
     say.cache_clear()
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))  # learned positions
+    # learned positions
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))
     assert [scoring_method(model) for _ in range(times)] == [Method.PADDED] * times
     assert capsys.readouterr().out.count("GPT2LMHeadModel") == 1
 

@@ -1,4 +1,5 @@
-"""Kept log-probabilities: found again to the bit, never for another model, and a damaged file costs time, not truth."""
+"""Kept log-probabilities: found again to the bit, never for another model, and a damaged file costs
+time, not truth."""
 
 import json
 import multiprocessing
@@ -22,7 +23,9 @@ def pairs() -> list[TokenizedPair]:
     made = []
     for number in range(7):
         context = tuple(range(3, 9 + number))
-        chosen, rejected = (Answer((*context, *range(20, 22 + number + more)), len(context)) for more in (0, 3))
+        chosen, rejected = (
+            Answer((*context, *range(20, 22 + number + more)), len(context)) for more in (0, 3)
+        )
         made.append(TokenizedPair(str(number), "u", chosen, rejected))
     return made
 
@@ -40,7 +43,9 @@ def files(root: Path) -> list[Path]:
     return sorted(root.glob("*/*.safetensors"))
 
 
-def test_a_second_run_computes_nothing_and_gets_the_same_bits(counted, pairs, tmp_path: Path) -> None:
+def test_a_second_run_computes_nothing_and_gets_the_same_bits(
+    counted, pairs, tmp_path: Path
+) -> None:
     model, passes = counted
     first = score_pairs(model, pairs, cache=open_cache(tmp_path, MODEL))
     assert passes
@@ -80,13 +85,17 @@ def test_the_same_tokens_with_another_start_are_another_answer(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
-def test_a_damaged_file_is_removed_and_computed_again(counted, pairs, tmp_path: Path, capsys, damage: str) -> None:
+def test_a_damaged_file_is_removed_and_computed_again(
+    counted, pairs, tmp_path: Path, capsys, damage: str
+) -> None:
     model, passes = counted
     expected = score_pairs(model, pairs, cache=open_cache(tmp_path, MODEL))
     (path,) = files(tmp_path)
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
-    path.write_bytes({"cut": content[:-9], "flipped": content, "empty": b"", "other": b"no tensors"}[damage])
+    path.write_bytes(
+        {"cut": content[:-9], "flipped": content, "empty": b"", "other": b"no tensors"}[damage]
+    )
     passes.clear()
     assert score_pairs(model, pairs, cache=open_cache(tmp_path, MODEL)) == expected
     assert passes
@@ -94,7 +103,9 @@ def test_a_damaged_file_is_removed_and_computed_again(counted, pairs, tmp_path: 
     assert len(open_cache(tmp_path, MODEL).known) == 14
 
 
-def test_an_interrupted_pass_goes_on_with_the_same_bits(counted, pairs, tmp_path: Path, monkeypatch) -> None:
+def test_an_interrupted_pass_goes_on_with_the_same_bits(
+    counted, pairs, tmp_path: Path, monkeypatch
+) -> None:
     model, passes = counted
     expected = score_pairs(model, pairs, batch_size=2, cache=LogpCache())
     whole = len(passes)
@@ -141,7 +152,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         open_cache(tmp_path / "file", MODEL)
 
 
-def test_a_full_disk_costs_the_cache_not_the_run(counted, pairs, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_full_disk_costs_the_cache_not_the_run(
+    counted, pairs, tmp_path: Path, monkeypatch, capsys
+) -> None:
     model, _ = counted
 
     def full(path: Path, content: bytes) -> None:

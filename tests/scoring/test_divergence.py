@@ -1,4 +1,5 @@
-"""KL to the base against the definition: both models' whole distributions at every position, one answer at a time."""
+"""KL to the base against the definition: both models' whole distributions at every position, one
+answer at a time."""
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from mvp_align.scoring.tokens import Answer
 
 @pytest.fixture
 def tuned(sharp_model) -> PeftModel:
-    model = new_adapter(AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32), Lora(), seed=3)
+    model = new_adapter(
+        AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32), Lora(), seed=3
+    )
     torch.manual_seed(4)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -60,7 +63,9 @@ def test_equal_to_the_definition(tuned: PeftModel, answers, chunk: int, monkeypa
 
 
 def test_an_untrained_adapter_is_at_the_base(sharp_model, answers) -> None:
-    model = new_adapter(AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32), Lora(), seed=3)
+    model = new_adapter(
+        AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32), Lora(), seed=3
+    )
     assert kl_to_base(model, answers) == pytest.approx([0] * len(answers), abs=1e-9)
 
 
@@ -68,7 +73,9 @@ def test_logits_are_never_more_than_two_chunks(tuned: PeftModel, answers, monkey
     monkeypatch.setattr(divergence, "KL_CHUNK", 4)
     heads: list[int] = []
     scoring_method(tuned.get_base_model())
-    tuned.get_base_model().get_output_embeddings().register_forward_hook(lambda *args: heads.append(len(args[2])))
+    tuned.get_base_model().get_output_embeddings().register_forward_hook(
+        lambda *args: heads.append(len(args[2]))
+    )
     kl_to_base(tuned, answers)
     assert max(heads) <= 4
     assert sum(heads) == 2 * sum(answer.tokens for answer in set(answers))
@@ -81,7 +88,9 @@ def test_no_answers(tuned: PeftModel) -> None:
 def test_weights_that_are_no_numbers_give_no_kl(tuned: PeftModel, answers) -> None:
     with torch.no_grad():
         next(p for name, p in tuned.named_parameters() if "lora_B" in name).fill_(float("nan"))
-    with pytest.raises(UserError, match=r"in_domain, KL to the base: \d+ of \d+ answers have no finite KL"):
+    with pytest.raises(
+        UserError, match=r"in_domain, KL to the base: \d+ of \d+ answers have no finite KL"
+    ):
         kl_to_base(tuned, answers, label="in_domain, KL to the base")
 
 

@@ -1,4 +1,5 @@
-"""Forty families of causal language models, each tiny: scores are the model's own logits', or it is refused in one line."""
+"""Forty families of causal language models, each tiny: scores are the model's own logits', or it is
+refused in one line."""
 
 from typing import Any
 
@@ -29,7 +30,12 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}
+MOE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
 MAMBA = {
     "mamba_n_heads": 8,
     "mamba_d_head": 16,
@@ -38,7 +44,11 @@ MAMBA = {
     "mamba_n_groups": 1,
     "mamba_chunk_size": 16,
 }
-GRIFFIN = {"block_types": ["recurrent", "attention"], "attention_window_size": 8, "logits_soft_cap": 3.0}
+GRIFFIN = {
+    "block_types": ["recurrent", "attention"],
+    "attention_window_size": 8,
+    "logits_soft_cap": 3.0,
+}
 LINEAR = {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_value_heads": 4,
@@ -48,7 +58,8 @@ LINEAR = {
 }
 
 FAMILIES: dict[str, tuple[Method | None, dict[str, Any]]] = {
-    # linear heads under attention that takes packed rows; grouped heads, biases of projections and heads
+    # linear heads under attention that takes packed rows; grouped heads, biases of projections and
+    # heads
     "llama": (PACKED, {"attention_bias": True, "mlp_bias": True}),
     "qwen2": (PACKED, {}),
     "qwen3": (PACKED, {"attention_bias": True, "head_dim": 16}),
@@ -61,7 +72,12 @@ FAMILIES: dict[str, tuple[Method | None, dict[str, Any]]] = {
     "gpt_neox": (PACKED, {}),
     "deepseek_v3": (
         PACKED,
-        {"num_key_value_heads": 4, "n_routed_experts": 16, "moe_intermediate_size": 32, "first_k_dense_replace": 1},
+        {
+            "num_key_value_heads": 4,
+            "n_routed_experts": 16,
+            "moe_intermediate_size": 32,
+            "first_k_dense_replace": 1,
+        },
     ),
     "mixtral": (PACKED, {"num_local_experts": 4}),
     "qwen2_moe": (PACKED, MOE),
@@ -97,12 +113,15 @@ FAMILIES: dict[str, tuple[Method | None, dict[str, Any]]] = {
     "roberta": (OWN, {"is_decoder": True}),
     # sees later tokens
     "bert": (None, {}),
-}  # fmt: skip
+}
 
 
 def test_no_family_drops_out() -> None:
     assert len(FAMILIES) == 40
-    assert [sum(method is kind for method, _ in FAMILIES.values()) for kind in (PACKED, PADDED, OWN, None)] == [
+    assert [
+        sum(method is kind for method, _ in FAMILIES.values())
+        for kind in (PACKED, PADDED, OWN, None)
+    ] == [
         19,
         16,
         4,
@@ -113,7 +132,9 @@ def test_no_family_drops_out() -> None:
 def shape_of(family: str) -> PreTrainedConfig:
     _, options = FAMILIES[family]
     known = AutoConfig.for_model(family)
-    return AutoConfig.for_model(family, **{k: v for k, v in SIZES.items() if hasattr(known, k)} | options)
+    return AutoConfig.for_model(
+        family, **{k: v for k, v in SIZES.items() if hasattr(known, k)} | options
+    )
 
 
 def tiny(shape: PreTrainedConfig) -> PreTrainedModel:
@@ -141,7 +162,9 @@ def pairs() -> list[TokenizedPair]:
     prompts = [ids(3), ids(30), ids(1), profile + ids(4), profile + ids(9)]
     counts = [(9, 4), (3, 16), (1, 1), (12, 2), (6, 7)]
     return [
-        TokenizedPair(str(number), "u", *(Answer(prompt + ids(count), len(prompt)) for count in both))
+        TokenizedPair(
+            str(number), "u", *(Answer(prompt + ids(count), len(prompt)) for count in both)
+        )
         for number, (prompt, both) in enumerate(zip(prompts, counts, strict=True))
     ]
 
@@ -151,10 +174,15 @@ def own_logp(model: PreTrainedModel, answer: Answer) -> float:
     ids = torch.tensor([answer.ids])
     with torch.no_grad():
         log_probs = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
-    return sum(float(log_probs[at - 1, answer.ids[at]]) for at in range(answer.start, len(answer.ids))) / answer.tokens
+    return (
+        sum(float(log_probs[at - 1, answer.ids[at]]) for at in range(answer.start, len(answer.ids)))
+        / answer.tokens
+    )
 
 
-def off(model: PreTrainedModel, pairs: list[TokenizedPair], expected: list[float], batch_size: int) -> float:
+def off(
+    model: PreTrainedModel, pairs: list[TokenizedPair], expected: list[float], batch_size: int
+) -> float:
     margins = [score.margin for score in score_pairs(model, pairs, batch_size=batch_size)]
     return max(abs(found - own) for found, own in zip(margins, expected, strict=True))
 
@@ -192,7 +220,8 @@ def test_what_is_slower_is_said_once_in_a_line(pairs: list[TokenizedPair], capsy
         score_pairs(tiny(shape_of("modernbert-decoder")), pairs[:1])
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(
-        "ModernBertDecoderForCausalLM: scored by its own logits, a row at a time, for the faster way is "
+        "ModernBertDecoderForCausalLM: scored by its own logits, a row at a time, for the faster"
+        " way is "
     )
 
 
@@ -230,15 +259,21 @@ def test_a_model_without_weights_is_judged_by_a_tiny_copy() -> None:
 
 
 def test_what_no_copy_can_be_made_of_is_tried_when_it_is_loaded(capsys) -> None:
-    shape = AutoConfig.for_model("deepseek_v3", num_key_value_heads=2)  # its attention has no grouped heads
+    # its attention has no grouped heads
+    shape = AutoConfig.for_model("deepseek_v3", num_key_value_heads=2)
     assert shape_method(shape) is None
     with torch.device("meta"):
         scoring_method(AutoModelForCausalLM.from_config(shape))
-    assert "DeepseekV3ForCausalLM: how it is scored is taken from its class, and tried" in capsys.readouterr().out
+    assert (
+        "DeepseekV3ForCausalLM: how it is scored is taken from its class, and tried"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("layers", ["packed", "windowed"])
-def test_a_row_longer_than_longropes_short_range_runs_alone(pairs: list[TokenizedPair], layers: str) -> None:
+def test_a_row_longer_than_longropes_short_range_runs_alone(
+    pairs: list[TokenizedPair], layers: str
+) -> None:
     """One such row would give all rows of its pass other frequencies."""
     rope = {
         "rope_type": "longrope",
@@ -257,7 +292,9 @@ def test_a_row_longer_than_longropes_short_range_runs_alone(pairs: list[Tokenize
     assert {pair.longest > 32 for pair in pairs} == {True, False}
 
 
-def test_dynamic_rotary_positions_are_refused_beyond_their_range(pairs: list[TokenizedPair]) -> None:
+def test_dynamic_rotary_positions_are_refused_beyond_their_range(
+    pairs: list[TokenizedPair],
+) -> None:
     """Their frequencies grow with the longest text so far, whichever it was."""
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     sizes = SIZES | {"max_position_embeddings": 40}

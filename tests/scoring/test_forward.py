@@ -1,4 +1,5 @@
-"""The policy's forward against the one it replaces: TRL's own fused head on the same batch, values and gradients."""
+"""The policy's forward against the one it replaces: TRL's own fused head on the same batch, values
+and gradients."""
 
 import copy
 import random
@@ -10,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
@@ -25,11 +32,14 @@ BALANCE = 0.5
 
 
 def wrapped(base: PreTrainedModel) -> PeftModel:
-    """As the trainer makes it: TRL's head, then the adapter; B is not zero, so that every LoRA weight has a gradient."""
+    """As the trainer makes it: TRL's head, then the adapter; B is not zero, so that every LoRA
+    weight has a gradient."""
     add_fused_lm_head(base, outputs=FIELDS)
     torch.manual_seed(3)
     targets = ["q_proj", "k_proj", "v_proj"]
-    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -47,7 +57,8 @@ def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
 
 
 def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Chosen rows, then rejected rows, right-padded: mixed lengths, one-token answers, a repeated pair."""
+    """Chosen rows, then rejected rows, right-padded: mixed lengths, one-token answers, a repeated
+    pair."""
     draw = random.Random(5)
 
     def ids(count: int) -> list[int]:
@@ -73,7 +84,8 @@ def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
 
 def outputs_of(model: PeftModel, batch: dict[str, torch.Tensor]) -> FusedCausalLMOutput:
     routed = {"output_router_logits": True} if hasattr(model.config, "output_router_logits") else {}
-    return model(**batch, **routed, use_cache=False, fused_lm_head=True)  # TRL's call, letter for letter
+    # TRL's call, letter for letter
+    return model(**batch, **routed, use_cache=False, fused_lm_head=True)
 
 
 def dpo_step(
@@ -93,13 +105,19 @@ def dpo_step(
     return outputs, float(loss.detach()), gradients
 
 
-def check_outputs(found: FusedCausalLMOutput, expected: FusedCausalLMOutput, batch: dict[str, torch.Tensor]) -> None:
+def check_outputs(
+    found: FusedCausalLMOutput, expected: FusedCausalLMOutput, batch: dict[str, torch.Tensor]
+) -> None:
     for name in ("log_probs", "entropy", "mean_logits", "log_sum_sq_probs"):
-        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found[name], expected[name], atol=1e-5, rtol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert torch.equal(found.is_top1.bool(), expected.is_top1.bool())
     assert (found.aux_loss is None) == (expected.aux_loss is None)
     if expected.aux_loss is not None:
-        assert float(found.aux_loss.detach()) == pytest.approx(float(expected.aux_loss.detach()), rel=1e-5)
+        assert float(found.aux_loss.detach()) == pytest.approx(
+            float(expected.aux_loss.detach()), rel=1e-5
+        )
     assert torch.equal(found.label_mask, batch["labels"][:, 1:] != -100)
     assert float(found.loss.detach()) == pytest.approx(float(expected.loss.detach()), abs=1e-5)
     for name in FIELDS:
@@ -110,7 +128,8 @@ def check_outputs(found: FusedCausalLMOutput, expected: FusedCausalLMOutput, bat
 
 def check_step(model: PeftModel, batch: dict[str, torch.Tensor], replace) -> None:
     expected, loss, gradients = dpo_step(model, batch)
-    assert loss != pytest.approx(0.6931, abs=1e-3)  # the adapter acts, so that the gradients are not those of a start
+    # the adapter acts, so that the gradients are not those of a start
+    assert loss != pytest.approx(0.6931, abs=1e-3)
     assert len(gradients) == 2 * 3 * 2  # A and B of q, k, v in two layers
     replace()
     found, new_loss, new_gradients = dpo_step(model, batch)
@@ -137,7 +156,9 @@ def test_outputs_and_gradients_are_trls(model: PeftModel, batch) -> None:
 
 
 @pytest.mark.parametrize("learns", [True, False])
-def test_a_chunk_of_logits_lives_at_a_time(model: PeftModel, batch, monkeypatch, learns: bool) -> None:
+def test_a_chunk_of_logits_lives_at_a_time(
+    model: PeftModel, batch, monkeypatch, learns: bool
+) -> None:
     chunks = []
     whole = forward.statistics
 
@@ -177,7 +198,11 @@ def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> N
 
 def test_eager_attention_is_the_same(load_sharp) -> None:
     model = wrapped(load_sharp(attn_implementation="eager"))
-    check_step(model, make_batch(model, model.config.vocab_size), lambda: share_prompts(model.get_base_model()))
+    check_step(
+        model,
+        make_batch(model, model.config.vocab_size),
+        lambda: share_prompts(model.get_base_model()),
+    )
 
 
 def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
@@ -212,7 +237,9 @@ SMALL = {
 
 def small(sharpen, family: str, **options) -> PreTrainedModel:
     torch.manual_seed(0)
-    return sharpen(AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL | options)))
+    return sharpen(
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SMALL | options))
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,13 +262,16 @@ def test_scaled_heads_and_experts_are_trls(sharpen, family: str, options: dict) 
 
 
 def test_experts_that_trl_cannot_count_are_balanced(sharpen) -> None:
-    """GraniteMoE's config has `num_local_experts`, where TRL asks for `num_experts`; Doge's may have no experts at all."""
+    """GraniteMoE's config has `num_local_experts`, where TRL asks for `num_experts`; Doge's may
+    have no experts at all."""
     model = wrapped(small(sharpen, "granitemoe", num_local_experts=4, num_experts_per_tok=2))
     batch = make_batch(model, 101)
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     expected = model(**inputs, output_router_logits=True).aux_loss  # its own forward's
     share_prompts(model.get_base_model())
-    assert float(outputs_of(model, batch).aux_loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(outputs_of(model, batch).aux_loss.detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-5
+    )
     dense = wrapped(small(sharpen, "doge"))
     share_prompts(dense.get_base_model())
     assert outputs_of(dense, batch).aux_loss == 0
@@ -250,7 +280,9 @@ def test_experts_that_trl_cannot_count_are_balanced(sharpen) -> None:
 def test_a_model_of_its_own_logits_learns_from_them(sharpen) -> None:
     """TRL's fused head knows nothing of what modernbert-decoder does before its head."""
     base = small(sharpen, "modernbert-decoder", num_key_value_heads=4, local_attention=8)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["k_proj", "v_proj"], init_lora_weights=False))
+    model = get_peft_model(
+        base, LoraConfig(r=4, target_modules=["k_proj", "v_proj"], init_lora_weights=False)
+    )
     model.eval()
     ids = torch.randint(3, 101, (2, 12), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids.clone()}
@@ -261,7 +293,9 @@ def test_a_model_of_its_own_logits_learns_from_them(sharpen) -> None:
     assert not share_prompts(base)
     found = outputs_of(model, batch).log_probs[:, 4:]
     torch.testing.assert_close(found, own, atol=1e-5, rtol=0)
-    for gradient, exact in zip(torch.autograd.grad((found * found.detach()).sum(), trained), expected, strict=True):
+    for gradient, exact in zip(
+        torch.autograd.grad((found * found.detach()).sum(), trained), expected, strict=True
+    ):
         assert (gradient - exact).norm() < 1e-5 * exact.norm()
 
 
@@ -285,7 +319,9 @@ def test_any_other_call_goes_to_the_model_as_it_was(model: PeftModel, batch) -> 
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.01, 50), st.booleans(), st.booleans())
-def test_outputs_and_their_gradient_are_the_plain_formulas(seed: int, scale: float, learns: bool, bias: bool) -> None:
+def test_outputs_and_their_gradient_are_the_plain_formulas(
+    seed: int, scale: float, learns: bool, bias: bool
+) -> None:
     torch.manual_seed(seed)
     head = nn.Linear(3, 17, bias=bias)
     nn.init.normal_(head.weight, std=scale)
@@ -303,7 +339,9 @@ def test_outputs_and_their_gradient_are_the_plain_formulas(seed: int, scale: flo
     wanted = [plain, *(parameter for parameter in double.parameters() if learns)]
     expected = torch.autograd.grad((picked * weights).sum(), wanted)
     torch.testing.assert_close(found[0].double(), picked, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(found[1].double(), -(log_probs.exp() * log_probs).sum(1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        found[1].double(), -(log_probs.exp() * log_probs).sum(1), atol=1e-4, rtol=1e-4
+    )
     torch.testing.assert_close(found[2].double(), double(plain).mean(1), atol=1e-4, rtol=1e-4)
     assert found[3].tolist() == (log_probs.argmax(1) == targets).tolist()
     for gradient, exact in zip(gradients, expected, strict=True):

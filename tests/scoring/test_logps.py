@@ -1,4 +1,5 @@
-"""Batched, shared, chunked scoring against the slow plain way: one sequence a pass, full logits, float64 log-softmax."""
+"""Batched, shared, chunked scoring against the slow plain way: one sequence a pass, full logits,
+float64 log-softmax."""
 
 import random
 
@@ -40,23 +41,31 @@ SMALL = {
 
 
 def make_pairs(vocabulary: int = VOCABULARY) -> list[TokenizedPair]:
-    """Lengths from 1 to 40, in no order; contexts that several pairs have in common, and a pair with two contexts."""
+    """Lengths from 1 to 40, in no order; contexts that several pairs have in common, and a pair
+    with two contexts."""
     draw = random.Random(7)
 
     def ids(count: int) -> tuple[int, ...]:
         return tuple(draw.randrange(3, vocabulary) for _ in range(count))
 
-    def pair(name: str, chosen: tuple[tuple[int, ...], int], rejected: tuple[tuple[int, ...], int]) -> TokenizedPair:
-        answers = (Answer(context + ids(count), len(context)) for context, count in (chosen, rejected))
+    def pair(
+        name: str, chosen: tuple[tuple[int, ...], int], rejected: tuple[tuple[int, ...], int]
+    ) -> TokenizedPair:
+        answers = (
+            Answer(context + ids(count), len(context)) for context, count in (chosen, rejected)
+        )
         return TokenizedPair(name, f"u-{name[0]}", *answers)
 
     pairs = []
-    for number, (prompt, chosen, rejected) in enumerate([(5, 9, 4), (30, 3, 12), (1, 1, 1), (12, 1, 17), (40, 20, 21)]):
+    for number, (prompt, chosen, rejected) in enumerate(
+        [(5, 9, 4), (30, 3, 12), (1, 1, 1), (12, 1, 17), (40, 20, 21)]
+    ):
         context = ids(prompt)
         pairs.append(pair(f"{number}-shared", (context, chosen), (context, rejected)))
     popular = ids(8)
     pairs += [pair(f"{number}-popular", (popular, 2 + number), (popular, 7)) for number in range(3)]
-    pairs.append(pair("a-merged", (ids(6), 5), (ids(6), 8)))  # the boundary token differs: two contexts
+    # the boundary token differs: two contexts
+    pairs.append(pair("a-merged", (ids(6), 5), (ids(6), 8)))
     pairs.append(pair("b-merged", (ids(6), 1), (ids(9), 2)))
     repeated = pairs[1]
     pairs.append(TokenizedPair("c-repeated", "u-c", repeated.chosen, repeated.rejected))
@@ -75,7 +84,10 @@ def plain(model: nn.Module, answer: Answer) -> float:
 
 
 def check(
-    scores: list[PairScore], pairs: list[TokenizedPair], model: nn.Module, tolerance: float = NATS_A_TOKEN
+    scores: list[PairScore],
+    pairs: list[TokenizedPair],
+    model: nn.Module,
+    tolerance: float = NATS_A_TOKEN,
 ) -> None:
     assert [(s.id, s.user_id) for s in scores] == [(p.id, p.user_id) for p in pairs]
     assert [(s.chosen_tokens, s.rejected_tokens) for s in scores] == [
@@ -89,7 +101,13 @@ def check(
 def small_lora(model: nn.Module) -> PeftModel:
     """A LoRA with a B that is not zero, so that it changes what the model says."""
     torch.manual_seed(3)
-    config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.5, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        lora_dropout=0.5,
+        target_modules=["q_proj", "v_proj"],
+        task_type="CAUSAL_LM",
+    )
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
@@ -104,7 +122,9 @@ def pairs() -> list[TokenizedPair]:
 
 
 @pytest.mark.parametrize(("attention", "share"), [("sdpa", True), ("eager", False)])
-def test_scores_are_those_of_one_sequence_a_pass(load_sharp, pairs, attention: str, share: bool) -> None:
+def test_scores_are_those_of_one_sequence_a_pass(
+    load_sharp, pairs, attention: str, share: bool
+) -> None:
     model = load_sharp(attn_implementation=attention)
     assert (scoring_method(model) is Method.PACKED) == share
     by_batch_size = {size: score_pairs(model, pairs, batch_size=size) for size in (1, 2, 3, 8, 16)}
@@ -121,7 +141,8 @@ def test_a_shared_prompt_runs_once_and_repeats_are_free(load_sharp, pairs) -> No
     tokens: list[int] = []
     assert scoring_method(model) is Method.PACKED
     model.model.register_forward_hook(
-        lambda module, args, kwargs, out: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+        lambda module, args, kwargs, out: tokens.append(kwargs["input_ids"].numel()),
+        with_kwargs=True,
     )
     prompts = sum(pair.chosen.start for pair in pairs[:5])
     answers = sum(pair.chosen.tokens + pair.rejected.tokens for pair in pairs[:5])
@@ -146,8 +167,12 @@ def test_the_order_of_pairs_does_not_matter(load_sharp, pairs) -> None:
     forward = {score.id: score for score in score_pairs(model, pairs, batch_size=3)}
     assert score_pairs(model, pairs[::-1], batch_size=3)[0].id == pairs[-1].id
     for score in score_pairs(model, pairs[::-1], batch_size=3):
-        assert score.chosen_logp_mean == pytest.approx(forward[score.id].chosen_logp_mean, abs=NATS_A_TOKEN)
-        assert score.rejected_logp_mean == pytest.approx(forward[score.id].rejected_logp_mean, abs=NATS_A_TOKEN)
+        assert score.chosen_logp_mean == pytest.approx(
+            forward[score.id].chosen_logp_mean, abs=NATS_A_TOKEN
+        )
+        assert score.rejected_logp_mean == pytest.approx(
+            forward[score.id].rejected_logp_mean, abs=NATS_A_TOKEN
+        )
 
 
 def test_a_swapped_pair_has_the_opposite_margin_and_equal_answers_none(load_sharp, pairs) -> None:
@@ -204,7 +229,8 @@ def test_a_sliding_window_is_respected(sharpen, pairs) -> None:
     assert scoring_method(everything) is Method.PACKED
     wide = score_pairs(everything, pairs, batch_size=8)
     check(wide, pairs, everything)
-    assert max(abs(a.margin - b.margin) for a, b in zip(scores, wide, strict=True)) > 0.1  # the window matters here
+    # the window matters here
+    assert max(abs(a.margin - b.margin) for a, b in zip(scores, wide, strict=True)) > 0.1
 
 
 def test_mixed_layers_are_not_shared_but_scored(sharpen, pairs) -> None:

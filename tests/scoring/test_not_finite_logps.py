@@ -1,4 +1,5 @@
-"""Log-probs that are no numbers stop the scoring: told with how many, of how many, whose, and never kept."""
+"""Log-probs that are no numbers stop the scoring: told with how many, of how many, whose, and never
+kept."""
 
 import math
 from pathlib import Path
@@ -19,9 +20,14 @@ BAD = 60
 def model_with(row: float) -> LlamaForCausalLM:
     torch.manual_seed(0)
     shape = LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+    )
     model = LlamaForCausalLM(shape).eval()
     with torch.no_grad():
         model.model.embed_tokens.weight[BAD] = row

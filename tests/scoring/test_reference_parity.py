@@ -21,7 +21,9 @@ FEW = 12
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> torch.Tensor:
     """Mean log-probs [row, chosen or rejected]."""
-    rows = json.loads((shared / "reference" / "opa_psoups_friendly_64.json").read_text("utf-8"))["rows"]
+    rows = json.loads((shared / "reference" / "opa_psoups_friendly_64.json").read_text("utf-8"))[
+        "rows"
+    ]
     assert [row["row"] for row in rows] == list(range(ROWS))
     return torch.tensor([(row["chosen_logp_mean"], row["rejected_logp_mean"]) for row in rows])
 
@@ -35,7 +37,9 @@ def model(compose):
     config = compose().model
     if packaged_gguf(config) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    return load_base(config, Placement(device=torch.device("cpu"), dtype=torch.float32, attention=None))
+    return load_base(
+        config, Placement(device=torch.device("cpu"), dtype=torch.float32, attention=None)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,9 @@ def pairs(compose, shared: Path) -> list[TokenizedPair]:
 
 
 @pytest.mark.parametrize(("batch_size", "rows"), [(1, FEW), (2, FEW), (8, ROWS), (16, FEW)])
-def test_mean_log_probs_are_the_golden_ones(model, pairs, golden, batch_size: int, rows: int) -> None:
+def test_mean_log_probs_are_the_golden_ones(
+    model, pairs, golden, batch_size: int, rows: int
+) -> None:
     scores = score_pairs(model, pairs[:rows], batch_size=batch_size)
     found = torch.tensor([(score.chosen_logp_mean, score.rejected_logp_mean) for score in scores])
     torch.testing.assert_close(found, golden[:rows], atol=1e-4, rtol=0)

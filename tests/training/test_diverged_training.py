@@ -1,4 +1,5 @@
-"""Training stops at the first number that is none: nothing of that step is kept, and the message says what to try."""
+"""Training stops at the first number that is none: nothing of that step is kept, and the message
+says what to try."""
 
 import json
 import math
@@ -20,7 +21,8 @@ def kept(folder: Path) -> list[str]:
 
 
 class Poison(TrainerCallback):
-    """From a step on, gradients are no numbers, while the loss, of weights from before, still is one."""
+    """From a step on, gradients are no numbers, while the loss, of weights from before, still is
+    one."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -33,15 +35,26 @@ class Poison(TrainerCallback):
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
 def test_the_first_loss_that_is_no_number_stops_the_run(bench, recipe: str) -> None:
-    """At this learning rate the weights of step 1 are finite, and what the model makes of them is not."""
-    made = bench(f"recipe={recipe}", "train.learning_rate=1e30", "train.warmup_share=0", "train.max_steps=4",
-                 "train.save_steps=3")  # fmt: skip
+    """At this learning rate the weights of step 1 are finite, and what the model makes of them is
+    not."""
+    made = bench(
+        f"recipe={recipe}",
+        "train.learning_rate=1e30",
+        "train.warmup_share=0",
+        "train.max_steps=4",
+        "train.save_steps=3",
+    )
     trainer = started(made, recipe)
     with pytest.raises(UserError) as caught:
         trainer.train()
     message = str(caught.value)
     assert "Training stopped at step 2: the loss is nan" in message
-    for remedy in ("train.learning_rate (it is 1e+30)", "train.max_grad_norm", "train.warmup_share", "run.name"):
+    for remedy in (
+        "train.learning_rate (it is 1e+30)",
+        "train.max_grad_norm",
+        "train.warmup_share",
+        "run.name",
+    ):
         assert remedy in message
     assert "hardware.precision" not in message  # it is fp32 already
     assert trainer.state.global_step == 2
@@ -55,7 +68,9 @@ def test_so_does_a_gradient_that_is_no_number(bench, recipe: str) -> None:
     made = bench(f"recipe={recipe}", "train.max_steps=4", "train.save_steps=1")
     trainer = started(made, recipe)
     trainer.add_callback(Poison(2))
-    with pytest.raises(UserError, match=r"Training stopped at step 2: the norm of the gradients is nan"):
+    with pytest.raises(
+        UserError, match=r"Training stopped at step 2: the norm of the gradients is nan"
+    ):
         trainer.train()
     assert kept(made.folder) == ["checkpoint-1"]
     checkpoint = newest_whole(made.folder / "checkpoints")
@@ -63,7 +78,9 @@ def test_so_does_a_gradient_that_is_no_number(bench, recipe: str) -> None:
 
     again = started(made, recipe)
     again.add_callback(Poison(3))
-    with pytest.raises(UserError, match=r"Training stopped at step 3: the norm of the gradients is nan"):
+    with pytest.raises(
+        UserError, match=r"Training stopped at step 3: the norm of the gradients is nan"
+    ):
         again.train(resume_from_checkpoint=str(checkpoint))
     assert kept(made.folder) == ["checkpoint-1", "checkpoint-2"]
 
@@ -72,12 +89,16 @@ def test_weights_that_are_no_numbers_are_not_saved_though_loss_and_gradients_wer
     """The last step's weights have no loss of their own: only looking at them can tell."""
     made = bench("train.learning_rate=1e39", "train.warmup_share=0", "train.max_steps=1")
     trainer = made.dpo()
-    with pytest.raises(UserError, match=r"Training stopped at step 1: a trained weight is no finite number"):
+    with pytest.raises(
+        UserError, match=r"Training stopped at step 1: a trained weight is no finite number"
+    ):
         trainer.train()
     assert kept(made.folder) == []
 
 
-def test_a_step_that_fp16_skips_is_no_divergence_unless_it_skips_them_all(bench, monkeypatch) -> None:
+def test_a_step_that_fp16_skips_is_no_divergence_unless_it_skips_them_all(
+    bench, monkeypatch
+) -> None:
     """Its loss scale starts too high on purpose and is halved until gradients are finite."""
     made = bench("train.max_steps=40", "train.save_steps=100")
     trainer = made.dpo()
@@ -96,7 +117,9 @@ def test_a_step_that_fp16_skips_is_no_divergence_unless_it_skips_them_all(bench,
         logged.append(trainer.state.log_history[-1])
     assert ["grad_norm" in entry for entry in logged] == [True, False, False, True, False, True]
     skipped |= set(range(8, 40))
-    with pytest.raises(UserError, match=r"(?s)the norm of the gradients is inf.*hardware\.precision=bf16"):
+    with pytest.raises(
+        UserError, match=r"(?s)the norm of the gradients is inf.*hardware\.precision=bf16"
+    ):
         for step in range(8, 40):
             trainer.state.global_step = step
             trainer.log({"loss": 0.5, "grad_norm": math.inf})
@@ -105,12 +128,15 @@ def test_a_step_that_fp16_skips_is_no_divergence_unless_it_skips_them_all(bench,
 
 def test_an_evaluation_loss_that_is_no_number_stops_it_too(bench, few_pairs) -> None:
     trainer = bench("train.max_steps=1").dpo()
-    with pytest.raises(UserError, match=r"stopped at step 0: the loss on the evaluation set \(eval_loss\) is inf"):
+    with pytest.raises(
+        UserError, match=r"stopped at step 0: the loss on the evaluation set \(eval_loss\) is inf"
+    ):
         trainer.log({"eval_loss": math.inf, "eval_runtime": 1.0})
 
 
 def test_other_metrics_that_are_no_numbers_are_left_out_of_the_record(bench) -> None:
-    """The mean logit of a model that masks a part of its vocabulary is -inf, and nothing is wrong with it."""
+    """The mean logit of a model that masks a part of its vocabulary is -inf, and nothing is wrong
+    with it."""
     trainer = bench("train.max_steps=1").dpo()
     trainer.model.train()
     trainer._metrics["train"]["logits/chosen"] = [-math.inf]

@@ -14,6 +14,10 @@ def test_in_4_bits_the_start_is_the_very_adapter(bench, recipe: str) -> None:
     made = bench("quantization=4bit", f"recipe={recipe}", f"adapter={adapter}", "train.max_steps=1")
     trainer = made.dpo() if recipe == "lora_dpo" else made.sft()
     held = load_file(adapter / WEIGHTS)
-    now = {name.replace(".default.", "."): value for name, value in trainer.model.named_parameters() if "lora_" in name}
+    now = {
+        name.replace(".default.", "."): value
+        for name, value in trainer.model.named_parameters()
+        if "lora_" in name
+    }
     assert now.keys() == held.keys()
     assert all(torch.equal(now[name], held[name]) for name in held)

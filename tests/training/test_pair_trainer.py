@@ -30,13 +30,26 @@ def pairs_in(batches: list[dict[str, torch.Tensor]]) -> list[tuple]:
             rows = []
             for row in (pair, half + pair):
                 kept = batch["attention_mask"][row].bool()
-                rows.append((batch["input_ids"][row][kept].tolist(), batch["completion_mask"][row][kept].tolist()))
-            found.append((*rows, batch["ref_chosen_logps"][pair].item(), batch["ref_rejected_logps"][pair].item()))
+                rows.append(
+                    (
+                        batch["input_ids"][row][kept].tolist(),
+                        batch["completion_mask"][row][kept].tolist(),
+                    )
+                )
+            found.append(
+                (
+                    *rows,
+                    batch["ref_chosen_logps"][pair].item(),
+                    batch["ref_rejected_logps"][pair].item(),
+                )
+            )
     return found
 
 
 @given(st.lists(EXAMPLE, min_size=2, max_size=12), st.sampled_from([1, 2, 3]))
-def test_the_same_pairs_longest_first_and_no_wider_than_needed(examples: list[dict], micro: int) -> None:
+def test_the_same_pairs_longest_first_and_no_wider_than_needed(
+    examples: list[dict], micro: int
+) -> None:
     examples = examples[: len(examples) // micro * micro]
     before = collated(examples, micro)
     after = by_length(before)
@@ -46,7 +59,10 @@ def test_the_same_pairs_longest_first_and_no_wider_than_needed(examples: list[di
     assert longest == sorted(longest, reverse=True)
     if len(after) > 1:
         assert [batch["input_ids"].shape[1] for batch in after] == longest
-    padding = [sum(int((batch["attention_mask"] == 0).sum()) for batch in batches) for batches in (after, before)]
+    padding = [
+        sum(int((batch["attention_mask"] == 0).sum()) for batch in batches)
+        for batches in (after, before)
+    ]
     assert padding[0] <= padding[1]
 
 
@@ -60,7 +76,9 @@ def test_a_short_last_micro_batch_leaves_everything_in_place(examples: list[dict
     ("loss", "regroups"),
     [("sigmoid", True), ("ipo", True), ("aot", False), ("bco_pair", False), ("sigmoid+sft", False)],
 )
-def test_only_padded_rows_of_single_pairs_losses_are_regrouped(bench, loss: str, regroups: bool) -> None:
+def test_only_padded_rows_of_single_pairs_losses_are_regrouped(
+    bench, loss: str, regroups: bool
+) -> None:
     packed = bench(f"train.loss_type={loss}", "train.max_steps=1")
     assert not packed.dpo().regroups  # there is no padding to save
     padded = replace(packed, placement=replace(packed.placement, attention="eager"))
@@ -74,11 +92,19 @@ def test_a_second_seed_computes_no_reference(bench) -> None:
         model = made.model()
         passes: list[int] = []
         scoring_method(model.get_base_model())
-        model.get_base_model().model.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        model.get_base_model().model.register_forward_hook(
+            lambda *_, passes=passes: passes.append(1)
+        )
         trainer = made.dpo(model)
         assert bool(passes) is (seed == 1)
         columns.append(
-            sorted(zip(trainer.train_dataset["ref_chosen_logps"], trainer.train_dataset["prompt"], strict=True))
+            sorted(
+                zip(
+                    trainer.train_dataset["ref_chosen_logps"],
+                    trainer.train_dataset["prompt"],
+                    strict=True,
+                )
+            )
         )
         trainer.train()
     assert columns[0] == columns[1]

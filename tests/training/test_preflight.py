@@ -35,20 +35,33 @@ Compose = Callable[..., Config]
         (Train(max_steps=7), 20, 1, Batches(8, 2, 4, 1, 7)),
     ],
 )
-def test_batches_multiply_to_the_effective_one(train: Train, pairs: int, processes: int, expected: Batches) -> None:
+def test_batches_multiply_to_the_effective_one(
+    train: Train, pairs: int, processes: int, expected: Batches
+) -> None:
     found = plan_batches(train, pairs, processes)
     assert found == expected
     assert found.micro * found.accumulation * found.processes == found.effective
-    shown = f"{found.effective} pairs a step = {found.micro} a pass x {found.accumulation} accumulated x {processes} process"
+    shown = (
+        f"{found.effective} pairs a step = {found.micro} a pass x {found.accumulation} accumulated"
+        f" x {processes} process"
+    )
     assert found.arithmetic.startswith(shown)
 
 
 @pytest.mark.parametrize(
     ("train", "processes", "multiple"),
-    [(Train(), 3, 6), (Train(batch_size=2, micro_batch_size="auto"), 4, 4), (Train(micro_batch_size="auto"), 3, 6)],
+    [
+        (Train(), 3, 6),
+        (Train(batch_size=2, micro_batch_size="auto"), 4, 4),
+        (Train(micro_batch_size="auto"), 3, 6),
+    ],
 )
-def test_batches_that_do_not_divide_say_what_does(train: Train, processes: int, multiple: int) -> None:
-    with pytest.raises(UserError, match=rf"cannot be shared by {processes} processes.*a multiple of {multiple}\."):
+def test_batches_that_do_not_divide_say_what_does(
+    train: Train, processes: int, multiple: int
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"cannot be shared by {processes} processes.*a multiple of {multiple}\."
+    ):
         plan_batches(train, 20, processes)
 
 
@@ -62,7 +75,9 @@ def test_batches_that_do_not_divide_say_what_does(train: Train, processes: int, 
         ["train.max_steps=5"],
     ],
 )
-def test_the_trainer_takes_the_steps_that_were_announced(bench, few_pairs, overrides: list[str]) -> None:
+def test_the_trainer_takes_the_steps_that_were_announced(
+    bench, few_pairs, overrides: list[str]
+) -> None:
     if "train.max_steps=5" not in overrides:
         overrides = [*overrides, "train.max_steps=null"]
     made = bench(*overrides, pairs=few_pairs[:9])
@@ -72,7 +87,9 @@ def test_the_trainer_takes_the_steps_that_were_announced(bench, few_pairs, overr
 
 
 @pytest.fixture
-def plan_of(compose: Compose, sharp: list[str], placement: Placement) -> Callable[..., tuple[Config, DataSets, Plan]]:
+def plan_of(
+    compose: Compose, sharp: list[str], placement: Placement
+) -> Callable[..., tuple[Config, DataSets, Plan]]:
     def made(pairs: Sequence[PreferencePair], *overrides: str) -> tuple[Config, DataSets, Plan]:
         config = compose(*sharp, "train.batch_size=4", "evals.sets=[in_domain]", *overrides)
         data = DataSets(train=list(pairs), val=list(pairs), test=list(pairs))
@@ -87,8 +104,14 @@ def test_pairs_over_the_limits_are_counted_and_listed_and_none_is_cut(plan_of, f
     limits = ["data.max_prompt_tokens=60", "data.max_tokens=90", "train.max_steps=null"]
     _, data, plan = plan_of([*few_pairs, long_prompt, long_answer], *limits)
     assert plan.train_over_limit == ["long-prompt", "long-answer"]
-    assert [pair.id for pair in plan.train] == [pair.id for pair in plan.train_tokens] == [p.id for p in few_pairs]
-    assert [(text.chosen, text.rejected) for text in plan.train] == [(p.chosen, p.rejected) for p in few_pairs]
+    assert (
+        [pair.id for pair in plan.train]
+        == [pair.id for pair in plan.train_tokens]
+        == [p.id for p in few_pairs]
+    )
+    assert [(text.chosen, text.rejected) for text in plan.train] == [
+        (p.chosen, p.rejected) for p in few_pairs
+    ]
     assert max(pair.longest for pair in plan.train_tokens) < 90
     assert (plan.eval_sets[0].over_limit, len(plan.eval_sets[0].pairs)) == (2, 16)
     assert left_out_lines(plan, data) == [
@@ -110,17 +133,35 @@ def test_less_than_an_epoch_trains_on_a_seeded_draw_and_says_so(plan_of, few_pai
 
 def test_pairs_looked_at_during_training_are_drawn_from_every_group(plan_of) -> None:
     """The first 40 by dimension are of two dimensions alone."""
-    pairs = sorted(read_pairs("sample:test.json", "mvpbench").pairs, key=lambda pair: pair.groups["dimension"])
-    looked = ["evals.every_steps=1", "evals.every_pairs=14", "evals.metrics=[opa,paa]", "generation.every_pairs=7"]
+    pairs = sorted(
+        read_pairs("sample:test.json", "mvpbench").pairs, key=lambda pair: pair.groups["dimension"]
+    )
+    looked = [
+        "evals.every_steps=1",
+        "evals.every_pairs=14",
+        "evals.metrics=[opa,paa]",
+        "generation.every_pairs=7",
+    ]
     _, data, plan = plan_of(pairs, *looked, "generation.limit=40", "data.max_tokens=2000")
     dimensions = {pair.id: pair.groups["dimension"] for pair in pairs}
     assert plan.val_set is not None
-    assert Counter(dimensions[pair.id] for pair in plan.val_set.pairs) == dict.fromkeys(DIMENSIONS, 2)
+    assert Counter(dimensions[pair.id] for pair in plan.val_set.pairs) == dict.fromkeys(
+        DIMENSIONS, 2
+    )
     assert [text.id for text in plan.val_texts] == [pair.id for pair in plan.val_set.pairs]
     assert [line for line in left_out_lines(plan, data) if "drawn" in line] == [
-        "in_domain, answers: 40 of 208 pairs, drawn by seed 12 evenly over dimension, level (1 to 3 of each of 14)",
-        "val, during training: 14 of 208 pairs, drawn by seed 12 evenly over dimension, level (1 of each of 14)",
-        "val, answers during training: 7 of 208 pairs, drawn by seed 12 evenly over dimension, level (0 to 1 of each of 14)",
+        (
+            "in_domain, answers: 40 of 208 pairs, drawn by seed 12 evenly over dimension, level (1"
+            " to 3 of each of 14)"
+        ),
+        (
+            "val, during training: 14 of 208 pairs, drawn by seed 12 evenly over dimension, level"
+            " (1 of each of 14)"
+        ),
+        (
+            "val, answers during training: 7 of 208 pairs, drawn by seed 12 evenly over dimension,"
+            " level (0 to 1 of each of 14)"
+        ),
     ]
 
 
@@ -136,17 +177,24 @@ def test_the_limit_leaves_room_for_the_eos_that_training_adds(plan_of, few_pairs
 
 
 def test_no_pair_left_is_an_error(plan_of, few_pairs) -> None:
-    with pytest.raises(UserError, match=r"all 16 training pairs are over data\.max_prompt_tokens or data\.max_tokens"):
+    with pytest.raises(
+        UserError,
+        match=r"all 16 training pairs are over data\.max_prompt_tokens or data\.max_tokens",
+    ):
         plan_of(few_pairs, "data.max_prompt_tokens=3")
 
 
 def test_a_limit_beyond_the_models_context_is_an_error(plan_of, few_pairs) -> None:
     with pytest.raises(
-        UserError, match=r"is over the 2048 tokens that model=sharp .*set data\.max_tokens=2048 or less"
+        UserError,
+        match=r"is over the 2048 tokens that model=sharp .*set data\.max_tokens=2048 or less",
     ):
         plan_of(few_pairs, "data.max_tokens=2049")
     plan_of(few_pairs, "data.max_tokens=2048")
-    with pytest.raises(UserError, match=r"set data\.max_tokens=2048 and data\.max_prompt_tokens=1024 or less\. Longer"):
+    with pytest.raises(
+        UserError,
+        match=r"set data\.max_tokens=2048 and data\.max_prompt_tokens=1024 or less\. Longer",
+    ):
         plan_of(few_pairs, "data.max_tokens=4000", "data.max_prompt_tokens=3000")
 
 
@@ -175,9 +223,14 @@ def test_a_dry_run_says_what_the_run_would_do_and_does_nothing(
         assert median <= most <= longest
     assert table["in_domain"][0] == "24"
     assert int(table["ufp4_sample"][0]) >= 60
-    assert f"{3 * math.ceil(24 / 8)} steps; 8 pairs a step = 2 a pass x 4 accumulated x 1 process" in shown
+    assert (
+        f"{3 * math.ceil(24 / 8)} steps; 8 pairs a step = 2 a pass x 4 accumulated x 1 process"
+        in shown
+    )
     assert "on cpu, fp32, quantization none" in " ".join(shown.split())
-    assert "at most 512 prompt tokens and 1024 in all, longer pairs left out" in " ".join(shown.split())
+    assert "at most 512 prompt tokens and 1024 in all, longer pairs left out" in " ".join(
+        shown.split()
+    )
     assert "memory, simulated, GiB: weights 0.0" in shown
     assert "step 1" not in shown
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,5 @@
-"""Where trainers heed a request to stop, and what a resumed run under DeepSpeed lets a checkpoint's files say."""
+"""Where trainers heed a request to stop, and what a resumed run under DeepSpeed lets a checkpoint's
+files say."""
 
 import os
 import pickle
@@ -39,7 +40,10 @@ def test_tensors_and_what_deepspeed_saves_beside_them_are_read(tmp_path: Path) -
     from deepspeed.runtime.zero.config import ZeroStageEnum
 
     file = tmp_path / "optim_states.pt"
-    torch.save({"exp_avg": torch.ones(2), "scaler": LossScaler(1.0), "stage": ZeroStageEnum.gradients}, file)
+    torch.save(
+        {"exp_avg": torch.ones(2), "scaler": LossScaler(1.0), "stage": ZeroStageEnum.gradients},
+        file,
+    )
     with tensors_only():
         found = torch.load(file, weights_only=False)
     assert found["exp_avg"].tolist() == [1, 1] and found["scaler"].cur_scale == 1.0
@@ -58,7 +62,8 @@ def test_a_trainer_that_resumes_under_deepspeed_refuses_it(
     def reads(*_: object, **__: object) -> None:
         torch.load(file, weights_only=False)
 
-    monkeypatch.setattr("transformers.trainer.deepspeed_init", reads)  # where the Trainer hands over to DeepSpeed
+    # where the Trainer hands over to DeepSpeed
+    monkeypatch.setattr("transformers.trainer.deepspeed_init", reads)
     with pytest.raises(pickle.UnpicklingError, match="mkdir"):
         trainer.train()
     assert not target.exists()
@@ -87,7 +92,8 @@ class Asks(TrainerCallback):
 
 @pytest.fixture
 def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
-    """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each step."""
+    """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each
+    step."""
     monkeypatch.setattr(preemption, "request", Request())
     preemption.request.listening = True
 
@@ -103,7 +109,9 @@ def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
-def test_a_request_amid_an_evaluation_is_heeded_before_its_next_batch(evaluating, recipe: str) -> None:
+def test_a_request_amid_an_evaluation_is_heeded_before_its_next_batch(
+    evaluating, recipe: str
+) -> None:
     trainer, checkpoints = evaluating(recipe)
     asks = Asks("evaluation", 2)
     trainer.callback_handler.callbacks.insert(0, asks)

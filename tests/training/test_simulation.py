@@ -1,4 +1,5 @@
-"""The simulated step against the real one: tensor by tensor on a tiny model, and against the memory of a process."""
+"""The simulated step against the real one: tensor by tensor on a tiny model, and against the memory
+of a process."""
 
 import random
 from collections.abc import Callable
@@ -36,7 +37,9 @@ def pairs_of(prompt: int, answer: int, count: int = 3) -> list[TokenizedPair]:
     return made
 
 
-def real(config: Config, placement: Placement, pairs: list[TokenizedPair], accumulates: bool) -> tuple[Pass, Pass]:
+def real(
+    config: Config, placement: Placement, pairs: list[TokenizedPair], accumulates: bool
+) -> tuple[Pass, Pass]:
     """What `simulate` finds, of a model with numbers in it."""
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     largest = largest_batch(model, [pairs], config)
@@ -81,16 +84,23 @@ def test_every_byte_and_product_is_the_real_steps(
     accumulates = config.train.batch_size > 3
     pairs = pairs_of(40, 60)
     training, scoring = real(config, placement, pairs, accumulates)
-    found = simulate(config, load_shape(config.model), torch.float32, pairs, [pairs], accumulates=accumulates)
+    found = simulate(
+        config, load_shape(config.model), torch.float32, pairs, [pairs], accumulates=accumulates
+    )
     assert found.training and found.scoring
-    # transformers makes a mask on fake tensors where it looks into real ones and needs none: 0.1 % under SFT
-    assert found.training.peak == pytest.approx(training.peak, rel=2e-3 if config.recipe == "lora_sft" else 1e-6)
+    # transformers makes a mask on fake tensors where it looks into real ones and needs none: 0.1 %
+    # under SFT
+    assert found.training.peak == pytest.approx(
+        training.peak, rel=2e-3 if config.recipe == "lora_sft" else 1e-6
+    )
     assert found.scoring.peak == pytest.approx(scoring.peak, rel=1e-6)
     assert (found.training.flop, found.scoring.flop) == (training.flop, scoring.flop)
     assert found.peak == max(found.training.peak, found.scoring.peak)
 
 
-def test_flop_are_those_of_the_formula(compose: Compose, sharp: list[str], placement: Placement) -> None:
+def test_flop_are_those_of_the_formula(
+    compose: Compose, sharp: list[str], placement: Placement
+) -> None:
     config = compose(*sharp)
     base = load_base(config.model, placement)
     pairs = pairs_of(40, 60)
@@ -103,7 +113,9 @@ def test_flop_are_those_of_the_formula(compose: Compose, sharp: list[str], place
     assert found.adapter == 16 * adapter + 4 * 12  # and AdamW's count of steps, one a tensor
 
 
-def test_four_bit_layers_take_what_bitsandbytes_takes(compose: Compose, sharp: list[str], placement: Placement) -> None:
+def test_four_bit_layers_take_what_bitsandbytes_takes(
+    compose: Compose, sharp: list[str], placement: Placement
+) -> None:
     config = compose(*sharp, "quantization=4bit")
     pairs = pairs_of(40, 60)
     training, _ = real(config, placement, pairs, accumulates=True)
@@ -123,10 +135,14 @@ def test_llama_2_by_hand(compose: Compose) -> None:
     tensors = LAYERS * 3 * 2
     assert found.adapter == 16 * LAYERS * 3 * 16 * (4096 + 4096) + 4 * tensors
     packed = llama(compose, "quantization=4bit")
-    assert packed.weights == pytest.approx(4.127 / 8 * IN_LINEAR + 2 * (PARAMETERS - IN_LINEAR), rel=1e-4)
+    assert packed.weights == pytest.approx(
+        4.127 / 8 * IN_LINEAR + 2 * (PARAMETERS - IN_LINEAR), rel=1e-4
+    )
 
 
-def test_nothing_random_is_drawn_and_nothing_is_left_behind(compose: Compose, sharp: list[str]) -> None:
+def test_nothing_random_is_drawn_and_nothing_is_left_behind(
+    compose: Compose, sharp: list[str]
+) -> None:
     config = compose(*sharp, "train.disable_dropout=false", "hardware.gradient_checkpointing=true")
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     shape = load_shape(config.model)
@@ -139,8 +155,12 @@ def test_nothing_random_is_drawn_and_nothing_is_left_behind(compose: Compose, sh
 
 @pytest.mark.slow
 @pytest.mark.real_model
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"{s.pairs}x{s.prompt}+{s.answer}-{s.checkpointing}")
+@pytest.mark.parametrize(
+    "setting", SETTINGS, ids=lambda s: f"{s.pairs}x{s.prompt}+{s.answer}-{s.checkpointing}"
+)
 def test_the_peak_is_that_of_training_smollm2(compose: Compose, setting: Setting) -> None:
     if packaged_gguf(compose().model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    assert predicted(setting) == pytest.approx(in_fresh_process(setting, keep_freed=False), rel=0.15)
+    assert predicted(setting) == pytest.approx(
+        in_fresh_process(setting, keep_freed=False), rel=0.15
+    )

@@ -1,4 +1,5 @@
-"""TRL's trainers as this project sets them up: the numbers are TRL's own, the reference is the one that was asked for."""
+"""TRL's trainers as this project sets them up: the numbers are TRL's own, the reference is the one
+that was asked for."""
 
 import copy
 import math
@@ -40,11 +41,14 @@ FIRST_LOSSES = {
     "discopop": 0.5 * LN_2 + 0.5,
     "sigmoid_norm": LN_2,
 }
-"""Where policy and reference are one model, so that all rewards are zero, by each loss's formula."""
+"""Where policy and reference are one model, so that all rewards are zero, by each loss's
+formula."""
 
 
 def lora(model: nn.Module, part: str = "lora_") -> dict[str, Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if part in n and ".default." in n}
+    return {
+        n: p.detach().clone() for n, p in model.named_parameters() if part in n and ".default." in n
+    }
 
 
 def with_eos(bench) -> list:
@@ -81,14 +85,17 @@ def test_every_loss_but_plain_sft_has_a_known_first_value() -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_takes_a_step(bench, losses, loss: str) -> None:
     smoothing = SMOOTHED.get(loss, 0.0)
-    made = bench(f"train.loss_type={loss}", f"train.label_smoothing={smoothing}", "train.max_steps=1")
+    made = bench(
+        f"train.loss_type={loss}", f"train.label_smoothing={smoothing}", "train.max_steps=1"
+    )
     model = made.model()
     trainer = made.dpo(model)
     trainer.train()
     (first,) = losses(trainer)
     assert losses(trainer, "grad_norm")[0] > 0
     assert all(tensor.abs().max() > 0 for tensor in lora(model, "lora_B").values())
-    if loss == "sft":  # the mean over the tokens of a pass; a random model is about as good as guessing
+    # the mean over the tokens of a pass; a random model is about as good as guessing
+    if loss == "sft":
         assert first == pytest.approx(math.log(49_152), abs=2)
     else:
         assert first == pytest.approx(FIRST_LOSSES[loss], rel=1e-5)
@@ -97,7 +104,9 @@ def test_every_loss_takes_a_step(bench, losses, loss: str) -> None:
 def test_losses_are_added_by_their_weights(bench, losses) -> None:
     only = bench("train.loss_type=sft", "train.max_steps=1").dpo()
     only.train()
-    both = bench("train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,0.25]", "train.max_steps=1").dpo()
+    both = bench(
+        "train.loss_type=sigmoid+sft", "train.loss_weights=[1.0,0.25]", "train.max_steps=1"
+    ).dpo()
     both.train()
     assert losses(both)[0] == pytest.approx(LN_2 + 0.25 * losses(only)[0], rel=1e-5)
     assert both.args.loss_type == ["sigmoid", "sft"]
@@ -105,10 +114,14 @@ def test_losses_are_added_by_their_weights(bench, losses) -> None:
 
 @pytest.mark.parametrize("regroups", [True, False])
 @pytest.mark.parametrize("target_modules", ["[q_proj,k_proj,v_proj]", "[all-linear]"])
-def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str, regroups: bool) -> None:
-    """The prompt once for both answers, the head on answers only, the reference scored beforehand, and pairs of a step in
-    another order; and TRL's own full forward: one and the same training."""
-    made = bench(f"lora.target_modules={target_modules}", "train.max_steps=5", "train.learning_rate=2e-3")
+def test_losses_and_gradients_are_plain_trls(
+    bench, losses, target_modules: str, regroups: bool
+) -> None:
+    """The prompt once for both answers, the head on answers only, the reference scored beforehand,
+    and pairs of a step in another order; and TRL's own full forward: one and the same training."""
+    made = bench(
+        f"lora.target_modules={target_modules}", "train.max_steps=5", "train.learning_rate=2e-3"
+    )
     ours = made.dpo()
     ours.regroups = regroups
     rows = passes(ours)
@@ -127,8 +140,11 @@ def test_losses_and_gradients_are_plain_trls(bench, losses, target_modules: str,
     assert len(rows) == 5 * 2  # steps x passes a step: the reference was scored before
     assert len(plain_rows) == 5 * 2 * 2  # and once more for the reference, every step
     keys = ["loss", "grad_norm", "rewards/margins", "logps/chosen", "logps/rejected"]
-    # TRL takes these per token in each pass and then the mean over passes: they depend on which pairs share one.
-    keys += [] if regroups else ["entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy"]
+    # TRL takes these per token in each pass and then the mean over passes: they depend on which
+    # pairs share one.
+    keys += (
+        [] if regroups else ["entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy"]
+    )
     for key in keys:
         found, expected = losses(ours, key), losses(plain, key)
         assert len(found) == 5
@@ -151,7 +167,9 @@ def passes(trainer: DPOTrainer) -> list[int]:
 
 
 def test_dpo_learns_the_pairs(bench, losses) -> None:
-    made = bench("train.max_steps=12", "train.learning_rate=5e-3", "lora.target_modules=[all-linear]")
+    made = bench(
+        "train.max_steps=12", "train.learning_rate=5e-3", "lora.target_modules=[all-linear]"
+    )
     model = made.model()
     before = score_pairs(model, made.plan.train_tokens)
     trainer = made.dpo(model)
@@ -202,7 +220,9 @@ def test_the_reference_is_the_base_model(bench, few_pairs) -> None:
 def test_the_reference_is_the_adapter_that_is_named(bench, losses, few_pairs) -> None:
     pairs = unmerged(few_pairs)[:4]
     path = bench().adapter("other")
-    made = bench(f"train.reference={path}", "train.max_steps=3", "train.learning_rate=5e-3", pairs=pairs)
+    made = bench(
+        f"train.reference={path}", "train.max_steps=3", "train.learning_rate=5e-3", pairs=pairs
+    )
     base = load_base(made.config.model, made.placement)
     of_base = logps(score_pairs(base, with_eos(made)))
     of_adapter = logps(score_pairs(load_adapter(base, path), with_eos(made)))
@@ -217,7 +237,9 @@ def test_the_reference_is_the_adapter_that_is_named(bench, losses, few_pairs) ->
     # Training moved the policy and left the reference as it lies on disk.
     torch.testing.assert_close(reference_logps(trainer, range(4)), of_adapter, rtol=1e-5, atol=0)
     on_disk = load_file(path / WEIGHTS)
-    held = {name.replace(".ref.", "."): p for name, p in model.named_parameters() if ".ref." in name}
+    held = {
+        name.replace(".ref.", "."): p for name, p in model.named_parameters() if ".ref." in name
+    }
     assert held.keys() == on_disk.keys()
     assert all(torch.equal(held[name], on_disk[name]) for name in held)
     assert all(tensor.abs().max() > 0 for tensor in lora(model, "lora_B").values())
@@ -225,7 +247,8 @@ def test_the_reference_is_the_adapter_that_is_named(bench, losses, few_pairs) ->
 
 
 def test_going_on_from_an_adapter_does_not_make_it_the_reference(bench, losses, few_pairs) -> None:
-    """LLaMA-Factory#8459: TRL would silently measure against a copy of the adapter that training starts from."""
+    """LLaMA-Factory#8459: TRL would silently measure against a copy of the adapter that training
+    starts from."""
     pairs = unmerged(few_pairs)[:4]
     path = bench().adapter("start")
     made = bench(f"adapter={path}", "train.max_steps=1", pairs=pairs)
@@ -295,7 +318,9 @@ def test_qlora_trains_ten_steps_and_reloads_to_the_same_scores(bench, losses) ->
     assert {tensor.dtype for tensor in after.values()} == {torch.float32}
 
     save_adapter(model, made.tokenizer, made.folder / "adapter")
-    again = load_adapter(load_base(made.config.model, made.placement, "4bit"), made.folder / "adapter")
+    again = load_adapter(
+        load_base(made.config.model, made.placement, "4bit"), made.folder / "adapter"
+    )
     trained, reloaded = (score_pairs(m, made.plan.train_tokens) for m in (model, again))
     torch.testing.assert_close(logps(reloaded), logps(trained), rtol=1e-6, atol=0)
 
@@ -316,12 +341,16 @@ def test_gradient_checkpointing_recomputes_and_gives_the_same_gradients(bench) -
     start = bench().adapter("start")  # with B = 0 the gradient of A is zero
     gradients, calls = [], []
     for wanted in (False, True):
-        made = bench(f"adapter={start}", "train.max_steps=1", f"hardware.gradient_checkpointing={wanted}")
+        made = bench(
+            f"adapter={start}", "train.max_steps=1", f"hardware.gradient_checkpointing={wanted}"
+        )
         model = made.model()
         count: list[int] = []
         watch = Gradients()
         trainer = made.dpo(model, [watch])
-        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(lambda *_, count=count: count.append(1))
+        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(
+            lambda *_, count=count: count.append(1)
+        )
         trainer.train()
         gradients.append(watch.first)
         calls.append(len(count))

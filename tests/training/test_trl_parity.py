@@ -1,4 +1,5 @@
-"""Whatever TRL's DPOTrainer of this version can do on a language model, PairTrainer does to the same numbers, or refuses."""
+"""Whatever TRL's DPOTrainer of this version can do on a language model, PairTrainer does to the
+same numbers, or refuses."""
 
 import gc
 import inspect
@@ -45,12 +46,22 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 MIXTURES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
-    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 8},
+    "qwen3_moe": {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "head_dim": 8,
+    },
 }
 HEADS: dict[str, dict[str, Any]] = {
     "cohere": {"logit_scale": 0.25},
     "granite": {"logits_scaling": 3.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.7},
-    "gemma2": {"final_logit_softcapping": 3.0, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 256},
+    "gemma2": {
+        "final_logit_softcapping": 3.0,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "sliding_window": 256,
+    },
 }
 
 
@@ -70,7 +81,10 @@ def tokenizer(few_pairs) -> PreTrainedTokenizerBase:
     bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     texts = [text for pair in few_pairs for text in (pair.question, pair.chosen, pair.rejected)]
     trainer = BpeTrainer(
-        vocab_size=400, special_tokens=["<eos>"], initial_alphabet=ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        special_tokens=["<eos>"],
+        initial_alphabet=ByteLevel.alphabet(),
+        show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", pad_token="<eos>")
@@ -84,14 +98,20 @@ def rows(few_pairs) -> Dataset:
 
 
 @pytest.fixture
-def compared(rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> Callable[..., None]:
-    """`compared(base, beforehand=True, ...)`: TRL's training of a fresh adapter on `base()` and ours have the same numbers.
-    `beforehand`: ours has its reference scored before the first step."""
+def compared(
+    rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> Callable[..., None]:
+    """`compared(base, beforehand=True, ...)`: TRL's training of a fresh adapter on `base()` and
+    ours have the same numbers. `beforehand`: ours has its reference scored before the first
+    step."""
 
     def adapted(base: Base) -> PeftModel:
         set_seed(5)
-        model = get_peft_model(base(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], r=4))
-        with torch.no_grad():  # at zero, gradients of A vanish and rewards would stay near it for four steps
+        model = get_peft_model(
+            base(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"], r=4)
+        )
+        # at zero, gradients of A vanish and rewards would stay near it for four steps
+        with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(std=0.05)
@@ -99,13 +119,28 @@ def compared(rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) 
 
     def arguments(**settings: Any) -> DPOConfig:
         return DPOConfig(
-            str(tmp_path), max_steps=STEPS, learning_rate=5e-3, lr_scheduler_type="constant", max_length=None,
-            per_device_train_batch_size=2, gradient_accumulation_steps=1, logging_steps=1, save_strategy="no", seed=7,
-            use_cpu=True, bf16=False, gradient_checkpointing=False, disable_tqdm=True, report_to="none",
-            dataloader_pin_memory=False, **settings,
-        )  # fmt: skip
+            str(tmp_path),
+            max_steps=STEPS,
+            learning_rate=5e-3,
+            lr_scheduler_type="constant",
+            max_length=None,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=1,
+            logging_steps=1,
+            save_strategy="no",
+            seed=7,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            report_to="none",
+            dataloader_pin_memory=False,
+            **settings,
+        )
 
-    def compare(base: Base, *, beforehand: bool = True, pairs: Dataset = rows, **settings: Any) -> None:
+    def compare(
+        base: Base, *, beforehand: bool = True, pairs: Dataset = rows, **settings: Any
+    ) -> None:
         common = {"train_dataset": pairs, "processing_class": tokenizer}
         theirs = DPOTrainer(model=adapted(base), args=arguments(**settings), **common)
         ours = PairTrainer(model=(model := adapted(base)), args=arguments(**settings), **common)
@@ -130,8 +165,12 @@ def compared(rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) 
 @pytest.fixture
 def family(tokenizer: PreTrainedTokenizerBase) -> Callable[..., Base]:
     def made(model_type: str, settings: dict[str, Any]) -> Base:
-        ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id)
-        shape = AutoConfig.for_model(model_type, vocab_size=len(tokenizer), **SMALL, **ids, **settings)
+        ids = dict.fromkeys(
+            ("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eos_token_id
+        )
+        shape = AutoConfig.for_model(
+            model_type, vocab_size=len(tokenizer), **SMALL, **ids, **settings
+        )
 
         def base() -> PreTrainedModel:
             set_seed(3)
@@ -182,7 +221,9 @@ def test_length_desensitised_dpo(compared, llama, alpha: float) -> None:
     compared(llama, beforehand=False, ld_alpha=alpha)
 
 
-def test_length_desensitised_dpo_refuses_a_reference_of_sums(rows, tokenizer, llama, tmp_path: Path) -> None:
+def test_length_desensitised_dpo_refuses_a_reference_of_sums(
+    rows, tokenizer, llama, tmp_path: Path
+) -> None:
     model = get_peft_model(llama(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
     args = DPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", ld_alpha=0.5)
     trainer = PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
@@ -197,7 +238,10 @@ def test_weighted_preference_optimisation(compared, llama, loss: str) -> None:
 
 @pytest.mark.parametrize("model_type", MIXTURES)
 def test_a_mixture_of_experts_with_its_auxiliary_loss(compared, family, model_type: str) -> None:
-    base = family(model_type, {**MIXTURES[model_type], "router_aux_loss_coef": 0.5, "output_router_logits": True})
+    base = family(
+        model_type,
+        {**MIXTURES[model_type], "router_aux_loss_coef": 0.5, "output_router_logits": True},
+    )
     compared(base)
     compared(base, router_aux_loss_coef=0.0)
 

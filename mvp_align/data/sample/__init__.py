@@ -1,1 +1,2 @@
-"""The bundled sample: synthetic users, questions and answers, and the script that deals them out."""
+"""The bundled sample: synthetic users, questions and answers, and the script that deals them
+out."""

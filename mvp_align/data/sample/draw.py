@@ -1,17 +1,24 @@
 """Draws the bundled sample: `python -m mvp_align.data.sample.draw [--out DIR] [--check]`.
 
-Synthetic users, drawn from PRISM's published aggregate figures, are asked questions from a bank. Why it is done so:
+Synthetic users, drawn from PRISM's published aggregate figures, are asked questions from a bank.
+Why it is done so:
 
-- Counts of each demographic field are quotas, not draws: with 280 users a draw would lose small groups by luck.
-- Fields are independent, because no joint figures are published; only `Retired` and `Student` follow age, so that a
-  profile reads like a person's. Values are independent of all of them: nothing in a profile predicts a value here.
-- Scores are a Gaussian copula with margins clipped to 0-100 (hence PRISM's spike at 100), fitted so that these very
-  users, not merely the distribution behind them, have the published means, deviations and correlations.
-- A user is asked one question of each dimension on which the score is High or Low; between, neither answer is right.
-- Questions are dealt so that each has the same number of users and the same High:Low mix as nearly as can be. With
-  uneven small numbers, knowing the question alone would seem to tell which answer is preferred.
-- Splits share neither users nor questions, so that a test answers for both, and are alike in how many of their users
-  are High and Low on each dimension: 38 test users drawn blindly can differ from the rest by luck.
+- Counts of each demographic field are quotas, not draws: with 280 users a draw would lose small
+  groups by luck.
+- Fields are independent, because no joint figures are published; only `Retired` and `Student`
+  follow age, so that a profile reads like a person's. Values are independent of all of them:
+  nothing in a profile predicts a value here.
+- Scores are a Gaussian copula with margins clipped to 0-100 (hence PRISM's spike at 100), fitted so
+  that these very users, not merely the distribution behind them, have the published means,
+  deviations and correlations.
+- A user is asked one question of each dimension on which the score is High or Low; between, neither
+  answer is right.
+- Questions are dealt so that each has the same number of users and the same High:Low mix as nearly
+  as can be. With uneven small numbers, knowing the question alone would seem to tell which answer
+  is preferred.
+- Splits share neither users nor questions, so that a test answers for both, and are alike in how
+  many of their users are High and Low on each dimension: 38 test users drawn blindly can differ
+  from the rest by luck.
 """
 
 import argparse
@@ -40,11 +47,13 @@ ORDERS = 20_000
 HERE = Path(__file__).parent
 
 Record = dict[str, Any]
-Rng = np.random.RandomState  # NumPy keeps this generator's stream the same for ever; default_rng's may change
+# NumPy keeps this generator's stream the same for ever; default_rng's may change
+Rng = np.random.RandomState
 
 
 def quotas(counts: Mapping[str, int], total: int) -> dict[str, int]:
-    """`counts` scaled to `total` by largest remainders; earlier names first among equal remainders."""
+    """`counts` scaled to `total` by largest remainders; earlier names first among equal
+    remainders."""
     whole = sum(counts.values())
     floors = {name: count * total // whole for name, count in counts.items()}
     by_remainder = sorted(counts, key=lambda name: -(counts[name] * total % whole))
@@ -59,14 +68,19 @@ def _deal(rng: Rng, counts: Mapping[str, int], total: int) -> list[str]:
 
 
 def _deal_employment(rng: Rng, ages: Sequence[str]) -> list[str]:
-    """Quotas as elsewhere; the retired are 55 or older as far as there are such users, and students are not."""
+    """Quotas as elsewhere; the retired are 55 or older as far as there are such users, and students
+    are not."""
     order = [int(i) for i in rng.permutation(len(ages))]
     old_first = sorted(order, key=lambda i: ages[i] not in ("55-64 years old", "65+ years old"))
     left = quotas(published.EMPLOYMENT, len(ages))
     retired, students = left.pop("Retired"), left.pop("Student")
     free = old_first[retired : len(ages) - students]
     others = [name for name, n in left.items() for _ in range(n)]
-    hand = ["Retired"] * retired + [others[i] for i in rng.permutation(len(free))] + ["Student"] * students
+    hand = (
+        ["Retired"] * retired
+        + [others[i] for i in rng.permutation(len(free))]
+        + ["Student"] * students
+    )
     dealt = dict(zip(old_first, hand, strict=True))
     return [dealt[i] for i in range(len(ages))]
 
@@ -74,7 +88,8 @@ def _deal_employment(rng: Rng, ages: Sequence[str]) -> list[str]:
 def _fit_scores(rng: Rng, total: int) -> NDArray[np.int64]:
     """Integer scores, users x dimensions, with the published means, deviations and correlations.
 
-    Clipping pulls all three in, so the latent ones start at the published figures and move by what is still missing.
+    Clipping pulls all three in, so the latent ones start at the published figures and move by what
+    is still missing.
     """
     mean, sd = np.array([published.SCORES[d] for d in DIMENSIONS]).T
     wanted = np.eye(len(DIMENSIONS))
@@ -95,20 +110,26 @@ def _fit_scores(rng: Rng, total: int) -> NDArray[np.int64]:
 
 
 def _balanced_order(rng: Rng, scores: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of `ORDERS` random orders of the users, the one whose splits are most alike in their shares of High and Low."""
-    marks = np.array([[[level(int(s)) == wanted for wanted in ("High", "Low")] for s in row] for row in scores])
+    """Of `ORDERS` random orders of the users, the one whose splits are most alike in their shares
+    of High and Low."""
+    marks = np.array(
+        [[[level(int(s)) == wanted for wanted in ("High", "Low")] for s in row] for row in scores]
+    )
     starts = np.cumsum([0, *USERS.values()])[:-1]
     sizes = np.array(list(USERS.values()))[:, None, None]
     expected = marks.mean(axis=0) * sizes
 
     def imbalance(order: NDArray[np.int64]) -> float:
-        return float((((np.add.reduceat(marks[order].astype(int), starts) - expected) ** 2) / sizes).sum())
+        return float(
+            (((np.add.reduceat(marks[order].astype(int), starts) - expected) ** 2) / sizes).sum()
+        )
 
     return min((rng.permutation(len(scores)) for _ in range(ORDERS)), key=imbalance)
 
 
 def draw_users() -> dict[str, list[Record]]:
-    """The users of each split: the fields of a record that belong to the person, in the authors' names and order."""
+    """The users of each split: the fields of a record that belong to the person, in the authors'
+    names and order."""
     rng = np.random.RandomState(SEED)
     total = sum(USERS.values())
     ages = _deal(rng, published.AGE, total)
@@ -127,26 +148,40 @@ def draw_users() -> dict[str, list[Record]]:
         stated = {d: int(score) for d, score in zip(DIMENSIONS, scores[i], strict=True)}
         user: Record = {"user_id": f"synthetic-{i + 1:04d}", "stated_prefs": stated}
         user |= {name: column[i] for name, column in fields.items()}
-        user |= {"self_description": "", "system_string": "", "preference": StatedValues(**stated).preference()}
+        user |= {
+            "self_description": "",
+            "system_string": "",
+            "preference": StatedValues(**stated).preference(),
+        }
         users.append(user)
     order = [users[i] for i in _balanced_order(rng, scores)]
     starts = np.cumsum([0, *USERS.values()])
-    return {split: order[start : start + USERS[split]] for split, start in zip(USERS, starts, strict=False)}
+    return {
+        split: order[start : start + USERS[split]]
+        for split, start in zip(USERS, starts, strict=False)
+    }
 
 
 def read_questions(dimension: str) -> list[dict[str, str]]:
     path = HERE / "questions" / f"{dimension}.yaml"
     items: list[dict[str, str]] = yaml.safe_load(path.read_text(encoding="utf-8"))
     if len(items) != sum(QUESTIONS.values()):
-        raise UserError(f"{path.name} holds {len(items)} questions; the splits need {sum(QUESTIONS.values())}.")
+        raise UserError(
+            f"{path.name} holds {len(items)} questions; the splits need {sum(QUESTIONS.values())}."
+        )
     return [{key: item[key].strip() for key in ("question", "shows", "opposes")} for item in items]
 
 
-def _ask(rng: Rng, dimension: str, users: Sequence[Record], questions: Sequence[dict[str, str]]) -> list[Record]:
-    """One question for each user who is High or Low; the Low users' turn starts where the High users' one ended."""
+def _ask(
+    rng: Rng, dimension: str, users: Sequence[Record], questions: Sequence[dict[str, str]]
+) -> list[Record]:
+    """One question for each user who is High or Low; the Low users' turn starts where the High
+    users' one ended."""
     shuffled = [users[i] for i in rng.permutation(len(users))]
     levels = {user["user_id"]: level(user["stated_prefs"][dimension]) for user in shuffled}
-    asked = [user for wanted in ("High", "Low") for user in shuffled if levels[user["user_id"]] == wanted]
+    asked = [
+        user for wanted in ("High", "Low") for user in shuffled if levels[user["user_id"]] == wanted
+    ]
     records = []
     for turn, user in enumerate(asked):
         item = questions[turn % len(questions)]
@@ -162,7 +197,8 @@ def _ask(rng: Rng, dimension: str, users: Sequence[Record], questions: Sequence[
 def draw() -> dict[str, list[Record]]:
     """The records of the three splits, the same ones each time."""
     users = draw_users()
-    rng = np.random.RandomState(SEED + 1)  # apart from the users' stream: another question bank, the same users
+    # apart from the users' stream: another question bank, the same users
+    rng = np.random.RandomState(SEED + 1)
     records: dict[str, list[Record]] = {split: [] for split in USERS}
     for dimension in DIMENSIONS:
         bank = read_questions(dimension)
@@ -180,7 +216,10 @@ def draw() -> dict[str, list[Record]]:
 
 def rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
     """The bytes of each file, by its name."""
-    return {f"{split}.json": (to_json(rows, indent=1) + "\n").encode() for split, rows in records.items()}
+    return {
+        f"{split}.json": (to_json(rows, indent=1) + "\n").encode()
+        for split, rows in records.items()
+    }
 
 
 def _check(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -190,7 +229,10 @@ def _check(folder: Path, files: Mapping[str, bytes]) -> None:
         if not (folder / name).exists() or (folder / name).read_bytes() != content
     ]
     if stale:
-        raise listed(stale, "The sample differs from a fresh draw; run `python -m mvp_align.data.sample.draw`:")
+        raise listed(
+            stale,
+            "The sample differs from a fresh draw; run `python -m mvp_align.data.sample.draw`:",
+        )
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -203,8 +245,12 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Draw the bundled sample of synthetic users.")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: beside this script)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the files there differ")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder to write to (default: beside this script)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if the files there differ"
+    )
     options = parser.parse_args(arguments)
     try:
         records = draw()

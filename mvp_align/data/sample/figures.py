@@ -9,11 +9,15 @@ from typing import Any
 from mvp_align.data.ceiling import value_blind_ceiling
 from mvp_align.schema import DIMENSIONS, PreferencePair, level
 
-LENGTHS: dict[str, Callable[[str], int]] = {"characters": len, "words": lambda text: len(text.split())}
+LENGTHS: dict[str, Callable[[str], int]] = {
+    "characters": len,
+    "words": lambda text: len(text.split()),
+}
 
 
 def longer_share(answers: Sequence[tuple[str, str]], length: Callable[[str], int]) -> float:
-    """The share of (preferred, other) answers whose preferred one is the longer; a tie counts half. Chance is 0.5."""
+    """The share of (preferred, other) answers whose preferred one is the longer; a tie counts half.
+    Chance is 0.5."""
     sizes = [(length(preferred), length(other)) for preferred, other in answers]
     return sum((a > b) + 0.5 * (a == b) for a, b in sizes) / len(sizes)
 
@@ -24,7 +28,12 @@ def _of(rows: Sequence[Mapping[str, Any]], dimension: str) -> list[Mapping[str, 
 
 def _ceiling(rows: Sequence[Mapping[str, Any]]) -> float:
     return value_blind_ceiling(
-        [PreferencePair(row["id"], row["user_id"], row["question"], row["answer_w"], row["answer_l"]) for row in rows]
+        [
+            PreferencePair(
+                row["id"], row["user_id"], row["question"], row["answer_w"], row["answer_l"]
+            )
+            for row in rows
+        ]
     )
 
 
@@ -42,7 +51,9 @@ def _totals(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return _table(["split", "instances", "users", "questions"], rows)
 
 
-def _levels(records: Mapping[str, Sequence[Mapping[str, Any]]], users: Sequence[Mapping[str, Any]]) -> str:
+def _levels(
+    records: Mapping[str, Sequence[Mapping[str, Any]]], users: Sequence[Mapping[str, Any]]
+) -> str:
     """What share of the users is High or Low, and the instances of each split that come of it."""
     table = []
     for dimension in DIMENSIONS:
@@ -52,15 +63,22 @@ def _levels(records: Mapping[str, Sequence[Mapping[str, Any]]], users: Sequence[
             asked = Counter(level(row["stated_prefs"][dimension]) for row in _of(rows, dimension))
             cells.append(f"{asked['High']} / {asked['Low']}")
         table.append([dimension, *cells])
-    return _table(["dimension", "P(High)", "P(Low)", *[f"{split} High / Low" for split in records]], table)
+    return _table(
+        ["dimension", "P(High)", "P(Low)", *[f"{split} High / Low" for split in records]], table
+    )
 
 
 def _hints(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """How far a model gets that knows no values: from the question alone, and from the answers' lengths alone."""
+    """How far a model gets that knows no values: from the question alone, and from the answers'
+    lengths alone."""
     table = []
     for dimension in (*DIMENSIONS, "all"):
         cells = [f"{_ceiling(_of(rows, dimension)):.3f}" for rows in records.values()]
-        answers = [(row["answer_w"], row["answer_l"]) for rows in records.values() for row in _of(rows, dimension)]
+        answers = [
+            (row["answer_w"], row["answer_l"])
+            for rows in records.values()
+            for row in _of(rows, dimension)
+        ]
         cells += [f"{longer_share(answers, length):.3f}" for length in LENGTHS.values()]
         table.append([dimension, *cells])
     head = [*[f"ceiling, {split}" for split in records], *[f"longer, {name}" for name in LENGTHS]]
@@ -70,18 +88,26 @@ def _hints(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _ufp4(folder: Path) -> str:
     table: list[tuple[str, list[tuple[str, str]]]] = []
     for path in sorted(folder.glob("*.json")):
-        answers = [(row["chosen"], row["rejected"]) for row in json.loads(path.read_text(encoding="utf-8"))]
+        answers = [
+            (row["chosen"], row["rejected"]) for row in json.loads(path.read_text(encoding="utf-8"))
+        ]
         table.append((path.stem, answers))
     table.append(("all", [pair for _, answers in table for pair in answers]))
     rows = [
-        [name, str(len(answers)), *[f"{longer_share(answers, length):.3f}" for length in LENGTHS.values()]]
+        [
+            name,
+            str(len(answers)),
+            *[f"{longer_share(answers, length):.3f}" for length in LENGTHS.values()],
+        ]
         for name, answers in table
     ]
     return _table(["user type", "pairs", *[f"longer, {name}" for name in LENGTHS]], rows)
 
 
 def tables(
-    records: Mapping[str, Sequence[Mapping[str, Any]]], users: Sequence[Mapping[str, Any]], ufp4: Path
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    users: Sequence[Mapping[str, Any]],
+    ufp4: Path,
 ) -> dict[str, str]:
     """Each table of the data card by what it shows."""
     return {

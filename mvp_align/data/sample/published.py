@@ -1,6 +1,8 @@
-"""What PRISM publishes about its 1,500 people, in aggregate: the figures that the synthetic users are drawn from.
+"""What PRISM publishes about its 1,500 people, in aggregate: the figures that the synthetic users
+are drawn from.
 
-Counts and moments of HannahRoseKirk/prism-alignment (Kirk et al. 2024, survey CC-BY-4.0). No row of the survey is here.
+Counts and moments of HannahRoseKirk/prism-alignment (Kirk et al. 2024, survey CC-BY-4.0). No row of
+the survey is here.
 """
 
 PREFER_NOT = "Prefer not to say"
@@ -85,7 +87,8 @@ _COUNTRIES_BY_COUNT = {
     2: ("Argentina", "Kazakhstan", "Sri Lanka", "Türkiye", "Viet Nam"),
 }
 BIRTH_COUNTRY = {name: count for count, names in _COUNTRIES_BY_COUNT.items() for name in names}
-"""Countries with two people or more: the 23 with one person each are left out, and the rest stand for the whole."""
+"""Countries with two people or more: the 23 with one person each are left out, and the rest stand
+for the whole."""
 
 SCORES = {
     "creativity": (69.6, 22.1),

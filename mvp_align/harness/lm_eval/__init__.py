@@ -1,1 +1,2 @@
-"""`mvp_opa`, a task of lm-evaluation-harness. `python -m mvp_align.harness.lm_eval` prints the folder for --include_path."""
+"""`mvp_opa`, a task of lm-evaluation-harness. `python -m mvp_align.harness.lm_eval` prints the
+folder for --include_path."""

@@ -1,9 +1,11 @@
-"""What `mvp_opa.yaml` calls. lm-eval hands back sums of log-probs without token counts, so these are counted here.
+"""What `mvp_opa.yaml` calls. lm-eval hands back sums of log-probs without token counts, so these
+are counted here.
 
-Its `loglikelihood` tokenises prompt and answer together with the tokenizer's special tokens and scores what follows
-`len(tokenize(prompt))`, as OPA does, with three exceptions: where the first characters of an answer merge with the prompt's
-last token, the model is shown the prompt's own tokens instead of the merged one; white space at the end of a prompt is
-counted to the answer; a closing EOS is left on. Pairs for which its tokens are not ours are left out and counted.
+Its `loglikelihood` tokenises prompt and answer together with the tokenizer's special tokens and
+scores what follows `len(tokenize(prompt))`, as OPA does, with three exceptions: where the first
+characters of an answer merge with the prompt's last token, the model is shown the prompt's own
+tokens instead of the merged one; white space at the end of a prompt is counted to the answer; a
+closing EOS is left on. Pairs for which its tokens are not ours are left out and counted.
 """
 
 import logging
@@ -36,17 +38,19 @@ def load(
 ) -> dict[str, Dataset]:
     """The `test` split: a row a pair, with both answers and their token counts.
 
-    lm-eval passes its --model_args and --metadata together; the rest of them is not about the data. Raises UserError where
-    no tokenizer is named, the data cannot be read, or no pair is left.
+    lm-eval passes its --model_args and --metadata together; the rest of them is not about the data.
+    Raises UserError where no tokenizer is named, the data cannot be read, or no pair is left.
     """
     name = tokenizer or pretrained
     if not isinstance(name, str):
         raise UserError(
-            "mvp_opa counts tokens: name the model, --model_args pretrained=..., or tokenizer=... beside it."
+            "mvp_opa counts tokens: name the model, --model_args pretrained=..., or tokenizer=..."
+            " beside it."
         )
     counted = AutoTokenizer.from_pretrained(name, revision=revision)
     shape = AutoConfig.from_pretrained(pretrained, revision=revision) if pretrained else None
-    longest = min(Data.max_tokens, (shape and context_length(shape)) or Data.max_tokens)  # lm-eval would cut the prompt
+    # lm-eval would cut the prompt
+    longest = min(Data.max_tokens, (shape and context_length(shape)) or Data.max_tokens)
     texts = read_texts(data, format, prompt)
     rows = []
     for text, pair in zip(texts, tokenize_pairs(texts, counted).pairs, strict=True):
@@ -57,12 +61,17 @@ def load(
             rows.append(row_of(text, pair))
     logger.warning("mvp_opa: %d of %d pairs of %s, prompt %s", len(rows), len(texts), data, prompt)
     if not rows:
-        raise UserError(f"mvp_opa: none of {len(texts)} pairs of {data} can be scored; the reasons stand above.")
+        raise UserError(
+            f"mvp_opa: none of {len(texts)} pairs of {data} can be scored; the reasons stand above."
+        )
     return {"test": Dataset.from_list(rows)}
 
 
-def unlike(text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase, longest: int) -> str:
-    """Why lm-eval's score of a pair would not be OPA's; empty where it is. `longest`: tokens of prompt and answer."""
+def unlike(
+    text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase, longest: int
+) -> str:
+    """Why lm-eval's score of a pair would not be OPA's; empty where it is. `longest`: tokens of
+    prompt and answer."""
     if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:
         return f"over {Data.max_prompt_tokens} prompt tokens or {longest} in all"
     if text.prompt != text.prompt.rstrip():
@@ -72,7 +81,10 @@ def unlike(text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokeniz
         if tokenizer.encode(text.prompt + answer) != list(ids.ids):
             return "lm-eval would tokenise it otherwise (a closing EOS)"
         if prompt_ids != list(ids.ids[: ids.start]):
-            return "an answer starts inside the prompt's last token, which lm-eval would not show merged"
+            return (
+                "an answer starts inside the prompt's last token, which lm-eval would not show"
+                " merged"
+            )
     return ""
 
 
@@ -95,18 +107,22 @@ def answers(row: dict[str, Any]) -> list[str]:
 def process_results(row: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
     """`results` are (sum of log-probs in nats, greedy) of the two answers."""
     (chosen, _), (rejected, _) = results
-    score = PairScore(row["id"], row["user_id"], chosen, rejected, row["chosen_tokens"], row["rejected_tokens"])
+    score = PairScore(
+        row["id"], row["user_id"], chosen, rejected, row["chosen_tokens"], row["rejected_tokens"]
+    )
     found = opa_of(score)
     return {**found, "acc@0_se_by_user": (found["acc@0"], row["user_id"])}
 
 
 def average(values: Sequence[float]) -> float:
-    """A mean of lm-eval's own would come with a standard error as if every answer were another person's."""
+    """A mean of lm-eval's own would come with a standard error as if every answer were another
+    person's."""
     return float(np.mean(values))
 
 
 def error_by_user(values: Sequence[tuple[float, str]]) -> float | str:
-    """The standard error of acc@0, clustered by user; lm-eval's own `N/A` where there is one user alone."""
+    """The standard error of acc@0, clustered by user; lm-eval's own `N/A` where there is one user
+    alone."""
     right, users = zip(*values, strict=True)
     error, _ = clustered_error(np.asarray(right, dtype=np.float64), users)
     return "N/A" if error is None else error

@@ -1,4 +1,5 @@
-"""Experiment tracking: Weights & Biases, TensorBoard or trackio; a run without any goes through the same calls."""
+"""Experiment tracking: Weights & Biases, TensorBoard or trackio; a run without any goes through the
+same calls."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,8 @@ from mvp_align.variables import wandb_mode
 
 
 class Backend(Protocol):
-    """One tracking library. Its methods may raise whatever the library does: `Tracker` stands before them."""
+    """One tracking library. Its methods may raise whatever the library does: `Tracker` stands
+    before them."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
@@ -27,7 +29,8 @@ class Backend(Protocol):
 
 
 class Tracker:
-    """What a recipe logs to. Its methods raise nothing: a tracker that fails warns once and the run goes on."""
+    """What a recipe logs to. Its methods raise nothing: a tracker that fails warns once and the run
+    goes on."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -37,24 +40,28 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Preempted):  # else the library sees the process fail, and says so
+        # else the library sees the process fail, and says so
+        if kind is None or issubclass(kind, Preempted):
             self.finish(preempted=kind is not None)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Numbers at an optimizer step; NaN and infinities are left out, with a word. After a resume a step may come again:
-        it is logged as an axis, not refused."""
+        """Numbers at an optimizer step; NaN and infinities are left out, with a word. After a
+        resume a step may come again: it is logged as an axis, not refused."""
         self._attempt(lambda backend: backend.log(finite(metrics, step), step))
 
     def results(self, rows: Sequence[Row], samples: Sequence[Sample] = ()) -> None:
-        """All rows as a table, a table a breakdown, samples, and the run's summary (`tuned/in_domain/opa/acc@0`)."""
+        """All rows as a table, a table a breakdown, samples, and the run's summary
+        (`tuned/in_domain/opa/acc@0`)."""
         self._attempt(lambda backend: backend.results(rows, samples))
 
     def artifacts(self, folder: RunFolder) -> None:
-        """The adapter, the scores, and the files that the report is made of, where they are there."""
+        """The adapter, the scores, and the files that the report is made of, where they are
+        there."""
         self._attempt(lambda backend: backend.artifacts(folder))
 
     def finish(self, *, preempted: bool = False) -> None:
-        """Flush and close. `preempted`: the run stops now and goes on later, which is no failure."""
+        """Flush and close. `preempted`: the run stops now and goes on later, which is no
+        failure."""
         self._attempt(lambda backend: backend.finish(preempted=preempted))
         self._backend = None
 
@@ -78,17 +85,21 @@ def finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
 
 
 def start_tracking(config: Config, folder: RunFolder) -> Tracker:
-    """Begin or resume this run's record; a null one where nothing is tracked (`tracking.backend=none`, WANDB_MODE=disabled)
-    and in processes that don't write. Raises UserError where WANDB_RUN_ID is another than the run goes on under."""
+    """Begin or resume this run's record; a null one where nothing is tracked
+    (`tracking.backend=none`, WANDB_MODE=disabled) and in processes that don't write. Raises
+    UserError where WANDB_RUN_ID is another than the run goes on under."""
     backend = config.tracking.backend
-    disabled = backend == "none" or (backend == "wandb" and wandb_mode(config.tracking.mode) == "disabled")
+    disabled = backend == "none" or (
+        backend == "wandb" and wandb_mode(config.tracking.mode) == "disabled"
+    )
     if disabled or not folder.writes:
         return Tracker()
     try:
         return Tracker(start_backend(config, folder))
     except UserError:
         raise
-    except Exception as error:  # no account, no network, a broken installation: none of them is a reason to stop
+    # no account, no network, a broken installation: none of them is a reason to stop
+    except Exception as error:
         warn(error)
         return Tracker()
 
@@ -112,4 +123,7 @@ def start_backend(config: Config, folder: RunFolder) -> Backend:
 
 
 def warn(error: Exception) -> None:
-    warnings.warn(f"Tracking failed and is left out ({type(error).__name__}: {error}). The run goes on.", stacklevel=3)
+    warnings.warn(
+        f"Tracking failed and is left out ({type(error).__name__}: {error}). The run goes on.",
+        stacklevel=3,
+    )

@@ -1,6 +1,6 @@
-"""The curves by which a run is watched, under the names that a tracker is sent. One list: what the terminal shows of an
-evaluation, what W&B keeps the best of, and what `conf/dashboard.yaml` and docs/tracking.md show come from it or are tested
-against it and against what a run really sends.
+"""The curves by which a run is watched, under the names that a tracker is sent. One list: what the
+terminal shows of an evaluation, what W&B keeps the best of, and what `conf/dashboard.yaml` and
+docs/tracking.md show come from it or are tested against it and against what a run really sends.
 
 A run's own log says `eval_in_domain/opa/acc@0` where trackers have `eval/in_domain/opa/acc@0`.
 """
@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 EVAL = "eval/<set>/"
-"""Before a metric of an evaluation on the way; `<set>` is its set's name, for UF-P-4 its user type's as well."""
+"""Before a metric of an evaluation on the way; `<set>` is its set's name, for UF-P-4 its user
+type's as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +37,6 @@ HEADLINES = tuple(curve.name.removeprefix(EVAL) for curve in CURVES if curve.nam
 
 def curve_of(sent: str) -> Curve | None:
     """The curve that a name belongs to; None for one that is watched by nobody."""
-    return next((curve for curve in CURVES if fnmatchcase(sent, curve.name.replace("<set>", "*"))), None)
+    return next(
+        (curve for curve in CURVES if fnmatchcase(sent, curve.name.replace("<set>", "*"))), None
+    )

@@ -18,7 +18,8 @@ class Spec(BaseModel):
 
 
 class Lines(Spec):
-    """Curves over optimizer steps: a line a run, or, where the workspace groups runs, a mean with its range."""
+    """Curves over optimizer steps: a line a run, or, where the workspace groups runs, a mean with
+    its range."""
 
     kind: Literal["lines"]
     title: str
@@ -71,15 +72,22 @@ def read_dashboard(path: Path) -> Dashboard:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()]
+        problems = [
+            f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
+        ]
         raise listed(problems, f"{path} is no dashboard:") from None
 
 
 def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
-    """The workspace in W&B's own terms; nothing is sent. Raises UserError where its library is missing."""
+    """The workspace in W&B's own terms; nothing is sent. Raises UserError where its library is
+    missing."""
     ws, wr = library()
     sections = [
-        ws.Section(name=section.name, is_open=section.open, panels=[panel_of(panel, wr) for panel in section.panels])
+        ws.Section(
+            name=section.name,
+            is_open=section.open,
+            panels=[panel_of(panel, wr) for panel in section.panels],
+        )
         for section in dashboard.sections
     ]
     return ws.Workspace(  # type: ignore[no-any-return]
@@ -90,7 +98,11 @@ def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
         settings=ws.WorkspaceSettings(x_axis=STEP),
         runset_settings=ws.RunsetSettings(
             groupby=[
-                ws.Config(name.removeprefix("config.")) if name.startswith("config.") else ws.Metric(name)
+                (
+                    ws.Config(name.removeprefix("config."))
+                    if name.startswith("config.")
+                    else ws.Metric(name)
+                )
                 for name in dashboard.group_by
             ],
             pinned_columns=list(dashboard.columns),
@@ -102,7 +114,9 @@ def panel_of(panel: Lines | Bars | Table | Comparer, wr: Any) -> Any:
     match panel:
         case Lines():
             smoothing = (
-                {"smoothing_type": "exponential", "smoothing_factor": panel.smoothing} if panel.smoothing else {}
+                {"smoothing_type": "exponential", "smoothing_factor": panel.smoothing}
+                if panel.smoothing
+                else {}
             )
             return wr.LinePlot(title=panel.title, x=STEP, y=panel.metrics, **smoothing)
         case Bars():
@@ -119,7 +133,8 @@ def library() -> tuple[Any, Any]:
         import wandb_workspaces.workspaces as ws
     except ImportError:
         raise UserError(
-            "`mvp-align dashboard` needs a package that is not installed: pip install wandb-workspaces"
+            "`mvp-align dashboard` needs a package that is not installed: pip install"
+            " wandb-workspaces"
         ) from None
     return ws, wr
 
@@ -130,7 +145,8 @@ def as_json(shown: "Workspace") -> str:
 
 
 def save(dashboard: Dashboard, project: str, entity: str | None) -> str:
-    """Save as a new view of the project, and return its address. Raises UserError where W&B does not take it."""
+    """Save as a new view of the project, and return its address. Raises UserError where W&B does
+    not take it."""
     import wandb
 
     try:
@@ -141,6 +157,7 @@ def save(dashboard: Dashboard, project: str, entity: str | None) -> str:
         raise
     except Exception as error:
         raise UserError(
-            f"W&B did not take the dashboard ({type(error).__name__}: {' '.join(str(error).split())}). "
-            f"Is there a network, a key (`wandb login`), and a project {entity or 'of yours'}/{project}?"
+            f"W&B did not take the dashboard ({type(error).__name__}:"
+            f" {' '.join(str(error).split())}). Is there a network, a key (`wandb login`), and a"
+            f" project {entity or 'of yours'}/{project}?"
         ) from None

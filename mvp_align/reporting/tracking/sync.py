@@ -1,4 +1,5 @@
-"""Upload W&B runs that were recorded offline, through `wandb sync`: in order, once, and with a word on each."""
+"""Upload W&B runs that were recorded offline, through `wandb sync`: in order, once, and with a word
+on each."""
 
 import os
 import re
@@ -17,12 +18,14 @@ RETRIES = {
     "WANDB_X_FILE_STREAM_RETRY_MAX": "4",
     "WANDB_X_FILE_TRANSFER_RETRY_MAX": "4",
 }
-"""W&B's own counts are for a training run, which must outlast an outage: hours. Here somebody waits for an answer."""
+"""W&B's own counts are for a training run, which must outlast an outage: hours. Here somebody waits
+for an answer."""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of one run folder. A run has a part for each process that worked on it, all with the same W&B id."""
+    """What became of one run folder. A run has a part for each process that worked on it, all with
+    the same W&B id."""
 
     folder: Path
     uploaded: int
@@ -35,7 +38,10 @@ class Synced:
             return f"{self.folder}: not uploaded: {self.problem}"
         if not self.uploaded:
             return f"{self.folder}: uploaded before"
-        return f"{self.folder}: uploaded{f', {self.uploaded} parts' if self.uploaded > 1 else ''} {self.url}".rstrip()
+        return (
+            f"{self.folder}: uploaded{f', {self.uploaded} parts' if self.uploaded > 1 else ''}"
+            f" {self.url}".rstrip()
+        )
 
 
 def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
@@ -47,9 +53,12 @@ def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path}: no such folder. Name run folders, or folders of them.")
-        records = sorted(path.rglob("wandb/offline-run-*/run-*.wandb"))  # their names begin with the time
+        # their names begin with the time
+        records = sorted(path.rglob("wandb/offline-run-*/run-*.wandb"))
         if not records:
-            raise UserError(f"{path} holds no offline W&B run: nothing was recorded there, or it was online.")
+            raise UserError(
+                f"{path} holds no offline W&B run: nothing was recorded there, or it was online."
+            )
         for record in records:
             parts = found.setdefault(record.parents[2], [])
             if record not in parts:
@@ -58,17 +67,30 @@ def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
 
 
 def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
-    """Upload the parts of one run that the server does not have. What fails stays to be uploaded."""
+    """Upload the parts of one run that the server does not have. What fails stays to be
+    uploaded."""
     waiting = [record for record in records if not is_synced(record)]
     if not waiting:
         return Synced(folder, 0)
     for record in waiting:
-        marker(record).unlink(missing_ok=True)  # an old one would make wandb skip what was written since
+        # an old one would make wandb skip what was written since
+        marker(record).unlink(missing_ok=True)
     # wandb sorts the parts of a run by their start, and lets each go on where the one before ended.
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "sync", *(str(record.parent.resolve()) for record in waiting)],
+        [
+            sys.executable,
+            "-m",
+            "wandb",
+            "sync",
+            *(str(record.parent.resolve()) for record in waiting),
+        ],
         cwd=folder,
-        env=RETRIES | {name: value for name, value in os.environ.items() if name not in ("WANDB_SILENT", "WANDB_MODE")},
+        env=RETRIES
+        | {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("WANDB_SILENT", "WANDB_MODE")
+        },
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -86,7 +108,9 @@ def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
 
 def is_synced(record: Path) -> bool:
     """wandb leaves a marker. A record that has grown since was still being written then."""
-    return marker(record).is_file() and marker(record).stat().st_mtime_ns >= record.stat().st_mtime_ns
+    return (
+        marker(record).is_file() and marker(record).stat().st_mtime_ns >= record.stat().st_mtime_ns
+    )
 
 
 def marker(record: Path) -> Path:
@@ -96,6 +120,10 @@ def marker(record: Path) -> Path:
 def reason(output: str) -> str:
     """What wandb says went wrong, in one line."""
     lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
-    told = [line.removeprefix("ERROR ") for line in lines if line.startswith(("ERROR", "Error", "panic"))]
+    told = [
+        line.removeprefix("ERROR ")
+        for line in lines
+        if line.startswith(("ERROR", "Error", "panic"))
+    ]
     told = [line for line in told if "detailed error logs" not in line]
     return (told or lines or ["wandb said nothing"])[-1 if not told else 0].removeprefix("Error: ")

@@ -27,18 +27,28 @@ GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n",
 
 
 def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
-    """`results` (every row), `groups/<set>_by_<breakdown>` (acc@0 of each group), and `samples` where there are some."""
-    found: dict[str, Table] = {"results": (list(KEYS), [list(asdict(row).values()) for row in rows])}
+    """`results` (every row), `groups/<set>_by_<breakdown>` (acc@0 of each group), and `samples`
+    where there are some."""
+    found: dict[str, Table] = {
+        "results": (list(KEYS), [list(asdict(row).values()) for row in rows])
+    }
     results = Results(rows)
     for set_name in results.sets():
-        shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == "opa/acc@0")
+        shown = (
+            row
+            for row in rows
+            if row.set == set_name and row.group_by and row.metric == "opa/acc@0"
+        )
         for group_by in unique(row.group_by for row in shown):
             lines = results.groups(set_name, group_by)
             if lines:  # other metrics than acc@0 have groups of their own
                 name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
                 found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
     if samples:
-        found["samples"] = ([field.name for field in fields(Sample)], [list(asdict(one).values()) for one in samples])
+        found["samples"] = (
+            [field.name for field in fields(Sample)],
+            [list(asdict(one).values()) for one in samples],
+        )
     return found
 
 
@@ -46,12 +56,18 @@ def group_cells(line: Line) -> list[Cell]:
     lift, counts = line.lift, line.counts
     values = [part.value if part else None for part in (line.base, line.tuned, lift)]
     bounds = [lift.low, lift.high] if lift else [None, None]
-    return [line.label, *values, *bounds, counts.n if counts else None, counts.users if counts else None]
+    return [
+        line.label,
+        *values,
+        *bounds,
+        counts.n if counts else None,
+        counts.users if counts else None,
+    ]
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for groups; a lift of a whole
-    set has its interval beside it, `..._lift_low` and `..._lift_high`."""
+    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for
+    groups; a lift of a whole set has its interval beside it, `..._lift_low` and `..._lift_high`."""
     found: dict[str, float] = {}
     for row in rows:
         if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != "opa/acc@0"):
@@ -64,7 +80,8 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def group_of(config: Config) -> str:
-    """`tracking.group`, or the run's name without its seed, so that the seeds of one configuration are one group."""
+    """`tracking.group`, or the run's name without its seed, so that the seeds of one configuration
+    are one group."""
     return config.tracking.group or resolved(config)["run"]["name"].removesuffix(f"-{config.seed}")
 
 
@@ -84,13 +101,16 @@ def described(config: Config) -> dict[str, Any]:
 
 
 def folders_of(folder: RunFolder) -> dict[Path, str]:
-    """What a run made that others build on, with the kind of artifact that it is; what is not there is left out."""
+    """What a run made that others build on, with the kind of artifact that it is; what is not there
+    is left out."""
     kinds = {folder.adapter: "model", folder.path / "scores": "scores"}
     return {path: kind for path, kind in kinds.items() if path.is_dir()}
 
 
 def files_of(folder: RunFolder) -> list[Path]:
-    return [path for path in (folder.report, folder.metrics, folder.environment_json) if path.is_file()]
+    return [
+        path for path in (folder.report, folder.metrics, folder.environment_json) if path.is_file()
+    ]
 
 
 def artifact_name(run_name: str, path: Path) -> str:

@@ -15,7 +15,8 @@ from mvp_align.variables import value
 
 
 class TensorBoardRun:
-    """Scalars, tables as text, and the config with the results under HPARAMS. It uploads nothing and has no artifacts."""
+    """Scalars, tables as text, and the config with the results under HPARAMS. It uploads nothing
+    and has no artifacts."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -23,7 +24,9 @@ class TensorBoardRun:
         self._folder = event_folder(config, folder)
         self._hparams = hparams(config)
         self._writer = SummaryWriter(self._folder, purge_step=purge_step(folder))
-        self._writer.add_text("config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(described(config)))}\n```")
+        self._writer.add_text(
+            "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(described(config)))}\n```"
+        )
         self._writer.flush()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -34,7 +37,9 @@ class TensorBoardRun:
     def results(self, rows: Sequence[Row], samples: Sequence[Sample]) -> None:
         for name, table in tables(rows, samples).items():
             self._writer.add_text(name, markdown(table))
-        self._writer.add_hparams(self._hparams, summary(rows), run_name=str(self._folder.absolute()))
+        self._writer.add_hparams(
+            self._hparams, summary(rows), run_name=str(self._folder.absolute())
+        )
         self._writer.flush()
 
     def artifacts(self, folder: RunFolder) -> None:
@@ -45,13 +50,19 @@ class TensorBoardRun:
 
 
 def event_folder(config: Config, folder: RunFolder) -> Path:
-    """`TENSORBOARD_LOGGING_DIR`, which transformers' own callback heeds, with a folder a run; else inside the run folder."""
+    """`TENSORBOARD_LOGGING_DIR`, which transformers' own callback heeds, with a folder a run; else
+    inside the run folder."""
     elsewhere = value("TENSORBOARD_LOGGING_DIR")
-    return Path(elsewhere, resolved(config)["run"]["name"]) if elsewhere else folder.path / "tensorboard"
+    return (
+        Path(elsewhere, resolved(config)["run"]["name"])
+        if elsewhere
+        else folder.path / "tensorboard"
+    )
 
 
 def purge_step(folder: RunFolder) -> int | None:
-    """The first step that a resumed run takes again: TensorBoard then hides what an earlier process logged from there on."""
+    """The first step that a resumed run takes again: TensorBoard then hides what an earlier process
+    logged from there on."""
     if not folder.resumed:
         return None
     checkpoint = newest_whole(folder.checkpoints)
@@ -60,7 +71,10 @@ def purge_step(folder: RunFolder) -> int | None:
 
 def hparams(config: Config) -> dict[str, str | int | float | bool]:
     leaves = settings(OmegaConf.structured(config))
-    return {key: leaf if isinstance(leaf, str | int | float) else str(leaf) for key, leaf in leaves.items()}
+    return {
+        key: leaf if isinstance(leaf, str | int | float) else str(leaf)
+        for key, leaf in leaves.items()
+    }
 
 
 def markdown(table: Table) -> str:

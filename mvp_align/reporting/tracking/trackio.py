@@ -20,7 +20,8 @@ from mvp_align.variables import trackio_mode
 
 
 class TrackioRun:
-    """Its data lie where trackio keeps them for all runs: `TRACKIO_DIR`, or `trackio/` under `HF_HOME`."""
+    """Its data lie where trackio keeps them for all runs: `TRACKIO_DIR`, or `trackio/` under
+    `HF_HOME`."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         settings = described(config)
@@ -45,13 +46,16 @@ class TrackioRun:
         import trackio
 
         shown = {
-            name: trackio.Table(columns=columns, data=data) for name, (columns, data) in tables(rows, samples).items()
+            name: trackio.Table(columns=columns, data=data)
+            for name, (columns, data) in tables(rows, samples).items()
         }
         self._run.log({**summary(rows), **shown})
 
     def artifacts(self, folder: RunFolder) -> None:
         if self._with_artifacts:
-            for path, kind in (folders_of(folder) | dict.fromkeys(files_of(folder), "report")).items():
+            for path, kind in (
+                folders_of(folder) | dict.fromkeys(files_of(folder), "report")
+            ).items():
                 self._run.log_artifact(path, name=artifact_name(self._name, path), type=kind)
 
     def finish(self, *, preempted: bool) -> None:
@@ -62,7 +66,8 @@ class TrackioRun:
 
 @contextmanager
 def local() -> Iterator[None]:
-    """No question to the hub: at its start trackio asks there for the user's name, even where nothing goes there."""
+    """No question to the hub: at its start trackio asks there for the user's name, even where
+    nothing goes there."""
     import huggingface_hub.constants as hub
 
     was_offline, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True

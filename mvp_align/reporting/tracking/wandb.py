@@ -1,4 +1,5 @@
-"""Weights & Biases: a run under `wandb/` in the run folder, offline unless asked otherwise, resumed by its id."""
+"""Weights & Biases: a run under `wandb/` in the run folder, offline unless asked otherwise, resumed
+by its id."""
 
 import os
 import sys
@@ -53,8 +54,9 @@ class WandbRun:
             self._run.save(patch, base_path=patch.parent, policy="now")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """The summary keeps a curve's best value beside its last one. Curves are defined when they first come, because a
-        set's name is not known before; in a definition, W&B takes a plain dot (`acc@0.2`) for a path."""
+        """The summary keeps a curve's best value beside its last one. Curves are defined when they
+        first come, because a set's name is not known before; in a definition, W&B takes a plain dot
+        (`acc@0.2`) for a path."""
         for name in sorted(metrics.keys() - self._defined):
             curve = curve_of(name)
             kept = f"{curve.best},last" if curve and curve.best else None
@@ -68,7 +70,10 @@ class WandbRun:
         found = tables(rows, samples)
         with staged_in(self._home):
             self._run.log(
-                {name: wandb.Table(columns=list(columns), data=data) for name, (columns, data) in found.items()}
+                {
+                    name: wandb.Table(columns=list(columns), data=data)
+                    for name, (columns, data) in found.items()
+                }
             )
         self._run.summary.update(summary(rows))
 
@@ -93,8 +98,8 @@ class WandbRun:
             self._run.finish(exit_code=int(preempted))
         except TimeoutError:
             raise TimeoutError(
-                f"uploading was not done after {FINISH_SECONDS} s; `wandb sync --include-online {self._home}/wandb` "
-                "uploads the rest"
+                f"uploading was not done after {FINISH_SECONDS} s; `wandb sync --include-online"
+                f" {self._home}/wandb` uploads the rest"
             ) from None
 
 
@@ -109,8 +114,8 @@ def start(config: Config, folder: RunFolder) -> "Run":
         return init(config, folder, identity, "online")
     except Exception as error:
         warnings.warn(
-            f"W&B cannot be reached ({type(error).__name__}: {error}). The run is recorded offline: "
-            f"`mvp-align runs sync {home(config, folder)}` uploads it later.",
+            f"W&B cannot be reached ({type(error).__name__}: {error}). The run is recorded offline:"
+            f" `mvp-align runs sync {home(config, folder)}` uploads it later.",
             stacklevel=2,
         )
         wandb.teardown()  # its service still holds the id for the run that did not start
@@ -128,7 +133,8 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
             mode=chosen,
             dir=home(config, folder),
             id=identity,
-            resume="allow",  # kept in an offline record too: its upload then goes on from what the server has
+            # kept in an offline record too: its upload then goes on from what the server has
+            resume="allow",
             name=value("WANDB_NAME") or settings["run"]["name"],
             job_type=value("WANDB_JOB_TYPE") or config.recipe,
             project=wandb_project(config.tracking),
@@ -137,7 +143,9 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
             tags=config.tracking.tags or None,  # an empty list would hide WANDB_TAGS
             config=settings,
             settings=wandb.Settings(
-                **unless_set(finish_timeout=FINISH_SECONDS), finish_timeout_raises=True, **code_state()
+                **unless_set(finish_timeout=FINISH_SECONDS),
+                finish_timeout_raises=True,
+                **code_state(),
             ),
         )
     finally:
@@ -145,7 +153,8 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
 
 
 def home(config: Config, folder: RunFolder) -> Path:
-    """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR says."""
+    """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR
+    says."""
     elsewhere = value("WANDB_DIR")
     if not elsewhere:
         return folder.path
@@ -160,10 +169,11 @@ def unless_set(**settings: object) -> dict[str, Any]:
 
 
 def code_state() -> dict[str, Any]:
-    """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it is an installed one.
+    """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it
+    is an installed one.
 
-    By itself W&B takes the repository around the run folder, and what it keeps of the code depends on the account:
-    `uncommitted` keeps the diff. WANDB_DISABLE_GIT keeps W&B from all of it.
+    By itself W&B takes the repository around the run folder, and what it keeps of the code depends
+    on the account: `uncommitted` keeps the diff. WANDB_DISABLE_GIT keeps W&B from all of it.
     """
     if git_state(PACKAGE) is None or is_true("WANDB_DISABLE_GIT"):
         return {"disable_git": True, "disable_code": True}
@@ -171,8 +181,8 @@ def code_state() -> dict[str, Any]:
 
 
 def uncommitted() -> str:
-    """The diff of this package's repository to its commit; empty where there is none, where it shows a secret, and where
-    WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
+    """The diff of this package's repository to its commit; empty where there is none, where it
+    shows a secret, and where WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
     if is_true("WANDB_DISABLE_CODE") or is_true("WANDB_DISABLE_GIT"):
         return ""
     diff = git(PACKAGE, "diff", "HEAD") if git_state(PACKAGE) else None
@@ -181,7 +191,8 @@ def uncommitted() -> str:
 
 @contextmanager
 def staged_in(folder: Path) -> Iterator[None]:
-    """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later upload may not find again."""
+    """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later
+    upload may not find again."""
     if value("WANDB_DATA_DIR"):
         yield
         return
@@ -193,11 +204,16 @@ def staged_in(folder: Path) -> Iterator[None]:
 
 
 def run_id(folder: RunFolder) -> str:
-    """The same id after a resume, so that one run stays one line in W&B. A new run takes WANDB_RUN_ID where that is set."""
+    """The same id after a resume, so that one run stays one line in W&B. A new run takes
+    WANDB_RUN_ID where that is set."""
     wanted = value("WANDB_RUN_ID")
-    if folder.wandb_id.is_file() and (stored := folder.wandb_id.read_text(encoding="utf-8").strip()):
+    if folder.wandb_id.is_file() and (
+        stored := folder.wandb_id.read_text(encoding="utf-8").strip()
+    ):
         if wanted not in ("", stored):
-            raise UserError(f"WANDB_RUN_ID={wanted}, but {folder.path} goes on as W&B's run {stored}: unset it.")
+            raise UserError(
+                f"WANDB_RUN_ID={wanted}, but {folder.path} goes on as W&B's run {stored}: unset it."
+            )
         return stored
     fresh = wanted or uuid.uuid4().hex[:8]
     write_text(folder.wandb_id, f"{fresh}\n")

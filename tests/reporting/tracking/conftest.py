@@ -1,4 +1,5 @@
-"""No tracker of these tests reaches a network or a home directory; where one needs W&B's server, a local one answers."""
+"""No tracker of these tests reaches a network or a home directory; where one needs W&B's server, a
+local one answers."""
 
 import os
 import threading

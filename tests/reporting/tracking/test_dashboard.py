@@ -37,7 +37,12 @@ def test_dry_run_prints_what_would_be_saved() -> None:
     loss = drawn["DPO loss (ln 2 = 0.69 at the start)"]["config"]
     assert (loss["metrics"], loss["xAxis"]) == (["train/loss"], "train/step")
     assert [panel["viewType"] for panel in parts["Runs side by side"]] == ["Run Comparer"]
-    assert [panel["viewType"] for panel in parts["By group"]] == ["Bar Chart", "Bar Chart", "Weave", "Weave"]
+    assert [panel["viewType"] for panel in parts["By group"]] == [
+        "Bar Chart",
+        "Bar Chart",
+        "Weave",
+        "Weave",
+    ]
     assert '"groups/in_domain_by_dimension"' in json.dumps(parts["By group"])
     (runs,) = section["runSets"]
     assert [key["name"] for key in runs["grouping"]] == ["group"]
@@ -45,9 +50,14 @@ def test_dry_run_prints_what_would_be_saved() -> None:
 
 
 def test_what_it_shows_is_what_runs_log(rows: list[Row]) -> None:
-    """Names of the summary and of tables as a run gives them; curves are TRL's and the callbacks'."""
+    """Names of the summary and of tables as a run gives them; curves are TRL's and the
+    callbacks'."""
     others = ("ufp4", "ufp4_sample")
-    sets = {row.set for row in rows} | {*others} | {f"{name}/{part}" for name in others for part in UFP4_USER_TYPES}
+    sets = (
+        {row.set for row in rows}
+        | {*others}
+        | {f"{name}/{part}" for name in others for part in UFP4_USER_TYPES}
+    )
     whole = [
         Row(stage, name, row.metric, "", "", 0.5, None, None, 1, 1)
         for row in rows
@@ -55,20 +65,40 @@ def test_what_it_shows_is_what_runs_log(rows: list[Row]) -> None:
         for stage in ("base", "tuned")
     ]
     parts = [("dimension", name) for name in DIMENSIONS] + [("level", "High"), ("level", "Low")]
-    groups = [Row("tuned", "in_domain", "opa/acc@0", by, group, 0.5, None, None, 1, 1) for by, group in parts]
+    groups = [
+        Row("tuned", "in_domain", "opa/acc@0", by, group, 0.5, None, None, 1, 1)
+        for by, group in parts
+    ]
     known = set(summary([*whole, *groups]))
     panels = [panel for section in read_dashboard(SPEC).sections for panel in section.panels]
-    assert [name for panel in panels if isinstance(panel, Bars) for name in panel.metrics if name not in known] == []
-    assert {panel.name for panel in panels if isinstance(panel, Table)} <= {*tables(rows, []), "samples"}
+    assert [
+        name
+        for panel in panels
+        if isinstance(panel, Bars)
+        for name in panel.metrics
+        if name not in known
+    ] == []
+    assert {panel.name for panel in panels if isinstance(panel, Table)} <= {
+        *tables(rows, []),
+        "samples",
+    }
     assert {
-        name for panel in panels if isinstance(panel, Lines) for name in panel.metrics if not curve_of(name)
+        name
+        for panel in panels
+        if isinstance(panel, Lines)
+        for name in panel.metrics
+        if not curve_of(name)
     } == set()
 
 
 def test_it_is_saved_as_a_view_of_the_project(wandb_server: WandbServer) -> None:
     address = dashboard("--project", "values").splitlines()[-1]
     (view,) = wandb_server.views
-    assert (view["entityName"], view["projectName"], view["type"]) == ("me", "values", "project-view")
+    assert (view["entityName"], view["projectName"], view["type"]) == (
+        "me",
+        "values",
+        "project-view",
+    )
     assert view["displayName"] == read_dashboard(SPEC).name
     assert json.loads(view["spec"])["section"]["runSets"][0]["grouping"]
     assert address.startswith(f"{wandb_server.url}/me/values?nw=")
@@ -88,7 +118,8 @@ def test_without_a_server_or_a_key_it_says_so(monkeypatch: pytest.MonkeyPatch) -
 def test_a_wrong_spec_is_told_with_all_its_problems(tmp_path: Path) -> None:
     path = tmp_path / "spec.yaml"
     path.write_text(
-        "name: x\nsections:\n- name: a\n  panels: [{kind: pie}, {kind: lines, title: t, metrics: [], color: red}]\n"
+        "name: x\nsections:\n- name: a\n  panels: [{kind: pie}, {kind: lines, title: t, metrics:"
+        " [], color: red}]\n"
     )
     with pytest.raises(UserError) as caught:
         read_dashboard(path)

@@ -37,7 +37,9 @@ def test_our_commands_parse(command: str) -> None:
 
 
 def test_settings_and_files_that_are_named_exist() -> None:
-    settings = [word for command in starting("tracking.") for word in command.replace("NAME", "x").split()]
+    settings = [
+        word for command in starting("tracking.") for word in command.replace("NAME", "x").split()
+    ]
     check_command("train", [word for word in settings if "=" in word])
     links = re.findall(r"\]\(([^)]+)\)", PAGE)
     assert links and all((ROOT / "docs" / link).exists() for link in links)

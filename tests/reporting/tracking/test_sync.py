@@ -22,7 +22,8 @@ Record = Callable[..., Path]
 
 @pytest.fixture
 def record(tmp_path: Path, tracked: MakeConfig) -> Record:
-    """`record("a", [1, 2], preempted=True)`: a process that logs these steps offline into the run folder `a`."""
+    """`record("a", [1, 2], preempted=True)`: a process that logs these steps offline into the run
+    folder `a`."""
     import wandb
 
     def recorded(name: str, steps: list[int], preempted: bool = False) -> Path:
@@ -45,7 +46,10 @@ def sync(*words: object) -> tuple[int, list[str]]:
 
 
 def steps(server: WandbServer, folder: Path) -> list[int]:
-    return [row["train/step"] for row in server.runs[(folder / "wandb_id.txt").read_text().strip()].history()]
+    return [
+        row["train/step"]
+        for row in server.runs[(folder / "wandb_id.txt").read_text().strip()].history()
+    ]
 
 
 def test_the_parts_of_a_run_become_one_and_are_uploaded_once(
@@ -61,9 +65,14 @@ def test_the_parts_of_a_run_become_one_and_are_uploaded_once(
     code, lines = sync()
     assert code == 0
     assert lines == [
-        f"outputs/short: uploaded {wandb_server.url}/me/mvp-align/runs/{(short / 'wandb_id.txt').read_text().strip()}",
-        f"outputs/sweep/long: uploaded, 3 parts {wandb_server.url}/me/mvp-align/runs/"
-        f"{(long / 'wandb_id.txt').read_text().strip()}",
+        (
+            "outputs/short: uploaded"
+            f" {wandb_server.url}/me/mvp-align/runs/{(short / 'wandb_id.txt').read_text().strip()}"
+        ),
+        (
+            f"outputs/sweep/long: uploaded, 3 parts {wandb_server.url}/me/mvp-align/runs/"
+            f"{(long / 'wandb_id.txt').read_text().strip()}"
+        ),
     ]
     assert len(wandb_server.runs) == 2
     assert steps(wandb_server, long) == [1, 2, 3, 3, 4, 4, 5]
@@ -73,10 +82,14 @@ def test_the_parts_of_a_run_become_one_and_are_uploaded_once(
     assert sync(long, short) == (0, [f"{long}: uploaded before", f"{short}: uploaded before"])
     assert wandb_server.runs == {}
     assert not (tmp_path / "wandb").exists()  # nothing is left where the command was given
-    assert not any(CANARY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(
+        CANARY.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
+    )
 
 
-def test_what_a_run_wrote_after_its_upload_is_uploaded_too(record: Record, wandb_server: WandbServer) -> None:
+def test_what_a_run_wrote_after_its_upload_is_uploaded_too(
+    record: Record, wandb_server: WandbServer
+) -> None:
     folder = record("run", [1, 2], preempted=True)
     assert sync(folder)[0] == 0
     time.sleep(1.1)
@@ -85,7 +98,9 @@ def test_what_a_run_wrote_after_its_upload_is_uploaded_too(record: Record, wandb
     assert steps(wandb_server, folder) == [1, 2, 2, 3]
 
 
-def test_a_record_that_grew_since_is_uploaded_again_without_repeats(record: Record, wandb_server: WandbServer) -> None:
+def test_a_record_that_grew_since_is_uploaded_again_without_repeats(
+    record: Record, wandb_server: WandbServer
+) -> None:
     folder = record("run", [1, 2, 3])
     assert sync(folder)[0] == 0
     ((_, [part]),) = offline_runs([folder]).items()

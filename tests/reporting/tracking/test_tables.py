@@ -7,7 +7,14 @@ import pytest
 from mvp_align.config import Config, Run
 from mvp_align.evaluation.rows import Row
 from mvp_align.reporting.samples import Sample
-from mvp_align.reporting.tracking.tables import GROUP_COLUMNS, artifact_name, described, group_of, summary, tables
+from mvp_align.reporting.tracking.tables import (
+    GROUP_COLUMNS,
+    artifact_name,
+    described,
+    group_of,
+    summary,
+    tables,
+)
 
 MakeConfig = Callable[..., Config]
 
@@ -26,14 +33,30 @@ def test_a_table_a_breakdown_with_its_counts_and_interval(rows: list[Row]) -> No
     ]
     columns, lines = found["groups/in_domain_by_dimension"]
     assert columns == GROUP_COLUMNS
-    assert lines[0] == ["creativity", 0.45, 0.67, *(pytest.approx(v) for v in (0.22, 0.17, 0.27)), 34, 29]
+    assert lines[0] == [
+        "creativity",
+        0.45,
+        0.67,
+        *(pytest.approx(v) for v in (0.22, 0.17, 0.27)),
+        34,
+        29,
+    ]
     assert found["samples"][1] == [["ufp4", "p", "user_type=honesty", "q", "c", "r", None, 0.25]]
     assert len(found["results"][1]) == len(rows)
 
 
 def test_a_run_without_a_tuned_model_has_tables_too(rows: list[Row]) -> None:
     found = tables([row for row in rows if row.stage == "base"], [])
-    assert found["groups/in_domain_by_level"][1][0] == ["High", 0.6, None, None, None, None, 190, 48]
+    assert found["groups/in_domain_by_level"][1][0] == [
+        "High",
+        0.6,
+        None,
+        None,
+        None,
+        None,
+        190,
+        48,
+    ]
     assert "samples" not in found
     assert tables([], []) == {"results": (list(found["results"][0]), [])}
 
@@ -45,12 +68,18 @@ def test_the_summary_has_whole_sets_and_the_few_groups(rows: list[Row]) -> None:
     assert found["base/in_domain/opa/acc@0/level/Low"] == 0.5
     assert not any("country" in name or "lift/" in name for name in found)
     low, high = (found[f"tuned/in_domain/opa/acc@0_lift_{end}"] for end in ("low", "high"))
-    assert (low, found["tuned/in_domain/opa/acc@0_lift"], high) == pytest.approx((0.1381, 0.1881, 0.2381))
+    assert (low, found["tuned/in_domain/opa/acc@0_lift"], high) == pytest.approx(
+        (0.1381, 0.1881, 0.2381)
+    )
     assert "tuned/in_domain/opa/acc@0_low" not in found
 
 
 def test_seeds_of_a_configuration_are_one_group(compose: MakeConfig, tracked: MakeConfig) -> None:
-    assert group_of(compose("seed=12")) == group_of(compose("seed=13")) == "lora_dpo-smollm2_135m-sample-paper"
+    assert (
+        group_of(compose("seed=12"))
+        == group_of(compose("seed=13"))
+        == "lora_dpo-smollm2_135m-sample-paper"
+    )
     assert group_of(compose("run.name=mine")) == "mine"
     assert group_of(compose("run.name=beta03-12")) == "beta03"
     assert group_of(compose("tracking.group=ablation")) == "ablation"
@@ -62,7 +91,14 @@ def test_seeds_of_a_configuration_are_one_group(compose: MakeConfig, tracked: Ma
 def test_the_config_comes_with_the_environment(compose: MakeConfig) -> None:
     found = described(compose())
     assert found["run"]["dir"] == "outputs/lora_dpo-smollm2_135m-sample-paper-12"
-    assert set(found["environment"]) == {"command", "python", "platform", "versions", "git", "device"}
+    assert set(found["environment"]) == {
+        "command",
+        "python",
+        "platform",
+        "versions",
+        "git",
+        "device",
+    }
 
 
 def test_artifact_names_are_what_the_libraries_allow(tmp_path) -> None:

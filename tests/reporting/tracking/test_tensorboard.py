@@ -17,7 +17,9 @@ from mvp_align.training.checkpoints import WRITING, keep
 
 MakeConfig = Callable[..., Config]
 
-SAMPLE = Sample("in_domain", "p7", "dimension=safety", "What | now?", "Wait.", "Run!\nNow!", -0.25, 0.5)
+SAMPLE = Sample(
+    "in_domain", "p7", "dimension=safety", "What | now?", "Wait.", "Run!\nNow!", -0.25, 0.5
+)
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -44,7 +46,8 @@ def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: M
         tracker = start_tracking(chosen, folder)
         tracker.log({"train/loss": 0.7, "eval/in_domain/opa/acc@0": 0.5}, step=1)
         tracker.log({"train/loss": 0.6}, step=2)
-        assert curve(folder.path, "train/loss") == [(1, 0.7), (2, 0.6)]  # a process that is killed now loses nothing
+        # a process that is killed now loses nothing
+        assert curve(folder.path, "train/loss") == [(1, 0.7), (2, 0.6)]
         tracker.results(rows, [SAMPLE])
         tracker.artifacts(folder)
         tracker.finish()
@@ -58,7 +61,11 @@ def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: M
 
     assert "learning_rate: 5.0e-05" in text("config")
     assert "commit:" in text("config")
-    assert text("groups/in_domain_by_level").splitlines()[2].startswith("| High | 0.6000 | 0.9500 | 0.3500 |")
+    assert (
+        text("groups/in_domain_by_level")
+        .splitlines()[2]
+        .startswith("| High | 0.6000 | 0.9500 | 0.3500 |")
+    )
     assert "What \\| now? | Wait. | Run! Now! | -0.2500 | 0.5000 |" in text("samples")
 
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
@@ -111,7 +118,10 @@ def test_a_full_disk_stops_the_tracker_alone(
     chosen = tracked(backend="tensorboard")
     folder = open_run(disk / "run", chosen)
     tracker = start_tracking(chosen, folder)
-    with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb", buffering=0) as filler:
+    with (
+        pytest.raises(OSError, match="No space"),
+        (disk / "filler").open("wb", buffering=0) as filler,
+    ):
         while True:
             filler.write(b"0" * 4096)
     with pytest.warns(UserWarning, match="No space left on device.* The run goes on") as caught:

@@ -1,4 +1,5 @@
-"""What recipes hold: it takes every call, raises nothing, and imports no tracking library before it is asked to."""
+"""What recipes hold: it takes every call, raises nothing, and imports no tracking library before it
+is asked to."""
 
 import subprocess
 import sys
@@ -28,7 +29,11 @@ def test_no_backend_or_no_writer_leaves_no_trace(
     tracker.results(rows)
     tracker.artifacts(folder)
     tracker.finish()
-    assert {path.name for path in folder.path.iterdir()} == {"config.yaml", "environment.json", "LOCK"}
+    assert {path.name for path in folder.path.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "LOCK",
+    }
 
 
 @pytest.mark.parametrize("backend", ["wandb", "tensorboard"])
@@ -54,7 +59,12 @@ def test_importing_it_imports_no_tracking_library() -> None:
         "import sys, mvp_align.reporting.tracking as t; t.Tracker().finish(); "
         "sys.exit(bool({'wandb', 'tensorboard', 'trackio'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False).returncode == 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=False
+        ).returncode
+        == 0
+    )
 
 
 def test_the_null_tracker_takes_everything(tmp_path: Path, rows: list[Row]) -> None:
@@ -66,7 +76,8 @@ def test_the_null_tracker_takes_everything(tmp_path: Path, rows: list[Row]) -> N
 
 
 def test_what_is_no_number_is_not_logged_and_told(tmp_path: Path, tracked: MakeConfig) -> None:
-    """No tracker's file can hold NaN as JSON; a gradient norm may overflow in fp16 and the run go on."""
+    """No tracker's file can hold NaN as JSON; a gradient norm may overflow in fp16 and the run go
+    on."""
     seen: list[tuple[dict[str, float], int]] = []
 
     class Heard:
@@ -74,6 +85,10 @@ def test_what_is_no_number_is_not_logged_and_told(tmp_path: Path, tracked: MakeC
             seen.append((metrics, step))
 
     tracker = Tracker(Heard())  # type: ignore[arg-type]
-    with pytest.warns(UserWarning, match=r"Step 7: train/grad_norm is inf, train/x is nan, which is not logged\."):
-        tracker.log({"train/loss": 0.5, "train/grad_norm": float("inf"), "train/x": float("nan")}, step=7)
+    with pytest.warns(
+        UserWarning, match=r"Step 7: train/grad_norm is inf, train/x is nan, which is not logged\."
+    ):
+        tracker.log(
+            {"train/loss": 0.5, "train/grad_norm": float("inf"), "train/x": float("nan")}, step=7
+        )
     assert seen == [({"train/loss": 0.5}, 7)]

@@ -1,4 +1,5 @@
-"""trackio in processes of its own, because it reads where its data lie once: what its database holds, and whom it asks."""
+"""trackio in processes of its own, because it reads where its data lie once: what its database
+holds, and whom it asks."""
 
 import json
 import subprocess
@@ -36,20 +37,28 @@ from mvp_align.reporting.tracking import start_tracking
 rows = [Row(**row) for row in json.loads(Path(sys.argv[2]).read_text())]
 sample = Sample("in_domain", "p7", "dimension=safety", "What now?", "Wait.", "Run!", -0.25, 0.5)
 model, prompt = Model("tiny", "somewhere/tiny"), Prompt("paper", "{question}")
-config = Config("lora_dpo", model, Data("sample"), prompt, tracking=Tracking("trackio", tags=["sweep"]))
+tracking = Tracking("trackio", tags=["sweep"])
+config = Config("lora_dpo", model, Data("sample"), prompt, tracking=tracking)
 folder = open_run(Path(sys.argv[1]), config)
 """
 
 
 @pytest.fixture
 def trackio(tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`trackio(code)`: run it after the prelude, and return the last line that it prints, as JSON."""
+    """`trackio(code)`: run it after the prelude, and return the last line that it prints, as
+    JSON."""
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
 
     def ran(code: str) -> dict[str, Any]:
-        words = [sys.executable, "-c", PRELUDE + code, str(tmp_path / "run"), str(tmp_path / "rows.json")]
+        words = [
+            sys.executable,
+            "-c",
+            PRELUDE + code,
+            str(tmp_path / "run"),
+            str(tmp_path / "rows.json"),
+        ]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert CANARY not in done.stdout + done.stderr
@@ -97,7 +106,10 @@ print(json.dumps({
     )
     assert found["reached"] == []
     config = found["config"]
-    assert (config["_Group"], config["tracking"]["tags"]) == ("lora_dpo-tiny-sample-paper", ["sweep"])
+    assert (config["_Group"], config["tracking"]["tags"]) == (
+        "lora_dpo-tiny-sample-paper",
+        ["sweep"],
+    )
     assert config["train"]["learning_rate"] == 5e-5
     assert config["environment"]["versions"]["torch"]
     ((first, second, end),) = found["logs"]
@@ -114,7 +126,9 @@ print(json.dumps({
 def test_a_variable_sends_it_away(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the test above would see if a run were not kept local."""
     monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
-    found = trackio("start_tracking(config, folder).finish()\nprint(json.dumps({'reached': reached}))")
+    found = trackio(
+        "start_tracking(config, folder).finish()\nprint(json.dumps({'reached': reached}))"
+    )
     assert found["reached"]
 
 
@@ -148,7 +162,8 @@ with warnings.catch_warnings(record=True) as caught:
     tracker.results(rows, [sample])
     tracker.artifacts(folder)
     tracker.finish()
-print(json.dumps({"warned": [str(one.message) for one in caught if issubclass(one.category, UserWarning)]}))
+warned = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
+print(json.dumps({"warned": warned}))
 """
 
 

@@ -35,7 +35,9 @@ def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
     (folder.path / "scores" / "tuned-in_domain.jsonl").write_text("{}\n")
     folder.report.write_text("<html>")
     for step in (1, 2, 3):
-        tracker.log({"train/loss": 0.7 / step, "eval/in_domain/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step)
+        tracker.log(
+            {"train/loss": 0.7 / step, "eval/in_domain/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step
+        )
     tracker.results(rows, [SAMPLE])
     tracker.artifacts(folder)
     tracker.finish()
@@ -51,14 +53,24 @@ def written(folder: Path, pattern: str) -> bytes:
 
 
 def holds(folder: Path, secret: str) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and secret.encode() in path.read_bytes()
+    ]
 
 
 def check_told(server: WandbServer, run_id: str) -> None:
     """Everything that the issue of a tracker is about reached the server."""
     told = server.runs[run_id]
-    assert (told.settings["groupName"], told.settings["jobType"]) == ("lora_dpo-tiny-sample-paper", "lora_dpo")
-    assert (told.settings["displayName"], told.settings["tags"]) == ("lora_dpo-tiny-sample-paper-12", ["sweep"])
+    assert (told.settings["groupName"], told.settings["jobType"]) == (
+        "lora_dpo-tiny-sample-paper",
+        "lora_dpo",
+    )
+    assert (told.settings["displayName"], told.settings["tags"]) == (
+        "lora_dpo-tiny-sample-paper-12",
+        ["sweep"],
+    )
     config = told.config()
     assert config["train"]["learning_rate"] == 5e-5
     assert config["run"]["dir"] == "outputs/lora_dpo-tiny-sample-paper-12"  # resolved
@@ -79,7 +91,9 @@ def check_told(server: WandbServer, run_id: str) -> None:
     assert sent["adapter_model.safetensors"] == b"weights"
     assert sent["tuned-in_domain.jsonl"] == b"{}\n"
     assert server.uploads["files/report.html"] == b"<html>"
-    tables = {name: json.loads(content) for name, content in sent.items() if name.endswith(".table.json")}
+    tables = {
+        name: json.loads(content) for name, content in sent.items() if name.endswith(".table.json")
+    }
     assert tables["samples.table.json"]["data"] == [
         ["in_domain", "p7", "dimension=safety", "What now?", "Wait.", "Run!", -0.25, 0.5]
     ]
@@ -88,7 +102,11 @@ def check_told(server: WandbServer, run_id: str) -> None:
 
 
 def test_a_run_online_tells_the_server_everything(
-    tmp_path: Path, rows: list[Row], tracked: MakeConfig, wandb_server: WandbServer, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    rows: list[Row],
+    tracked: MakeConfig,
+    wandb_server: WandbServer,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     chosen = tracked(tags=["sweep"])
     folder = open_run(tmp_path / "run", chosen)
@@ -111,7 +129,8 @@ def test_an_offline_run_tells_the_same_once_it_is_synced(
         warnings.simplefilter("error", UserWarning)
         whole_run(start_tracking(chosen, folder), folder, rows)
     assert wandb_server.runs == {}
-    assert not (tmp_path / "xdg_data_home").exists()  # nothing that an upload needs lies in the home directory
+    # nothing that an upload needs lies in the home directory
+    assert not (tmp_path / "xdg_data_home").exists()
     ((run, parts),) = offline_runs([tmp_path]).items()
     synced = sync_run(run, parts)
     assert (synced.uploaded, synced.problem) == (1, "")
@@ -135,16 +154,24 @@ def test_a_preempted_run_says_so_and_goes_on_under_its_id(
     again.log({"train/loss": 0.5}, step=3)
     again.finish()
     assert len(wandb_server.runs) == 1
-    assert [(row["_step"], row["train/step"]) for row in run.history()] == [(0, 1), (1, 2), (2, 2), (3, 3)]
+    assert [(row["_step"], row["train/step"]) for row in run.history()] == [
+        (0, 1),
+        (1, 2),
+        (2, 2),
+        (3, 3),
+    ]
     assert run.exit_code == 0
 
 
-def test_a_process_that_exits_without_finishing_leaves_its_exit_code(tmp_path: Path, wandb_server: WandbServer) -> None:
+def test_a_process_that_exits_without_finishing_leaves_its_exit_code(
+    tmp_path: Path, wandb_server: WandbServer
+) -> None:
     code = (
-        "import sys; from pathlib import Path; from mvp_align.config import *; from mvp_align.reporting.tracking import "
-        "start_tracking; from mvp_align.reporting.run_folder import open_run\n"
-        "c = Config('lora_dpo', Model('m', 'm'), Data('d'), Prompt('p', '{question}'))\n"
-        "start_tracking(c, open_run(Path(sys.argv[1]), c)).log({'train/loss': 0.7}, 1); sys.exit(85)"
+        "import sys; from pathlib import Path; from mvp_align.config import *; from"
+        " mvp_align.reporting.tracking import start_tracking; from mvp_align.reporting.run_folder"
+        " import open_run\nc = Config('lora_dpo', Model('m', 'm'), Data('d'), Prompt('p',"
+        " '{question}'))\nstart_tracking(c, open_run(Path(sys.argv[1]), c)).log({'train/loss':"
+        " 0.7}, 1); sys.exit(85)"
     )
     words = [str(tmp_path / "run"), "token=secret-word"]
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, timeout=100)
@@ -153,7 +180,10 @@ def test_a_process_that_exits_without_finishing_leaves_its_exit_code(tmp_path: P
     assert run.exit_code == 85
     assert [row["train/loss"] for row in run.history()] == [0.7]
     assert holds(tmp_path, "secret-word") == []
-    assert json.loads(wandb_server.uploads["files/wandb-metadata.json"])["args"] == [words[0], "token=REDACTED"]
+    assert json.loads(wandb_server.uploads["files/wandb-metadata.json"])["args"] == [
+        words[0],
+        "token=REDACTED",
+    ]
 
 
 # What fails
@@ -177,7 +207,11 @@ def test_a_server_that_cannot_be_reached_turns_the_run_offline(
 
 
 def test_a_server_that_goes_away_holds_nobody_up(
-    tmp_path: Path, rows: list[Row], tracked: MakeConfig, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    rows: list[Row],
+    tracked: MakeConfig,
+    wandb_server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(wandb_run, "FINISH_SECONDS", 3)
     chosen = tracked(artifacts=False)
@@ -195,7 +229,10 @@ def test_a_server_that_goes_away_holds_nobody_up(
 
 
 def test_a_full_disk_stops_the_tracker_alone(
-    rows: list[Row], tracked: MakeConfig, mount_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    rows: list[Row],
+    tracked: MakeConfig,
+    mount_disk: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import wandb
 
@@ -204,7 +241,10 @@ def test_a_full_disk_stops_the_tracker_alone(
     folder = open_run(disk / "run", chosen)
     folder.adapter.mkdir()
     tracker = start_tracking(chosen, folder)
-    with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb", buffering=0) as filler:
+    with (
+        pytest.raises(OSError, match="No space"),
+        (disk / "filler").open("wb", buffering=0) as filler,
+    ):
         while True:
             filler.write(b"0" * 4096)
     for step in range(500):
@@ -220,17 +260,20 @@ def test_a_full_disk_stops_the_tracker_alone(
 def test_a_service_that_is_killed_stops_the_tracker_alone(tmp_path: Path) -> None:
     """Where the kernel ends the largest process of a full machine, W&B's own may be the one."""
     code = (
-        "import psutil, sys; from pathlib import Path; from mvp_align.config import *; from mvp_align.reporting.tracking "
-        "import start_tracking; from mvp_align.reporting.run_folder import open_run\n"
-        "c = Config('lora_dpo', Model('m', 'm'), Data('d'), Prompt('p', '{question}'))\n"
-        "f = open_run(Path(sys.argv[1]), c); t = start_tracking(c, f)\n"
-        "killed = [p for p in psutil.Process().children() if 'wandb' in p.name()]; assert killed\n"
-        "for p in killed: p.kill(); p.wait()\n"
-        "for s in range(50): t.log({'train/loss': 0.7}, s)\n"
-        "t.results([]); t.artifacts(f); t.finish(); print('went on')"
+        "import psutil, sys; from pathlib import Path; from mvp_align.config import *; from"
+        " mvp_align.reporting.tracking import start_tracking; from mvp_align.reporting.run_folder"
+        " import open_run\nc = Config('lora_dpo', Model('m', 'm'), Data('d'), Prompt('p',"
+        " '{question}'))\nf = open_run(Path(sys.argv[1]), c); t = start_tracking(c, f)\nkilled = [p"
+        " for p in psutil.Process().children() if 'wandb' in p.name()]; assert killed\nfor p in"
+        " killed: p.kill(); p.wait()\nfor s in range(50): t.log({'train/loss': 0.7},"
+        " s)\nt.results([]); t.artifacts(f); t.finish(); print('went on')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert (done.returncode, done.stdout) == (0, "went on\n")
     assert done.stderr.count("Tracking failed and is left out") == 1
@@ -254,7 +297,9 @@ def test_a_tracker_that_cannot_start_warns_and_lets_the_run_go_on(
     chosen = tracked(mode="offline")
     folder = open_run(tmp_path / "run", chosen)
     folder.wandb_id.write_text("no/such:id")
-    with pytest.warns(UserWarning, match="Tracking failed and is left out .*Run ID cannot contain") as caught:
+    with pytest.warns(
+        UserWarning, match="Tracking failed and is left out .*Run ID cannot contain"
+    ) as caught:
         whole_run(start_tracking(chosen, folder), folder, rows)
     assert len(caught) == 1
 
@@ -270,13 +315,20 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "__init__.py").write_text("before = 1\n")
     user = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
     origin = f"https://me:{CANARY}@example.org/clone.git"
-    for words in (["init", "-q"], ["add", "."], [*user, "commit", "-qm", "x"], ["remote", "add", "origin", origin]):
+    for words in (
+        ["init", "-q"],
+        ["add", "."],
+        [*user, "commit", "-qm", "x"],
+        ["remote", "add", "origin", origin],
+    ):
         subprocess.run(["git", *words], cwd=folder.parent, check=True)
     monkeypatch.setattr(wandb_run, "PACKAGE", folder)
     return folder
 
 
-@pytest.mark.parametrize(("line", "kept"), [("after = 2\n", True), ('token = "hf_abcdefghijkl"\n', False)])
+@pytest.mark.parametrize(
+    ("line", "kept"), [("after = 2\n", True), ('token = "hf_abcdefghijkl"\n', False)]
+)
 def test_the_diff_is_kept_unless_it_shows_a_secret(
     tmp_path: Path, tracked: MakeConfig, repository: Path, line: str, kept: bool
 ) -> None:
@@ -285,20 +337,28 @@ def test_the_diff_is_kept_unless_it_shows_a_secret(
     folder = open_run(tmp_path / "elsewhere", chosen)
     start_tracking(chosen, folder).finish()
     record = written(folder.path, "offline-run-*")
-    patches = [path.read_text() for path in folder.path.glob("wandb/offline-run-*/files/code.patch")]
+    patches = [
+        path.read_text() for path in folder.path.glob("wandb/offline-run-*/files/code.patch")
+    ]
     assert [f"+{line}" in patch for patch in patches] == ([True] if kept else [])
     assert holds(folder.path, CANARY) == holds(folder.path, "hf_abcdefghijkl") == []
     assert subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=repository).strip() in record
 
 
-def test_an_installed_package_has_no_code_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_has_no_code_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wandb_run, "PACKAGE", tmp_path)
     assert code_state() == {"disable_git": True, "disable_code": True}
 
 
 @pytest.mark.parametrize("variable", ["WANDB_DISABLE_CODE", "WANDB_DISABLE_GIT"])
 def test_no_diff_where_wandb_s_own_variables_say_so(
-    tmp_path: Path, tracked: MakeConfig, repository: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    tmp_path: Path,
+    tracked: MakeConfig,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
 ) -> None:
     (repository / "__init__.py").write_text("after = 2\n")
     monkeypatch.setenv(variable, "true")
@@ -343,7 +403,8 @@ def test_where_and_how_a_run_is_called_can_be_said_by_variables(
     tmp_path: Path, tracked: MakeConfig, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {
-        "PROJECT": "theirs", "ENTITY": "team", "RUN_GROUP": "ablation", "TAGS": "a,b", "NAME": "shown", "JOB_TYPE": "sweep",
+        "PROJECT": "theirs", "ENTITY": "team", "RUN_GROUP": "ablation", "TAGS": "a,b",
+        "NAME": "shown", "JOB_TYPE": "sweep",
         "RUN_ID": "their-id", "NOTES": "why",
     }  # fmt: skip
     for name, value in said.items():
@@ -353,14 +414,28 @@ def test_where_and_how_a_run_is_called_can_be_said_by_variables(
     start_tracking(chosen, folder).finish()
     told = wandb_server.runs["their-id"].settings
     names = ("project", "entity", "groupName", "tags", "displayName", "jobType", "notes")
-    assert [told[name] for name in names] == ["theirs", "team", "ablation", ["a", "b"], "shown", "sweep", "why"]
+    assert [told[name] for name in names] == [
+        "theirs",
+        "team",
+        "ablation",
+        ["a", "b"],
+        "shown",
+        "sweep",
+        "why",
+    ]
     monkeypatch.setenv("WANDB_RUN_ID", "another")
-    with pytest.raises(UserError, match=r"WANDB_RUN_ID=another, but .* goes on as W&B's run their-id: unset it"):
+    with pytest.raises(
+        UserError, match=r"WANDB_RUN_ID=another, but .* goes on as W&B's run their-id: unset it"
+    ):
         start_tracking(chosen, open_run(tmp_path / "run", chosen))
 
 
 def test_records_lie_where_wandb_dir_says(
-    tmp_path: Path, rows: list[Row], tracked: MakeConfig, wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    rows: list[Row],
+    tracked: MakeConfig,
+    wandb_server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "scratch"))
     chosen = tracked(mode="offline", tags=["sweep"])

@@ -1,4 +1,5 @@
-"""A local stand-in for W&B's server: the network edge, and nothing before it, is what these tests replace."""
+"""A local stand-in for W&B's server: the network edge, and nothing before it, is what these tests
+replace."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ CANARY = "canary" + "0123456789" * 4
 
 @dataclass
 class StoredRun:
-    """What the server knows of one run: the last of each setting, and the lines of each stream by their offset."""
+    """What the server knows of one run: the last of each setting, and the lines of each stream by
+    their offset."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, list[str]] = field(default_factory=dict)
@@ -29,7 +31,8 @@ class StoredRun:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """The few answers of W&B's API that its own client needs to upload runs, artifacts and views."""
+    """The few answers of W&B's API that its own client needs to upload runs, artifacts and
+    views."""
 
     daemon_threads = True
 
@@ -60,31 +63,53 @@ class WandbServer(ThreadingHTTPServer):
                 run = self.runs.setdefault(values["name"], StoredRun())
                 run.settings |= {key: value for key, value in values.items() if value is not None}
                 lines = len(run.streams.get("wandb-history.jsonl", []))
-                bucket = {"id": "b", "name": values["name"], "displayName": "shown", "sweepName": None}
+                bucket = {
+                    "id": "b",
+                    "name": values["name"],
+                    "displayName": "shown",
+                    "sweepName": None,
+                }
                 bucket |= {"historyLineCount": lines, "project": project}
                 return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
             case "CreateRunFiles":
-                files = [{"name": name, "uploadUrl": f"{self.url}/files/{name}"} for name in values["files"]]
+                files = [
+                    {"name": name, "uploadUrl": f"{self.url}/files/{name}"}
+                    for name in values["files"]
+                ]
                 return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": files}}
             case "CreateArtifact":
                 self.artifacts.append(values["input"])
                 sequence = {"id": "s", "latestArtifact": None}
-                made = {"id": f"a{len(self.artifacts)}", "state": "PENDING", "artifactSequence": sequence}
+                made = {
+                    "id": f"a{len(self.artifacts)}",
+                    "state": "PENDING",
+                    "artifactSequence": sequence,
+                }
                 return {"createArtifact": {"artifact": made}}
             case "CreateArtifactManifest":
-                file = {"id": "f", "uploadUrl": f"{self.url}/manifest/{values['artifactID']}", "uploadHeaders": []}
+                file = {
+                    "id": "f",
+                    "uploadUrl": f"{self.url}/manifest/{values['artifactID']}",
+                    "uploadHeaders": [],
+                }
                 return {"createArtifactManifest": {"artifactManifest": {"id": "m", "file": file}}}
             case "CreateArtifactFiles":
                 return {
                     "createArtifactFiles": {
-                        "files": {"edges": [self.artifact_file(f) for f in values["input"]["artifactFiles"]]}
+                        "files": {
+                            "edges": [
+                                self.artifact_file(f) for f in values["input"]["artifactFiles"]
+                            ]
+                        }
                     }
                 }
             case "CommitArtifact":
                 return {"commitArtifact": {"artifact": {"id": values["artifactID"], "digest": "d"}}}
             case "UpsertView2":
                 self.views.append(values)
-                return {"upsertView": {"view": {"id": "v", "name": values["name"]}, "inserted": True}}
+                return {
+                    "upsertView": {"view": {"id": "v", "name": values["name"]}, "inserted": True}
+                }
             case "ArtifactType":
                 return {"project": None}
             case "ServerFeaturesQuery":
@@ -92,7 +117,13 @@ class WandbServer(ThreadingHTTPServer):
             case "RunStoppedStatus":
                 return {"project": {"run": {"stopped": False}}}
             case "Viewer" | "GetViewer" | "GetDefaultEntity":
-                user = {"id": "u", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}
+                user = {
+                    "id": "u",
+                    "entity": "me",
+                    "username": "me",
+                    "flags": "{}",
+                    "teams": {"edges": []},
+                }
                 return {"viewer": user, "serverInfo": {}}
             case unknown:
                 print(f"unknown operation {unknown} {values}", flush=True)
@@ -101,26 +132,38 @@ class WandbServer(ThreadingHTTPServer):
     def resumable(self, name: str) -> dict[str, Any] | None:
         if (run := self.runs.get(name)) is None:
             return None
-        history, events = (run.streams.get(f"wandb-{kind}.jsonl", []) for kind in ("history", "events"))
+        history, events = (
+            run.streams.get(f"wandb-{kind}.jsonl", []) for kind in ("history", "events")
+        )
         return {
-            "id": "b", "name": name, "displayName": "shown", "tags": [], "config": run.settings["config"],
+            "id": "b", "name": name, "displayName": "shown", "tags": [],
+            "config": run.settings["config"],
             "logLineCount": 0, "historyLineCount": len(history), "eventsLineCount": len(events),
             "historyTail": json.dumps(history[-1:]), "eventsTail": json.dumps(events[-1:]),
-            "summaryMetrics": run.streams.get("wandb-summary.json", ["{}"])[-1], "wandbConfig": '{"t": 1}',
+            "summaryMetrics": run.streams.get("wandb-summary.json", ["{}"])[-1],
+            "wandbConfig": '{"t": 1}',
         }  # fmt: skip
 
     def artifact_file(self, asked: dict[str, Any]) -> dict[str, Any]:
         url = f"{self.url}/artifacts/{asked['artifactID']}/{asked['name']}"
-        node = {"storagePath": "x", "uploadUrl": url, "uploadHeaders": [], "uploadMultipartUrls": None}
+        node = {
+            "storagePath": "x",
+            "uploadUrl": url,
+            "uploadHeaders": [],
+            "uploadMultipartUrls": None,
+        }
         return {"node": {**node, "artifact": {"id": asked["artifactID"]}}}
 
     def stream(self, name: str, sent: dict[str, Any]) -> None:
         run = self.runs[name]
         for stream, part in sent.get("files", {}).items():
             lines = run.streams.setdefault(stream, [])
-            if stream == "wandb-history.jsonl":  # like the server: a step that it has is not taken a second time
+            # like the server: a step that it has is not taken a second time
+            if stream == "wandb-history.jsonl":
                 steps = {json.loads(line)["_step"] for line in lines}
-                lines += [line for line in part["content"] if json.loads(line)["_step"] not in steps]
+                lines += [
+                    line for line in part["content"] if json.loads(line)["_step"] not in steps
+                ]
             else:
                 lines[part["offset"] :] = part["content"]
         run.preempting |= bool(sent.get("preempting"))
@@ -153,7 +196,9 @@ class Answers(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         sent = json.loads(self.body())
         if self.path == "/graphql":
-            operation = sent.get("operationName") or sent["query"].split("(")[0].split("{")[0].split()[-1]
+            operation = (
+                sent.get("operationName") or sent["query"].split("(")[0].split("{")[0].split()[-1]
+            )
             self.reply({"data": self.server.graphql(operation, sent.get("variables") or {})})
         else:
             self.server.stream(self.path.split("/")[4], sent)
