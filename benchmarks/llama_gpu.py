@@ -23,12 +23,12 @@ from benchmarks.machine import gemm_rate, now
 from benchmarks.memory import GIB, MICRO_BATCHES, SHAPES, llama_pairs
 from benchmarks.work import forward_flop, rows_of, training_flop
 from mvp_align.config import Config, Hardware
+from mvp_align.job import start_adapter
 from mvp_align.launch import to_config
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.naming import CONF_DIR
-from mvp_align.stages import start_adapter
-from mvp_align.training.simulation import simulate
+from mvp_align.planning.simulation import simulate
+from mvp_align.runtime.naming import CONF_DIR
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
 
 SCORED = 8

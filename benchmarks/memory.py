@@ -18,18 +18,18 @@ from transformers import LlamaConfig
 from benchmarks.machine import Worker, close
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
+from mvp_align.job import start_adapter
 from mvp_align.launch import to_config
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement, keep_freed_memory
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.naming import CONF_DIR
+from mvp_align.planning.forecast import CONTEXT_GIB, FRAGMENTED, simulated
+from mvp_align.planning.preflight import make_plan
+from mvp_align.planning.simulation import simulate
+from mvp_align.runtime.naming import CONF_DIR
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.tokens import Answer, TokenizedPair
-from mvp_align.stages import start_adapter
-from mvp_align.training.forecast import CONTEXT_GIB, FRAGMENTED, simulated
 from mvp_align.training.plan import Plan
-from mvp_align.training.preflight import make_plan
-from mvp_align.training.simulation import simulate
 from mvp_align.training.trainers import dpo_trainer
 
 GIB = 2**30

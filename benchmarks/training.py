@@ -41,12 +41,12 @@ from benchmarks.work import (
 )
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
+from mvp_align.job import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import place
-from mvp_align.modeling.identity import logps_folder
 from mvp_align.modeling.source import cache_root, load_tokenizer
-from mvp_align.stages import start_adapter
-from mvp_align.training.preflight import make_plan
+from mvp_align.planning.preflight import make_plan
+from mvp_align.scoring.identity import logps_folder
 from mvp_align.training.trainers import dpo_arguments, dpo_trainer, pair_dataset
 
 OURS, TRL, TRL_PRECOMPUTED = "mvp-align", "TRL", "TRL, reference precomputed"

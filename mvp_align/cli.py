@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from mvp_align.errors import UserError, listed
-from mvp_align.json_files import to_json
-from mvp_align.libraries import find_home, set_up_libraries
-from mvp_align.preemption import EXIT_CODE, Preempted, listen
+from mvp_align.runtime.json_files import to_json
+from mvp_align.runtime.libraries import find_home, set_up_libraries
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted, listen
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -36,7 +36,7 @@ def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def alone(*, run: Path, **options: object) -> None:
-        from mvp_align.reporting.lock import locked
+        from mvp_align.runs.lock import locked
 
         with locked(run):
             command(run=run, **options)
@@ -89,7 +89,7 @@ def stats(
 ) -> None:
     """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests,
     how sure each number is."""
-    from mvp_align.evaluation.metrics import metric_named
+    from mvp_align.metrics.metric import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 
@@ -189,8 +189,8 @@ def merge(
 ) -> None:
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
-    from mvp_align.modeling.merge import merge as merge_adapter
-    from mvp_align.reporting.run_folder import model_of, read_config
+    from mvp_align.runs.run_folder import model_of, read_config
+    from mvp_align.scoring.merge import merge as merge_adapter
 
     if precision not in DTYPES:
         raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
@@ -239,11 +239,11 @@ def generate(
     """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not
     given is the run's."""
     from mvp_align.data.sets import SETS
-    from mvp_align.generation.command import STAGES, generate_for_run
+    from mvp_align.generation.endpoint import Endpoint
     from mvp_align.generation.remote import LEFT_OUT, Server
-    from mvp_align.judging.endpoint import Endpoint
-    from mvp_align.reporting.run_folder import model_of, read_config
+    from mvp_align.runs.run_folder import model_of, read_config
     from mvp_align.validate import combination_problems
+    from recipes.generate import STAGES, generate_for_run
 
     problems = [
         f"--{option} {value}: must be one of {', '.join(known)}."
@@ -314,8 +314,8 @@ def list_cache() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mvp_align.modeling.identity import logps_folder
     from mvp_align.scoring.cache import held
+    from mvp_align.scoring.identity import logps_folder
 
     table = Table(title=str(logps_folder()), title_justify="left")
     for column in (
@@ -355,8 +355,8 @@ def clear_cache(
     ] = None,
 ) -> None:
     """Remove what is kept; later runs compute it again."""
-    from mvp_align.modeling.identity import logps_folder
     from mvp_align.scoring.cache import clear, held
+    from mvp_align.scoring.identity import logps_folder
 
     parts = held(logps_folder())
     chosen = [part for part in parts if key in (None, part.folder.name)]
@@ -409,7 +409,7 @@ def sync_runs(
 ) -> None:
     """Upload W&B runs that were recorded offline. What is uploaded already is left alone; what
     fails can be tried again."""
-    from mvp_align.reporting.tracking.sync import offline_runs, sync_run
+    from mvp_align.tracking.sync import offline_runs, sync_run
 
     failed = 0
     for folder, records in offline_runs(folders or [Path("outputs")]).items():
@@ -434,8 +434,8 @@ def dashboard(
     ] = False,
 ) -> None:
     """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
-    from mvp_align.naming import CONF_DIR
-    from mvp_align.reporting.tracking.dashboard import as_json, read_dashboard, save, workspace
+    from mvp_align.runtime.naming import CONF_DIR
+    from mvp_align.tracking.dashboard import as_json, read_dashboard, save, workspace
 
     wanted = read_dashboard(spec or CONF_DIR / "dashboard.yaml")
     if dry_run:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
 
-from mvp_align.naming import DEFAULT_NAME
+from mvp_align.runtime.naming import DEFAULT_NAME
 
 
 @dataclass

@@ -23,18 +23,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
-from mvp_align import sweeps
 from mvp_align.data.sets import chosen_sets
 from mvp_align.errors import AlreadyDone, UserError, listed
-from mvp_align.inert import inert
-from mvp_align.libraries import find_home, set_up_libraries
 from mvp_align.modeling.adapter_folder import take_lora
-from mvp_align.naming import CONF_DIR, leaf_keys, name_by_content
-from mvp_align.preemption import EXIT_CODE, Preempted, listen
-from mvp_align.reporting.run_folder import examine
-from mvp_align.sweeps import name_override, parsed, shared_folders, sweep_points
+from mvp_align.overrides import sweeps
+from mvp_align.overrides.inert import inert
+from mvp_align.overrides.sweeps import name_override, parsed, shared_folders, sweep_points
+from mvp_align.overrides.words import ambiguous, in_quotes, type_of, with_lists
+from mvp_align.runs.run_folder import examine
+from mvp_align.runtime.libraries import find_home, set_up_libraries
+from mvp_align.runtime.naming import CONF_DIR, leaf_keys, name_by_content
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted, listen
 from mvp_align.validate import combination_problems
-from mvp_align.words import ambiguous, in_quotes, type_of, with_lists
 
 # ValueError: what Hydra makes of `experiment=null`
 WRONG = (HydraException, OmegaConfBaseException, ValueError)
@@ -138,7 +138,7 @@ def look_first(config: typed.Config) -> None:
         look()
         return
     from mvp_align.modeling.hardware import place
-    from mvp_align.processes import main_decides
+    from mvp_align.runtime.processes import main_decides
 
     place(config.hardware)  # which decides on devices, and must be the first to
     main_decides(look)
@@ -154,7 +154,7 @@ def rank() -> int:
 
 
 def number_in(variable: str, default: int) -> int:
-    """What is no number is told by `mvp_align.variables`."""
+    """What is no number is told by `mvp_align.runtime.variables`."""
     number = os.environ.get(variable, "")
     return int(number) if number.isdecimal() else default
 

@@ -11,7 +11,8 @@ from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 from mvp_align.data.sets import set_problems
-from mvp_align.variables import variable_problems
+from mvp_align.modeling.launcher import launcher_problems
+from mvp_align.tracking.variables import trackio_problems, wandb_problems
 
 CHOICES = {
     "recipe": ("lora_dpo", "lora_sft", "evaluate"),
@@ -318,4 +319,16 @@ def tracking_problems(config: Config) -> list[str]:
             f"tracking.backend={tracking.backend} needs a package that is not installed: pip"
             f" install {tracking.backend}"
         )
+    return problems
+
+
+def variable_problems(config: Config) -> list[str]:
+    """Every variable that contradicts a setting or that cannot be obeyed, with what to do; empty
+    where there is none."""
+    tracking = config.tracking
+    problems = launcher_problems(config.hardware, dry_run=config.train.dry_run)
+    if tracking.backend == "wandb":
+        problems += wandb_problems(tracking)
+    if tracking.backend == "trackio":
+        problems += trackio_problems(tracking)
     return problems

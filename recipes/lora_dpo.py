@@ -9,13 +9,7 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
-from mvp_align.modeling.adapter_tokenizer import run_tokenizer
-from mvp_align.modeling.adapters import save_adapter
-from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
-from mvp_align.reporting.run_folder import open_run
-from mvp_align.reporting.tracking import start_tracking
-from mvp_align.stages import (
+from mvp_align.job import (
     answer,
     base_logps,
     conclude,
@@ -27,8 +21,14 @@ from mvp_align.stages import (
     start_adapter,
     train,
 )
-from mvp_align.training.micro_batch import fit_micro_batch
-from mvp_align.training.preflight import make_plan, print_plan
+from mvp_align.modeling.adapter_tokenizer import run_tokenizer
+from mvp_align.modeling.adapters import save_adapter
+from mvp_align.modeling.base import load_base
+from mvp_align.modeling.hardware import place
+from mvp_align.planning.micro_batch import fit_micro_batch
+from mvp_align.planning.preflight import make_plan, print_plan
+from mvp_align.runs.run_folder import open_run
+from mvp_align.tracking.tracker import start_tracking
 from mvp_align.training.trainers import dpo_trainer
 
 

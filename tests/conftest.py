@@ -19,7 +19,7 @@ import hydra
 
 from mvp_align.config import Config
 from mvp_align.launch import CONF_DIR, to_config
-from mvp_align.reporting.lock import release_all
+from mvp_align.runs.lock import release_all
 from mvp_align.schema import PreferencePair
 
 if TYPE_CHECKING:

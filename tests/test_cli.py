@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.modeling.identity import logps_folder
 from mvp_align.scoring.cache import open_cache
+from mvp_align.scoring.identity import logps_folder
 from mvp_align.scoring.tokens import Answer
 
 

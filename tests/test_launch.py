@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.launch import CONF_DIR, check_command
-from mvp_align.reporting.lock import lock
-from mvp_align.words import with_lists
+from mvp_align.overrides.words import with_lists
+from mvp_align.runs.lock import lock
 
 ROOT = Path(__file__).parents[1]
 MODELS = (

@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 from mvp_align.cli import app
 from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.data.readers import read_pairs
-from mvp_align.evaluation import names
-from mvp_align.evaluation.groups import tags_of
-from mvp_align.evaluation.opa import opa_rows
-from mvp_align.evaluation.rows import write_rows
-from mvp_align.reporting.pair_files import write_groups
-from mvp_align.reporting.run_folder import open_run
+from mvp_align.metrics import names
+from mvp_align.metrics.groups import tags_of
+from mvp_align.metrics.opa import opa_rows
+from mvp_align.metrics.rows import write_rows
+from mvp_align.runs.pair_files import write_groups
+from mvp_align.runs.run_folder import open_run
 from mvp_align.schema import PairScore
 
 PAGE = (Path(__file__).parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")

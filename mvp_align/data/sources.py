@@ -11,9 +11,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePath
 from typing import Any
 
-from mvp_align import hub
 from mvp_align.data.parsers import PARSERS, Records, parse, split_name
 from mvp_align.errors import UserError
+from mvp_align.runtime import hub
 
 KINDS = (
     "a .json, .jsonl, .csv, .tsv or .parquet file (or one of them with .gz behind it), a folder of"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mvp_align.reporting.environment import SECRET_NAME, SECRET_VALUE
+from mvp_align.runs.environment import SECRET_NAME, SECRET_VALUE
 
 GB = 1e9
 

@@ -15,8 +15,10 @@ from packaging.specifiers import SpecifierSet
 
 from mvp_align.config import Config, Tracking
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
-from mvp_align.hub import host, why_offline, within
-from mvp_align.variables import mode_variable, value, variable_problems, wandb_mode, wandb_problems
+from mvp_align.runtime.hub import host, why_offline, within
+from mvp_align.runtime.variables import value
+from mvp_align.tracking.variables import mode_variable, wandb_mode, wandb_problems
+from mvp_align.validate import variable_problems
 
 SECONDS = 3.0
 """How long the hub may take to answer."""

@@ -1,1 +1,1 @@
-"""Metrics as pure functions over scores and labels."""
+"""What is measured: sets made, scored and answered, and turned into metric rows."""

@@ -3,8 +3,8 @@ unfinished set.
 
 answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
 answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, hash of the data ...
-answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by line,
-gone at the end
+answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by
+                                     line, gone at the end
 """
 
 import os
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from mvp_align.atomic import full_disk_explained
 from mvp_align.config import Generation
 from mvp_align.errors import UserError, listed
-from mvp_align.json_files import from_json, to_json, write_json, write_json_lines
+from mvp_align.runtime.atomic import full_disk_explained
+from mvp_align.runtime.json_files import from_json, to_json, write_json, write_json_lines
 
 UNANSWERED = "unanswered"
 """Where the .json file says which pairs a server gave no answer to: id -> reason."""

@@ -32,7 +32,7 @@ from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
 from mvp_align.modeling.source import context_length
-from mvp_align.preemption import check
+from mvp_align.runtime.preemption import check
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.logps import causal_model
 from mvp_align.scoring.tokens import encode, start_token

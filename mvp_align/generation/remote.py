@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from mvp_align import preemption
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
-from mvp_align.judging.client import CallFailed, ChatClient, Reply
-from mvp_align.judging.endpoint import Endpoint
-from mvp_align.judging.patience import Patience
+from mvp_align.generation.client import CallFailed, ChatClient, Reply
+from mvp_align.generation.endpoint import Endpoint
+from mvp_align.generation.patience import Patience
+from mvp_align.runtime import preemption
 from mvp_align.schema import PromptedPair
 
 LEFT_OUT = ("temperature", "seed")

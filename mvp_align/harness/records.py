@@ -6,7 +6,7 @@ from mvp_align.data.prompts import PAPER, render
 from mvp_align.data.readers import read_pairs
 from mvp_align.data.subsets import drawn_order
 from mvp_align.errors import UserError
-from mvp_align.evaluation.opa import THRESHOLDS
+from mvp_align.metrics.opa import THRESHOLDS
 from mvp_align.schema import PairScore, PromptedPair
 
 PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFERENCE, QUESTION)}

@@ -10,10 +10,10 @@ from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
-from mvp_align.evaluation.groups import Tags, tags_of, with_region
-from mvp_align.evaluation.regions import load_regions
 from mvp_align.generation.answers import read_answers
 from mvp_align.judging.prompts import Case
+from mvp_align.metrics.groups import Tags, tags_of, with_region
+from mvp_align.metrics.regions import load_regions
 from mvp_align.schema import PreferencePair
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from mvp_align import preemption
-from mvp_align.judging.client import CallFailed, ChatClient
+from mvp_align.generation.client import CallFailed, ChatClient
+from mvp_align.generation.patience import Patience
 from mvp_align.judging.judges import Judge
-from mvp_align.judging.patience import Patience
 from mvp_align.judging.prompts import Request
 from mvp_align.judging.store import ReplyStore
+from mvp_align.runtime import preemption
 
 GRACE_SECONDS = 10
 """What requests under way are given to end, when asked to stop: they may be paid for already."""

@@ -13,10 +13,9 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.paa import Labelled
+from mvp_align.generation.completion import Said
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
 from mvp_align.judging.asking import Asked, ask
-from mvp_align.judging.completion import Said
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, Rules, check_rules
@@ -31,7 +30,8 @@ from mvp_align.judging.verdicts import (
     judgement_file,
     write_judgements,
 )
-from mvp_align.reporting.run_folder import read_config
+from mvp_align.metrics.paa import Labelled
+from mvp_align.runs.run_folder import read_config
 from mvp_align.schema import PreferencePair
 
 DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
-from mvp_align.judging.endpoint import VARIABLE, Endpoint
-from mvp_align.naming import CONF_DIR, leaf_keys
+from mvp_align.generation.endpoint import VARIABLE, Endpoint
+from mvp_align.runtime.naming import CONF_DIR, leaf_keys
 
 JUDGES = CONF_DIR / "judge"
 SEMANTIC = "semantic"

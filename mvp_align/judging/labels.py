@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError, listed
-from mvp_align.evaluation.names import base_metric
 from mvp_align.judging.verdicts import KINDS, Nearness, Scores, Verdict, YesNo
+from mvp_align.metrics.names import base_metric
 
 Label = Literal["W", "L", "TIE"]
 

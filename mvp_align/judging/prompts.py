@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvp_align.json_files import to_json
-from mvp_align.judging.client import Message
+from mvp_align.generation.client import Message
 from mvp_align.judging.parse import parse_scores, parse_yes_no
 from mvp_align.judging.verdicts import Scores, Unparsed, Verdict
+from mvp_align.runtime.json_files import to_json
 from mvp_align.schema import DIMENSIONS, PreferencePair
 
 MATERIAL = (

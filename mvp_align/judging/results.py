@@ -2,7 +2,7 @@
 
     labels/<stage>-<set>-<rules>.jsonl   id, user_id, label (W, L, TIE or null), unscored (why null)
     values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not,
-    null where unlabelled}
+                                         null where unlabelled}
 
 Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the
 answers were judged and what was left out, so that the report does.
@@ -16,17 +16,17 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.agreement import kappas, label_alpha, score_alpha
-from mvp_align.evaluation.intervals import Estimate
-from mvp_align.evaluation.names import base_metric
-from mvp_align.evaluation.opa import row
-from mvp_align.evaluation.paa import Labelled, paa_lift, paa_rows, share
-from mvp_align.evaluation.rows import Row, read_rows, write_rows
-from mvp_align.json_files import from_json, write_json, write_json_lines
 from mvp_align.judging.answer_sets import AnswerSet
 from mvp_align.judging.labels import Label, Rules, judge_label, over_thresholds, panel_labels
 from mvp_align.judging.verdicts import Judgement, Scores, Verdict, judgement_file, read_judgements
-from mvp_align.reporting.pair_files import PairValues, keep_values
+from mvp_align.metrics.agreement import kappas, label_alpha, score_alpha
+from mvp_align.metrics.intervals import Estimate
+from mvp_align.metrics.names import base_metric
+from mvp_align.metrics.opa import row
+from mvp_align.metrics.paa import Labelled, paa_lift, paa_rows, share
+from mvp_align.metrics.rows import Row, read_rows, write_rows
+from mvp_align.runs.pair_files import PairValues, keep_values
+from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
 
 Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""

@@ -15,10 +15,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mvp_align.atomic import FULL_WORDS
 from mvp_align.errors import UserError
-from mvp_align.judging.client import Reply
-from mvp_align.judging.completion import NO_COMPLETION, Said, said_in
+from mvp_align.generation.client import Reply
+from mvp_align.generation.completion import NO_COMPLETION, Said, said_in
+from mvp_align.runtime.atomic import FULL_WORDS
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (

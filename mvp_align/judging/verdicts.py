@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mvp_align.errors import UserError
-from mvp_align.json_files import from_json, write_json_lines
+from mvp_align.runtime.json_files import from_json, write_json_lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ import transformers
 from transformers import PreTrainedModel
 
 from mvp_align.errors import UserError
-from mvp_align.json_files import from_json
 from mvp_align.modeling.adapter_folder import Settings
 from mvp_align.modeling.base import quantization_of
-from mvp_align.modeling.identity import fingerprint
+from mvp_align.modeling.fingerprint import fingerprint
+from mvp_align.runtime.json_files import from_json
 
 IN_HUB_CACHE = re.compile(r"models--(.+?)(?:[/\\]snapshots[/\\][^/\\]+)?[/\\]*$")
 """A folder of huggingface_hub's cache, whose name says which model it holds."""

@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from mvp_align.atomic import full_disk_explained, move_folder
 from mvp_align.config import Lora
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_base import check_base, confirm_base
@@ -26,7 +25,8 @@ from mvp_align.modeling.adapter_folder import (
     resized_vocabulary,
     shapes,
 )
-from mvp_align.modeling.identity import own_name, whole
+from mvp_align.modeling.fingerprint import own_name, whole
+from mvp_align.runtime.atomic import full_disk_explained, move_folder
 
 ADAPTER = "default"
 """PEFT's name for the adapter that is trained, or evaluated."""

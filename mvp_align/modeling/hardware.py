@@ -11,7 +11,8 @@ from accelerate import PartialState
 
 from mvp_align.config import Hardware
 from mvp_align.errors import UserError
-from mvp_align.variables import is_true, launched_precision
+from mvp_align.modeling.launcher import launched_precision
+from mvp_align.runtime.variables import is_true
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from mvp_align import hub
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
+from mvp_align.runtime import hub
 
 
 def locate(model: Model) -> str:

@@ -1,2 +1,1 @@
-"""What a run leaves behind: its folder, and tables, pages and trackers made from the files in
-it."""
+"""The files of finished runs as tables, pages and charts."""

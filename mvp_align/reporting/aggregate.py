@@ -11,11 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.metrics import CEILING
-from mvp_align.evaluation.names import LIFT, kind_of
-from mvp_align.evaluation.rows import Row
-from mvp_align.evaluation.seeds import SeedEstimate, over_means, over_seeds
-from mvp_align.json_files import from_json
+from mvp_align.metrics.metric import CEILING
+from mvp_align.metrics.names import LIFT, kind_of
+from mvp_align.metrics.rows import Row
+from mvp_align.metrics.seeds import SeedEstimate, over_means, over_seeds
 from mvp_align.reporting.finished import (
     LIFTED,
     STAGES,
@@ -26,7 +25,8 @@ from mvp_align.reporting.finished import (
     read_finished,
 )
 from mvp_align.reporting.results import unique
-from mvp_align.reporting.run_folder import FREE_TO_CHANGE, settings
+from mvp_align.runs.run_folder import FREE_TO_CHANGE, settings
+from mvp_align.runtime.json_files import from_json
 
 WHO = ("recipe", "model.name", "data.name", "prompt.name")
 """What a configuration is called by where there is nothing to tell it from."""

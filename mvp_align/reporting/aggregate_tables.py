@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.data.sets import SETS
-from mvp_align.evaluation.damage import NEUTRAL
-from mvp_align.evaluation.metrics import ACC
-from mvp_align.evaluation.names import in_percent, is_change
-from mvp_align.evaluation.seeds import Interval
+from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.metric import ACC
+from mvp_align.metrics.names import in_percent, is_change
+from mvp_align.metrics.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
 from mvp_align.reporting.finished import LIFTED
 from mvp_align.reporting.results import label_of, number, unique

@@ -4,7 +4,7 @@ knows SVG's syntax."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import Line, Section, shown
 
 LEFT, PLOT, RIGHT = 178.0, 440.0, 132.0

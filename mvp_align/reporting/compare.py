@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.intervals import Estimate, clustered_mean
-from mvp_align.evaluation.opa import acc_lift, opa_metrics, paired, users_of
+from mvp_align.metrics.intervals import Estimate, clustered_mean
+from mvp_align.metrics.opa import acc_lift, opa_metrics, paired, users_of
 from mvp_align.reporting.references import config_of, published_lines
-from mvp_align.reporting.run_folder import read_scores
+from mvp_align.runs.run_folder import read_scores
 from mvp_align.schema import PairScore
 
 

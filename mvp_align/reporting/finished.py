@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.metrics import CEILING, metric_named
-from mvp_align.evaluation.names import LIFT, VERSUS, is_derived
-from mvp_align.evaluation.opa import pair_values
-from mvp_align.evaluation.profiles import PREFIX
-from mvp_align.evaluation.rows import Row, read_rows
-from mvp_align.reporting.pair_files import read_values
+from mvp_align.metrics.metric import CEILING, metric_named
+from mvp_align.metrics.names import LIFT, VERSUS, is_derived
+from mvp_align.metrics.opa import pair_values
+from mvp_align.metrics.profile_ablation import PREFIX
+from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.reporting.results import unique
-from mvp_align.reporting.run_folder import RunFolder, read_scores
+from mvp_align.runs.pair_files import read_values
+from mvp_align.runs.run_folder import RunFolder, read_scores
 from mvp_align.schema import PairScore
 
 Scores = Mapping[tuple[str, str], Sequence[PairScore]]

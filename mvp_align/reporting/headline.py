@@ -1,6 +1,6 @@
 """The result of a set in words, with no more certainty than its interval has."""
 
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import Line, number, shown
 
 NO_PAIRS = (

@@ -10,14 +10,13 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
-from mvp_align.atomic import write_text
 from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
-from mvp_align.evaluation.damage import NEUTRAL
-from mvp_align.evaluation.rows import read_rows
-from mvp_align.json_files import from_json, to_json
+from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
+from mvp_align.reporting.profile_ablation import HEADING, profile_lines, verdict
 from mvp_align.reporting.references import published_lines
 from mvp_align.reporting.results import (
     PROMPT_SETS,
@@ -29,7 +28,8 @@ from mvp_align.reporting.results import (
     prompt_sets,
     shown,
 )
-from mvp_align.reporting.who_asks import HEADING, profile_lines, verdict
+from mvp_align.runtime.atomic import write_text
+from mvp_align.runtime.json_files import from_json, to_json
 
 NO_PAIRS = (
     "Prose that is about nobody’s values: where its perplexity rises, training has cost the model"

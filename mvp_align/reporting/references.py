@@ -9,8 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mvp_align.evaluation.published import published, published_opa, published_paa
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.published import published, published_opa, published_paa
+from mvp_align.metrics.rows import Row
 
 
 def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> list[str]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mvp_align.data.sets import IN_DOMAIN, SETS
-from mvp_align.evaluation.damage import NEUTRAL
-from mvp_align.evaluation.metrics import ACC, CEILING, SHARE_OF_CEILING
-from mvp_align.evaluation.names import (
+from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.metric import ACC, CEILING, SHARE_OF_CEILING
+from mvp_align.metrics.names import (
     BETTER,
     DEFF,
     GAP,
@@ -24,8 +24,8 @@ from mvp_align.evaluation.names import (
     is_derived,
     measure,
 )
-from mvp_align.evaluation.profiles import PREFIX
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.profile_ablation import PREFIX
+from mvp_align.metrics.rows import Row
 from mvp_align.schema import DIMENSIONS
 
 SAME_FOR_EVERY_MODEL = ("opa/length_only", CEILING)

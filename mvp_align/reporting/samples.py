@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from mvp_align.data.load import DataSets
-from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore, PreferencePair
 
 

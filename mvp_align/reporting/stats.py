@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mvp_align.errors import UserError, listed
-from mvp_align.evaluation.certainty import certainty_rows
-from mvp_align.evaluation.groups import (
+from mvp_align.metrics.certainty import certainty_rows
+from mvp_align.metrics.groups import (
     Breakdown,
     Tags,
     Values,
@@ -20,15 +20,15 @@ from mvp_align.evaluation.groups import (
     row_of,
     with_region,
 )
-from mvp_align.evaluation.intervals import mean_estimate
-from mvp_align.evaluation.metrics import BOUNDS
-from mvp_align.evaluation.names import LIFT, VERSUS, base_metric, family, kind_of, measure
-from mvp_align.evaluation.opa import lifts, opa_values
-from mvp_align.evaluation.regions import NOT_SAID, iso3, load_regions
-from mvp_align.evaluation.rows import Row, read_rows, write_rows
+from mvp_align.metrics.intervals import mean_estimate
+from mvp_align.metrics.metric import BOUNDS
+from mvp_align.metrics.names import LIFT, VERSUS, base_metric, family, kind_of, measure
+from mvp_align.metrics.opa import lifts, opa_values
+from mvp_align.metrics.regions import NOT_SAID, iso3, load_regions
+from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.reporting.html import write_report
-from mvp_align.reporting.pair_files import GroupLine, PairValues, read_groups, read_values
-from mvp_align.reporting.run_folder import RunFolder, read_config
+from mvp_align.runs.pair_files import GroupLine, PairValues, read_groups, read_values
+from mvp_align.runs.run_folder import RunFolder, read_config
 from mvp_align.schema import PairScore
 
 SMALL = ("suppress", "shrink")

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.errors import UserError
-from mvp_align.evaluation.names import (
+from mvp_align.metrics.names import (
     BETTER,
     BOOTSTRAP,
     DEFF,
@@ -29,7 +29,7 @@ from mvp_align.evaluation.names import (
     in_percent,
     measure,
 )
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import CROSSED, PEOPLE, held_back, shown, unique
 from mvp_align.reporting.stats import Statistics
 from mvp_align.reporting.terminal import WIDTH, bare_table

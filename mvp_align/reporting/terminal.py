@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mvp_align.evaluation.damage import NEUTRAL
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, nothing_shown
+from mvp_align.reporting.profile_ablation import HEADING, OVER_SHUFFLED, profile_lines, verdict
 from mvp_align.reporting.results import Line, Results, Who, counted, prompt_sets, shown
-from mvp_align.reporting.who_asks import HEADING, OVER_SHUFFLED, profile_lines, verdict
 
 WIDTH = 100
 """Columns where the output is no terminal (a log file of a cluster job)."""

@@ -2,8 +2,8 @@
 every epoch, seed and hyperparameter run asks for anew.
 
     <root>/<model>/identity.json          what the values were computed with
-    <root>/<model>/<sha256>.safetensors   keys [n, 32] uint8, logps [n] float64 (nats), named by its
-    own content
+    <root>/<model>/<sha256>.safetensors   keys [n, 32] uint8, logps [n] float64 (nats), named by
+                                          its own content
 
 A value is found by what it was computed from: the model's identity (weights, precision,
 quantisation, attention) names the folder, token ids name the entry. Files are written once, never
@@ -25,8 +25,8 @@ from typing import Self
 import torch
 from safetensors.torch import load, save
 
-from mvp_align.atomic import write_bytes, write_text
 from mvp_align.errors import UserError
+from mvp_align.runtime.atomic import write_bytes, write_text
 from mvp_align.scoring.tokens import Answer
 
 KEY_BYTES = 32

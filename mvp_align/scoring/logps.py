@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
-from mvp_align.preemption import check
+from mvp_align.runtime.preemption import check
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.methods import is_sharded, scoring_method

@@ -1,1 +1,1 @@
-"""Trainers built on TRL, their callbacks, and the checks before the first step."""
+"""TRL's trainers with our forward pass, their callbacks, and resuming."""

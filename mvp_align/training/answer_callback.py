@@ -1,8 +1,9 @@
 """PAA while a trainer runs: answers to a few pairs at each evaluation, labelled; in anybody's
 transformers or TRL trainer.
 
-trainer.add_callback(PAACallback(rows, tokenizer))      # rows: {"prompt", "chosen", "rejected"}, or
-PreferencePairs
+    trainer.add_callback(PAACallback(rows, tokenizer))
+
+`rows`: {"prompt", "chosen", "rejected"}, or PreferencePairs.
 """
 
 from collections import Counter
@@ -12,14 +13,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerState
 from typing_extensions import override
 
-from mvp_align.answerset import generation_prompts
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
+from mvp_align.evaluation.answer_metrics import generation_prompts
 from mvp_align.generation.answers import Generated
 from mvp_align.generation.local import generate
 from mvp_align.judging.judge import nearness
 from mvp_align.judging.labels import PRESETS, Label, judge_label
-from mvp_align.processes import main_decides
+from mvp_align.runtime.processes import main_decides
 from mvp_align.schema import PreferencePair
 from mvp_align.training.callbacks import pairs_in
 from mvp_align.training.evaluations import EvaluationCallback

@@ -2,9 +2,11 @@
 
 `OPACallback` and `OODCallback` work in anybody's transformers or TRL trainer:
 
-    trainer.add_callback(OPACallback(rows, tokenizer))      # rows: {"prompt", "chosen",
-    "rejected"}, or PreferencePairs trainer.add_callback(OODCallback(tokenizer))            # the
-    bundled synthetic sample; source=FOLDER: UF-P-4
+    trainer.add_callback(OPACallback(rows, tokenizer))
+    trainer.add_callback(OODCallback(tokenizer))
+
+`rows`: {"prompt", "chosen", "rejected"}, or PreferencePairs. Out of domain is the bundled synthetic
+sample, or UF-P-4 with `source=FOLDER`.
 """
 
 import math
@@ -32,14 +34,14 @@ from mvp_align.data.load import read_out_of_domain
 from mvp_align.data.prompts import PAPER
 from mvp_align.data.sets import UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
-from mvp_align.evalset import EvalSet, make_eval_set, scored_rows
+from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set, scored_rows
 from mvp_align.modeling.source import context_length
-from mvp_align.processes import main_decides
-from mvp_align.reporting.tracking import Tracker
-from mvp_align.reporting.tracking.curves import HEADLINES
+from mvp_align.runtime.processes import main_decides
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache, read_folder
 from mvp_align.scoring.logps import causal_model, distinct_answers, score_pairs
+from mvp_align.tracking.curves import HEADLINES
+from mvp_align.tracking.tracker import Tracker
 from mvp_align.training.evaluations import EvaluationCallback
 
 LN_2_TOLERANCE = 1e-3

@@ -16,7 +16,7 @@ from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
-from mvp_align.training.divergence import Finite
+from mvp_align.training.divergence_guard import Finite
 from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 

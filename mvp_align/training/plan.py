@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mvp_align.evalset import EvalSet
-from mvp_align.profile_checks import ProfilePasses
+from mvp_align.evaluation.eval_sets import EvalSet
+from mvp_align.evaluation.profile_ablation import ProfilePasses
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair
 

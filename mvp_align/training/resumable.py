@@ -12,9 +12,9 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from mvp_align import hub
-from mvp_align.preemption import Preempted, check
-from mvp_align.training.checkpoints import WRITING, keep, numbered
+from mvp_align.runs.checkpoints import WRITING, keep, numbered
+from mvp_align.runtime import hub
+from mvp_align.runtime.preemption import Preempted, check
 
 
 class Resumable(Trainer):

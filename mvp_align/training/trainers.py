@@ -19,10 +19,10 @@ from trl import DPOConfig, SFTConfig, SFTTrainer
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import logp_cache
 from mvp_align.schema import PromptedPair
+from mvp_align.scoring.identity import logp_cache
 from mvp_align.training.callbacks import FirstLoss, Progress
-from mvp_align.training.divergence import Finite
+from mvp_align.training.divergence_guard import Finite
 from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp

@@ -17,7 +17,7 @@ from mvp_align.generation import local
 from mvp_align.generation.answers import Drafts, Generated, open_drafts
 from mvp_align.generation.local import Draw, generate, stop_ids, uniforms
 from mvp_align.modeling.adapters import new_adapter
-from mvp_align.preemption import Preempted
+from mvp_align.runtime.preemption import Preempted
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.passes import Method

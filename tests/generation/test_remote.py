@@ -13,12 +13,11 @@ from model_server import serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from mvp_align import preemption
-from mvp_align.answerset import generation_prompts
 from mvp_align.cli import app
 from mvp_align.config import Generation, paa_prompt
 from mvp_align.data.prompts import render
 from mvp_align.errors import UserError
+from mvp_align.evaluation.answer_metrics import generation_prompts
 from mvp_align.generation import remote
 from mvp_align.generation.answers import (
     Drafts,
@@ -28,12 +27,13 @@ from mvp_align.generation.answers import (
     open_drafts,
     read_answers,
 )
+from mvp_align.generation.client import CallFailed, Reply
+from mvp_align.generation.completion import Said
+from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.local import generate
 from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import answer_in, generate_remotely
-from mvp_align.judging.client import CallFailed, Reply
-from mvp_align.judging.completion import Said
-from mvp_align.judging.endpoint import Endpoint
+from mvp_align.runtime import preemption
 from mvp_align.schema import PreferencePair, PromptedPair
 
 SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)

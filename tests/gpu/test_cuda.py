@@ -19,19 +19,19 @@ from benchmarks.llama_gpu import config_of, measure, random_model
 from benchmarks.memory import llama_pairs
 from mvp_align.config import Config
 from mvp_align.errors import UserError
+from mvp_align.job import start_adapter
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import four_bit_layers, load_base
 from mvp_align.modeling.hardware import DTYPES, Placement
-from mvp_align.preemption import EXIT_CODE
+from mvp_align.planning.micro_batch import fit_micro_batch
+from mvp_align.planning.simulation import simulate
+from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runtime.preemption import EXIT_CODE
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.attention import attend, lay_out, takes_all_at_once
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair, tokenize_pairs
-from mvp_align.stages import start_adapter
-from mvp_align.training.checkpoints import newest_whole
-from mvp_align.training.micro_batch import fit_micro_batch
 from mvp_align.training.plan import Batches, Plan
-from mvp_align.training.simulation import simulate
 
 pytestmark = [
     pytest.mark.gpu,

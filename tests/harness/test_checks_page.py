@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from mvp_align.data.profiles import KINDS
-from mvp_align.evaluation.profiles import CONTRASTS
 from mvp_align.harness.records import PROMPTS
 from mvp_align.launch import check_command
+from mvp_align.metrics.profile_ablation import CONTRASTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "checks.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvp_align.evaluation.intervals import clustered_error
+from mvp_align.metrics.intervals import clustered_error
 from mvp_align.schema import PairScore
 
 inspect_ai = pytest.importorskip("inspect_ai")

@@ -14,7 +14,7 @@ import pytest
 from mvp_align.data.readers import read_pairs
 from mvp_align.data.sources import open_source
 from mvp_align.data.subsets import draw
-from mvp_align.evaluation.intervals import clustered_error
+from mvp_align.metrics.intervals import clustered_error
 from mvp_align.schema import PairScore
 
 lm_eval = pytest.importorskip("lm_eval")

@@ -8,8 +8,8 @@ from judge_server import GOOD, LASTING, PASSING, SAID, SLOW, counts, hostile, po
 from typer.testing import CliRunner
 
 from mvp_align.cli import app
-from mvp_align.evaluation.rows import read_rows
 from mvp_align.judging.verdicts import Scores, read_judgements
+from mvp_align.metrics.rows import read_rows
 
 CALLS = 2000
 

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.evaluation.rows import Row, read_rows, write_rows
 from mvp_align.judging.judge import same_model
 from mvp_align.judging.judges import JUDGES, read_judge
 from mvp_align.judging.labels import PRESETS, judge_label, panel_label
 from mvp_align.judging.verdicts import Scores, YesNo, read_judgements
+from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.modeling.embedder import packaged_folder
 
 

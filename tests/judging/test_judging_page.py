@@ -8,11 +8,11 @@ import pytest
 import typer
 
 from mvp_align.cli import app
+from mvp_align.generation.patience import GIVE_UP_AFTER, REFUSALS
 from mvp_align.judging.asking import GRACE_SECONDS
 from mvp_align.judging.judge import LIMIT_USD
 from mvp_align.judging.judges import JUDGES, read_judge
 from mvp_align.judging.labels import PRESETS, SEMANTIC_EPSILON, Rules
-from mvp_align.judging.patience import GIVE_UP_AFTER, REFUSALS
 
 PAGE = Path(__file__).parents[2] / "docs" / "judging.md"
 TEXT = PAGE.read_text(encoding="utf-8")

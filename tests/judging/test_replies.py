@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.evaluation.rows import read_rows
-from mvp_align.judging.completion import Said, said_in
+from mvp_align.generation.completion import Said, said_in
 from mvp_align.judging.verdicts import Scores, read_judgements
+from mvp_align.metrics.rows import read_rows
 
 VERDICT = json.dumps(
     {

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.evaluation.rows import read_rows
 from mvp_align.judging.verdicts import YesNo, read_judgements
+from mvp_align.metrics.rows import read_rows
 from mvp_align.modeling.source import locate, packaged_gguf
 
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and openai")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mvp_align.errors import UserError
-from mvp_align.judging.client import Reply
-from mvp_align.judging.completion import Said
+from mvp_align.generation.client import Reply
+from mvp_align.generation.completion import Said
 from mvp_align.judging.store import open_store
 
 

@@ -17,8 +17,8 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_base import check_base, same_base
 from mvp_align.modeling.adapters import load_adapter, load_reference, new_adapter
 from mvp_align.modeling.base import load_base
+from mvp_align.modeling.fingerprint import fingerprint
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import fingerprint
 
 Load = Callable[..., PreTrainedModel]
 SNAPSHOT = (

@@ -25,8 +25,8 @@ from mvp_align.modeling.adapters import (
     save_adapter,
 )
 from mvp_align.modeling.base import load_base
+from mvp_align.modeling.fingerprint import adapter_fingerprint, fingerprint
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import adapter_fingerprint, fingerprint
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import TokenizedPair
 

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from mvp_align.config import Config, Model
 from mvp_align.modeling.adapters import load_reference, new_adapter, save_adapter
 from mvp_align.modeling.base import load_base
+from mvp_align.modeling.fingerprint import checksums, fingerprint
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import checksums, fingerprint, identity, logp_cache
 from mvp_align.modeling.source import load_tokenizer
+from mvp_align.scoring.identity import identity, logp_cache
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.passes import Method
 
@@ -45,7 +46,7 @@ def test_checksums_take_every_dtype_and_see_the_order(dtype: torch.dtype, monkey
     values = torch.arange(100).to(dtype)
     assert checksums(values) == checksums(values.clone())
     assert checksums(values.flip(0)) != checksums(values)
-    monkeypatch.setattr("mvp_align.modeling.identity.CHECKSUM_CHUNK", 10)
+    monkeypatch.setattr("mvp_align.modeling.fingerprint.CHECKSUM_CHUNK", 10)
     assert checksums(values.roll(10)) != checksums(values)
     assert checksums(torch.empty(0, dtype=dtype)) == (0, 0)
 

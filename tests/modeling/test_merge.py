@@ -14,9 +14,9 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import save_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.merge import TOLERANCE, difference, merge
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.merge import TOLERANCE, difference, merge
 from mvp_align.scoring.tokens import TokenizedPair
 
 

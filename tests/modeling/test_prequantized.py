@@ -16,10 +16,11 @@ from mvp_align.config import Config, Lora, Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import WEIGHTS, new_adapter
 from mvp_align.modeling.base import four_bit_layers, load_base, run_quantization
+from mvp_align.modeling.fingerprint import fingerprint
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import fingerprint, identity
-from mvp_align.modeling.merge import merge
+from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.merge import merge
 
 Load = Callable[..., PreTrainedModel]
 

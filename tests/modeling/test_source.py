@@ -14,9 +14,9 @@ from mvp_align.config import Config, Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.identity import identity
 from mvp_align.modeling.packaged import loaded, packaged_gguf, public_name
 from mvp_align.modeling.source import load_tokenizer, locate
+from mvp_align.scoring.identity import identity
 
 pytestmark = pytest.mark.real_model
 

@@ -20,10 +20,10 @@ from scipy import stats
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.evaluation.intervals import Estimate, clustered_mean
-from mvp_align.evaluation.names import is_derived
-from mvp_align.evaluation.opa import opa_rows, row
-from mvp_align.evaluation.rows import read_rows, write_rows
+from mvp_align.metrics.intervals import Estimate, clustered_mean
+from mvp_align.metrics.names import is_derived
+from mvp_align.metrics.opa import opa_rows, row
+from mvp_align.metrics.rows import read_rows, write_rows
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
 from mvp_align.reporting.aggregate_tables import (
     PAPER,
@@ -33,8 +33,8 @@ from mvp_align.reporting.aggregate_tables import (
     as_table,
     remarks,
 )
-from mvp_align.reporting.pair_files import PairValues, write_values
-from mvp_align.reporting.run_folder import RunFolder, open_run
+from mvp_align.runs.pair_files import PairValues, write_values
+from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
 
 Make = Callable[..., Path]

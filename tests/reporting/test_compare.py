@@ -13,7 +13,7 @@ from rich.console import Console
 
 from mvp_align.errors import UserError
 from mvp_align.reporting.compare import print_comparison
-from mvp_align.reporting.run_folder import RunFolder
+from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore
 
 WRONG, RIGHT = -1.0, 1.0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mvp_align.evaluation.metrics import ACC
-from mvp_align.evaluation.opa import THRESHOLDS, opa_metrics, opa_rows
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.metric import ACC
+from mvp_align.metrics.opa import THRESHOLDS, opa_metrics, opa_rows
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, nothing_shown, sentence
 from mvp_align.reporting.results import Line, Results
 from mvp_align.reporting.terminal import print_results

@@ -10,11 +10,11 @@ import pytest
 
 from mvp_align.config import Config, Data, Evals, Model, Prompt
 from mvp_align.errors import UserError
-from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.metrics.rows import Row, write_rows
 from mvp_align.reporting.charts import LEFT, PLOT, chart
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import Line, Results
-from mvp_align.reporting.run_folder import RunFolder, open_run
+from mvp_align.runs.run_folder import RunFolder, open_run
 
 SCRIPT = "<script>alert('x')</script> & [red]"
 

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from mvp_align.config import Config
-from mvp_align.evaluation.rows import Row, write_rows
+from mvp_align.metrics.rows import Row, write_rows
 from mvp_align.reporting.compare import print_comparison
 from mvp_align.reporting.html import write_report
+from mvp_align.reporting.profile_ablation import profile_lines, verdict
 from mvp_align.reporting.results import Results, shown
-from mvp_align.reporting.run_folder import RunFolder, open_run
 from mvp_align.reporting.terminal import print_results
-from mvp_align.reporting.who_asks import profile_lines, verdict
+from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
 
 LABEL = "published (DiverValue-Bench"

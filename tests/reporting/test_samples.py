@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from mvp_align.data.load import DataSets
-from mvp_align.reporting.run_folder import RunFolder
 from mvp_align.reporting.samples import sample_pairs
+from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore, PreferencePair, Profile
 
 

@@ -18,20 +18,20 @@ from typer.testing import CliRunner
 from mvp_align.cli import app
 from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.errors import UserError
-from mvp_align.evaluation.intervals import clustered_mean
-from mvp_align.evaluation.names import derivation
-from mvp_align.evaluation.opa import opa_rows, pair_values, row
-from mvp_align.evaluation.rows import Row, read_rows, write_rows
-from mvp_align.reporting.pair_files import (
+from mvp_align.metrics.intervals import clustered_mean
+from mvp_align.metrics.names import derivation
+from mvp_align.metrics.opa import opa_rows, pair_values, row
+from mvp_align.metrics.rows import Row, read_rows, write_rows
+from mvp_align.reporting.stats import Choices, write_statistics
+from mvp_align.reporting.stats_tables import print_statistics
+from mvp_align.runs.pair_files import (
     PairValues,
     read_groups,
     read_values,
     write_groups,
     write_values,
 )
-from mvp_align.reporting.run_folder import RunFolder, open_run
-from mvp_align.reporting.stats import Choices, write_statistics
-from mvp_align.reporting.stats_tables import print_statistics
+from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
 
 COUNTRIES = {"Chile": 8, "Viet Nam": 2, "Norway": 6, "Japan": 7, "Prefer not to say": 1}

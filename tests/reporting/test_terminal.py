@@ -7,7 +7,7 @@ import re
 import pytest
 from rich.console import Console
 
-from mvp_align.evaluation.rows import Row
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import number, shown
 from mvp_align.reporting.terminal import print_results
 

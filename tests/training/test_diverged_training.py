@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerCallback
 
 from mvp_align.errors import UserError
-from mvp_align.training.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import newest_whole
 
 
 def started(made, recipe: str):

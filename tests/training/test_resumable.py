@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from mvp_align import preemption
-from mvp_align.preemption import Preempted, Request
+from mvp_align.runtime import preemption
+from mvp_align.runtime.preemption import Preempted, Request
 from mvp_align.training.resumable import tensors_only
 
 

@@ -15,7 +15,7 @@ from trl import DPOTrainer
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import WEIGHTS, load_adapter, save_adapter
 from mvp_align.modeling.base import four_bit_layers, load_base
-from mvp_align.modeling.identity import fingerprint
+from mvp_align.modeling.fingerprint import fingerprint
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from mvp_align.data.sample import published
 from mvp_align.data.sample.figures import tables
 from mvp_align.errors import UserError, listed
-from mvp_align.json_files import to_json
+from mvp_align.runtime.json_files import to_json
 from mvp_align.schema import DIMENSIONS, StatedValues, level
 
 SEED = 12

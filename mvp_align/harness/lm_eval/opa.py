@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from mvp_align.config import Data
 from mvp_align.errors import UserError
-from mvp_align.evaluation.intervals import clustered_error
 from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.metrics.intervals import clustered_error
 from mvp_align.modeling.source import context_length
 from mvp_align.schema import PairScore, PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs

@@ -1,0 +1,268 @@
+"""Answers of one stage to a set, and what is measured on them and on what training may have broken:
+for recipes and the command line."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from mvp_align.config import Config, Prompt
+from mvp_align.data.prompts import ChatTokenizer, prompted, render
+from mvp_align.generation.answers import (
+    Drafts,
+    Generated,
+    answers_made_so,
+    answers_path,
+    drafts_folder,
+    drawn,
+    open_drafts,
+    write_answers,
+)
+from mvp_align.generation.local import check_room, generate
+from mvp_align.metrics.drift import Divergence, kl_row, perplexity_row
+from mvp_align.metrics.rows import Row
+from mvp_align.metrics.spmr import (
+    AnswerCosines,
+    answer_rows,
+    form_values,
+    similarity_values,
+    write_cosines,
+)
+from mvp_align.modeling.adapters import ADAPTER
+from mvp_align.modeling.embedder import cosines, embedder
+from mvp_align.modeling.fingerprint import adapter_fingerprint
+from mvp_align.modeling.packaged import loaded
+from mvp_align.modeling.source import load_shape
+from mvp_align.runs.pair_files import PairValues, keep_values
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runtime.processes import main_decides
+from mvp_align.schema import PairScore, PreferencePair, PromptedPair
+from mvp_align.scoring.cache import LogpCache
+from mvp_align.scoring.kl import kl_to_base
+from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.tokens import Answer, TokenizedPair, encode, start_token
+
+
+def needs_answers(config: Config) -> bool:
+    return bool({"spmr", "paa"} & {*config.evals.metrics})
+
+
+def generation_prompts(
+    pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
+) -> list[PromptedPair]:
+    """What the model is shown: a user's turn where its tokenizer has a chat template, else the text
+    alone."""
+    return prompted(
+        pairs, replace(prompt, chat=prompt.chat and bool(tokenizer.chat_template)), tokenizer
+    )
+
+
+def check_answerable(
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, config: Config
+) -> None:
+    """Raise UserError, before anything is trained, for what would stop the answers after it: a
+    prompt that leaves no room for one, an embedder that cannot be had."""
+    prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
+    ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
+    check_room(load_shape(config.model), ids, config.generation.max_new_tokens)
+    embedder()
+
+
+def answer_set(
+    stage: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    set_name: str,
+    pairs: Sequence[PreferencePair],
+    data_sha256: str,
+    run: RunFolder,
+    config: Config,
+) -> list[Generated]:
+    """Answers to `pairs`, in their order and in `answers/`: those that are there, an interrupted
+    process's included, and new ones to the other pairs. `data_sha256` is the hash of the file that
+    the pairs were read from.
+
+    Raises UserError where answers made otherwise are there, and Preempted.
+    """
+    path = answers_path(run.path, stage, set_name)
+    how = made_with(model, tokenizer, data_sha256, config)
+    known = main_decides(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
+    missing = [pair for pair in pairs if pair.id not in known]
+    if missing:
+        drafts = Drafts(drafts_folder(path), main_decides(partial(open_drafts, path)))
+        prompts = generation_prompts(missing, config.generation.prompt, tokenizer)
+        label = f"{stage} {set_name}, answers"
+        found = generate(
+            model, tokenizer, prompts, config.generation, config.seed, drafts=drafts, label=label
+        )
+        known |= {answer.id: answer for answer in found}
+        if run.writes:
+            how |= drawn(config.generation, config.seed)
+            write_answers(path, [known[pair.id] for pair in pairs], how)
+            drafts.discard()
+    return [known[pair.id] for pair in pairs]
+
+
+def made_with(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config
+) -> dict[str, Any]:
+    """All that answers depend on."""
+    generation = config.generation
+    template = (
+        tokenizer.get_chat_template()
+        if generation.prompt.chat and tokenizer.chat_template
+        else None
+    )
+    tuned = isinstance(model, PeftModel)
+    return {
+        "model": loaded(config.model),
+        "adapter": adapter_fingerprint(model, ADAPTER) if tuned else None,
+        "data": data_sha256,
+        "prompt": asdict(generation.prompt),
+        "chat_template": sha256(template.encode()).hexdigest() if template else None,
+        "temperature": generation.temperature,
+        "max_new_tokens": generation.max_new_tokens,
+        "seed": config.seed,
+    }
+
+
+def answer_cosines(
+    pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt
+) -> list[AnswerCosines]:
+    """By MiniLM, in the order of `answers`, which are to these pairs in the same order."""
+    texts = [answer.answer.strip() for answer in answers]
+    shown = [render(pair, prompt) for pair in pairs]
+    with_prompt = [before + text for before, text in zip(shown, texts, strict=True)]
+    references = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
+    fitting_with_prompt = [before + pair.chosen for before, pair in zip(shown, pairs, strict=True)]
+    # In one go, so that a text that is compared twice is embedded once.
+    found = cosines(
+        [*texts, *texts, *with_prompt], [*references[0], *references[1], *fitting_with_prompt]
+    )
+    return [
+        AnswerCosines(
+            id=answer.id,
+            user_id=answer.user_id,
+            chosen=found[number],
+            rejected=found[len(pairs) + number],
+            chosen_with_prompt=found[2 * len(pairs) + number],
+            empty=answer.empty,
+            finished=answer.finished,
+        )
+        for number, answer in enumerate(answers)
+    ]
+
+
+def answered_rows(
+    set_name: str,
+    pairs: Sequence[PreferencePair],
+    answers: Mapping[str, Sequence[Generated]],
+    prompt: Prompt,
+    run: RunFolder,
+) -> list[Row]:
+    """SPMR and form of both stages' `answers` to one set, and the tuned one's lifts; `cosines/` is
+    written.
+
+    A pair that a stage has no answer to is not in that stage's rows, nor in the lifts.
+    """
+    by_id = {pair.id: pair for pair in pairs}
+    found: dict[str, list[AnswerCosines]] = {}
+    for stage, texts in answers.items():
+        found[stage] = main_decides(
+            partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
+        )
+        if run.writes:
+            write_cosines(
+                run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage]
+            )
+            keep_similarities(run.values(stage, set_name), found[stage])
+    return [
+        row
+        for stage, near in found.items()
+        for row in answer_rows(
+            stage,
+            set_name,
+            [form_values, similarity_values],
+            near,
+            found.get("base") if stage == "tuned" else None,
+        )
+    ]
+
+
+def keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
+    """SPMR pair by pair, so that `mvp-align stats` can break it down."""
+    values = similarity_values(found)
+    keep_values(
+        path,
+        list(values),
+        [
+            PairValues(
+                one.id, one.user_id, {metric: column[place] for metric, column in values.items()}
+            )
+            for place, one in enumerate(found)
+        ],
+    )
+
+
+def kl_rows(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    set_name: str,
+    pairs: Sequence[PreferencePair],
+    answers: Sequence[Generated],
+    config: Config,
+) -> list[Row]:
+    """`damage/kl` on the tuned model's answers, tokenised again as text after their prompts."""
+    prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
+    texts = [
+        encode(prompt.prompt + answer.answer, tokenizer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    starts = [len(encode(prompt.prompt, tokenizer)) for prompt in prompts]
+    worded = [number for number, ids in enumerate(texts) if len(ids) > starts[number] > 0]
+    tokens = [Answer(tuple(texts[number]), starts[number]) for number in worded]
+    kls = kl_to_base(
+        model, tokens, batch_size=config.evals.batch_size, label=f"{set_name}, KL to the base"
+    )
+    return kl_row(
+        set_name,
+        [
+            Divergence(answers[number].id, answers[number].user_id, kl, answer.tokens)
+            for number, kl, answer in zip(worded, kls, tokens, strict=True)
+        ],
+    )
+
+
+def neutral_text() -> list[str]:
+    """The passages of data/neutral.txt, written for this project (CC-BY-4.0, as the bundled
+    sample)."""
+    text = (files("mvp_align.data") / "neutral.txt").read_text(encoding="utf-8")
+    return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
+
+
+def perplexity(
+    stage: str,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    batch_size: int,
+    cache: LogpCache,
+) -> Row:
+    """Of the neutral text: each passage by itself, after a BOS (or EOS) token, which is not
+    counted."""
+    passages = []
+    for number, text in enumerate(neutral_text()):
+        ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
+        answer = Answer(tuple(ids), 1)
+        # equal answers are scored once
+        passages.append(TokenizedPair(str(number), str(number), answer, answer))
+    scores: list[PairScore] = score_pairs(
+        model, passages, batch_size=batch_size, label=f"{stage} neutral", cache=cache
+    )
+    return perplexity_row(stage, scores)

@@ -1,0 +1,62 @@
+"""What training may have broken: how far the model moved where nobody asked it to.
+
+`damage/kl`: KL(tuned || base) in nats a token on the tuned model's own answers, exact over the
+vocabulary at each position: the sequence KL of Rafailov et al. (2023, arXiv 2305.18290, equation
+3), with each token's expectation taken in full. `damage/perplexity`: exp of the mean negative
+log-prob a token on a small neutral text that is about nobody's values. `opa/rejected_shift`
+(evaluation/opa.py) is the third check, beside `opa/chosen_shift`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mvp_align.errors import WHAT_TO_TRY, UserError
+from mvp_align.metrics.intervals import Estimate, clustered_mean
+from mvp_align.metrics.names import kind_of
+from mvp_align.metrics.opa import row
+from mvp_align.metrics.rows import Row
+from mvp_align.schema import PairScore
+
+KL = "damage/kl"
+NEUTRAL = "neutral"
+"""The set that perplexity is a row of: no pairs, but passages of one text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Mean KL to the base over the tokens of one answer, in nats."""
+
+    id: str
+    user_id: str
+    kl: float
+    tokens: int
+
+
+def kl_row(set_name: str, found: Sequence[Divergence]) -> list[Row]:
+    """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the
+    answers that have."""
+    if not found:
+        return []
+    kls, users = [d.kl for d in found], [d.user_id for d in found]
+    return [row("tuned", set_name, KL, clustered_mean(kls, users, kind_of(KL)))]
+
+
+def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
+    """Of the text whose passages these are, in `chosen_logp` and `chosen_tokens`. `n` and `users`
+    both count passages. No interval: the text is what it is, not a sample of texts."""
+    tokens = sum(passage.chosen_tokens for passage in passages)
+    mean = sum(passage.chosen_logp for passage in passages) / tokens
+    try:
+        value = math.exp(-mean)
+    except OverflowError:
+        raise UserError(
+            f"{stage} {NEUTRAL}: the mean log-prob of the neutral text is {mean:g} nats a token, so"
+            f" its perplexity is beyond all numbers. {WHAT_TO_TRY}"
+        ) from None
+    return row(
+        stage,
+        NEUTRAL,
+        "damage/perplexity",
+        Estimate(value, None, None, len(passages), len(passages)),
+    )

@@ -1,0 +1,311 @@
+"""Every metric by who asked: means of groups, those of too few people held back or shrunk, the
+worst group, the gap between best and worst, and how many people are better off.
+
+A `Breakdown` is made once for a list of pairs and serves every metric of them, OPA's as well as
+labels of generated answers: `group_rows` and `headline_rows` take it with values [pairs] under the
+metric's name.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvp_align.metrics.clusters import (
+    ZERO,
+    Clusters,
+    FloatArray,
+    IntArray,
+    clusters_of,
+    design_effect,
+)
+from mvp_align.metrics.intervals import Estimate, mean_estimate, wilson
+from mvp_align.metrics.metric import BOUNDS, Kind
+from mvp_align.metrics.names import (
+    BETTER,
+    DEFF,
+    GAP,
+    LIFT,
+    SHRUNK,
+    SUPPRESSED,
+    WORSE,
+    WORST,
+    kind_of,
+    measure,
+)
+from mvp_align.metrics.regions import region_of
+from mvp_align.metrics.rows import Row
+from mvp_align.metrics.shrinkage import shrunk_means
+from mvp_align.schema import DIMENSIONS, PreferencePair
+
+Tags = Mapping[str, str]
+"""What the result of one pair is broken down by: `{"gender": "Female", ...}`."""
+
+STATED = "stated_"
+"""`stated_safety` is High or Low: what the person says of safety, whatever the question is
+about."""
+Values = Mapping[str, FloatArray]
+"""Metric -> its value for each pair."""
+
+
+Where = tuple[str, str]
+"""Breakdown and group; ("", "") is the whole set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One group of one breakdown: `pairs` are places in the list of all pairs. The whole set is the
+    cell ("", "")."""
+
+    group_by: str
+    group: str
+    pairs: IntArray
+    clusters: Clusters
+
+    @property
+    def where(self) -> Where:
+        return self.group_by, self.group
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The cells of a list of pairs. `small`: those of fewer than `min_users` people, which are
+    never shown as they are."""
+
+    stage: str
+    set: str
+    whole: Cell
+    cells: list[Cell]
+    small: list[Cell]
+    min_users: int
+
+    def by(self) -> list[str]:
+        return list(dict.fromkeys(cell.group_by for cell in (*self.cells, *self.small)))
+
+    def of(self, group_by: str) -> list[Cell]:
+        return [cell for cell in self.cells if cell.group_by == group_by]
+
+    def small_of(self, group_by: str) -> list[Cell]:
+        return [cell for cell in self.small if cell.group_by == group_by]
+
+
+def tags_of(pair: PreferencePair) -> dict[str, str]:
+    """The groups of a pair, and High or Low for each value that its person states."""
+    stated = pair.stated_values
+    levels = {f"{STATED}{name}": stated.level(name) for name in DIMENSIONS} if stated else {}
+    return {**pair.groups, **{name: level for name, level in levels.items() if level is not None}}
+
+
+def with_region(tags: Sequence[Tags], regions: Mapping[str, str]) -> list[Tags]:
+    """`region` of the birth country added, under a map of `regions.load_regions` (an empty one adds
+    none); pairs without a birth country stay as they are."""
+    if not regions:
+        return list(tags)
+    known = {
+        name: region_of(name, regions)
+        for name in {tag["birth_country"] for tag in tags if "birth_country" in tag}
+    }
+    return [
+        {**tag, "region": known[tag["birth_country"]]} if "birth_country" in tag else tag
+        for tag in tags
+    ]
+
+
+def default_by(tags: Sequence[Tags]) -> list[str]:
+    """All that these pairs can be broken down by, and dimension crossed with level, which mean
+    little without each other."""
+    names = sorted({name for tag in tags for name in tag})
+    return sorted([*names, *(["dimension,level"] if {"dimension", "level"} <= set(names) else [])])
+
+
+def break_down(
+    stage: str,
+    set_name: str,
+    users: Sequence[str],
+    tags: Sequence[Tags],
+    by: Sequence[str],
+    min_users: int,
+) -> Breakdown:
+    """Cells by each of `by`, sorted by name; `gender,age` crosses the two. A pair without a tag is
+    in no cell of it."""
+    ids = np.unique(np.asarray(users, dtype=object).astype(str), return_inverse=True)[1].astype(
+        np.int64
+    )
+    cells: list[Cell] = []
+    for group_by in by:
+        parts: dict[str, list[int]] = {}
+        columns = [[tag.get(name) for tag in tags] for name in group_by.split(",")]
+        for place, groups in enumerate(zip(*columns, strict=True)):
+            if None not in groups:
+                parts.setdefault(",".join(map(str, groups)), []).append(place)
+        for group, places in sorted(parts.items()):
+            at = np.asarray(places, dtype=np.int64)
+            cells.append(Cell(group_by, group, at, clusters_of(ids[at])))
+    whole = Cell("", "", np.arange(len(ids)), clusters_of(ids))
+    large = [cell for cell in cells if cell.clusters.users >= min_users]
+    small = [cell for cell in cells if cell.clusters.users < min_users]
+    return Breakdown(stage, set_name, whole, large, small, min_users)
+
+
+def group_rows(breakdown: Breakdown, values: Values, small: str = "suppress") -> list[Row]:
+    """The mean of each metric in each cell. Cells of fewer than `min_users` people give no row of
+    their own: their number is the value of `<metric>_suppressed`, whose `n` and `users` are their
+    pairs and people; or, where `small` is `shrink` and the breakdown has enough groups,
+    `<metric>_shrunk` (`shrinkage.shrunk_means`)."""
+    rows = [
+        row_of(
+            breakdown,
+            metric,
+            cell.where,
+            mean_estimate(x[cell.pairs], cell.clusters, kind_of(metric)),
+        )
+        for cell in breakdown.cells
+        for metric, x in values.items()
+    ]
+    for group_by in breakdown.by():
+        for metric, x in values.items():
+            rows += small_rows(breakdown, group_by, metric, x, small)
+    return rows
+
+
+def small_rows(
+    breakdown: Breakdown, group_by: str, metric: str, x: FloatArray, small: str
+) -> Iterator[Row]:
+    held = breakdown.small_of(group_by)
+    if not held:
+        return
+    shrunk = None
+    if small == "shrink":
+        cells = [*held, *breakdown.of(group_by)]
+        shrunk = shrunk_means(
+            [cell.clusters.means(x[cell.pairs]) for cell in cells], BOUNDS[kind_of(metric)]
+        )
+    if shrunk is None:
+        pairs = np.unique(np.concatenate([cell.pairs for cell in held]))
+        people = len(np.unique(breakdown.whole.clusters.user[pairs]))
+        counted = Estimate(len(held), None, None, len(pairs), people)
+        yield row_of(breakdown, metric + SUPPRESSED, (group_by, ""), counted)
+        return
+    # the large cells' own come after
+    for cell, (value, low, high) in zip(held, shrunk, strict=False):
+        estimate = Estimate(value, low, high, cell.clusters.pairs, cell.clusters.users)
+        yield row_of(breakdown, metric + SHRUNK, cell.where, estimate)
+
+
+def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
+    """For each breakdown and metric, the worst group and the gap between the lowest and the
+    highest; for the whole set, the design effect and, of each lift, who is better and who is worse
+    off."""
+    rows: list[Row] = []
+    for metric, x in values.items():
+        effect = design_effect(x, breakdown.whole.clusters)
+        if effect is not None:
+            rows.append(number_row(breakdown, metric + DEFF, breakdown.whole, effect))
+        if metric.endswith(LIFT):
+            rows += better_off(breakdown, metric, x, breakdown.whole)
+    for group_by in breakdown.by():
+        cells = breakdown.of(group_by)
+        if len(cells) > 1:
+            rows += [
+                row for metric, x in values.items() for row in extremes(breakdown, cells, metric, x)
+            ]
+    return rows
+
+
+def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> list[Row]:
+    """The shares of people whose own mean became better, and worse, with Wilson's interval: a
+    person counts once. No rows of a metric neither end of which is better."""
+    higher = measure(metric).higher_is_better
+    if higher is None:
+        return []
+    gains = (1 if higher else -1) * cell.clusters.sums(x[cell.pairs])
+    base, people = metric.removesuffix(LIFT), cell.clusters.users
+    rows = []
+    for word, count in ((BETTER, int((gains > 1e-9).sum())), (WORSE, int((gains < -1e-9).sum()))):
+        low, high = wilson(count / people, people) if people > 1 else (None, None)
+        estimate = Estimate(count / people, low, high, cell.clusters.pairs, people)
+        rows.append(row_of(breakdown, base + word, cell.where, estimate))
+    return rows
+
+
+def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
+    """`_worst`, whose `group` is the group with the lowest mean (the highest, where lower is
+    better; none, where neither end is), and `_gap`, highest minus lowest.
+
+    Which groups are extreme is seen from the data, so plain intervals would be too narrow (and the
+    gap of groups that are all alike is above 0): theirs are Bonferroni's, over all groups for the
+    worst and over all pairs of groups for the gap. Where the gap's interval holds 0, no two groups
+    are told apart.
+    """
+    kind = kind_of(metric)
+    means = [float(x[cell.pairs].mean()) for cell in cells]
+    lowest, highest = cells[int(np.argmin(means))], cells[int(np.argmax(means))]
+    gap = gap_estimate(
+        breakdown, lowest, highest, x, kind, level=1 - 0.05 / math.comb(len(cells), 2)
+    )
+    gap_row = row_of(breakdown, metric + GAP, (lowest.group_by, ""), gap)
+    higher = measure(metric).higher_is_better
+    if higher is None:
+        return [gap_row]
+    worst = lowest if higher else highest
+    estimate = mean_estimate(x[worst.pairs], worst.clusters, kind, level=1 - 0.05 / len(cells))
+    return [row_of(breakdown, metric + WORST, worst.where, estimate), gap_row]
+
+
+def gap_estimate(
+    breakdown: Breakdown, lowest: Cell, highest: Cell, x: FloatArray, kind: Kind, level: float
+) -> Estimate:
+    """Highest minus lowest, its interval put together from those of the two (MOVER: Zou & Donner
+    2008, Statistics in Medicine 27, 1693-1702). People who stand in both groups, as they do in two
+    dimensions, make the two means correlated."""
+    everyone = breakdown.whole.clusters
+    residuals = np.zeros((2, everyone.users))
+    users = np.zeros(everyone.users, dtype=bool)
+    for number, cell in enumerate((highest, lowest)):
+        user = everyone.user[cell.pairs]
+        residuals[number] = np.bincount(user, x[cell.pairs] - x[cell.pairs].mean(), everyone.users)
+        users[user] = True
+    size = float(np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1]))
+    alike = float(residuals[0] @ residuals[1]) / size if size > ZERO else 0.0
+    one, other = (
+        mean_estimate(x[cell.pairs], cell.clusters, kind, level) for cell in (highest, lowest)
+    )
+    gap, low, high = one.value - other.value, None, None
+    if (
+        one.low is not None
+        and one.high is not None
+        and other.low is not None
+        and other.high is not None
+    ):
+        low = gap - combined(one.value - one.low, other.high - other.value, alike)
+        high = gap + combined(one.high - one.value, other.value - other.low, alike)
+    return Estimate(gap, low, high, one.n + other.n, int(users.sum()))
+
+
+def combined(one: float, other: float, alike: float) -> float:
+    return math.sqrt(max(0.0, one**2 + other**2 - 2 * alike * one * other))
+
+
+def number_row(breakdown: Breakdown, metric: str, cell: Cell, value: float) -> Row:
+    return row_of(
+        breakdown,
+        metric,
+        cell.where,
+        Estimate(value, None, None, cell.clusters.pairs, cell.clusters.users),
+    )
+
+
+def row_of(breakdown: Breakdown, metric: str, where: Where, estimate: Estimate) -> Row:
+    return Row(
+        stage=breakdown.stage,
+        set=breakdown.set,
+        metric=metric,
+        group_by=where[0],
+        group=where[1],
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        users=estimate.users,
+    )

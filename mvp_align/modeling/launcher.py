@@ -1,0 +1,87 @@
+"""Variables of `accelerate launch` and torchrun, and where they contradict `hardware.*`.
+
+Nothing here imports torch.
+"""
+
+import os
+
+from mvp_align.config import Hardware
+from mvp_align.runtime.variables import contradiction, is_true, value
+
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "zero2",
+    "ACCELERATE_USE_MEGATRON_LM": "",
+}
+"""What `accelerate launch` sets from its config file, and the `hardware.sharding` that means it."""
+
+
+def launched_precision() -> str | None:
+    """What `accelerate launch --mixed_precision` asked for, as `hardware.precision` has it; None
+    where it did not."""
+    asked = value("ACCELERATE_MIXED_PRECISION").lower()
+    return asked if asked not in ("", "no") else None
+
+
+def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
+    """A dry run may plan for a GPU that is not here."""
+    problems = process_problems()
+    precision = launched_precision()
+    if precision is not None and precision not in ("bf16", "fp16"):
+        problems.append(
+            f"ACCELERATE_MIXED_PRECISION={precision}: must be bf16, fp16 or no"
+            " (hardware.precision)."
+        )
+    elif precision is not None and hardware.precision not in ("auto", precision):
+        problems.append(
+            contradiction("hardware.precision", hardware.precision, "ACCELERATE_MIXED_PRECISION")
+        )
+    if hardware.device == "cuda" and not dry_run:
+        if is_true("ACCELERATE_USE_CPU"):
+            problems.append(contradiction("hardware.device", "cuda", "ACCELERATE_USE_CPU"))
+        if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+            problems.append(contradiction("hardware.device", "cuda", "CUDA_VISIBLE_DEVICES"))
+    for variable, sharding in SHARDING.items():
+        if is_true(variable) and hardware.sharding != sharding:
+            meant = f"set hardware.sharding={sharding}, or " if sharding else ""
+            problems.append(
+                f"{variable}={value(variable)}, and hardware.sharding={hardware.sharding}:"
+                f" {meant}take it out of the launcher's config (`accelerate config`)."
+            )
+    if value("ACCELERATE_DYNAMO_BACKEND").lower() not in ("", "no"):
+        problems.append(
+            f"ACCELERATE_DYNAMO_BACKEND={value('ACCELERATE_DYNAMO_BACKEND')}: models are not"
+            " compiled here. Launch with --dynamo_backend no."
+        )
+    return problems
+
+
+def process_problems() -> list[str]:
+    """Processes that are told of each other in part would each do the whole run, or end in torch's
+    own error."""
+    numbers = {name: value(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    wrong = [
+        f"{name}={number}: a whole number belongs there."
+        for name, number in numbers.items()
+        if not is_count(number)
+    ]
+    several = (
+        numbers["LOCAL_RANK"]
+        or numbers["RANK"] not in ("", "0")
+        or numbers["WORLD_SIZE"] not in ("", "1")
+    )
+    if wrong or not several:
+        return wrong
+    missing = [name for name in (*numbers, "MASTER_ADDR") if not value(name)]
+    if not missing:
+        return []
+    told = ", ".join(f"{name}={number}" for name, number in numbers.items() if number)
+    return [
+        f"{told}, but no {', '.join(missing)}: processes of one run find each other by all of them."
+        " `accelerate launch` and `torchrun` set them; to run one process, unset"
+        f" {', '.join(name for name, number in numbers.items() if number)}."
+    ]
+
+
+def is_count(number: str) -> bool:
+    return not number or number.isdecimal()

@@ -1,0 +1,1 @@
+"""The command line before it is a config: names of runs, sweeps, words, settings without effect."""

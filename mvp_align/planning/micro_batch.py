@@ -1,0 +1,86 @@
+"""Before step 1: the longest micro-batch and the largest scoring batch once for real, so that a run
+which cannot fit ends in its first minute. `train.micro_batch_size=auto` is decided by it: the
+largest number of pairs a pass that fits."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from peft import PeftModel
+
+from mvp_align.config import Config
+from mvp_align.errors import UserError
+from mvp_align.planning.forecast import remedies
+from mvp_align.training.plan import Batches, Plan
+from mvp_align.training.step import (
+    as_in_training,
+    largest_batch,
+    longest_first,
+    score_pass,
+    train_pass,
+)
+
+
+def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
+    """The plan with its micro-batch decided, where the config leaves that to us; else the plan as
+    it is.
+
+    Sizes are tried downwards among those that divide the effective batch, which therefore stays
+    what it was. All processes take the smallest size found by any. The model and the random state
+    are left as they were. Raises UserError where the size that is set, or a single pair, or the
+    largest batch that is scored does not fit.
+    """
+    batches = plan.batches
+    if batches is None:
+        return plan
+    share = batches.effective // batches.processes
+    longest = longest_first(plan.train_tokens, config)
+    auto = config.train.micro_batch_size == "auto"
+    sizes = [n for n in range(share, 0, -1) if share % n == 0] if auto else [batches.micro]
+    with as_in_training(model, config):
+        fitting = next(
+            (n for n in sizes if fits(model, partial(train_pass, model, longest[:n], config))), 0
+        )
+    fitting = smallest(fitting, batches)
+    if fitting == 0:
+        pairs = "The longest pair does" if sizes[-1] == 1 else f"The {sizes[-1]} longest pairs do"
+        raise UserError(
+            f"{pairs} not fit in a training pass ({longest[0].longest} tokens with the longer"
+            f" answer): try {remedies(config, training=True)}."
+        )
+    scored = [plan.train_tokens, *plan.scored]
+    largest = largest_batch(model, scored, config)
+    if not smallest(int(fits(model, lambda: score_pass(model, largest))), batches):
+        raise UserError(
+            f"The largest batch of evals.batch_size={config.evals.batch_size} does not fit: "
+            f"try {remedies(config, training=False)}."
+        )
+    if not auto:
+        return plan
+    found = replace(batches, micro=fitting, accumulation=share // fitting)
+    print(f"train.micro_batch_size=auto: {found.arithmetic}")
+    return replace(plan, batches=found)
+
+
+def fits(model: PeftModel, run: Callable[[], None]) -> bool:
+    """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it
+    was."""
+    try:
+        with torch.random.fork_rng():
+            run()
+    except Exception as error:
+        if not should_reduce_batch_size(error):
+            raise
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+        clear_device_cache(garbage_collection=True)
+    return True
+
+
+def smallest(found: int, batches: Batches) -> int:
+    """Of what all processes found."""
+    return min(gather_object([found])) if batches.processes > 1 else found

@@ -1,0 +1,337 @@
+"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic,
+steps, and what they cost.
+
+Printed before every run; `train.dry_run=true` stops after it.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase
+
+from mvp_align.config import Config, Train
+from mvp_align.data.load import DataSets
+from mvp_align.data.prompts import prompted, prompts_sha256
+from mvp_align.data.sets import IN_DOMAIN
+from mvp_align.data.subsets import draw, drawn_line
+from mvp_align.errors import UserError
+from mvp_align.evaluation.answer_metrics import check_answerable, needs_answers
+from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set
+from mvp_align.evaluation.profile_ablation import (
+    ProfilePasses,
+    missing_lines,
+    pass_lines,
+    profile_passes,
+)
+from mvp_align.judging.judges import SEMANTIC, read_judge
+from mvp_align.metrics.regions import load_regions
+from mvp_align.modeling.adapter_base import check_base
+from mvp_align.modeling.adapter_folder import read_adapter, take_lora
+from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
+from mvp_align.modeling.base import run_quantization
+from mvp_align.modeling.hardware import Placement
+from mvp_align.modeling.packaged import loaded, public_name
+from mvp_align.modeling.source import context_length, load_shape
+from mvp_align.planning.forecast import forecast_lines
+from mvp_align.schema import PreferencePair
+from mvp_align.scoring.methods import shape_method
+from mvp_align.scoring.tokens import tokenize_pairs
+from mvp_align.training.plan import Batches, Plan
+
+
+def make_plan(
+    config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement
+) -> Plan:
+    """What the run will do. The `lora` settings of an adapter that the config names become the
+    config's.
+
+    Raises UserError where no pair is left, batches do not divide, the model's context is shorter
+    than the limits, its shape cannot be scored, its weights are stored in a format that is not read
+    here, or an adapter is not there, another model's, or of another kind.
+    """
+    check_context(config)
+    shape_method(load_shape(config.model))
+    run_quantization(config.model, config.quantization)
+    notes = take_up_adapters(config, tokenizer)
+    texts = prompted(data.train, config.prompt, tokenizer)
+    tokenized = tokenize_pairs(texts, tokenizer)
+    limits = config.data
+    fits = [
+        p.prompt_tokens <= limits.max_prompt_tokens and p.longest < limits.max_tokens
+        for p in tokenized.pairs
+    ]
+    kept = [number for number, fit in enumerate(fits) if fit]
+    if data.train and not kept:
+        raise UserError(
+            f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens:"
+            " raise them."
+        )
+    batches = None
+    used = kept
+    if kept and config.recipe != "evaluate":
+        batches = plan_batches(config.train, len(kept), placement.processes)
+        used = reached(kept, batches, config.seed)
+    val = validation_set(config, data, tokenizer)
+    val_texts = prompted(
+        draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
+    )
+    sets = eval_sets(config, data, tokenizer)
+    return Plan(
+        train=[texts[number] for number in used],
+        train_tokens=[tokenized.pairs[number] for number in used],
+        train_over_limit=[text.id for text, fit in zip(texts, fits, strict=True) if not fit],
+        train_unused=len(kept) - len(used),
+        train_merged=tokenized.merged,
+        eval_sets=sets,
+        val_set=val,
+        val_texts=[text for text in val_texts if val and text.id in val.groups],
+        batches=batches,
+        profiles=profile_checks(config, data, sets, tokenizer),
+        drawn=drawn_lines(config, data, sets),
+        notes=notes,
+        train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
+    )
+
+
+def check_context(config: Config) -> None:
+    context, limits = context_length(load_shape(config.model)), config.data
+    if context is not None and limits.max_tokens > context:
+        prompts = (
+            f" and data.max_prompt_tokens={context // 2}"
+            if limits.max_prompt_tokens >= context
+            else ""
+        )
+        raise UserError(
+            f"data.max_tokens={limits.max_tokens} is over the {context} tokens that"
+            f" model={config.model.name} can take: set data.max_tokens={context}{prompts} or less."
+            " Longer pairs are then left out and counted."
+        )
+
+
+def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Make `config.lora` what the adapter has that the run starts from; what is to be told of the
+    run's adapters.
+
+    Raises UserError where one is not there, is another model's, or of a kind that is not taken.
+    """
+    reference = None if config.train.reference == "base" else config.train.reference
+    notes = []
+    for setting, name in (("adapter", config.adapter), ("train.reference", reference)):
+        if name is None:
+            continue
+        path = Path(name)
+        settings = read_adapter(path, setting)
+        any_base = config.adapter_base == "any"
+        notes += check_base(
+            path, settings, public_name(config.model), setting=setting, any_base=any_base
+        )
+        notes += tokenizer_notes(config.model, path, setting, tokenizer)
+    take_lora(config)
+    return notes
+
+
+def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase) -> list[EvalSet]:
+    pairs = data.by_set
+    for name in config.evals.sets:
+        if not pairs[name]:
+            raise UserError(
+                f"evals.sets names {name}, but it has no pairs: set data.test, or leave {name} out."
+            )
+    limits = {
+        "max_prompt_tokens": config.data.max_prompt_tokens,
+        "max_tokens": config.data.max_tokens,
+    }
+    regions = load_regions(config.evals.regions)
+    sets = [
+        make_eval_set(name, pairs[name], config.prompt, tokenizer, **limits, regions=regions)
+        for name in config.evals.sets
+    ]
+    if needs_answers(config):
+        for subject in sets:
+            check_answerable(answered_pairs(subject, data, config), tokenizer, config)
+        if config.evals.judge not in ("none", SEMANTIC):
+            read_judge(config.evals.judge).endpoint.key()
+    return sets
+
+
+def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
+    """The pairs of a set that answers are generated to: those that are scored, or
+    `generation.limit` drawn from them."""
+    return draw(scored_pairs(subject, data), config.generation.limit, config.seed)
+
+
+def scored_pairs(subject: EvalSet, data: DataSets) -> list[PreferencePair]:
+    return [pair for pair in data.by_set[subject.name] if pair.id in subject.groups]
+
+
+def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
+    """Where less than a set is looked at: how much of it, and how it was drawn."""
+    drawn: dict[str, str] = {}
+    if needs_answers(config):
+        for subject in sets:
+            line = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
+            drawn[f"{subject.name}, answers"] = line
+    if config.evals.every_steps is not None:
+        drawn["val, during training"] = drawn_line(data.val, config.evals.every_pairs, config.seed)
+        if "paa" in config.evals.metrics:
+            line = drawn_line(data.val, config.generation.every_pairs, config.seed)
+            drawn["val, answers during training"] = line
+    return [f"{what}: {line}" for what, line in drawn.items() if line]
+
+
+def answered_data(set_name: str, data: DataSets) -> str:
+    """The hash of what a set's pairs were read from; without `data.test` they are held out of
+    `data.train`."""
+    own = "test" if "test" in data.read else "train"
+    return data.read[own if set_name == IN_DOMAIN else set_name].sha256
+
+
+def profile_checks(
+    config: Config, data: DataSets, sets: Sequence[EvalSet], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, ProfilePasses]:
+    """Of the pairs that are scored at all."""
+    if not config.evals.profiles:
+        return {}
+    return {
+        subject.name: profile_passes(
+            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups],
+            config,
+            tokenizer,
+        )
+        for subject in sets
+    }
+
+
+def validation_set(
+    config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
+) -> EvalSet | None:
+    if config.evals.every_steps is None:
+        return None
+    if not data.val:
+        raise UserError(
+            "evals.every_steps scores validation pairs during training: set data.val=PATH."
+        )
+    return make_eval_set(
+        "in_domain",
+        draw(data.val, config.evals.every_pairs, config.seed),
+        config.prompt,
+        tokenizer,
+        max_prompt_tokens=config.data.max_prompt_tokens,
+        max_tokens=config.data.max_tokens,
+    )
+
+
+def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
+    micro = (
+        train.batch_size // processes
+        if isinstance(train.micro_batch_size, str)
+        else train.micro_batch_size
+    )
+    if train.batch_size % (micro * processes or 1) or train.batch_size < processes:
+        raise UserError(
+            f"train.batch_size={train.batch_size} pairs cannot be shared by {processes} processes"
+            f" of train.micro_batch_size={train.micro_batch_size}: make it a multiple of"
+            f" {max(micro, 1) * processes}."
+        )
+    steps = train.max_steps or math.ceil(math.ceil(pairs / train.batch_size) * train.epochs)
+    return Batches(
+        train.batch_size, micro, train.batch_size // (micro * processes), processes, steps
+    )
+
+
+def reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
+    """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference
+    either."""
+    reach = batches.steps * batches.effective
+    if reach >= len(numbers):
+        return numbers
+    return sorted(np.random.default_rng(seed).choice(numbers, reach, replace=False).tolist())
+
+
+def print_plan(
+    config: Config, plan: Plan, data: DataSets, placement: Placement, console: Console | None = None
+) -> None:
+    """The plan as a few tables. Every record that is left out is counted here, with its reason."""
+    if not placement.is_main:
+        return
+    console = console or Console()
+    lengths = Table(
+        title="Pairs and tokens (median / 95 % / longest; of the two answers the longer one)",
+        title_justify="left",
+    )
+    for column in ("set", "pairs", "users", "prompt", "with answer", "too long"):
+        lengths.add_column(column, justify="left" if column == "set" else "right")
+    sets = [(s.name, s.pairs, s.over_limit) for s in plan.eval_sets]
+    if plan.train:
+        sets.insert(0, ("train", plan.train_tokens, len(plan.train_over_limit)))
+    for name, pairs, over in sets:
+        prompts = percentiles([p.prompt_tokens for p in pairs])
+        totals = percentiles([p.longest for p in pairs])
+        lengths.add_row(
+            name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over)
+        )
+    console.print(lengths)
+    for line in [
+        *plan_lines(config, plan, data, placement),
+        *forecast_lines(config, plan, placement),
+    ]:
+        console.print(f"  {line}", highlight=False)
+
+
+def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
+    lines = [
+        *[
+            f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is"
+            " loaded"
+        ]
+        * (loaded(config.model) != config.model.id),
+        (
+            f"model {loaded(config.model)} on {placement.device}, {placement.precision},"
+            f" quantization {run_quantization(config.model, config.quantization)}"
+        ),
+        (
+            f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens"
+            f" and {config.data.max_tokens} in all, longer pairs left out, nothing truncated"
+        ),
+    ]
+    if plan.batches:
+        lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")
+    for subject in plan.eval_sets:
+        if subject.ceiling is not None:
+            lines.append(
+                f"{subject.name}: a model that ignores who is asking cannot pass acc@0"
+                f" {subject.ceiling:.1%}"
+            )
+    lines += pass_lines(plan.profiles)
+    merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
+    if merged:
+        lines.append(
+            f"{merged} answers start inside the prompt's last token; that token is scored with"
+            " neither"
+        )
+    lines += left_out_lines(plan, data)
+    return lines
+
+
+def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
+    """What is not used, and why; empty where everything is."""
+    over = [
+        f"train: {len(plan.train_over_limit)} pairs left out, over the token limits:"
+        f" {', '.join(plan.train_over_limit[:10])}"
+    ] * bool(plan.train_over_limit)
+    if plan.train_unused and plan.batches:
+        over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
+    over += [
+        f"{s.name}: {s.over_limit} pairs left out, over the token limits"
+        for s in plan.eval_sets
+        if s.over_limit
+    ]
+    return over + plan.drawn + missing_lines(plan.profiles) + plan.notes + data.notes
+
+
+def percentiles(values: Sequence[int]) -> str:
+    return f"{np.percentile(values, 50):.0f} / {np.percentile(values, 95):.0f} / {max(values)}"

@@ -1,0 +1,68 @@
+"""What every tracker shows at the end of a run, as plain tables and numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from mvp_align.metrics.names import LIFT
+from mvp_align.metrics.rows import KEYS, Row
+from mvp_align.reporting.results import Line, Results, unique
+from mvp_align.reporting.samples import Sample
+from mvp_align.tracking.contents import Cell, Table
+
+IN_SUMMARY = ("dimension", "level")
+"""Breakdowns few enough in groups that each group is a number of its own, comparable over runs."""
+
+GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n", "users"]
+
+
+def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
+    """`results` (every row), `groups/<set>_by_<breakdown>` (acc@0 of each group), and `samples`
+    where there are some."""
+    found: dict[str, Table] = {
+        "results": (list(KEYS), [list(asdict(row).values()) for row in rows])
+    }
+    results = Results(rows)
+    for set_name in results.sets():
+        shown = (
+            row
+            for row in rows
+            if row.set == set_name and row.group_by and row.metric == "opa/acc@0"
+        )
+        for group_by in unique(row.group_by for row in shown):
+            lines = results.groups(set_name, group_by)
+            if lines:  # other metrics than acc@0 have groups of their own
+                name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
+                found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
+    if samples:
+        found["samples"] = (
+            [field.name for field in fields(Sample)],
+            [list(asdict(one).values()) for one in samples],
+        )
+    return found
+
+
+def group_cells(line: Line) -> list[Cell]:
+    lift, counts = line.lift, line.counts
+    values = [part.value if part else None for part in (line.base, line.tuned, lift)]
+    bounds = [lift.low, lift.high] if lift else [None, None]
+    return [
+        line.label,
+        *values,
+        *bounds,
+        counts.n if counts else None,
+        counts.users if counts else None,
+    ]
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for
+    groups; a lift of a whole set has its interval beside it, `..._lift_low` and `..._lift_high`."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != "opa/acc@0"):
+            continue
+        name = "/".join(filter(None, (row.stage, row.set, row.metric, row.group_by, row.group)))
+        found[name] = row.value
+        if row.metric.endswith(LIFT) and row.low is not None and row.high is not None:
+            found |= {f"{name}_low": row.low, f"{name}_high": row.high}
+    return found

@@ -1,0 +1,74 @@
+"""Checkpoints that are whole or not there: written aside, synced, renamed, and listed by content.
+
+checkpoints/checkpoint-40/            what the Trainer saves: adapter, optimizer, scheduler, a
+                                      random state a process
+checkpoints/checkpoint-40/files.json  bytes and SHA-256 of each of them
+checkpoints/.writing/                 what a killed process left behind; nothing reads it
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from mvp_align.runtime.atomic import move_folder, remove_folder, write_text
+
+WRITING = ".writing"
+LISTED = "files.json"
+KEPT = 2
+"""The newest, and one more in case its bytes rot."""
+
+
+def keep(written: Path, checkpoints: Path) -> None:
+    """Make the folder `written` (`.writing/checkpoint-N`) one of `checkpoints`, for good, and
+    remove those before the last two. Raises OSError where the disk gives out; what was there stays
+    whole."""
+    files = sorted(path for path in written.rglob("*") if path.is_file())
+    listed = {
+        str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }
+    write_text(written / LISTED, json.dumps(listed, indent=1, allow_nan=False))
+    move_folder(written, checkpoints / written.name)
+    for _, old in numbered(checkpoints)[KEPT:]:
+        remove_folder(old)
+
+
+def newest_whole(checkpoints: Path) -> Path | None:
+    """The newest checkpoint whose files are what they were when it was written; says which ones are
+    not, and why."""
+    for _, folder in numbered(checkpoints):
+        damage = damage_of(folder)
+        if damage is None:
+            return folder
+        print(f"{folder} is broken and passed over: {damage}")
+    return None
+
+
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None where nothing is."""
+    try:
+        listed = json.loads((folder / LISTED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{LISTED} is missing or cannot be read, so nobody knows whether it is whole"
+    for name, known in listed.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != known["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, not {known['bytes']}"
+        if sha256(path) != known["sha256"]:
+            return f"{name} is not what was written"
+    return None
+
+
+def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+    """Every `checkpoint-N`, the newest first."""
+    found = [
+        (path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*")
+    ]
+    return sorted(((int(number), path) for number, path in found if number.isdigit()), reverse=True)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

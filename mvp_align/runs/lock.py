@@ -1,0 +1,232 @@
+"""One process works on a run folder at a time; the file LOCK in it says which, on what machine, and
+since when.
+
+The kernel's lock on that file decides on one machine, containers included, and on file systems that
+pass such locks on: it goes with its process, however that ends. Of a process on another machine the
+file's time tells, which its owner moves on every `BEAT_SECONDS`: not every cluster's file system
+passes locks on.
+"""
+
+import atexit
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mvp_align.errors import UserError
+from mvp_align.runtime.json_files import from_json, to_json
+
+NAME = "LOCK"
+BEAT_SECONDS = 20
+SILENT_SECONDS = 120
+"""Another machine's process that has not moved the file's time on for so long is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    host: str
+    machine: str
+    """The kernel that the process runs under: containers of one machine have unlike host names."""
+    pid: int
+    since: str
+    """UTC."""
+    job: str
+    """Slurm's id of the job, or nothing. A job that is queued again keeps it."""
+    starts: int
+    """How often Slurm has started that job again."""
+
+
+held: dict[Path, tuple[int, int]] = {}
+"""Folders that this process has locked: the file descriptor of LOCK, and the process, which a fork
+of it is not."""
+
+
+def this_process() -> Owner:
+    try:
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        machine = socket.gethostname()
+    return Owner(
+        host=socket.gethostname(),
+        machine=machine,
+        pid=os.getpid(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        job=os.environ.get("SLURM_JOB_ID", ""),
+        starts=int(os.environ.get("SLURM_RESTART_COUNT", "0")),
+    )
+
+
+def lock(folder: Path) -> None:
+    """Take the folder, which must exist, for this process, until `release` or its end. Again is no
+    mistake.
+
+    Raises UserError where another process has it, OSError where it cannot be written.
+    """
+    folder = folder.resolve()
+    if folder in held and is_at(held[folder][0], folder / NAME):
+        return
+    release(folder)  # somebody deleted it
+    file = taken(folder)
+    held[folder] = (file, os.getpid())
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, (to_json(asdict(this_process())) + "\n").encode(), 0)
+    except OSError:
+        release(folder)
+        raise
+    threading.Thread(target=beat, args=(folder, file), daemon=True).start()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Take a run's folder while something is done with it, in the one process that writes, and
+    where it can be written."""
+    if os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):
+            lock(folder)
+    try:
+        yield
+    finally:
+        release(folder)
+
+
+def refuse_if_locked(folder: Path) -> None:
+    """Raise UserError where another process has the folder; take and change nothing."""
+    if folder.resolve() in held:
+        return
+    with suppress(OSError):
+        file = os.open(folder / NAME, os.O_RDWR)
+        try:
+            refuse_if_owned(file, folder)
+        finally:
+            os.close(file)
+
+
+def release(folder: Path) -> None:
+    """Give the folder free, if this process has it."""
+    folder = folder.resolve()
+    file, process = held.pop(folder, (-1, -1))
+    if process == os.getpid():
+        with suppress(OSError):  # gone, with the folder or by hand
+            if is_at(file, folder / NAME):
+                (folder / NAME).unlink()
+        os.close(file)
+
+
+@atexit.register
+def release_all() -> None:
+    for folder in [*held]:
+        release(folder)
+
+
+def taken(folder: Path) -> int:
+    """The open LOCK of `folder`, locked. Its last owner may remove it between our opening and
+    locking it: then the next."""
+    path = folder / NAME
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            free, there = refuse_if_owned(file, folder), is_at(file, path)
+            if free and there:
+                return file
+            if there:
+                path.unlink(missing_ok=True)
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def refuse_if_owned(file: int, folder: Path) -> bool:
+    """Lock the open LOCK, or raise UserError. False where its owner is dead, and a server does not
+    know that yet."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kernel_says = "free"
+    except BlockingIOError:
+        kernel_says = "taken"
+    except OSError:
+        kernel_says = "nothing"  # a file system without such locks
+    owner = owner_of(file)
+    if kernel_says == "taken" if owner is None else is_alive(owner, kernel_says, file, folder):
+        raise in_use(folder, owner)
+    return kernel_says != "taken"
+
+
+def is_alive(owner: Owner, kernel_says: str, file: int, folder: Path) -> bool:
+    me = this_process()
+    here = owner.machine == me.machine
+    if not here and owner.job and owner.job == me.job and owner.starts < me.starts:
+        return False  # Slurm ends a job before it starts it again
+    if kernel_says == "taken":
+        return True
+    if here:
+        return kernel_says == "nothing" and owner.pid != me.pid and is_running(owner.pid)
+    # A host of one name under another kernel has been started anew.
+    return owner.host != me.host and seconds_silent(file, folder) < SILENT_SECONDS
+
+
+def in_use(folder: Path, owner: Owner | None) -> UserError:
+    who = (
+        f"process {owner.pid} on {owner.host}, since {owner.since} (UTC)"
+        if owner
+        else "another process"
+    )
+    job = f", Slurm job {owner.job}" if owner and owner.job else ""
+    return UserError(
+        f"{folder} is in use by {who}{job}: wait for it, or set another run.name. A process that"
+        f" died is found out by itself, on another machine after {SILENT_SECONDS} seconds."
+    )
+
+
+def owner_of(file: int) -> Owner | None:
+    try:
+        return Owner(**from_json(os.pread(file, 10_000, 0)))
+    except (ValueError, TypeError):  # empty, or half written when its process was killed
+        return None
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Whether the open file is (still) the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def seconds_silent(file: int, folder: Path) -> float:
+    """Since the file's time was moved on, by the clock of the file system, which is not this
+    machine's."""
+    probe = folder / f".{NAME}.{os.getpid()}.tmp"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        now = time.time()
+    return now - os.fstat(file).st_mtime
+
+
+def beat(folder: Path, file: int) -> None:
+    while True:
+        time.sleep(BEAT_SECONDS)
+        if held.get(folder, (-1, -1))[0] != file:
+            return
+        with suppress(OSError):
+            os.utime(file)

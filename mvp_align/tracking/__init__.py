@@ -1,0 +1,1 @@
+"""What a run sends to W&B, TensorBoard or trackio."""

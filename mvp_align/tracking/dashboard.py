@@ -1,0 +1,163 @@
+"""A W&B workspace that compares runs, from a YAML file: `conf/dashboard.yaml`, or your own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mvp_align.errors import UserError, listed
+from mvp_align.tracking.wandb import STEP
+
+if TYPE_CHECKING:
+    from wandb_workspaces.workspaces import Workspace
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Lines(Spec):
+    """Curves over optimizer steps: a line a run, or, where the workspace groups runs, a mean with
+    its range."""
+
+    kind: Literal["lines"]
+    title: str
+    metrics: list[str] = Field(min_length=1)
+    smoothing: float = Field(0, ge=0, lt=1)
+
+
+class Bars(Spec):
+    """Numbers of the summary, a bar each."""
+
+    kind: Literal["bars"]
+    title: str
+    metrics: list[str] = Field(min_length=1)
+
+
+class Table(Spec):
+    """A table that runs log at their end, rows of all shown runs together."""
+
+    kind: Literal["table"]
+    name: str
+
+
+class Comparer(Spec):
+    """Configs and summaries side by side, only what differs."""
+
+    kind: Literal["comparer"]
+
+
+class Section(Spec):
+    name: str
+    open: bool = True
+    panels: list[Annotated[Lines | Bars | Table | Comparer, Field(discriminator="kind")]]
+
+
+class Dashboard(Spec):
+    name: str
+    group_by: list[str] = []
+    """`Group`, `JobType`, or a setting such as `config.seed`."""
+    columns: list[str] = []
+    """Pinned columns of the list of runs: `summary:NAME` or `config:KEY`."""
+    sections: list[Section]
+
+
+def read_dashboard(path: Path) -> Dashboard:
+    """Raises UserError with every problem of the file, each with its place."""
+    try:
+        return Dashboard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. A clone has one in conf/dashboard.yaml.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
+        ]
+        raise listed(problems, f"{path} is no dashboard:") from None
+
+
+def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
+    """The workspace in W&B's own terms; nothing is sent. Raises UserError where its library is
+    missing."""
+    ws, wr = library()
+    sections = [
+        ws.Section(
+            name=section.name,
+            is_open=section.open,
+            panels=[panel_of(panel, wr) for panel in section.panels],
+        )
+        for section in dashboard.sections
+    ]
+    return ws.Workspace(  # type: ignore[no-any-return]
+        name=dashboard.name,
+        entity=entity,
+        project=project,
+        sections=sections,
+        settings=ws.WorkspaceSettings(x_axis=STEP),
+        runset_settings=ws.RunsetSettings(
+            groupby=[
+                (
+                    ws.Config(name.removeprefix("config."))
+                    if name.startswith("config.")
+                    else ws.Metric(name)
+                )
+                for name in dashboard.group_by
+            ],
+            pinned_columns=list(dashboard.columns),
+        ),
+    )
+
+
+def panel_of(panel: Lines | Bars | Table | Comparer, wr: Any) -> Any:
+    match panel:
+        case Lines():
+            smoothing = (
+                {"smoothing_type": "exponential", "smoothing_factor": panel.smoothing}
+                if panel.smoothing
+                else {}
+            )
+            return wr.LinePlot(title=panel.title, x=STEP, y=panel.metrics, **smoothing)
+        case Bars():
+            return wr.BarPlot(title=panel.title, metrics=panel.metrics)
+        case Table():
+            return wr.WeavePanelSummaryTable(table_name=panel.name)
+        case Comparer():
+            return wr.RunComparer(diff_only="split")
+
+
+def library() -> tuple[Any, Any]:
+    try:
+        import wandb_workspaces.reports.v2 as wr
+        import wandb_workspaces.workspaces as ws
+    except ImportError:
+        raise UserError(
+            "`mvp-align dashboard` needs a package that is not installed: pip install"
+            " wandb-workspaces"
+        ) from None
+    return ws, wr
+
+
+def as_json(shown: "Workspace") -> str:
+    """What would be saved."""
+    return shown._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=2)
+
+
+def save(dashboard: Dashboard, project: str, entity: str | None) -> str:
+    """Save as a new view of the project, and return its address. Raises UserError where W&B does
+    not take it."""
+    import wandb
+
+    try:
+        api = wandb.Api(timeout=10)  # which asks the server whether it knows the key
+        owner = entity or api.default_entity or ""
+        return str(workspace(dashboard, project, owner).save_as_new_view().url)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"W&B did not take the dashboard ({type(error).__name__}:"
+            f" {' '.join(str(error).split())}). Is there a network, a key (`wandb login`), and a"
+            f" project {entity or 'of yours'}/{project}?"
+        ) from None

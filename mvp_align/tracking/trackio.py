@@ -1,0 +1,74 @@
+"""trackio: a local database that `trackio show` serves; its library keeps W&B's vocabulary."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+
+from mvp_align.config import Config
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.tracking.contents import (
+    Table,
+    artifact_name,
+    described,
+    files_of,
+    folders_of,
+    group_of,
+)
+from mvp_align.tracking.variables import trackio_mode
+
+
+class TrackioRun:
+    """Its data lie where trackio keeps them for all runs: `TRACKIO_DIR`, or `trackio/` under
+    `HF_HOME`."""
+
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        settings = described(config)
+        self._name = settings["run"]["name"]
+        with nullcontext() if trackio_mode(config.tracking.mode) == "online" else local():
+            import trackio
+
+            self._run = trackio.init(
+                project=config.tracking.project or "mvp-align",
+                name=self._name,
+                group=group_of(config),
+                config=settings,
+                resume="allow" if folder.resumed else "never",
+                embed=False,
+            )
+        self._with_artifacts = config.tracking.artifacts
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
+        import trackio
+
+        shown = {
+            name: trackio.Table(columns=columns, data=data)
+            for name, (columns, data) in tables.items()
+        }
+        self._run.log({**summary, **shown})
+
+    def artifacts(self, folder: RunFolder) -> None:
+        if self._with_artifacts:
+            for path, kind in (
+                folders_of(folder) | dict.fromkeys(files_of(folder), "report")
+            ).items():
+                self._run.log_artifact(path, name=artifact_name(self._name, path), type=kind)
+
+    def finish(self, *, preempted: bool) -> None:
+        import trackio
+
+        trackio.finish()
+
+
+@contextmanager
+def local() -> Iterator[None]:
+    """No question to the hub: at its start trackio asks there for the user's name, even where
+    nothing goes there."""
+    import huggingface_hub.constants as hub
+
+    was_offline, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = was_offline

@@ -1,0 +1,217 @@
+"""Weights & Biases: a run under `wandb/` in the run folder, offline unless asked otherwise, resumed
+by its id."""
+
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mvp_align.config import Config
+from mvp_align.errors import UserError
+from mvp_align.runs.environment import PACKAGE, SECRET_VALUE, git, git_state, redacted
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runtime.atomic import write_text
+from mvp_align.runtime.variables import is_true, value
+from mvp_align.tracking.contents import (
+    Table,
+    artifact_name,
+    described,
+    files_of,
+    folders_of,
+    group_of,
+    resolved,
+)
+from mvp_align.tracking.curves import curve_of
+from mvp_align.tracking.variables import wandb_mode, wandb_project
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+Mode = Literal["online", "offline"]
+
+STEP = "train/step"
+FINISH_SECONDS = 600
+"""How long the end of a run waits for uploads. What is left then still lies on the disk."""
+
+
+class WandbRun:
+    def __init__(self, config: Config, folder: RunFolder) -> None:
+        self._name = resolved(config)["run"]["name"]
+        self._with_artifacts = config.tracking.artifacts
+        self._home = home(config, folder)
+        self._run = start(config, folder)
+        self._run.define_metric(STEP)
+        self._defined: set[str] = set()
+        if diff := uncommitted():  # by itself W&B keeps one online only
+            patch = self._home / "wandb" / "code.patch"
+            write_text(patch, f"{diff}\n")
+            self._run.save(patch, base_path=patch.parent, policy="now")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """The summary keeps a curve's best value beside its last one. Curves are defined when they
+        first come, because a set's name is not known before; in a definition, W&B takes a plain dot
+        (`acc@0.2`) for a path."""
+        for name in sorted(metrics.keys() - self._defined):
+            curve = curve_of(name)
+            kept = f"{curve.best},last" if curve and curve.best else None
+            self._run.define_metric(name.replace(".", "\\."), step_metric=STEP, summary=kept)
+        self._defined |= metrics.keys()
+        self._run.log({**metrics, STEP: step})
+
+    def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
+        import wandb
+
+        with staged_in(self._home):
+            self._run.log(
+                {
+                    name: wandb.Table(columns=list(columns), data=data)
+                    for name, (columns, data) in tables.items()
+                }
+            )
+        self._run.summary.update(dict(summary))
+
+    def artifacts(self, folder: RunFolder) -> None:
+        """Folders as artifacts, read where they lie; single files as files of the run."""
+        import wandb
+
+        if not self._with_artifacts:
+            return
+        for path, kind in folders_of(folder).items():
+            artifact = wandb.Artifact(artifact_name(self._name, path), type=kind)
+            artifact.add_dir(str(path), policy="immutable")  # no second copy of the weights
+            self._run.log_artifact(artifact)
+        for path in files_of(folder):
+            self._run.save(path, base_path=folder.path, policy="end")
+
+    def finish(self, *, preempted: bool) -> None:
+        """An offline run then lies under `wandb/` in the run folder, for `mvp-align runs sync`."""
+        if preempted:
+            self._run.mark_preempting()
+        try:
+            self._run.finish(exit_code=int(preempted))
+        except TimeoutError:
+            raise TimeoutError(
+                f"uploading was not done after {FINISH_SECONDS} s; `wandb sync --include-online"
+                f" {self._home}/wandb` uploads the rest"
+            ) from None
+
+
+def start(config: Config, folder: RunFolder) -> "Run":
+    """Online where asked for; where that fails, offline, with a warning."""
+    import wandb
+
+    identity = run_id(folder)
+    if wandb_mode(config.tracking.mode) == "offline":
+        return init(config, folder, identity, "offline")
+    try:
+        return init(config, folder, identity, "online")
+    except Exception as error:
+        warnings.warn(
+            f"W&B cannot be reached ({type(error).__name__}: {error}). The run is recorded offline:"
+            f" `mvp-align runs sync {home(config, folder)}` uploads it later.",
+            stacklevel=2,
+        )
+        wandb.teardown()  # its service still holds the id for the run that did not start
+        return init(config, folder, identity, "offline")
+
+
+def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run":
+    import wandb
+
+    settings = described(config)
+    words = sys.argv
+    sys.argv = redacted(words)  # W&B keeps the command line
+    try:
+        return wandb.init(
+            mode=chosen,
+            dir=home(config, folder),
+            id=identity,
+            # kept in an offline record too: its upload then goes on from what the server has
+            resume="allow",
+            name=value("WANDB_NAME") or settings["run"]["name"],
+            job_type=value("WANDB_JOB_TYPE") or config.recipe,
+            project=wandb_project(config.tracking),
+            entity=config.tracking.entity,
+            group=value("WANDB_RUN_GROUP") or group_of(config),
+            tags=config.tracking.tags or None,  # an empty list would hide WANDB_TAGS
+            config=settings,
+            settings=wandb.Settings(
+                **unless_set(finish_timeout=FINISH_SECONDS),
+                finish_timeout_raises=True,
+                **code_state(),
+            ),
+        )
+    finally:
+        sys.argv = words
+
+
+def home(config: Config, folder: RunFolder) -> Path:
+    """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR
+    says."""
+    elsewhere = value("WANDB_DIR")
+    if not elsewhere:
+        return folder.path
+    path = Path(elsewhere, resolved(config)["run"]["name"])
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def unless_set(**settings: object) -> dict[str, Any]:
+    """Those that no variable of W&B's sets."""
+    return {name: given for name, given in settings.items() if not value(f"WANDB_{name.upper()}")}
+
+
+def code_state() -> dict[str, Any]:
+    """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it
+    is an installed one.
+
+    By itself W&B takes the repository around the run folder, and what it keeps of the code depends
+    on the account: `uncommitted` keeps the diff. WANDB_DISABLE_GIT keeps W&B from all of it.
+    """
+    if git_state(PACKAGE) is None or is_true("WANDB_DISABLE_GIT"):
+        return {"disable_git": True, "disable_code": True}
+    return {"git_root": git(PACKAGE, "rev-parse", "--show-toplevel"), "disable_code": True}
+
+
+def uncommitted() -> str:
+    """The diff of this package's repository to its commit; empty where there is none, where it
+    shows a secret, and where WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
+    if is_true("WANDB_DISABLE_CODE") or is_true("WANDB_DISABLE_GIT"):
+        return ""
+    diff = git(PACKAGE, "diff", "HEAD") if git_state(PACKAGE) else None
+    return "" if diff is None or SECRET_VALUE.search(diff) else diff
+
+
+@contextmanager
+def staged_in(folder: Path) -> Iterator[None]:
+    """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later
+    upload may not find again."""
+    if value("WANDB_DATA_DIR"):
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(folder.absolute() / "wandb")
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
+
+
+def run_id(folder: RunFolder) -> str:
+    """The same id after a resume, so that one run stays one line in W&B. A new run takes
+    WANDB_RUN_ID where that is set."""
+    wanted = value("WANDB_RUN_ID")
+    if folder.wandb_id.is_file() and (
+        stored := folder.wandb_id.read_text(encoding="utf-8").strip()
+    ):
+        if wanted not in ("", stored):
+            raise UserError(
+                f"WANDB_RUN_ID={wanted}, but {folder.path} goes on as W&B's run {stored}: unset it."
+            )
+        return stored
+    fresh = wanted or uuid.uuid4().hex[:8]
+    write_text(folder.wandb_id, f"{fresh}\n")
+    return fresh

@@ -1,0 +1,84 @@
+"""SPMR and the form of answers, against counting by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from mvp_align.errors import UserError
+from mvp_align.metrics.spmr import (
+    AnswerCosines,
+    answer_rows,
+    form_values,
+    read_cosines,
+    similarity_values,
+    write_cosines,
+)
+
+
+def near(
+    id: str,
+    chosen: float,
+    rejected: float = 0.1,
+    together: float = 0.9,
+    *,
+    empty: bool = False,
+    finished: bool = True,
+) -> AnswerCosines:
+    return AnswerCosines(id, f"u{id[0]}", chosen, rejected, together, empty, finished)
+
+
+FOUND = [
+    near("1a", 0.81, together=0.79),
+    near("1b", 0.80),  # not above
+    near("2a", 0.95, 0.99),
+    near("2b", 0.95, empty=True),
+    near("3a", 0.10, 0.11, finished=False),
+]
+
+
+def test_spmr_is_the_share_strictly_above_the_threshold() -> None:
+    assert similarity_values(FOUND) == {
+        "spmr@0.8": [1, 0, 1, 0, 0],
+        "spmr_authors@0.8": [0, 1, 1, 0, 1],
+    }
+    assert similarity_values(FOUND, 0.5)["spmr@0.5"] == [1, 1, 1, 0, 0]
+
+
+def test_rows_count_the_empty_and_the_cut() -> None:
+    rows = {
+        row.metric: row
+        for row in answer_rows("base", "in_domain", [form_values, similarity_values], FOUND)
+    }
+    assert set(rows) == {"answers/empty", "answers/cut", "spmr@0.8", "spmr_authors@0.8"}
+    assert rows["answers/empty"].value == rows["answers/cut"].value == 0.2
+    row = rows["spmr@0.8"]
+    assert (row.stage, row.set, row.value, row.n, row.users) == ("base", "in_domain", 0.4, 5, 3)
+    assert row.low is not None and row.high is not None and 0 <= row.low < 0.4 < row.high <= 1
+
+
+def test_the_lift_is_paired_over_what_both_stages_answered() -> None:
+    base = [near("1a", 0.1), near("1b", 0.9), near("2b", 0.9), near("9z", 0.9)]
+    rows = {
+        row.metric: row
+        for row in answer_rows("tuned", "in_domain", [form_values, similarity_values], FOUND, base)
+        if row.metric.endswith("_lift")
+    }
+    lift = rows["spmr@0.8_lift"]
+    assert lift.value == pytest.approx((1 - 1 - 1) / 3)  # 1a gained, 1b and 2b lost
+    assert (lift.n, lift.users) == (3, 2)
+    assert rows["answers/empty_lift"].value == pytest.approx(1 / 3)
+
+
+def test_no_answers_no_rows() -> None:
+    assert answer_rows("base", "in_domain", [form_values], []) == []
+
+
+def test_the_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "cosines" / "base-in_domain.jsonl"
+    write_cosines(path, FOUND)
+    assert read_cosines(path) == FOUND
+    path.write_text(path.read_text() + '{"id": "x"}\n')
+    with pytest.raises(UserError, match="line 6"):
+        read_cosines(path)
+    with pytest.raises(UserError, match="no such file"):
+        read_cosines(tmp_path / "nothing.jsonl")

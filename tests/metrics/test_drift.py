@@ -1,0 +1,44 @@
+"""Perplexity and KL as rows; rejected_shift beside chosen_shift."""
+
+import math
+
+import pytest
+
+from mvp_align.metrics.drift import Divergence, kl_row, perplexity_row
+from mvp_align.metrics.opa import opa_rows
+from mvp_align.schema import PairScore
+
+
+def test_perplexity_is_over_tokens_not_over_passages() -> None:
+    passages = [PairScore("0", "0", -10.0, -10.0, 4, 4), PairScore("1", "1", -2.0, -2.0, 2, 2)]
+    row = perplexity_row("tuned", passages)
+    assert row.value == pytest.approx(math.exp(12 / 6))
+    assert (row.stage, row.set, row.metric, row.low, row.high, row.n) == (
+        "tuned", "neutral", "damage/perplexity", None, None, 2,
+    )  # fmt: skip
+
+
+def test_kl_is_the_mean_over_answers() -> None:
+    (row,) = kl_row(
+        "ufp4",
+        [
+            Divergence("a", "u", 0.1, 500),
+            Divergence("b", "u", 0.2, 1),
+            Divergence("c", "v", 0.6, 1),
+        ],
+    )
+    assert row.value == pytest.approx(0.3)
+    assert (row.metric, row.set, row.n, row.users) == ("damage/kl", "ufp4", 3, 2)
+    assert row.low is not None and row.low < 0.3
+    assert kl_row("ufp4", []) == []
+
+
+def test_rejected_shift() -> None:
+    base = [PairScore("a", "u", -4, -8, 4, 4), PairScore("b", "v", -4, -8, 4, 2)]
+    tuned = [PairScore("a", "u", -3, -12, 4, 4), PairScore("b", "v", -4, -9, 4, 2)]
+    rows = {row.metric: row.value for row in opa_rows("tuned", "in_domain", tuned, {}, base)}
+    assert rows["opa/rejected_shift"] == pytest.approx((-1 - 0.5) / 2)
+    assert rows["opa/chosen_shift"] == pytest.approx(0.125)
+    assert "opa/rejected_shift" not in {
+        row.metric for row in opa_rows("base", "in_domain", base, {})
+    }

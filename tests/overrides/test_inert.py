@@ -1,0 +1,103 @@
+"""A setting that another one makes inert is refused where a command names it, and never where a
+default or a preset does."""
+
+from collections.abc import Callable
+
+import pytest
+
+from mvp_align.config import Config
+from mvp_align.errors import UserError
+from mvp_align.launch import check_command
+from mvp_align.overrides.inert import RULES, inert
+
+Compose = Callable[..., Config]
+
+REFUSED = {
+    "recipe of evaluate.py": (["recipe=lora_sft"], "recipe", "evaluate"),
+    "training of evaluate.py": (["evals.every_steps=5"], "evals.every_steps", "evaluate"),
+    "lora beside an adapter": (["adapter=a", "lora.r=64"], "lora.r", "train"),
+    "dropout that DPO switches off": (["lora.dropout=0.1"], "lora.dropout", "train"),
+    "DPO's of SFT": (["recipe=lora_sft", "train.beta=0.2"], "train.beta", "train"),
+    "beta of sft alone": (["train.loss_type=sft", "train.beta=0.2"], "train.beta", "train"),
+    "epochs beside steps": (["train.max_steps=5", "train.epochs=2"], "train.epochs", "train"),
+    "epochs beside an experiment's steps": (
+        ["experiment=demo", "train.epochs=2"],
+        "train.epochs",
+        "train",
+    ),
+    "warmup of constant": (
+        ["train.lr_scheduler=constant", "train.warmup_share=0.1"],
+        "train.warmup_share",
+        "train",
+    ),
+    "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
+    "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
+    "answers at no step": (
+        ["evals.metrics=[paa]", "generation.every_pairs=5"],
+        "generation.every_pairs",
+        "train",
+    ),
+    "judge of nothing": (["evals.judge=gpt4o"], "evals.judge", "train"),
+    "revision of a file": (["model.revision=main"], "model.revision", "train"),
+    "tracking without a tracker": (["tracking.project=x"], "tracking.project", "evaluate"),
+    "entity of others": (["tracking=trackio", "tracking.entity=x"], "tracking.entity", "train"),
+    "project of TensorBoard": (
+        ["tracking=tensorboard", "tracking.project=x"],
+        "tracking.project",
+        "train",
+    ),
+    "tags of trackio": (["tracking=trackio", "tracking.tags=[x]"], "tracking.tags", "train"),
+}
+USED = {
+    "dropout": (["train.disable_dropout=false", "lora.dropout=0.1"], "lora.dropout", "train"),
+    "dropout of SFT": (["recipe=lora_sft", "lora.dropout=0.1"], "lora.dropout", "train"),
+    "beta of a sum": (["train.loss_type=sigmoid+sft", "train.beta=0.2"], "train.beta", "train"),
+    "epochs": (
+        ["experiment=demo", "train.max_steps=null", "train.epochs=2"],
+        "train.epochs",
+        "train",
+    ),
+    "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),
+    "revision": (["model=llama2_7b", "model.revision=main"], "model.revision", "train"),
+    "judge": (["evals.metrics=[paa]", "evals.judge=gpt4o"], "evals.judge", "train"),
+    "no tracker": (["tracking.backend=none"], "tracking.backend", "train"),
+    "dry run": (["train.dry_run=true"], "train.dry_run", "evaluate"),
+}
+SAID = {
+    "training of evaluate.py": (["train.max_steps=5"], "train.max_steps", "evaluate"),
+    "lora of evaluate.py": (["lora.r=64"], "lora.r", "evaluate"),
+    "generation for later": (["generation.temperature=0"], "generation.temperature", "train"),
+}
+
+
+@pytest.mark.parametrize(("words", "key", "name"), REFUSED.values(), ids=REFUSED)
+def test_refused(words: list[str], key: str, name: str, compose: Compose) -> None:
+    config = compose(*words, name=name)
+    (line,), said = inert([key], [config])
+    assert line.startswith(f"{key} would change nothing: ")
+    assert said == []
+    assert inert([], [config]) == ([], [])  # as a default, or in a file of conf/
+
+
+@pytest.mark.parametrize(("words", "key", "name"), USED.values(), ids=USED)
+def test_used(words: list[str], key: str, name: str, compose: Compose) -> None:
+    assert inert([key], [compose(*words, name=name)]) == ([], [])
+
+
+@pytest.mark.parametrize(("words", "key", "name"), SAID.values(), ids=SAID)
+def test_said(words: list[str], key: str, name: str, compose: Compose) -> None:
+    refused, (line,) = inert([key], [compose(*words, name=name)])
+    assert refused == []
+    assert line.startswith(f"{key} would change nothing: ")
+
+
+def test_every_rule_has_a_case() -> None:
+    keys = {key for _, key, _ in (*REFUSED.values(), *SAID.values())}
+    for rule in RULES:
+        assert any(key == one or key.startswith(one) for one in rule.keys for key in keys), rule
+
+
+def test_a_setting_that_one_run_of_a_sweep_uses_passes() -> None:
+    check_command("train", ["recipe=lora_dpo,lora_sft", "train.beta=0.2"])
+    with pytest.raises(UserError, match=r"train\.beta would change nothing: it is about DPO"):
+        check_command("train", ["recipe=lora_sft", "train.beta=0.2"])

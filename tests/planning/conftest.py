@@ -1,0 +1,3 @@
+from bench import bench, losses
+
+__all__ = ["bench", "losses"]  # fixtures

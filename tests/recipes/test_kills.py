@@ -1,0 +1,115 @@
+"""SIGKILL at twenty random moments of one run, in every phase of it: it ends as an undisturbed run
+does, byte for byte."""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from run_files import adapter_bytes, score_bytes
+
+from mvp_align.config import Config
+from mvp_align.runs.checkpoints import WRITING, numbered
+
+SLOW = [
+    "train.max_steps=40",
+    "train.save_steps=3",
+    "evals.batch_size=1",
+    "data.limit=40",
+    "run.logp_cache=false",
+]
+DEADLINE_SECONDS = 120
+
+
+@dataclass
+class Phase:
+    """When a process is in it, going by the files of its run, and how long after that the kill may
+    come, in seconds."""
+
+    name: str
+    reached: Callable[[Path, float], bool]
+    longest: float
+
+
+def newer(path: Path, began: float) -> bool:
+    return path.exists() and path.stat().st_mtime > began
+
+
+def saved(run: Path, began: float) -> bool:
+    return any(newer(folder, began) for _, folder in numbered(run / "checkpoints"))
+
+
+PHASES = (
+    Phase("scoring the base", lambda run, began: (run / "config.yaml").is_file(), 2),
+    Phase(
+        "computing the reference",
+        lambda run, began: (run / "scores" / "base-ufp4-prompt_free.jsonl").is_file(),
+        2,
+    ),
+    Phase("training", saved, 0.5),
+    Phase("saving", lambda run, began: newer(run / "checkpoints" / WRITING, began), 0.1),
+    Phase("scoring what came out", lambda run, began: (run / "adapter").is_dir(), 1.5),
+)
+
+
+def recipe(config: Config) -> None:
+    import_module(f"recipes.{config.recipe}").main(config)
+
+
+def start(config: Config) -> multiprocessing.process.BaseProcess:
+    """A process of its own, forked from one that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recipes.lora_dpo", "run_files"])
+    process = context.Process(target=recipe, args=(config,))
+    process.start()
+    return process
+
+
+@pytest.mark.cluster
+def test_killed_at_twenty_moments(
+    compose: Callable[..., Config],
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    undisturbed = compose(*settings, *SLOW, f"run.dir={tmp_path / 'undisturbed'}")
+    process = start(undisturbed)
+    process.join()
+    assert process.exitcode == 0
+
+    draw = random.Random(20)
+    folder = tmp_path / "killed"
+    config = compose(*settings, *SLOW, f"run.dir={folder}")
+    found: dict[str, list[int]] = {}
+    for phase in [phase for phase in PHASES for _ in range(4)]:
+        began = time.time()
+        process = start(config)
+        while process.is_alive() and not phase.reached(folder, began):
+            assert time.time() - began < DEADLINE_SECONDS, f"{phase.name} never came"
+            time.sleep(0.0005)
+        time.sleep(draw.uniform(0, phase.longest))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (
+            f"the run ended before it could be killed while {phase.name}"
+        )
+        newest = [step for step, _ in numbered(folder / "checkpoints")]
+        found.setdefault(phase.name, []).append(max(newest, default=0))
+    process = start(config)
+    process.join()
+    assert process.exitcode == 0
+    print("the newest checkpoint after each kill:", found)
+    # it was killed all along the way
+    assert len({step for steps in found.values() for step in steps}) > 5
+    assert (folder / "DONE").is_file()
+    assert adapter_bytes(folder) == adapter_bytes(tmp_path / "undisturbed")
+    assert score_bytes(folder) == score_bytes(tmp_path / "undisturbed")
+    assert (folder / "metrics.jsonl").read_bytes() == (
+        tmp_path / "undisturbed" / "metrics.jsonl"
+    ).read_bytes()

@@ -1,0 +1,67 @@
+"""JSON that every reader takes: no file and no request holds NaN or Infinity, and none is read as a
+number."""
+
+import ast
+import math
+from pathlib import Path
+
+import pytest
+
+from mvp_align.runtime.json_files import from_json, to_json, write_json, write_json_lines
+
+ROOT = Path(__file__).parents[2]
+NO_NUMBERS = (math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+def test_what_is_no_number_is_not_written(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "rows.jsonl"
+    write_json_lines(path, [{"value": 1.0}])
+    for write in (
+        lambda: write_json_lines(path, [{"value": 0.5}, {"value": value}]),
+        lambda: write_json(path, {"a": [value]}),
+    ):
+        with pytest.raises(ValueError, match=r"rows\.jsonl"):
+            write()
+    assert path.read_text() == '{"value": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    "text", ["NaN", '{"a": Infinity}', "[-Infinity]", "1e999", '{"a": [0.5, -1e400]}']
+)
+def test_what_is_no_number_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError, match="no JSON number"):
+        from_json(text)
+
+
+def test_numbers_and_texts_come_back() -> None:
+    value = {"a": [0.1, -0.0, 1e300, 12, None, True], "ä": "NaN", "b": {"Infinity": "-Infinity"}}
+    assert from_json(to_json(value)) == value
+    assert "ä" in to_json(value)
+
+
+def test_all_json_is_written_in_one_place_or_as_strictly() -> None:
+    """A `json.dumps` that lets NaN pass is the beginning of a file that no other program reads."""
+    lenient = []
+    # rows of a foreign table, whatever is in their columns
+    only_hashed = "mvp_align/data/sources.py"
+    for path in (
+        p
+        for folder in ("mvp_align", "benchmarks", "recipes")
+        for p in (ROOT / folder).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if (
+                node.func.attr not in ("dump", "dumps")
+                or getattr(node.func.value, "id", "") != "json"
+            ):
+                continue
+            strict = any(
+                word.arg == "allow_nan" and getattr(word.value, "value", True) is False
+                for word in node.keywords
+            )
+            if not strict:
+                lenient.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert [place for place in lenient if not place.startswith(only_hashed)] == []

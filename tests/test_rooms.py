@@ -1,0 +1,54 @@
+"""Imports run downwards: a room imports only rooms that stand below it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+ROOMS = (
+    "errors", "schema", "runtime", "config", "metrics", "data", "modeling", "scoring", "runs",
+    "generation", "judging", "evaluation", "tracking", "training", "planning", "validate",
+    "reporting", "doctor", "harness", "overrides", "job", "launch", "recipes", "cli",
+)  # fmt: skip
+"""From the ground up."""
+
+LOOSE = {"__init__", "cli", "config", "errors", "job", "launch", "schema", "validate"}
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix("mvp_align.").split(".")[0]
+
+
+def imports() -> Iterator[tuple[Path, str]]:
+    """Each file, and each module of ours that it imports, at its top or inside a function."""
+    for folder in ("mvp_align", "recipes"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    names = [node.module]
+                    if node.module == "mvp_align":
+                        names = [f"mvp_align.{alias.name}" for alias in node.names]
+                elif isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                else:
+                    continue
+                for name in names:
+                    if name.split(".")[0] in ("mvp_align", "recipes") and "__" not in name:
+                        yield path.relative_to(ROOT), name
+
+
+def test_imports_run_downwards() -> None:
+    upwards = []
+    for path, imported in imports():
+        own = room_of(".".join(path.with_suffix("").parts))
+        if ROOMS.index(room_of(imported)) > ROOMS.index(own):
+            upwards.append(f"{path} imports {imported}")
+    assert not upwards
+
+
+def test_a_file_stands_in_a_room() -> None:
+    assert {path.stem for path in (ROOT / "mvp_align").glob("*.py")} == LOOSE
+    assert {*ROOMS} == LOOSE - {"__init__"} | {"recipes"} | {
+        path.parent.name for path in (ROOT / "mvp_align").glob("*/__init__.py")
+    }
