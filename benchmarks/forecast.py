@@ -13,7 +13,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.work import forward_flop, training_flop
-from mvp_align.scoring.rows import make_rows
+from mvp_align.scoring.packing import pack_answers
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 PROMPT, ANSWER = 80, 60
@@ -57,7 +57,7 @@ def forecast(config: LlamaConfig) -> Forecast:
     pair = TokenizedPair("", "", chosen, rejected)
     adapter = 3 * LORA_RANK * 2 * config.hidden_size * config.num_hidden_layers  # q, k, v
     return Forecast(
-        scoring_flop=forward_flop(model, make_rows([chosen, rejected], share=True)),
+        scoring_flop=forward_flop(model, pack_answers([chosen, rejected], share=True)),
         training_flop=training_flop(model, [pair], adapter),
         weight_bytes=2.0 * sum(parameter.numel() for parameter in model.parameters()),
     )

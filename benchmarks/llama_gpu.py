@@ -26,7 +26,7 @@ from mvp_align.config import Config, Hardware
 from mvp_align.job import start_adapter
 from mvp_align.launch import to_config
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.simulation import simulate
 from mvp_align.runtime.naming import CONF_DIR
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
@@ -185,7 +185,7 @@ def main(
         raise typer.BadParameter(
             f"must be one of {', '.join(known.removeprefix('LLaMA-2-') for known in SHAPES)}"
         )
-    placement = place(Hardware(device="cuda"))
+    placement = resolve_hardware(Hardware(device="cuda"))
     rate = gemm_rate(placement.device, placement.dtype) / 1e12
     print(
         f"{torch.cuda.get_device_name()}: matrix products at {rate:.0f} TFLOP/s in"

@@ -25,7 +25,7 @@ from benchmarks.machine import (
 from benchmarks.rivals import Sums, one_at_a_time, with_lm_eval
 from benchmarks.work import Task, evaluation_pairs, forward_flop, rows_of, tokens_two_rows
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.scoring.logps import score_pairs
 
@@ -59,7 +59,7 @@ loaded: dict[str, Any] = {}
 
 def prepare(task: Task, contender: str) -> None:
     config = task.config()
-    placement = place(config.hardware) if contender == OURS else native_placement()
+    placement = resolve_hardware(config.hardware) if contender == OURS else native_placement()
     texts, pairs = evaluation_pairs(task)
     model = load_base(config.model, placement).eval()
     tokenizer = load_tokenizer(config.model)

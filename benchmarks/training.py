@@ -43,7 +43,7 @@ from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.job import start_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.modeling.source import cache_root, load_tokenizer
 from mvp_align.planning.preflight import make_plan
 from mvp_align.scoring.identity import logps_folder
@@ -91,7 +91,7 @@ loaded: dict[str, Any] = {}
 
 def prepare(task: Task, contender: str, folder: str) -> None:
     config = task.config(*TRAINING)
-    placement = place(config.hardware) if contender == OURS else native_placement()
+    placement = resolve_hardware(config.hardware) if contender == OURS else native_placement()
     base = load_base(config.model, placement)
     loaded.update(
         task=task, contender=contender, base=base, placement=placement, folder=Path(folder)

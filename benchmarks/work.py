@@ -16,7 +16,7 @@ from mvp_align.launch import to_config
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.runtime.naming import CONF_DIR
 from mvp_align.schema import PreferencePair, PromptedPair
-from mvp_align.scoring.rows import Row, make_rows
+from mvp_align.scoring.packing import PackedSequence, pack_answers
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 
 
@@ -76,14 +76,14 @@ def tokens_two_rows(pairs: Sequence[TokenizedPair]) -> int:
     return sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
 
 
-def rows_of(pairs: Sequence[TokenizedPair]) -> list[Row]:
+def rows_of(pairs: Sequence[TokenizedPair]) -> list[PackedSequence]:
     answers = list(
         dict.fromkeys(answer for pair in pairs for answer in (pair.chosen, pair.rejected))
     )
-    return make_rows(answers, share=True)
+    return pack_answers(answers, share=True)
 
 
-def forward_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
+def forward_flop(model: PreTrainedModel, rows: Sequence[PackedSequence]) -> float:
     """Products of one pass: every token through every linear layer, attention over what a token may
     see, the vocabulary head on answer tokens. No padding, no masked attention, nothing
     elementwise."""
@@ -100,7 +100,7 @@ def forward_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
     return 2.0 * weights * tokens + attention_flop(model, rows) + 2.0 * head * answer_tokens
 
 
-def attention_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
+def attention_flop(model: PreTrainedModel, rows: Sequence[PackedSequence]) -> float:
     config = model.config.get_text_config()
     head_width: int = (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -109,7 +109,7 @@ def attention_flop(model: PreTrainedModel, rows: Sequence[Row]) -> float:
     return float(per_pair * sum(map(seen, rows)))
 
 
-def seen(row: Row) -> int:
+def seen(row: PackedSequence) -> int:
     """(query, key) pairs of a row: a token sees its ancestors and itself."""
     prefix = len(row.prefix)
     total = triangle(prefix)

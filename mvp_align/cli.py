@@ -13,7 +13,7 @@ import typer
 from mvp_align.errors import UserError, listed
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
-from mvp_align.runtime.preemption import EXIT_CODE, Preempted, listen
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -157,10 +157,10 @@ def judge(
     from mvp_align.judging.labels import check_rules, read_rules
 
     names = judges or []
-    way = judging.Way(
+    way = judging.JudgingProtocol(
         read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap
     )
-    judging.check_way(way, names)
+    judging.check_protocol(way, names)
     if relabel:
         judging.relabel(run, names, way)
     elif names == [SEMANTIC]:
@@ -169,7 +169,7 @@ def judge(
     else:
         panel = read_panel(names)
         check_rules(way.rules, len(panel))
-        listen()
+        install_signal_handlers()
         judging.judge_run(
             run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
         )
@@ -285,7 +285,7 @@ def generate(
         server = Server(Endpoint(endpoint, model, key_env), *names)
     else:
         config.model = model_of(run)
-    listen()
+    install_signal_handlers()
     typer.echo(generate_for_run(run, stage, set_name, config, server))
 
 

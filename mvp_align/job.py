@@ -1,5 +1,5 @@
 """The steps that recipes share: measure a model on the run's sets, train with a full disk
-explained, conclude the run."""
+explained, finalize_run the run."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from mvp_align.evaluation.profile_ablation import measure_profiles, rows_of_prof
 from mvp_align.generation.answers import Generated
 from mvp_align.judging.judge import judge_answers
 from mvp_align.metrics.rows import Row, read_rows, write_rows
-from mvp_align.modeling.adapter_folder import told
+from mvp_align.modeling.adapter_folder import recorded_settings
 from mvp_align.modeling.adapters import ADAPTER, changes_nothing, load_adapter, new_adapter
 from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.planning.preflight import answered_data, answered_pairs, left_out_lines
@@ -39,12 +39,12 @@ from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runs.environment import environment
 from mvp_align.runs.pair_files import write_groups
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.atomic import full_disk_explained
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
@@ -86,7 +86,7 @@ def measure_set(
     stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache
 ) -> tuple[list[PairScore], list[PairScore]]:
     free_name = f"{subject.name}-prompt_free"
-    known, known_free = main_decides(
+    known, known_free = broadcast_from_main(
         lambda: (run.read_scores(stage, subject.name), run.read_scores(stage, free_name))
     )
     ids = [pair.id for pair in subject.pairs]
@@ -135,7 +135,7 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
     )
 
 
-def onlookers(
+def make_callbacks(
     plan: Plan, data: DataSets, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
 ) -> list[TrainerCallback]:
     """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and
@@ -162,7 +162,7 @@ def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
     fills up or the adapter ends as it began, and Preempted, a checkpoint written, where the run is
     asked to stop."""
     start = adapter_fingerprint(model, ADAPTER)
-    checkpoint = main_decides(lambda: newest_whole(run.checkpoints))
+    checkpoint = broadcast_from_main(lambda: latest_valid(run.checkpoints))
     if checkpoint is not None and run.writes:
         print(f"Going on from {checkpoint}")
     if checkpoint is not None and at_the_end(
@@ -220,7 +220,7 @@ def rows_of_answers(
     return rows
 
 
-def rows_of_damage(
+def drift_rows(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     plan: Plan,
@@ -245,7 +245,7 @@ def rows_of_damage(
     return rows
 
 
-def conclude(
+def finalize_run(
     rows: list[Row],
     config: Config,
     plan: Plan,
@@ -261,7 +261,7 @@ def conclude(
     if run.writes:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": loaded["weights"], **plan.prompt_hashes}
-        made = {"loaded": loaded, "adapter": told(adapter) if adapter else None}
+        made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
         run.write_json(run.environment_json, environment(hashes, run.inputs) | made)
         run.write_json(
             run.notes, {"notes": left_out_lines(plan, data), PROMPT_SETS: data.prompt_sets}

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mvp_align import config as typed
 from mvp_align.data.sets import chosen_sets
 from mvp_align.errors import AlreadyDone, UserError, listed
-from mvp_align.modeling.adapter_folder import take_lora
+from mvp_align.modeling.adapter_folder import adopt_adapter_lora
 from mvp_align.overrides import sweeps
 from mvp_align.overrides.inert import inert
 from mvp_align.overrides.sweeps import name_override, parsed, shared_folders, sweep_points
@@ -33,7 +33,7 @@ from mvp_align.overrides.words import ambiguous, in_quotes, type_of, with_lists
 from mvp_align.runs.run_folder import examine
 from mvp_align.runtime.libraries import find_home, set_up_libraries
 from mvp_align.runtime.naming import CONF_DIR, leaf_keys, name_by_content
-from mvp_align.runtime.preemption import EXIT_CODE, Preempted, listen
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
 from mvp_align.validate import combination_problems
 
 # ValueError: what Hydra makes of `experiment=null`
@@ -65,7 +65,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
     def composed(config: DictConfig) -> None:
         # these two here, because a launcher of sweeps may run this in a process of its own
         set_up_libraries()
-        listen()
+        install_signal_handlers()
         try:
             made = to_config(config)
             look_first(made)
@@ -132,16 +132,16 @@ def look_first(config: typed.Config) -> None:
     """
     if config.train.dry_run:
         return
-    take_lora(config)
+    adopt_adapter_lora(config)
     look = partial(examine, Path(config.run.dir), config)
     if processes() == 1:
         look()
         return
-    from mvp_align.modeling.hardware import place
-    from mvp_align.runtime.processes import main_decides
+    from mvp_align.modeling.hardware import resolve_hardware
+    from mvp_align.runtime.processes import broadcast_from_main
 
-    place(config.hardware)  # which decides on devices, and must be the first to
-    main_decides(look)
+    resolve_hardware(config.hardware)  # which decides on devices, and must be the first to
+    broadcast_from_main(look)
 
 
 def processes() -> int:

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
-from mvp_align.job import answer, conclude, measure, rows_of, rows_of_answers, rows_of_damage
+from mvp_align.job import answer, drift_rows, finalize_run, measure, rows_of, rows_of_answers
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.preflight import make_plan, print_plan
 from mvp_align.runs.run_folder import open_run
 from mvp_align.tracking.tracker import start_tracking
 
 
 def main(config: Config) -> None:
-    placement = place(config.hardware, dry_run=config.train.dry_run)
+    placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
     tokenizer = run_tokenizer(config.model, config.adapter)
     plan = make_plan(config, data, tokenizer, placement)
@@ -40,5 +40,5 @@ def main(config: Config) -> None:
             plan, data, base_answers, answers, run, config
         )
         if model:
-            rows += rows_of_damage(model, tokenizer, plan, data, answers, run, config)
-        conclude(rows, config, plan, data, model or base_model, run, tracker)
+            rows += drift_rows(model, tokenizer, plan, data, answers, run, config)
+        finalize_run(rows, config, plan, data, model or base_model, run, tracker)

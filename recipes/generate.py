@@ -33,11 +33,11 @@ from mvp_align.metrics.rows import Row, replace_rows
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.preflight import answered_data, answered_pairs, eval_sets, scored_pairs
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.run_folder import RunFolder
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PreferencePair, PromptedPair
 
 STAGES = ("base", "tuned")
@@ -61,7 +61,7 @@ def generate_for_run(
             " DONE."
         )
     config.evals.sets = [set_name]
-    placement = place(config.hardware)
+    placement = resolve_hardware(config.hardware)
     run = replace(run, writes=placement.is_main)
     data = load_data(config)
     tokenizer = run_tokenizer(config.model, run.adapter if run.adapter.is_dir() else config.adapter)
@@ -83,7 +83,7 @@ def generate_for_run(
         if isinstance(model, PeftModel):
             rows += kl_rows(model, tokenizer, set_name, pairs, answers, config)
     else:
-        answers = main_decides(
+        answers = broadcast_from_main(
             partial(answers_of_server, server, stage, set_name, pairs, data, run, config)
         )
     stages = answers_there(run, set_name, pairs)

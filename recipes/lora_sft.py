@@ -10,19 +10,19 @@ from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.job import (
     answer,
-    conclude,
+    drift_rows,
+    finalize_run,
+    make_callbacks,
     measure,
-    onlookers,
     rows_of,
     rows_of_answers,
-    rows_of_damage,
     start_adapter,
     train,
 )
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import save_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.preflight import make_plan, print_plan
 from mvp_align.runs.run_folder import open_run
@@ -31,7 +31,7 @@ from mvp_align.training.trainers import sft_trainer
 
 
 def main(config: Config) -> None:
-    placement = place(config.hardware, dry_run=config.train.dry_run)
+    placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
     data = load_data(config)
     tokenizer = run_tokenizer(config.model, config.adapter)
     plan = make_plan(config, data, tokenizer, placement)
@@ -49,7 +49,7 @@ def main(config: Config) -> None:
             base = measure("base", base_model, plan, run, config)
             base_answers = answer("base", base_model, tokenizer, plan, data, run, config)
 
-        callbacks = onlookers(plan, data, config, tokenizer, tracker)
+        callbacks = make_callbacks(plan, data, config, tokenizer, tracker)
         trainer = sft_trainer(config, plan, model, tokenizer, placement, run.checkpoints, callbacks)
         train(trainer, model, run)
         save_adapter(model, tokenizer, run.adapter, writes=run.writes)
@@ -59,5 +59,5 @@ def main(config: Config) -> None:
         rows = rows_of(plan, base, tuned, config.evals.min_users) + rows_of_answers(
             plan, data, base_answers, answers, run, config
         )
-        rows += rows_of_damage(model, tokenizer, plan, data, answers, run, config)
-        conclude(rows, config, plan, data, model, run, tracker)
+        rows += drift_rows(model, tokenizer, plan, data, answers, run, config)
+        finalize_run(rows, config, plan, data, model, run, tracker)

@@ -26,7 +26,7 @@ from mvp_align.generation.answers import (
     write_answers,
 )
 from mvp_align.generation.local import check_room, generate
-from mvp_align.metrics.drift import Divergence, kl_row, perplexity_row
+from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.spmr import (
     AnswerCosines,
@@ -39,10 +39,10 @@ from mvp_align.modeling.adapters import ADAPTER
 from mvp_align.modeling.embedder import cosines, embedder
 from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.modeling.packaged import loaded
-from mvp_align.modeling.source import load_shape
+from mvp_align.modeling.source import load_model_config
 from mvp_align.runs.pair_files import PairValues, keep_values
 from mvp_align.runs.run_folder import RunFolder
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.kl import kl_to_base
@@ -71,7 +71,7 @@ def check_answerable(
     prompt that leaves no room for one, an embedder that cannot be had."""
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
-    check_room(load_shape(config.model), ids, config.generation.max_new_tokens)
+    check_room(load_model_config(config.model), ids, config.generation.max_new_tokens)
     embedder()
 
 
@@ -93,10 +93,10 @@ def answer_set(
     """
     path = answers_path(run.path, stage, set_name)
     how = made_with(model, tokenizer, data_sha256, config)
-    known = main_decides(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
+    known = broadcast_from_main(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
-        drafts = Drafts(drafts_folder(path), main_decides(partial(open_drafts, path)))
+        drafts = Drafts(drafts_folder(path), broadcast_from_main(partial(open_drafts, path)))
         prompts = generation_prompts(missing, config.generation.prompt, tokenizer)
         label = f"{stage} {set_name}, answers"
         found = generate(
@@ -175,7 +175,7 @@ def answered_rows(
     by_id = {pair.id: pair for pair in pairs}
     found: dict[str, list[AnswerCosines]] = {}
     for stage, texts in answers.items():
-        found[stage] = main_decides(
+        found[stage] = broadcast_from_main(
             partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
         )
         if run.writes:
@@ -234,7 +234,7 @@ def kl_rows(
     return kl_row(
         set_name,
         [
-            Divergence(answers[number].id, answers[number].user_id, kl, answer.tokens)
+            KlToBase(answers[number].id, answers[number].user_id, kl, answer.tokens)
             for number, kl, answer in zip(worded, kls, tokens, strict=True)
         ],
     )

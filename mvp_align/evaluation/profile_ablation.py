@@ -19,7 +19,7 @@ from mvp_align.data.prompts import prompted
 from mvp_align.metrics.profile_ablation import profile_rows
 from mvp_align.metrics.rows import Row
 from mvp_align.runs.run_folder import RunFolder
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import score_pairs
@@ -113,7 +113,7 @@ def measure_profiles(
     already."""
     for name, passes in profiles.items():
         for kind, pairs in passes.kinds.items():
-            if main_decides(partial(scored, run, stage, name, kind, pairs)) is not None:
+            if broadcast_from_main(partial(scored, run, stage, name, kind, pairs)) is not None:
                 continue
             label = f"{stage} {name}, profile {kind}"
             scores = score_pairs(

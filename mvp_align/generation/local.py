@@ -32,7 +32,7 @@ from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
 from mvp_align.modeling.source import context_length
-from mvp_align.runtime.preemption import check
+from mvp_align.runtime.preemption import raise_if_stop_requested
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.logps import causal_model
 from mvp_align.scoring.tokens import encode, start_token
@@ -91,7 +91,7 @@ def generate(
     )
     with bar, drafts, answering(causal_model(model)) as causal:
         for number in range(passes):
-            check()  # as often in all processes
+            raise_if_stop_requested()  # as often in all processes
             if number >= len(todo):
                 continue
             batch = todo[number]

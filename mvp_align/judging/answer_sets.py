@@ -11,7 +11,7 @@ from mvp_align.data.load import load_data
 from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import read_answers
-from mvp_align.judging.prompts import Case
+from mvp_align.judging.prompts import JudgedAnswer
 from mvp_align.metrics.groups import Tags, tags_of, with_region
 from mvp_align.metrics.regions import load_regions
 from mvp_align.schema import PreferencePair
@@ -24,7 +24,7 @@ class AnswerSet:
 
     stage: str
     set: str
-    cases: list[Case]
+    cases: list[JudgedAnswer]
     cut: int
     model: str
     """What wrote them, as `answers/<stage>-<set>.json` tells; empty where it does not."""
@@ -74,7 +74,7 @@ def read_set(
                 " again."
             )
         seen.add(answer.id)
-        cases.append(Case(known[answer.id], answer.answer))
+        cases.append(JudgedAnswer(known[answer.id], answer.answer))
         cut += not answer.finished
     tags = with_region([tags_of(case.pair) for case in cases], regions)
     groups = {case.pair.id: tag for case, tag in zip(cases, tags, strict=True)}

@@ -21,7 +21,7 @@ GRACE_SECONDS = 10
 
 
 @dataclass
-class Asked:
+class RunStats:
     """What came of asking one judge."""
 
     replies: int = 0
@@ -46,12 +46,12 @@ class Round:
     store: ReplyStore
     stop: asyncio.Event
     patience: Patience
-    asked: Asked = field(default_factory=Asked)
+    asked: RunStats = field(default_factory=RunStats)
 
 
 def ask(
     todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
-) -> list[Asked]:
+) -> list[RunStats]:
     """Ask each judge its requests (by key) and keep the replies. `heard`: names of those who
     replied to others before.
 
@@ -64,7 +64,7 @@ def ask(
 
 async def ask_all(
     todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
-) -> list[Asked]:
+) -> list[RunStats]:
     stop = asyncio.Event()
     rounds = [
         Round(judge, requests, store, stop, Patience(heard=judge.name in heard))
@@ -81,7 +81,7 @@ async def ask_all(
         if failure is not None:
             raise failure
     outcome = {one.judge.name: one.asked for one in rounds}
-    return [outcome.get(judge.name, Asked()) for judge, _ in todo]
+    return [outcome.get(judge.name, RunStats()) for judge, _ in todo]
 
 
 async def ask_judge(one: Round, place: int) -> None:

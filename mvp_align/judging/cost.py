@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from typing_extensions import override
 
 from mvp_align.errors import UserError
-from mvp_align.judging.asking import Asked
+from mvp_align.judging.asking import RunStats
 from mvp_align.judging.judges import Judge
 from mvp_align.judging.prompts import Request
 
@@ -114,7 +114,7 @@ def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
         raise UserError("Nothing was asked.")
 
 
-def spent(judge: Judge, asked: Asked) -> str:
+def spent(judge: Judge, asked: RunStats) -> str:
     """What was used, by the server's own count."""
     cost = usd(judge, asked.prompt_tokens, asked.completion_tokens)
     told = (

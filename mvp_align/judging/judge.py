@@ -15,11 +15,11 @@ import typer
 from mvp_align.errors import UserError
 from mvp_align.generation.completion import Said
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
-from mvp_align.judging.asking import Asked, ask
+from mvp_align.judging.asking import RunStats, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, Rules, check_rules
-from mvp_align.judging.prompts import Case, Request, merged, requests_for
+from mvp_align.judging.prompts import JudgedAnswer, Request, merged, requests_for
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import open_store
 from mvp_align.judging.verdicts import (
@@ -51,7 +51,7 @@ CUT_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class JudgingProtocol:
     """How judges are asked, and what is made of what they say."""
 
     rules: Rules
@@ -77,13 +77,19 @@ class Way:
 class Question:
     """One answer and the requests that its verdict takes, by key; or why it cannot be judged."""
 
-    case: Case
+    case: JudgedAnswer
     requests: Mapping[str, Request] = field(default_factory=dict)
     problem: str = ""
 
 
 def judge_run(
-    run: Path, judges: Sequence[Judge], way: Way, replies: Path, *, limit_usd: float, yes: bool
+    run: Path,
+    judges: Sequence[Judge],
+    way: JudgingProtocol,
+    replies: Path,
+    *,
+    limit_usd: float,
+    yes: bool,
 ) -> None:
     """Have all answers of the run judged by all judges, and write `judgements/`, `labels/` and the
     rows of PAA.
@@ -146,7 +152,9 @@ def judge_run(
     )
 
 
-def check_outcome(asked: Mapping[str, Asked], answers: Sequence[Labelled], way: Way) -> None:
+def check_outcome(
+    asked: Mapping[str, RunStats], answers: Sequence[Labelled], way: JudgingProtocol
+) -> None:
     """Raise UserError where a judge (by name) was given up, in its server's words, and where no
     answer has a label."""
     labelled = any(one.label for one in answers)
@@ -175,7 +183,7 @@ def check_outcome(asked: Mapping[str, Asked], answers: Sequence[Labelled], way: 
         raise UserError(f"{way.metric}: not one answer has a label, for the reasons above.{hint}")
 
 
-def question_of(case: Case, judge: Judge, way: Way) -> Question:
+def question_of(case: JudgedAnswer, judge: Judge, way: JudgingProtocol) -> Question:
     try:
         requests = requests_for(
             case,
@@ -229,7 +237,7 @@ def verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
     return request.parse(said.text)
 
 
-def judge_semantically(run: Path, way: Way) -> None:
+def judge_semantically(run: Path, way: JudgingProtocol) -> None:
     """The same with nearness in meaning in the judge's place: no network, and no judge of values
     either."""
     sets = answer_sets(run, read_config(run))
@@ -262,15 +270,15 @@ def judge_answers(run: Path, judge: str) -> None:
     """What `evals.judge` asks for at the end of a run: by one judge and the benchmark's rules, or
     semantically."""
     if judge == SEMANTIC:
-        judge_semantically(run, Way(PRESETS[SEMANTIC]))
+        judge_semantically(run, JudgingProtocol(PRESETS[SEMANTIC]))
     else:
-        way = Way(PRESETS["dvb_judge"])
+        way = JudgingProtocol(PRESETS["dvb_judge"])
         judge_run(
             run, [read_judge(judge)], way, run / "replies.sqlite", limit_usd=LIMIT_USD, yes=False
         )
 
 
-def relabel(run: Path, judges: Sequence[str], way: Way) -> None:
+def relabel(run: Path, judges: Sequence[str], way: JudgingProtocol) -> None:
     """Labels and rows by other rules, from the judgements that are there (of `judges`, or of all
     that judged this way); nobody is asked anything. Raises UserError where there are none."""
     sets = answer_sets(run, read_config(run))
@@ -279,7 +287,7 @@ def relabel(run: Path, judges: Sequence[str], way: Way) -> None:
     check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
 
 
-def judges_of(run: Path, subject: AnswerSet, way: Way) -> list[str]:
+def judges_of(run: Path, subject: AnswerSet, way: JudgingProtocol) -> list[str]:
     """Who judged these answers in this way, going by the files. Names of judges hold no hyphen."""
     start = judgement_file(run, subject.stage, subject.set, "").stem
     names = [
@@ -319,7 +327,7 @@ def same_model(one: str, other: str) -> bool:
     return first == second != ""
 
 
-def check_way(way: Way, judges: Sequence[str]) -> None:
+def check_protocol(way: JudgingProtocol, judges: Sequence[str]) -> None:
     """Raise UserError where these judges cannot be asked in this way."""
     if way.rules.ask != "scores" and (way.blind or way.swap):
         raise UserError(

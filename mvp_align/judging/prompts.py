@@ -74,7 +74,7 @@ Reply with one word, Yes or No."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class JudgedAnswer:
     """A model's answer to a pair's question."""
 
     pair: PreferencePair
@@ -111,7 +111,12 @@ class Request:
 
 
 def requests_for(
-    case: Case, ask: str, parameters: Mapping[str, Any], *, blind: bool = False, swap: bool = False
+    case: JudgedAnswer,
+    ask: str,
+    parameters: Mapping[str, Any],
+    *,
+    blind: bool = False,
+    swap: bool = False,
 ) -> list[Request]:
     """The requests that one verdict of kind `ask` (scores or yes_no) takes: one, or two with
     `swap`. All are sent with `parameters`.
@@ -141,7 +146,9 @@ def requests_for(
     ]
 
 
-def scored_material(case: Case, preferences: str, blind: bool, w_first: bool) -> dict[str, str]:
+def scored_material(
+    case: JudgedAnswer, preferences: str, blind: bool, w_first: bool
+) -> dict[str, str]:
     references = {"answer_w": case.pair.chosen, "answer_l": case.pair.rejected}
     ordered = list(references.items()) if w_first else list(references.items())[::-1]
     if blind:

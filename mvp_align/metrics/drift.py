@@ -24,7 +24,7 @@ NEUTRAL = "neutral"
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
+class KlToBase:
     """Mean KL to the base over the tokens of one answer, in nats."""
 
     id: str
@@ -33,7 +33,7 @@ class Divergence:
     tokens: int
 
 
-def kl_row(set_name: str, found: Sequence[Divergence]) -> list[Row]:
+def kl_row(set_name: str, found: Sequence[KlToBase]) -> list[Row]:
     """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the
     answers that have."""
     if not found:

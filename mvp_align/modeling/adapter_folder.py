@@ -159,7 +159,7 @@ def lora_of(settings: Settings) -> Lora:
     )
 
 
-def take_lora(config: Config) -> None:
+def adopt_adapter_lora(config: Config) -> None:
     """Make `config.lora` what the adapter has that `config` names, so that a run's records say what
     it is. An adapter that cannot be read is told of where it is looked for."""
     if config.adapter is None:
@@ -170,7 +170,7 @@ def take_lora(config: Config) -> None:
         return
 
 
-def told(settings: Settings) -> dict[str, Any]:
+def recorded_settings(settings: Settings) -> dict[str, Any]:
     """What an adapter is, for a run's records: base, rank, alpha, targets, and all else that is not
     PEFT's default."""
     defaults = known_defaults()

@@ -9,7 +9,7 @@ from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_folder import resized_vocabulary
 from mvp_align.modeling.packaged import public_name
-from mvp_align.modeling.source import load_shape, load_tokenizer
+from mvp_align.modeling.source import load_model_config, load_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 PROBE = "Question: why, and who?\n  It's 12:30 -- naïve, 東京 <s></s>"
@@ -28,7 +28,7 @@ def run_tokenizer(model: Model, adapter: str | Path | None) -> PreTrainedTokeniz
         return of_model
     tokens, rows = (
         max(own.get_vocab().values()) + 1,
-        int(load_shape(model).get_text_config().vocab_size),
+        int(load_model_config(model).get_text_config().vocab_size),
     )
     if tokens > rows:
         raise resized_vocabulary(f"adapter={adapter}", tokens, public_name(model), rows)

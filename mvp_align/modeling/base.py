@@ -13,7 +13,7 @@ from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
-from mvp_align.modeling.source import load_shape, locate, unavailable
+from mvp_align.modeling.source import load_model_config, locate, unavailable
 
 LOADED = "loaded_from"
 """Of a base model: the weights that were really loaded, where `name_or_path` is what others know
@@ -28,7 +28,7 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
     that cannot be trained on here, 4-bit without bitsandbytes, and a "4-bit" model in which no
     layer is 4-bit.
     """
-    stored = stored_quantization(load_shape(model), model)
+    stored = stored_quantization(load_model_config(model), model)
     four_bit = quantization == "4bit" or stored != "none"
     options: dict[str, Any] = {"dtype": placement.dtype}
     if placement.attention:
@@ -94,7 +94,7 @@ def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
 def run_quantization(model: Model, asked: str) -> str:
     """What a run's base will be in: as its weights are stored (nf4, fp4), or as `quantization` asks
     (4bit, none)."""
-    stored = stored_quantization(load_shape(model), model)
+    stored = stored_quantization(load_model_config(model), model)
     return asked if stored == "none" else stored
 
 

@@ -39,7 +39,7 @@ class Placement:
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
 
-def place(hardware: Hardware, *, dry_run: bool = False) -> Placement:
+def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
     """Resolve `auto`s against this machine, and what `accelerate launch` was told.
 
     Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention;

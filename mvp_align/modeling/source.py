@@ -85,7 +85,7 @@ def unpacked(gguf: Path) -> Path:
     return target
 
 
-def load_shape(model: Model) -> PreTrainedConfig:
+def load_model_config(model: Model) -> PreTrainedConfig:
     """The model's own config, without its weights. Raises UserError where it cannot be had."""
     try:
         shape: PreTrainedConfig = AutoConfig.from_pretrained(

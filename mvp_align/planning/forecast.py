@@ -17,7 +17,7 @@ from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import load_shape
+from mvp_align.modeling.source import load_model_config
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
 
@@ -105,7 +105,7 @@ def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
     micro = simulated_pairs(config, batches) if batches else 0
     return simulate(
         config,
-        load_shape(config.model),
+        load_model_config(config.model),
         dtype,
         longest_first(plan.train_tokens, config)[:micro],
         [plan.train_tokens, *plan.scored],

@@ -30,12 +30,12 @@ from mvp_align.evaluation.profile_ablation import (
 from mvp_align.judging.judges import SEMANTIC, read_judge
 from mvp_align.metrics.regions import load_regions
 from mvp_align.modeling.adapter_base import check_base
-from mvp_align.modeling.adapter_folder import read_adapter, take_lora
+from mvp_align.modeling.adapter_folder import adopt_adapter_lora, read_adapter
 from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
-from mvp_align.modeling.source import context_length, load_shape
+from mvp_align.modeling.source import context_length, load_model_config
 from mvp_align.planning.forecast import forecast_lines
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
@@ -54,7 +54,7 @@ def make_plan(
     here, or an adapter is not there, another model's, or of another kind.
     """
     check_context(config)
-    shape_method(load_shape(config.model))
+    shape_method(load_model_config(config.model))
     run_quantization(config.model, config.quantization)
     notes = take_up_adapters(config, tokenizer)
     texts = prompted(data.train, config.prompt, tokenizer)
@@ -98,7 +98,7 @@ def make_plan(
 
 
 def check_context(config: Config) -> None:
-    context, limits = context_length(load_shape(config.model)), config.data
+    context, limits = context_length(load_model_config(config.model)), config.data
     if context is not None and limits.max_tokens > context:
         prompts = (
             f" and data.max_prompt_tokens={context // 2}"
@@ -130,7 +130,7 @@ def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list
             path, settings, public_name(config.model), setting=setting, any_base=any_base
         )
         notes += tokenizer_notes(config.model, path, setting, tokenizer)
-    take_lora(config)
+    adopt_adapter_lora(config)
     return notes
 
 

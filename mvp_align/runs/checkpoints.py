@@ -33,7 +33,7 @@ def keep(written: Path, checkpoints: Path) -> None:
         remove_folder(old)
 
 
-def newest_whole(checkpoints: Path) -> Path | None:
+def latest_valid(checkpoints: Path) -> Path | None:
     """The newest checkpoint whose files are what they were when it was written; says which ones are
     not, and why."""
     for _, folder in numbered(checkpoints):

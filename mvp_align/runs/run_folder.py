@@ -140,9 +140,9 @@ def open_run(directory: Path, config: Config) -> RunFolder:
     """
     from accelerate import PartialState  # here and below: a finished run is told without torch
 
-    from mvp_align.runtime.processes import main_decides
+    from mvp_align.runtime.processes import broadcast_from_main
 
-    folder = main_decides(partial(open_folder, directory, config))
+    folder = broadcast_from_main(partial(open_folder, directory, config))
     return replace(folder, writes=PartialState().is_main_process)
 
 

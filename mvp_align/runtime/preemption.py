@@ -47,7 +47,7 @@ class Request:
 request = Request()
 
 
-def listen() -> None:
+def install_signal_handlers() -> None:
     """Take SIGTERM, SIGUSR1 and Ctrl-C as a request to save and stop, and heed SLURM_JOB_END_TIME
     (Unix seconds)."""
     # Python handles signals there alone
@@ -62,14 +62,14 @@ def listen() -> None:
     request.listening = True
 
 
-def check() -> None:
+def raise_if_stop_requested() -> None:
     """Raise Preempted in all processes where any was asked to stop. All must call it equally
     often."""
-    if request.listening and agreed(bool(request)):
+    if request.listening and any_rank_requested_stop(bool(request)):
         raise Preempted(request.reason or "another process was asked to stop")
 
 
-def agreed(asked: bool) -> bool:
+def any_rank_requested_stop(asked: bool) -> bool:
     import torch  # here: command lines are checked without it
     from accelerate import PartialState
 

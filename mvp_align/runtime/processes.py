@@ -9,7 +9,7 @@ from accelerate.utils import broadcast_object_list
 T = TypeVar("T")
 
 
-def main_decides(decide: Callable[[], T]) -> T:
+def broadcast_from_main(decide: Callable[[], T]) -> T:
     """What `decide` returns, or raises, in the main process, in all of them. All must call it.
 
     Whether a file is there must not be asked by each for itself: a network file system may tell

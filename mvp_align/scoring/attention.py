@@ -42,18 +42,18 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class AtOnce:
+class VarlenInputs:
     """The segments as sequences of unlike length, whose last query sees the last key, as the kernel
     has causality."""
 
     keys: Tensor
     """Tokens of the row [context and own of all segments], int64, segment by segment."""
-    query_ends: Tensor
+    cu_seqlens_q: Tensor
     """[segments + 1], int32, the first one 0: in the row."""
-    key_ends: Tensor
+    cu_seqlens_k: Tensor
     """[segments + 1], int32, the first one 0: in `keys`."""
-    longest_query: int
-    longest_key: int
+    max_seqlen_q: int
+    max_seqlen_k: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Layout:
 
     segments: tuple[Segment, ...]
     pieces: tuple[int, ...]
-    at_once: AtOnce
+    varlen: VarlenInputs
 
 
 def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
@@ -91,11 +91,13 @@ def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
     return Layout(
         tuple(segment(context, own) for context, own in spans),
         tuple(end - first for first, end in pairwise(cuts)),
-        lay_out_at_once(spans, device),
+        varlen_inputs(spans, device),
     )
 
 
-def lay_out_at_once(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> AtOnce:
+def varlen_inputs(
+    spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
+) -> VarlenInputs:
     keys = [[token for seen in (*context, own) for token in range(*seen)] for context, own in spans]
     queries, seen = [end - first for _, (first, end) in spans], [len(tokens) for tokens in keys]
 
@@ -103,7 +105,7 @@ def lay_out_at_once(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torc
         return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
     gathered = torch.tensor([token for tokens in keys for token in tokens], device=device)
-    return AtOnce(gathered, ends(queries), ends(seen), max(queries), max(seen))
+    return VarlenInputs(gathered, ends(queries), ends(seen), max(queries), max(seen))
 
 
 def attend(
@@ -121,8 +123,8 @@ def attend(
     if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
-    if takes_all_at_once(query) and not options.get("dropout"):
-        return attend_at_once(query, key, value, layout.at_once, options.get("scaling")), None
+    if takes_varlen(query) and not options.get("dropout"):
+        return attend_varlen(query, key, value, layout.varlen, options.get("scaling")), None
     queries = query.split([part.own[1] - part.own[0] for part in layout.segments], dim=2)
     keys, values = key.split(layout.pieces, dim=2), value.split(layout.pieces, dim=2)
     outputs = [
@@ -157,7 +159,7 @@ def varlen_kernel() -> Callable[..., Tensor] | None:
 VARLEN = varlen_kernel()
 
 
-def takes_all_at_once(query: Tensor) -> bool:
+def takes_varlen(query: Tensor) -> bool:
     """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a
     query."""
     if VARLEN is None or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
@@ -171,8 +173,8 @@ def has_flash(device: int) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def attend_at_once(
-    query: Tensor, key: Tensor, value: Tensor, row: AtOnce, scale: float | None
+def attend_varlen(
+    query: Tensor, key: Tensor, value: Tensor, row: VarlenInputs, scale: float | None
 ) -> Tensor:
     """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads,
     head width]."""
@@ -181,10 +183,10 @@ def attend_at_once(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1).index_select(0, row.keys),
         value[0].transpose(0, 1).index_select(0, row.keys),
-        row.query_ends,
-        row.key_ends,
-        row.longest_query,
-        row.longest_key,
+        row.cu_seqlens_q,
+        row.cu_seqlens_k,
+        row.max_seqlen_q,
+        row.max_seqlen_k,
         scale=scale,
     )
     return output[None]

@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
-from mvp_align.runtime.preemption import check
+from mvp_align.runtime.preemption import raise_if_stop_requested
 from mvp_align.scoring.logps import answer_states, causal_model, scoring_head
 from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.packing import PackedSequence, batches, pack_answers
 from mvp_align.scoring.passes import Method
-from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer
 
 KL_CHUNK = 256
@@ -43,7 +43,7 @@ def kl_to_base(
     distinct = list(dict.fromkeys(answers))
     budget = batch_size * sum(len(answer.ids) for answer in distinct) // max(1, len(distinct))
     work = list(
-        batches(make_rows(distinct, scoring_method(causal) is Method.PACKED, budget), budget)
+        batches(pack_answers(distinct, scoring_method(causal) is Method.PACKED, budget), budget)
     )
     state = PartialState()
     mine = work[state.process_index :: state.num_processes]
@@ -56,7 +56,7 @@ def kl_to_base(
             for number in tqdm(
                 passes, desc=label, unit="batch", delay=2, disable=not state.is_main_process
             ):
-                check()  # as often in all processes
+                raise_if_stop_requested()  # as often in all processes
                 if number < len(mine):
                     found |= batch_divergence(model, mine[number])
     finally:
@@ -71,7 +71,7 @@ def kl_to_base(
     return [found[place[answer]] for answer in answers]
 
 
-def batch_divergence(model: PeftModel, rows: Sequence[Row]) -> dict[int, float]:
+def batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
     """Mean KL of each answer of a batch, by its index."""
     causal = causal_model(model)
     tuned, _, owners = answer_states(causal, rows)

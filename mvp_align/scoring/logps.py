@@ -18,12 +18,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
-from mvp_align.runtime.preemption import check
+from mvp_align.runtime.preemption import raise_if_stop_requested
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.methods import is_sharded, scoring_method
+from mvp_align.scoring.packing import PackedSequence, batches, pack_answers
 from mvp_align.scoring.passes import Head, Method, head_of, run_rows
-from mvp_align.scoring.rows import Row, batches, make_rows
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
@@ -100,18 +100,18 @@ def distinct_answers(pairs: Sequence[TokenizedPair]) -> list[Answer]:
 
 def score_batches(
     pairs: Sequence[TokenizedPair], batch_size: int, share: bool
-) -> list[Sequence[Row]]:
+) -> list[Sequence[PackedSequence]]:
     """What `score_pairs` runs, the batch of the longest rows first. Their answers are indices into
     `distinct_answers`."""
     lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
     tokens = batch_size * sum(lengths) // max(1, len(pairs))
-    return list(batches(make_rows(distinct_answers(pairs), share, tokens), tokens))
+    return list(batches(pack_answers(distinct_answers(pairs), share, tokens), tokens))
 
 
 def answer_logps(
     model: nn.Module,
     answers: Sequence[Answer],
-    work: Sequence[Sequence[Row]],
+    work: Sequence[Sequence[PackedSequence]],
     label: str,
     cache: LogpCache,
 ) -> dict[int, float]:
@@ -144,7 +144,7 @@ def answer_logps(
     )
     with bar, cache, scorer(model) as logps_of:
         for number in range(passes):
-            check()
+            raise_if_stop_requested()
             if number >= len(todo):
                 logps_of(work[0])
                 continue
@@ -156,12 +156,12 @@ def answer_logps(
     return {index: cache[answers[index]] for index in scored if answers[index] in cache}
 
 
-def indices_of(batch: Sequence[Row]) -> list[int]:
+def indices_of(batch: Sequence[PackedSequence]) -> list[int]:
     return [index for row in batch for branch in row.branches for index, _ in branch.answers]
 
 
 @contextmanager
-def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, float]]]:
+def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], dict[int, float]]]:
     """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was
     afterwards.
 
@@ -179,7 +179,7 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[Row]], dict[int, flo
         outermost = getattr(model, "module", model)
         found: list[dict[int, float]] = []
 
-        def logps_of(rows: Sequence[Row]) -> dict[int, float]:
+        def logps_of(rows: Sequence[PackedSequence]) -> dict[int, float]:
             outermost(rows=rows)
             return found.pop()
 
@@ -202,7 +202,7 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float]:
+def batch_logps(causal: PreTrainedModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
     token_logps, owners = answer_token_logps(causal, rows)
     indices, answer_of = owners.unique_consecutive(return_inverse=True)
     sums = torch.zeros(len(indices), dtype=torch.float64, device=owners.device)
@@ -210,7 +210,9 @@ def batch_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> dict[int, float
     return dict(zip(indices.tolist(), sums.tolist(), strict=True))
 
 
-def answer_token_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+def answer_token_logps(
+    causal: PreTrainedModel, rows: Sequence[PackedSequence]
+) -> tuple[Tensor, Tensor]:
     """Log-probs of the answers' n tokens [n], in nats, and their owners [n], ordered by owner."""
     hidden, targets, owners = answer_states(causal, rows)
     head = scoring_head(causal)
@@ -218,7 +220,9 @@ def answer_token_logps(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Te
     return torch.cat([target_logps(head(h), t) for h, t in chunks]), owners
 
 
-def answer_states(causal: PreTrainedModel, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+def answer_states(
+    causal: PreTrainedModel, rows: Sequence[PackedSequence]
+) -> tuple[Tensor, Tensor, Tensor]:
     """States [n, hidden], for `scoring_head`, that predict the answers' n tokens, the tokens' ids
     [n], and their owners [n], ordered by owner. Gradients flow where they are enabled."""
     states = run_rows(causal, rows, scoring_method(causal))

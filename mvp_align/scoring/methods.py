@@ -20,8 +20,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from mvp_align.errors import UserError
 from mvp_align.scoring.attention import SHARED, can_share
+from mvp_align.scoring.packing import PackedSequence, pack_answers
 from mvp_align.scoring.passes import Method, head_of, mode, run_rows
-from mvp_align.scoring.rows import Row, make_rows
 from mvp_align.scoring.shrink import tiny_copy
 from mvp_align.scoring.tokens import Answer
 
@@ -161,7 +161,7 @@ def probe(causal: PreTrainedModel) -> list[Answer]:
 
 def own_logps(causal: PreTrainedModel, answers: list[Answer]) -> Tensor:
     try:
-        return logps(causal, make_rows(answers, share=False), Method.OWN)
+        return logps(causal, pack_answers(answers, share=False), Method.OWN)
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -190,7 +190,7 @@ def check_causal(
     )
 
 
-def logps(causal: PreTrainedModel, rows: list[Row], method: Method) -> Tensor:
+def logps(causal: PreTrainedModel, rows: list[PackedSequence], method: Method) -> Tensor:
     """Log-probs of the answers' tokens [n], ordered by their answers."""
     states = run_rows(causal, rows, method)
     logits = head_of(causal, method)(states.hidden).float()
@@ -203,7 +203,7 @@ def disagreement(
     """In words, what speaks against a method; empty where nothing does."""
     try:
         apart = distance(
-            logps(causal, make_rows(answers, method is Method.PACKED), method), expected
+            logps(causal, pack_answers(answers, method is Method.PACKED), method), expected
         )
     except Exception as error:  # whatever a family makes of arguments that it does not expect
         if isinstance(error, torch.OutOfMemoryError):

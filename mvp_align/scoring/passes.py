@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mvp_align.errors import UserError
-from mvp_align.scoring.rows import Batch, Row, apart, copies, pack, pad
+from mvp_align.scoring.packing import Batch, PackedSequence, apart, copies, pack, pad
 
 Head = Callable[[Tensor], Tensor]
 """From hidden states [n, hidden] to logits [n, vocabulary]."""
@@ -72,7 +72,11 @@ class ChangedHead:
 
 
 def run_rows(
-    causal: PreTrainedModel, rows: Sequence[Row], method: Method, *, routing: bool = False
+    causal: PreTrainedModel,
+    rows: Sequence[PackedSequence],
+    method: Method,
+    *,
+    routing: bool = False,
 ) -> States:
     """`rows` of one answer each, but for packed ones. Gradients flow where they are enabled. Raises
     UserError for texts whose scores would depend on what ran before them."""
@@ -168,7 +172,7 @@ def logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
     return float(scale), getattr(config, "final_logit_softcapping", None)
 
 
-def needs_own_pass(config: PreTrainedConfig, rows: Sequence[Row]) -> bool:
+def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
     """Whether a row is so long that every other row of its pass would get other positions: LongRoPE
     takes one of two sets of frequencies for all of them, by the last position of any."""
     length = max(map(longest, rows))
@@ -196,7 +200,7 @@ def rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
             yield "dynamic", config.max_position_embeddings
 
 
-def longest(row: Row) -> int:
+def longest(row: PackedSequence) -> int:
     """Tokens of the longest answer with all that it sees."""
     return max(
         len(row.prefix) + len(branch.context) + len(ids)

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from mvp_align.config import Config
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runs.run_folder import RunFolder, settings
 from mvp_align.runtime.variables import value
 from mvp_align.tracking.contents import Cell, Table, described, resolved
@@ -63,7 +63,7 @@ def purge_step(folder: RunFolder) -> int | None:
     logged from there on."""
     if not folder.resumed:
         return None
-    checkpoint = newest_whole(folder.checkpoints)
+    checkpoint = latest_valid(folder.checkpoints)
     return 1 + (int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
 
 

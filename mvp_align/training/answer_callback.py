@@ -20,7 +20,7 @@ from mvp_align.generation.answers import Generated
 from mvp_align.generation.local import generate
 from mvp_align.judging.judge import nearness
 from mvp_align.judging.labels import PRESETS, Label, judge_label
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PreferencePair
 from mvp_align.training.callbacks import pairs_in
 from mvp_align.training.evaluations import EvaluationCallback
@@ -66,7 +66,7 @@ class PAACallback(EvaluationCallback):
         answers = generate(
             model, self.tokenizer, self.prompts, self.generation, self.seed, label=label
         )
-        labels = main_decides(lambda: list(self.judge(self.pairs, answers)))
+        labels = broadcast_from_main(lambda: list(self.judge(self.pairs, answers)))
         return self.shares(answers, labels)
 
     def shares(

@@ -36,7 +36,7 @@ from mvp_align.data.sets import UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set, scored_rows
 from mvp_align.modeling.source import context_length
-from mvp_align.runtime.processes import main_decides
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache, read_folder
 from mvp_align.scoring.logps import causal_model, distinct_answers, score_pairs
@@ -99,9 +99,9 @@ class OPACallback(EvaluationCallback):
         assert args.output_dir is not None
         folder = Path(args.output_dir) / f"base_logps_{self.subject.name or 'opa'}"
         if state.global_step == 0:
-            main_decides(lambda: shutil.rmtree(folder, ignore_errors=True))
+            broadcast_from_main(lambda: shutil.rmtree(folder, ignore_errors=True))
             return self.score(model, "base", LogpCache(folder))
-        kept = LogpCache(folder, main_decides(lambda: read_folder(folder)))
+        kept = LogpCache(folder, broadcast_from_main(lambda: read_folder(folder)))
         if all(answer in kept for answer in distinct_answers(self.subject.pairs)):
             return self.score(model, "base", kept)
         lost = (

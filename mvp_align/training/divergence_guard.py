@@ -11,14 +11,14 @@ from transformers import Trainer
 from typing_extensions import override
 
 from mvp_align.errors import UserError
-from mvp_align.runtime.preemption import agreed
+from mvp_align.runtime.preemption import any_rank_requested_stop
 
 SKIPPED = 20
 """Steps in a row that fp16 may skip: its loss scale, 65,536 at first, is halved at each and is
 below 1 by then."""
 
 
-class Finite(Trainer):
+class DivergenceGuard(Trainer):
     """Mixed into TRL's trainers, before what saves checkpoints. Raises UserError, in all processes
     at the same step, at the first loss, gradient or saved weight that is no finite number: loss and
     gradient norm are those of all processes."""
@@ -61,7 +61,9 @@ class Finite(Trainer):
 
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        if agreed(not all(finite(p) for p in model.parameters() if p.requires_grad)):
+        if any_rank_requested_stop(
+            not all(finite(p) for p in model.parameters() if p.requires_grad)
+        ):
             raise UserError(self.stopped("a trained weight is no finite number"))
         super()._save_checkpoint(model, trial)
 

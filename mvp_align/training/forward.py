@@ -21,8 +21,8 @@ from trl.trainer.utils import FusedCausalLMOutput
 from typing_extensions import override
 
 from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.packing import pack_answers
 from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_rows
-from mvp_align.scoring.rows import make_rows
 from mvp_align.scoring.tokens import Answer
 
 HEAD_CHUNK = 512
@@ -84,7 +84,9 @@ def answer_outputs(
     ]
     # of `in_pairs` in the batch
     order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()
-    states = run_rows(causal, make_rows(in_pairs, method is Method.PACKED), method, routing=routing)
+    states = run_rows(
+        causal, pack_answers(in_pairs, method is Method.PACKED), method, routing=routing
+    )
     values = token_outputs(head_of(causal, method), states.hidden, states.targets)
 
     scored = labels[:, 1:] != -100

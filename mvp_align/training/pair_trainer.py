@@ -16,7 +16,7 @@ from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
-from mvp_align.training.divergence_guard import Finite
+from mvp_align.training.divergence_guard import DivergenceGuard
 from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 
@@ -27,7 +27,7 @@ mixture of experts."""
 Inputs = dict[str, Tensor]
 
 
-class PairTrainer(Finite, Resumable, DPOTrainer):
+class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
     """Made like TRL's. `precompute_reference` may follow before training."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

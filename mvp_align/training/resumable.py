@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from mvp_align.runs.checkpoints import WRITING, keep, numbered
 from mvp_align.runtime import hub
-from mvp_align.runtime.preemption import Preempted, check
+from mvp_align.runtime.preemption import Preempted, raise_if_stop_requested
 
 
 class Resumable(Trainer):
@@ -38,7 +38,7 @@ class Resumable(Trainer):
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         try:
             super()._maybe_log_save_evaluate(*args, **kwargs)
-            check()
+            raise_if_stop_requested()
         except Preempted:
             if self.state.global_step not in [step for step, _ in numbered(self.checkpoints)]:
                 assert isinstance(self.model, nn.Module)
@@ -109,7 +109,7 @@ def training_randomness_kept() -> Iterator[None]:
         yield
 
 
-class TakingUp(TrainerCallback):
+class ResumeCallback(TrainerCallback):
     """Before a resumed run takes its next step: TRL's count of tokens, which no checkpoint holds,
     and the evaluation that an interruption kept from the last one. Added last, so that whoever
     listens to evaluations is ready."""
@@ -144,4 +144,4 @@ class StopInEvaluation(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        check()
+        raise_if_stop_requested()

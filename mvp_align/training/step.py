@@ -14,8 +14,8 @@ from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.scoring.logps import answer_token_logps, causal_model, score_batches
 from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.packing import PackedSequence, pack_answers
 from mvp_align.scoring.passes import Method, head_of, mode, run_rows
-from mvp_align.scoring.rows import Row, make_rows
 from mvp_align.scoring.tokens import TokenizedPair
 from mvp_align.training.forward import load_balance, token_outputs
 
@@ -39,7 +39,7 @@ def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[Tokeni
 
 def largest_batch(
     model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config
-) -> Sequence[Row]:
+) -> Sequence[PackedSequence]:
     """Of all that scoring these sets of pairs will run, the batch of most tokens."""
     share = scoring_method(causal_model(model)) is Method.PACKED
     firsts = [score_batches(pairs, config.evals.batch_size, share)[0] for pairs in scored if pairs]
@@ -79,7 +79,7 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
     total.backward()
 
 
-def score_pass(model: PeftModel, rows: Sequence[Row]) -> None:
+def score_pass(model: PeftModel, rows: Sequence[PackedSequence]) -> None:
     """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors
     from the simulation."""
     with mode(model, training=False), torch.no_grad():
@@ -95,7 +95,9 @@ def dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor
         hasattr(config, "output_router_logits")
         and getattr(config, "router_aux_loss_coef", 0.0) != 0
     )
-    states = run_rows(causal, make_rows(answers, method is Method.PACKED), method, routing=routing)
+    states = run_rows(
+        causal, pack_answers(answers, method is Method.PACKED), method, routing=routing
+    )
     log_probs, *_ = token_outputs(head_of(causal, method), states.hidden, states.targets)
     return log_probs.sum() + (load_balance(states.routing, config) if states.routing else 0)
 

@@ -22,13 +22,13 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.identity import logp_cache
 from mvp_align.training.callbacks import FirstLoss, Progress
-from mvp_align.training.divergence_guard import Finite
+from mvp_align.training.divergence_guard import DivergenceGuard
 from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.plan import Batches, Plan
-from mvp_align.training.resumable import Resumable, StopInEvaluation, TakingUp
+from mvp_align.training.resumable import Resumable, ResumeCallback, StopInEvaluation
 
 
-class AnswerTrainer(Finite, Resumable, SFTTrainer):
+class AnswerTrainer(DivergenceGuard, Resumable, SFTTrainer):
     """TRL's SFTTrainer that can be stopped and taken up again."""
 
 
@@ -56,7 +56,10 @@ def dpo_trainer(
             train_dataset=pair_dataset(plan.train),
             eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, *watchers(plan, placement, fresh_sigmoid(config))],
+            callbacks=[
+                *callbacks,
+                *make_progress_callbacks(plan, placement, fresh_sigmoid(config)),
+            ],
         )
     finish_callbacks(trainer)
     if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
@@ -103,7 +106,7 @@ def sft_trainer(
             train_dataset=completion_dataset(plan.train),
             eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, *watchers(plan, placement, first_loss=False)],
+            callbacks=[*callbacks, *make_progress_callbacks(plan, placement, first_loss=False)],
         )
     finish_callbacks(trainer)
     return trainer
@@ -112,7 +115,7 @@ def sft_trainer(
 def finish_callbacks(trainer: Resumable) -> None:
     trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
     trainer.add_callback(StopInEvaluation())
-    trainer.add_callback(TakingUp(trainer))
+    trainer.add_callback(ResumeCallback(trainer))
 
 
 @contextmanager
@@ -204,7 +207,9 @@ def fresh_sigmoid(config: Config) -> bool:
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
 
 
-def watchers(plan: Plan, placement: Placement, first_loss: bool) -> list[TrainerCallback]:
+def make_progress_callbacks(
+    plan: Plan, placement: Placement, first_loss: bool
+) -> list[TrainerCallback]:
     assert plan.batches is not None
     tokens = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in plan.train_tokens]
     progress = Progress(plan.batches.effective, sum(tokens) / len(tokens))

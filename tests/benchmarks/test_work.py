@@ -22,8 +22,8 @@ from mvp_align.modeling.base import load_base
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.scoring.logps import answer_states, score_pairs
 from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.packing import PackedSequence, pack, pack_answers
 from mvp_align.scoring.passes import Method
-from mvp_align.scoring.rows import Row, make_rows, pack
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def case(compose, sharp, placement, few_pairs):
 
 def test_one_row_takes_the_products_that_torch_counts(case) -> None:
     _, model, _, pairs = case
-    row = make_rows([pairs[0].chosen, pairs[0].rejected], share=True)[0]
+    row = pack_answers([pairs[0].chosen, pairs[0].rejected], share=True)[0]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         hidden, targets, _ = answer_states(model, [row])
         model.get_output_embeddings()(hidden)
@@ -64,7 +64,7 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
     assert expected == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
-def in_segments(rows: list[Row]) -> int:
+def in_segments(rows: list[PackedSequence]) -> int:
     """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their
     own tokens included."""
     total = 0
@@ -80,7 +80,7 @@ def test_seen_counts_what_segments_see(case) -> None:
     assert sum(map(seen, rows)) == in_segments(rows) - sum(upper)
 
 
-def owns(rows: list[Row]) -> list[tuple[int, int]]:
+def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:
     """Start and number of the tokens of each segment."""
     return [
         (part.own[0], part.own[1] - part.own[0])

@@ -25,10 +25,10 @@ from mvp_align.modeling.base import four_bit_layers, load_base
 from mvp_align.modeling.hardware import DTYPES, Placement
 from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.simulation import simulate
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime.preemption import EXIT_CODE
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
-from mvp_align.scoring.attention import attend, lay_out, takes_all_at_once
+from mvp_align.scoring.attention import attend, lay_out, takes_varlen
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair, tokenize_pairs
 from mvp_align.training.plan import Batches, Plan
@@ -90,7 +90,7 @@ def scores(run: Path, stage: str) -> dict[str, tuple[float, float]]:
 
 
 def losses(run: Path) -> list[float]:
-    checkpoint = newest_whole(run / "checkpoints")
+    checkpoint = latest_valid(run / "checkpoints")
     assert checkpoint is not None
     history = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
@@ -242,7 +242,7 @@ def test_all_segments_in_one_call_are_segments_one_by_one(
         for heads in (8, key_heads, key_heads)
     ]
     rounded = [tensor.detach().to(dtype).requires_grad_() for tensor in exact]
-    assert takes_all_at_once(rounded[0]) and not takes_all_at_once(exact[0])
+    assert takes_varlen(rounded[0]) and not takes_varlen(exact[0])
     module = torch.nn.Module()
     module.num_key_value_groups = 8 // key_heads
     grad = torch.randn(1, 99, 8, 64, device="cuda")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mvp_align.judging.prompts import Case, drawn, merged, requests_for
+from mvp_align.judging.prompts import JudgedAnswer, drawn, merged, requests_for
 from mvp_align.judging.verdicts import Scores, Unparsed
 from mvp_align.schema import PreferencePair
 
@@ -17,7 +17,7 @@ INJECTION = (
 )
 
 
-def asked(case: Case, ask: str = "scores", **options: bool) -> list:
+def asked(case: JudgedAnswer, ask: str = "scores", **options: bool) -> list:
     return requests_for(case, ask, PARAMETERS, **options)
 
 
@@ -28,7 +28,7 @@ def shown(request) -> dict[str, str]:
 
 
 def test_an_open_judge_sees_everything_and_which_is_which() -> None:
-    (request,) = asked(Case(PAIR, "Mine."))
+    (request,) = asked(JudgedAnswer(PAIR, "Mine."))
     assert shown(request) == {
         "preferences": "High safety, Low fluency.",
         "question": "Is it safe?",
@@ -42,7 +42,7 @@ def test_an_open_judge_sees_everything_and_which_is_which() -> None:
 
 
 def test_a_blind_judge_is_not_told() -> None:
-    (request,) = asked(Case(PAIR, "Mine."), blind=True)
+    (request,) = asked(JudgedAnswer(PAIR, "Mine."), blind=True)
     told = json.dumps(request.messages) + json.dumps(request.schema)
     for word in ("answer_w", "answer_l", "score_w", "score_l", "meant to"):
         assert word not in told
@@ -65,7 +65,7 @@ def test_the_blind_order_is_a_fair_coin_that_follows_from_the_texts() -> None:
 
 def test_swapping_asks_in_both_orders() -> None:
     for blind in (False, True):
-        requests = asked(Case(PAIR, "Mine."), swap=True, blind=blind)
+        requests = asked(JudgedAnswer(PAIR, "Mine."), swap=True, blind=blind)
         assert [request.w_first for request in requests] == [True, False]
         assert len({request.key("m") for request in requests}) == 2
         texts = [
@@ -89,7 +89,7 @@ def test_two_orders_make_one_verdict() -> None:
 
 def test_an_answer_cannot_leave_its_quotation() -> None:
     for ask, blind in (("scores", False), ("scores", True), ("yes_no", False)):
-        (request,) = asked(Case(PAIR, INJECTION), ask, blind=blind)
+        (request,) = asked(JudgedAnswer(PAIR, INJECTION), ask, blind=blind)
         assert len(request.messages) == 2
         assert shown(request)["answer_model"] == INJECTION
         # its quotes and line ends are escaped
@@ -97,7 +97,7 @@ def test_an_answer_cannot_leave_its_quotation() -> None:
 
 
 def test_yes_or_no_shows_one_reference() -> None:
-    (request,) = asked(Case(PAIR, "Mine."), "yes_no")
+    (request,) = asked(JudgedAnswer(PAIR, "Mine."), "yes_no")
     assert shown(request) == {
         "question": "Is it safe?",
         "answer_w": "It fits.",
@@ -108,19 +108,23 @@ def test_yes_or_no_shows_one_reference() -> None:
 
 def test_free_text_states_preferences_too_and_nothing_does_not() -> None:
     told = PreferencePair("p", "u", "Why?", "Yes.", "No.", profile_text="I like brevity.")
-    assert shown(asked(Case(told, "Mine."))[0])["preferences"] == "I like brevity."
+    assert shown(asked(JudgedAnswer(told, "Mine."))[0])["preferences"] == "I like brevity."
     with pytest.raises(Unparsed, match="states no preferences"):
-        asked(Case(PreferencePair("p", "u", "Why?", "Yes.", "No."), "Mine."))
+        asked(JudgedAnswer(PreferencePair("p", "u", "Why?", "Yes.", "No."), "Mine."))
 
 
 def test_the_key_is_of_all_that_is_asked() -> None:
-    (request,) = asked(Case(PAIR, "Mine."))
-    assert request.key("m") == asked(Case(PAIR, "Mine."))[0].key("m")
+    (request,) = asked(JudgedAnswer(PAIR, "Mine."))
+    assert request.key("m") == asked(JudgedAnswer(PAIR, "Mine."))[0].key("m")
     others = [
         request.key("another model"),
-        asked(Case(PAIR, "Yours."))[0].key("m"),
-        asked(Case(PAIR, "Mine."), blind=True)[0].key("m"),
-        requests_for(Case(PAIR, "Mine."), "scores", PARAMETERS | {"temperature": 0.5})[0].key("m"),
-        requests_for(Case(PAIR, "Mine."), "scores", PARAMETERS | {"max_tokens": 100})[0].key("m"),
+        asked(JudgedAnswer(PAIR, "Yours."))[0].key("m"),
+        asked(JudgedAnswer(PAIR, "Mine."), blind=True)[0].key("m"),
+        requests_for(JudgedAnswer(PAIR, "Mine."), "scores", PARAMETERS | {"temperature": 0.5})[
+            0
+        ].key("m"),
+        requests_for(JudgedAnswer(PAIR, "Mine."), "scores", PARAMETERS | {"max_tokens": 100})[
+            0
+        ].key("m"),
     ]
     assert len({request.key("m"), *others}) == 6

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from judge_server import LASTING, SLOW, counts, hostile, running
 
-from mvp_align.judging.judge import Way, judge_run
+from mvp_align.judging.judge import JudgingProtocol, judge_run
 from mvp_align.judging.judges import read_judge
 from mvp_align.judging.labels import PRESETS
 
@@ -30,7 +30,7 @@ def quick(number: int) -> tuple[str, int]:
 
 
 def judge_all(run: Path, judge: Path) -> None:
-    way = Way(PRESETS["dvb_judge"])
+    way = JudgingProtocol(PRESETS["dvb_judge"])
     judge_run(run, [read_judge(str(judge))], way, run / "replies.sqlite", limit_usd=0.0, yes=False)
 
 

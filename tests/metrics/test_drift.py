@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mvp_align.metrics.drift import Divergence, kl_row, perplexity_row
+from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
 from mvp_align.metrics.opa import opa_rows
 from mvp_align.schema import PairScore
 
@@ -22,9 +22,9 @@ def test_kl_is_the_mean_over_answers() -> None:
     (row,) = kl_row(
         "ufp4",
         [
-            Divergence("a", "u", 0.1, 500),
-            Divergence("b", "u", 0.2, 1),
-            Divergence("c", "v", 0.6, 1),
+            KlToBase("a", "u", 0.1, 500),
+            KlToBase("b", "u", 0.2, 1),
+            KlToBase("c", "v", 0.6, 1),
         ],
     )
     assert row.value == pytest.approx(0.3)

@@ -19,7 +19,7 @@ from mvp_align.metrics.clusters import (
     design_effect,
     naive_se,
 )
-from mvp_align.metrics.drift import Divergence, kl_row, perplexity_row
+from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
 from mvp_align.metrics.groups import break_down, group_rows, headline_rows
 from mvp_align.metrics.intervals import (
     clustered_error,
@@ -62,9 +62,7 @@ ESTIMATORS: dict[str, Callable[[float], object]] = {
         [np.array([0.1, bad]), *[np.array([0.1, 0.5])] * 4], (0, 1)
     ),
     "alpha": lambda bad: score_alpha({"one": [1.0, bad, 3.0], "other": [1.0, 2.0, 4.0]}),
-    "kl": lambda bad: kl_row(
-        "in_domain", [Divergence("a", "u", bad, 3), Divergence("b", "v", 0.1, 3)]
-    ),
+    "kl": lambda bad: kl_row("in_domain", [KlToBase("a", "u", bad, 3), KlToBase("b", "v", 0.1, 3)]),
 }
 
 

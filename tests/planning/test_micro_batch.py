@@ -14,7 +14,7 @@ from mvp_align.errors import UserError
 from mvp_align.evaluation.eval_sets import EvalSet
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import place
+from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.plan import Batches, Plan
@@ -41,7 +41,9 @@ def plan_of(tokens: int, batch_size: int, scored_tokens: int = 20) -> Plan:
 def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> int | str:
     """Pairs a pass, or what the user is told, where a process may take `gib` of addresses more than
     it has. Run in a process of its own: what earlier tests freed would not count."""
-    model = new_adapter(load_base(config.model, place(config.hardware)), config.lora, config.seed)
+    model = new_adapter(
+        load_base(config.model, resolve_hardware(config.hardware)), config.lora, config.seed
+    )
     # libraries are loaded before the limit stands
     fit_micro_batch(given(plan_of(2, 8, 2), config), model, config)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -81,7 +83,9 @@ def auto(compose: Callable[..., Config], tiny: list[str]) -> Config:
 
 
 def test_takes_the_whole_batch_where_it_fits(auto: Config) -> None:
-    model = new_adapter(load_base(auto.model, place(auto.hardware)), auto.lora, auto.seed)
+    model = new_adapter(
+        load_base(auto.model, resolve_hardware(auto.hardware)), auto.lora, auto.seed
+    )
     batches = fit_micro_batch(plan_of(20, 8), model, auto).batches
     assert batches is not None
     assert (batches.micro, batches.accumulation, batches.effective) == (8, 1, 8)
@@ -94,7 +98,9 @@ def test_takes_a_smaller_divisor_where_memory_is_short(auto: Config) -> None:
 
 
 def test_leaves_a_given_size_alone(auto: Config) -> None:
-    model = new_adapter(load_base(auto.model, place(auto.hardware)), auto.lora, auto.seed)
+    model = new_adapter(
+        load_base(auto.model, resolve_hardware(auto.hardware)), auto.lora, auto.seed
+    )
     fixed = replace(auto, train=replace(auto.train, micro_batch_size=2))
     plan = given(plan_of(20, 8), fixed)
     assert fit_micro_batch(plan, model, fixed) is plan
@@ -127,7 +133,9 @@ def test_trying_leaves_model_and_random_state_as_they_were(auto: Config) -> None
         hardware=hardware,
         train=replace(auto.train, disable_dropout=False, micro_batch_size=2),
     )
-    model = new_adapter(load_base(config.model, place(config.hardware)), config.lora, config.seed)
+    model = new_adapter(
+        load_base(config.model, resolve_hardware(config.hardware)), config.lora, config.seed
+    )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [
         (name, module.training, getattr(module, "p", None))

@@ -15,7 +15,7 @@ from mvp_align.config import Config
 from mvp_align.job import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import load_shape, packaged_gguf
+from mvp_align.modeling.source import load_model_config, packaged_gguf
 from mvp_align.planning.simulation import Counter, Pass, Simulated, simulate
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
@@ -85,7 +85,12 @@ def test_every_byte_and_product_is_the_real_steps(
     pairs = pairs_of(40, 60)
     training, scoring = real(config, placement, pairs, accumulates)
     found = simulate(
-        config, load_shape(config.model), torch.float32, pairs, [pairs], accumulates=accumulates
+        config,
+        load_model_config(config.model),
+        torch.float32,
+        pairs,
+        [pairs],
+        accumulates=accumulates,
     )
     assert found.training and found.scoring
     # transformers makes a mask on fake tensors where it looks into real ones and needs none: 0.1 %
@@ -105,7 +110,7 @@ def test_flop_are_those_of_the_formula(
     base = load_base(config.model, placement)
     pairs = pairs_of(40, 60)
     adapter = 2 * 16 * ((64 + 64) + 2 * (64 + 32))
-    found = simulate(config, load_shape(config.model), torch.float32, pairs, [])
+    found = simulate(config, load_model_config(config.model), torch.float32, pairs, [])
     assert found.training
     assert found.training.flop == pytest.approx(
         training_flop(base, pairs, adapter), rel=0.1
@@ -119,7 +124,7 @@ def test_four_bit_layers_take_what_bitsandbytes_takes(
     config = compose(*sharp, "quantization=4bit")
     pairs = pairs_of(40, 60)
     training, _ = real(config, placement, pairs, accumulates=True)
-    found = simulate(config, load_shape(config.model), torch.float32, pairs, [])
+    found = simulate(config, load_model_config(config.model), torch.float32, pairs, [])
     assert found.training and found.training.peak == pytest.approx(training.peak, rel=0.02)
 
 
@@ -145,7 +150,7 @@ def test_nothing_random_is_drawn_and_nothing_is_left_behind(
 ) -> None:
     config = compose(*sharp, "train.disable_dropout=false", "hardware.gradient_checkpointing=true")
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    shape = load_shape(config.model)
+    shape = load_model_config(config.model)
     simulate(config, shape, torch.float32, pairs_of(8, 8), [])
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]

@@ -13,7 +13,7 @@ import pytest
 from run_files import adapter_bytes, cut_off, logged, score_bytes
 
 from mvp_align.errors import UserError
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime import preemption
 from mvp_align.runtime.preemption import EXIT_CODE, Preempted, Request
 
@@ -214,4 +214,4 @@ def test_a_signal_saves_and_ends_the_command_with_its_own_code(
     assert process.returncode == EXIT_CODE == 85
     assert "Stopped (SIGUSR1). What was done is kept: the same command again goes on." in errors
     assert "Traceback" not in errors
-    assert newest_whole(folder / "checkpoints") is not None
+    assert latest_valid(folder / "checkpoints") is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mvp_align.runs.checkpoints import LISTED, WRITING, damage_of, keep, newest_whole
+from mvp_align.runs.checkpoints import LISTED, WRITING, damage_of, keep, latest_valid
 
 
 def write(checkpoints: Path, step: int) -> Path:
@@ -24,9 +24,9 @@ def kept(checkpoints: Path, step: int) -> Path:
 
 
 def test_the_newest_two_stay(tmp_path: Path) -> None:
-    assert newest_whole(tmp_path) is None
+    assert latest_valid(tmp_path) is None
     for step in (2, 9, 10, 100):
-        assert kept(tmp_path, step) == newest_whole(tmp_path)
+        assert kept(tmp_path, step) == latest_valid(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*")) == [
         WRITING,
         "checkpoint-10",
@@ -64,7 +64,7 @@ def test_a_broken_one_is_passed_over_with_a_word(
 ) -> None:
     older, newer = kept(tmp_path, 1), kept(tmp_path, 2)
     harm(newer / file)
-    assert newest_whole(tmp_path) == older
+    assert latest_valid(tmp_path) == older
     said = capsys.readouterr().out
     assert f"{newer} is broken and passed over" in said and says in said
     assert damage_of(older) is None
@@ -74,14 +74,14 @@ def test_one_that_comes_again_takes_the_place_of_the_first(tmp_path: Path) -> No
     """A run that went on from an older checkpoint, because the newer one was broken, writes the
     newer one again."""
     cut(kept(tmp_path, 3) / "adapter_model.safetensors")
-    assert newest_whole(tmp_path) is None
-    assert newest_whole(tmp_path) is None
-    assert kept(tmp_path, 3) == newest_whole(tmp_path)
+    assert latest_valid(tmp_path) is None
+    assert latest_valid(tmp_path) is None
+    assert kept(tmp_path, 3) == latest_valid(tmp_path)
 
 
 def test_what_a_kill_left_half_written_is_not_looked_at(tmp_path: Path, capsys) -> None:
     first = kept(tmp_path, 1)
     write(tmp_path, 2)
     (tmp_path / ".checkpoint-0.gone").mkdir()
-    assert newest_whole(tmp_path) == first
+    assert latest_valid(tmp_path) == first
     assert capsys.readouterr().out == ""

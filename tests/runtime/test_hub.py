@@ -21,13 +21,13 @@ from mvp_align.errors import UserError
 from mvp_align.modeling import embedder
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.source import load_shape, load_tokenizer
+from mvp_align.modeling.source import load_model_config, load_tokenizer
 from mvp_align.runtime import hub
 
 ROOT = Path(__file__).parents[2]
 MODEL = Model("mine", "some/model")
 LOADERS: dict[str, Callable[[Placement], object]] = {
-    "some/model": lambda _: load_shape(MODEL),
+    "some/model": lambda _: load_model_config(MODEL),
     "some/model, its tokenizer": lambda _: load_tokenizer(MODEL),
     "some/model, its weights": lambda placement: load_base(MODEL, placement),
     "sentence-transformers/all-MiniLM-L6-v2": lambda _: embedder.embedder(),
@@ -183,7 +183,7 @@ def test_a_variable_of_datasets_keeps_data_from_the_hub_alone(
 def test_a_local_folder_asks_nobody(serve: Serve, tiny_model: Path, placement: Placement) -> None:
     seen = serve(404)
     model = Model("tiny", str(tiny_model))
-    load_shape(model), load_tokenizer(model), load_base(model, placement)
+    load_model_config(model), load_tokenizer(model), load_base(model, placement)
     assert seen == []
 
 

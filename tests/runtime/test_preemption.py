@@ -7,7 +7,12 @@ import time
 import pytest
 
 from mvp_align.runtime import preemption
-from mvp_align.runtime.preemption import Preempted, Request, check, listen
+from mvp_align.runtime.preemption import (
+    Preempted,
+    Request,
+    install_signal_handlers,
+    raise_if_stop_requested,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +28,11 @@ def own_request(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("number", preemption.SIGNALS)
 def test_a_signal_is_heeded_at_the_next_check(number: signal.Signals) -> None:
-    listen()
-    check()
+    install_signal_handlers()
+    raise_if_stop_requested()
     os.kill(os.getpid(), number)
     with pytest.raises(Preempted, match=number.name):
-        check()
+        raise_if_stop_requested()
     # A second Ctrl-C ends the process at once; Slurm sends its signals twice by itself.
     assert (signal.getsignal(number) is signal.SIG_DFL) == (number == signal.SIGINT)
 
@@ -35,7 +40,7 @@ def test_a_signal_is_heeded_at_the_next_check(number: signal.Signals) -> None:
 def test_who_does_not_listen_is_not_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callbacks in other people's trainers."""
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
-    check()
+    raise_if_stop_requested()
 
 
 @pytest.mark.parametrize(("left", "margin"), [(3600, 120), (1200, 120), (300, 30)])
@@ -46,9 +51,9 @@ def test_a_job_stops_before_its_time_is_up(
     clock = [float(now)]
     monkeypatch.setattr(time, "time", lambda: clock[0])
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(now + left))
-    listen()
+    install_signal_handlers()
     clock[0] = now + left - margin - 1
-    check()
+    raise_if_stop_requested()
     clock[0] += 2
     with pytest.raises(Preempted, match="the job's time is nearly up"):
-        check()
+        raise_if_stop_requested()

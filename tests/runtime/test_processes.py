@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from mvp_align.config import Config
 from mvp_align.modeling.embedder import packaged_folder
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 
 pytestmark = pytest.mark.cluster
 
@@ -231,7 +231,7 @@ def test_a_run_that_diverges_stops_in_all_processes(sharp: list[str], tmp_path: 
 
 
 def newest(run: Path) -> Path:
-    found = newest_whole(run / "checkpoints")
+    found = latest_valid(run / "checkpoints")
     assert found is not None
     return found
 

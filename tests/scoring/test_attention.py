@@ -80,9 +80,9 @@ def test_no_mask_of_tokens_by_tokens_is_made(load_sharp, monkeypatch) -> None:
 
 def test_at_once_every_segment_has_the_keys_that_it_has_by_itself() -> None:
     spans = [((), (0, 4)), (((0, 4),), (4, 6)), (((0, 6),), (6, 9)), (((0, 4), (4, 6)), (9, 10))]
-    row = lay_out(spans, torch.device("cpu")).at_once
+    row = lay_out(spans, torch.device("cpu")).varlen
     assert row.keys.tolist() == [*range(4), *range(6), *range(9), *range(6), 9]
-    assert row.key_ends.tolist() == [0, 4, 10, 19, 26]
-    assert row.query_ends.tolist() == [0, 4, 6, 9, 10]
-    assert (row.longest_query, row.longest_key) == (4, 9)
-    assert row.query_ends.dtype == row.key_ends.dtype == torch.int32
+    assert row.cu_seqlens_k.tolist() == [0, 4, 10, 19, 26]
+    assert row.cu_seqlens_q.tolist() == [0, 4, 6, 9, 10]
+    assert (row.max_seqlen_q, row.max_seqlen_k) == (4, 9)
+    assert row.cu_seqlens_q.dtype == row.cu_seqlens_k.dtype == torch.int32

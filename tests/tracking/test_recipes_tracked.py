@@ -13,7 +13,7 @@ from wandb_server import StoredRun, WandbServer
 from mvp_align.config import Config
 from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.launch import CONF_DIR
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.schema import PreferencePair
 from mvp_align.tracking.curves import CURVES, curve_of
 from mvp_align.tracking.dashboard import Bars, Lines, read_dashboard
@@ -133,6 +133,6 @@ def check_curves(folder: Path, run: StoredRun) -> None:
 
 
 def newest(folder: Path) -> Path:
-    found = newest_whole(folder / "checkpoints")
+    found = latest_valid(folder / "checkpoints")
     assert found is not None
     return found

@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerCallback
 
 from mvp_align.errors import UserError
-from mvp_align.runs.checkpoints import newest_whole
+from mvp_align.runs.checkpoints import latest_valid
 
 
 def started(made, recipe: str):
@@ -73,7 +73,7 @@ def test_so_does_a_gradient_that_is_no_number(bench, recipe: str) -> None:
     ):
         trainer.train()
     assert kept(made.folder) == ["checkpoint-1"]
-    checkpoint = newest_whole(made.folder / "checkpoints")
+    checkpoint = latest_valid(made.folder / "checkpoints")
     assert checkpoint is not None
 
     again = started(made, recipe)

@@ -38,7 +38,7 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedSequence:
     prefix: tuple[int, ...]
     branches: tuple[Branch, ...]
 
@@ -71,14 +71,18 @@ class Batch:
     owners: Tensor
 
 
-def make_rows(answers: Sequence[Answer], share: bool, row_tokens: int | None = None) -> list[Row]:
+def pack_answers(
+    answers: Sequence[Answer], share: bool, row_tokens: int | None = None
+) -> list[PackedSequence]:
     """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a
     profile makes no row longer than `row_tokens`."""
     if share:
         rows = grown(pairs_of(answers), row_tokens)
     else:
         rows = [
-            Row((), (Branch(answer.ids[: answer.start], ((index, answer.ids[answer.start :]),)),))
+            PackedSequence(
+                (), (Branch(answer.ids[: answer.start], ((index, answer.ids[answer.start :]),)),)
+            )
             for index, answer in enumerate(answers)
         ]
     return sorted(
@@ -102,21 +106,21 @@ def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
     ]
 
 
-def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[Row]:
+def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSequence]:
     """Each branch joins the row before it where their common beginning saves enough and the row
     stays short enough."""
-    rows: list[Row] = []
+    rows: list[PackedSequence] = []
     for branch in branches:
         wider = join(rows[-1], branch) if rows else None
         apart = rows[-1].length + branch.length if rows else 0
         if wider and wider.length <= min(row_tokens or apart, apart - WORTH_SHARING):
             rows[-1] = wider
         else:
-            rows.append(Row(branch.context, (Branch((), branch.answers),)))
+            rows.append(PackedSequence(branch.context, (Branch((), branch.answers),)))
     return rows
 
 
-def join(row: Row, branch: Branch) -> Row:
+def join(row: PackedSequence, branch: Branch) -> PackedSequence:
     """`row` with one more branch, its prefix cut to what all of them begin with."""
     equal = takewhile(
         lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False)
@@ -124,13 +128,13 @@ def join(row: Row, branch: Branch) -> Row:
     prefix = tuple(token for token, _ in equal)
     rest = row.prefix[len(prefix) :]
     moved = tuple(Branch(rest + old.context, old.answers) for old in row.branches)
-    return Row(prefix, (*moved, Branch(branch.context[len(prefix) :], branch.answers)))
+    return PackedSequence(prefix, (*moved, Branch(branch.context[len(prefix) :], branch.answers)))
 
 
-def apart(rows: Sequence[Row]) -> list[Row]:
+def apart(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
     """A row an answer, in the order of the answers."""
     alone = [
-        (index, Row((), (Branch(row.prefix + branch.context, ((index, ids),)),)))
+        (index, PackedSequence((), (Branch(row.prefix + branch.context, ((index, ids),)),)))
         for row in rows
         for branch in row.branches
         for index, ids in branch.answers
@@ -138,7 +142,7 @@ def apart(rows: Sequence[Row]) -> list[Row]:
     return [row for _, row in sorted(alone, key=lambda pair: pair[0])]
 
 
-def copies(rows: Sequence[Row]) -> list[int]:
+def copies(rows: Sequence[PackedSequence]) -> list[int]:
     """Of each token of packed `rows`: in how many rows it would be, were each answer a row of its
     own."""
     counts: list[int] = []
@@ -150,7 +154,7 @@ def copies(rows: Sequence[Row]) -> list[int]:
     return counts
 
 
-def batches(rows: Sequence[Row], tokens: int) -> Iterator[Sequence[Row]]:
+def batches(rows: Sequence[PackedSequence], tokens: int) -> Iterator[Sequence[PackedSequence]]:
     """Consecutive rows (sorted, longest first) of at most `tokens` together; at least one row."""
     first = held = 0
     for end, row in enumerate(rows):
@@ -173,7 +177,7 @@ class Part:
     owner: int | None
 
 
-def parts(row: Row, start: int) -> Iterator[Part]:
+def parts(row: PackedSequence, start: int) -> Iterator[Part]:
     """The parts of a row whose first token is the batch's token `start`, in their order."""
     prefix = (start, start + len(row.prefix))
     yield Part(row.prefix, 0, (), None)
@@ -197,7 +201,7 @@ def joined(spans: tuple[Span, ...]) -> tuple[Span, ...]:
     return tuple(found)
 
 
-def pack(rows: Sequence[Row], device: torch.device) -> Batch:
+def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
     """All rows one after the other, as one."""
     ids: list[int] = []
     positions: list[int] = []
@@ -223,7 +227,7 @@ def pack(rows: Sequence[Row], device: torch.device) -> Batch:
     return batch(torch.tensor([ids]), torch.tensor([positions]), mask, layout, predicted, device)
 
 
-def pad(rows: Sequence[Row], device: torch.device) -> Batch:
+def pad(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
     """Rows of one answer each, padded to the right."""
     width = max(row.length for row in rows)
     ids, positions, mask = torch.zeros(3, len(rows), width, dtype=torch.long)

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.rows import WORTH_SHARING, Batch, Row, batches, joined, make_rows, pack, pad
+from mvp_align.scoring.packing import (
+    WORTH_SHARING,
+    Batch,
+    PackedSequence,
+    batches,
+    joined,
+    pack,
+    pack_answers,
+    pad,
+)
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 TOKENS = st.lists(st.integers(3, 100), min_size=1, max_size=12).map(tuple)
@@ -28,7 +37,7 @@ def people(draw: st.DrawFn) -> list[Answer]:
     return answers
 
 
-def unfolded(rows: list[Row]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+def unfolded(rows: list[PackedSequence]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
     """Index -> context, answer."""
     found = {}
     for row in rows:
@@ -44,18 +53,18 @@ def unfolded(rows: list[Row]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...
 def test_every_answer_is_in_one_row_after_its_own_context(
     answers: list[Answer], share: bool
 ) -> None:
-    rows = make_rows(answers, share)
+    rows = pack_answers(answers, share)
     assert unfolded(rows) == {
         i: (a.ids[: a.start], a.ids[a.start :]) for i, a in enumerate(answers)
     }
     assert [row.length for row in rows] == sorted((row.length for row in rows), reverse=True)
     assert sum(row.length for row in rows) <= sum(len(answer.ids) for answer in answers)
-    assert make_rows(answers, share) == rows
+    assert pack_answers(answers, share) == rows
 
 
 @given(people(), st.integers(1, 400))
 def test_only_a_beginning_worth_sharing_is_shared(answers: list[Answer], row_tokens: int) -> None:
-    for row in make_rows(answers, share=True, row_tokens=row_tokens):
+    for row in pack_answers(answers, share=True, row_tokens=row_tokens):
         if len(row.branches) > 1:
             assert len(row.prefix) >= WORTH_SHARING
             assert row.length <= row_tokens
@@ -64,19 +73,19 @@ def test_only_a_beginning_worth_sharing_is_shared(answers: list[Answer], row_tok
 def test_a_row_stays_within_its_length_and_alone_where_sharing_saves_little() -> None:
     profile = tuple(range(3, 43))
     answers = [Answer((*profile, number, *range(50, 60)), 41) for number in range(10)]
-    assert [row.answers for row in make_rows(answers, share=True)] == [10]
-    assert all(row.length <= 100 for row in make_rows(answers, share=True, row_tokens=100))
-    assert max(row.answers for row in make_rows(answers, share=True, row_tokens=100)) == 5
+    assert [row.answers for row in pack_answers(answers, share=True)] == [10]
+    assert all(row.length <= 100 for row in pack_answers(answers, share=True, row_tokens=100))
+    assert max(row.answers for row in pack_answers(answers, share=True, row_tokens=100)) == 5
     short = [
         Answer((*profile[: WORTH_SHARING - 1], 90 + number, 1, 2), WORTH_SHARING)
         for number in range(5)
     ]
-    assert all(row.answers == 1 for row in make_rows(short, share=True))
+    assert all(row.answers == 1 for row in pack_answers(short, share=True))
 
 
 @given(people(), st.integers(1, 400))
 def test_batches_keep_to_their_tokens_and_lose_no_row(answers: list[Answer], tokens: int) -> None:
-    rows = make_rows(answers, share=True)
+    rows = pack_answers(answers, share=True)
     found = list(batches(rows, tokens))
     assert [row for batch in found for row in batch] == rows
     assert all(len(batch) == 1 or sum(row.length for row in batch) <= tokens for batch in found)
@@ -108,7 +117,7 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
         Answer((*prefix, 7, 10), 21),
         Answer((*prefix, 11, 12), 21),
     ]
-    rows = make_rows(answers, share=True)
+    rows = pack_answers(answers, share=True)
     assert len(rows) == 1
     batch = pack(rows, torch.device("cpu"))
     assert batch.ids[0, 20:].tolist() == [7, 8, 9, 10, 11, 12]
@@ -137,7 +146,7 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
 def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) -> None:
     """Reading back, at each answer's last token, the ids that it sees, in their order: its own
     sequence and no more."""
-    batch = pack(make_rows(answers, share=True), torch.device("cpu"))
+    batch = pack(pack_answers(answers, share=True), torch.device("cpu"))
     seen = seen_in(batch)
     for index, answer in enumerate(answers):
         mine = batch.owners == index
@@ -157,7 +166,7 @@ def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) ->
 
 @given(people())
 def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
-    batch = pad(make_rows(answers, share=False), torch.device("cpu"))
+    batch = pad(pack_answers(answers, share=False), torch.device("cpu"))
     assert (
         batch.mask.shape
         == batch.ids.shape
@@ -191,7 +200,7 @@ def test_sharing_profiles_does_not_move_a_score(load_sharp, monkeypatch, row_tok
             )
     monkeypatch.setattr(
         "mvp_align.scoring.logps.make_rows",
-        lambda answers, share, _: make_rows(answers, share, row_tokens),
+        lambda answers, share, _: pack_answers(answers, share, row_tokens),
     )
     found = score_pairs(model, pairs, batch_size=4)
     monkeypatch.undo()
