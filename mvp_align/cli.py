@@ -30,7 +30,7 @@ RunFolders = Annotated[
 ]
 
 
-def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
+def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Let the command, which changes files of the folder `run`, do so while no other process
     does."""
 
@@ -56,7 +56,7 @@ def compare(
 
 
 @app.command()
-@writes_to_run
+@_writes_to_run
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     against: Annotated[
@@ -107,7 +107,7 @@ def stats(
 
 
 @app.command()
-@writes_to_run
+@_writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Write report.html of a run again, from its files alone."""
     from mvp_align.reporting.html import write_report
@@ -116,7 +116,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
 
 
 @app.command()
-@writes_to_run
+@_writes_to_run
 def judge(
     run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
     judges: Annotated[
@@ -190,7 +190,7 @@ def merge(
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
     from mvp_align.runs.run_folder import model_of, read_config
-    from mvp_align.scoring.merge import merge as merge_adapter
+    from mvp_align.scoring.merge import merge_adapter
 
     if precision not in DTYPES:
         raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
@@ -205,7 +205,7 @@ def merge(
 
 
 @app.command()
-@writes_to_run
+@_writes_to_run
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
@@ -297,9 +297,9 @@ def doctor(
     ] = False,
 ) -> None:
     """Is this machine ready? A line a check, with what to do; ends with 1 where a check fails."""
-    from mvp_align.doctor.checkup import examine, print_findings
+    from mvp_align.doctor.checkup import print_findings, run_checks
 
-    findings = examine(offline=offline)
+    findings = run_checks(offline=offline)
     if as_json:
         typer.echo(to_json([asdict(finding) for finding in findings], indent=2))
     else:

@@ -50,7 +50,7 @@ from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
 from mvp_align.tracking.tracker import Tracker
 from mvp_align.training.answer_callback import PAACallback
-from mvp_align.training.callbacks import OODCallback, OPACallback, Tracking
+from mvp_align.training.callbacks import OODCallback, OPACallback, TrackingCallback
 from mvp_align.training.plan import Plan
 
 Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
@@ -69,7 +69,7 @@ def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Co
         else logp_cache(model, run.logps, ADAPTER)
     )
     measured = {
-        subject.name: measure_set(stage, model, subject, run, config, cache)
+        subject.name: _measure_set(stage, model, subject, run, config, cache)
         for subject in plan.eval_sets
     }
     measure_profiles(stage, model, plan.profiles, run, config, cache)
@@ -82,7 +82,7 @@ def base_logps(run: RunFolder, config: Config) -> Path:
     return logps_folder() if config.run.logp_cache else run.logps
 
 
-def measure_set(
+def _measure_set(
     stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache
 ) -> tuple[list[PairScore], list[PairScore]]:
     free_name = f"{subject.name}-prompt_free"
@@ -142,7 +142,7 @@ def make_callbacks(
     on each set that is out of domain, and PAA on answers to validation pairs where it is among the
     metrics."""
     if plan.val_set is None:
-        return [Tracking(tracker)]
+        return [TrackingCallback(tracker)]
     batch_size = config.evals.batch_size
     callbacks: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=batch_size)]
     others = [subject for subject in plan.eval_sets if SETS[subject.name].out_of_domain]
@@ -154,7 +154,7 @@ def make_callbacks(
         callbacks.append(
             PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed)
         )
-    return [*callbacks, Tracking(tracker)]  # last, so that it sees what the others found
+    return [*callbacks, TrackingCallback(tracker)]  # last, so that it sees what the others found
 
 
 def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
@@ -165,7 +165,7 @@ def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
     checkpoint = broadcast_from_main(lambda: latest_valid(run.checkpoints))
     if checkpoint is not None and run.writes:
         print(f"Going on from {checkpoint}")
-    if checkpoint is not None and at_the_end(
+    if checkpoint is not None and _at_the_end(
         checkpoint
     ):  # the Trainer would take a step more where that is amid an epoch
         model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
@@ -182,7 +182,7 @@ def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
         )
 
 
-def at_the_end(checkpoint: Path) -> bool:
+def _at_the_end(checkpoint: Path) -> bool:
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return bool(state.global_step >= state.max_steps)
 

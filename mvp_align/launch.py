@@ -30,7 +30,7 @@ from mvp_align.overrides import sweeps
 from mvp_align.overrides.inert import inert
 from mvp_align.overrides.sweeps import name_override, parsed, shared_folders, sweep_points
 from mvp_align.overrides.words import ambiguous, in_quotes, type_of, with_lists
-from mvp_align.runs.run_folder import examine
+from mvp_align.runs.run_folder import check_folder
 from mvp_align.runtime.libraries import find_home, set_up_libraries
 from mvp_align.runtime.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
@@ -81,7 +81,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
                 )
             sys.exit(EXIT_CODE)
         except UserError as error:
-            stop(error, rank())
+            _stop(error, rank())
         except RuntimeError as error:
             if not any(words in str(error) for words in LOST):
                 raise
@@ -93,16 +93,16 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
 
     sys.argv = with_lists(sys.argv)
     words = get_args_parser().parse_args()
-    if words.help or words.hydra_help or prepared(config_name, words):
+    if words.help or words.hydra_help or _prepared(config_name, words):
         hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(
             composed
         )()
 
 
-def prepared(config_name: str, words: Namespace) -> bool:
+def _prepared(config_name: str, words: Namespace) -> bool:
     """Check the command line, and complete that of a sweep. False where its run is done. Exits with
     2 for a mistake."""
-    alone = not words.multirun and processes() == 1
+    alone = not words.multirun and _processes() == 1
     try:
         find_home()
         command = check_command(config_name, words.overrides, multirun=words.multirun)
@@ -113,7 +113,7 @@ def prepared(config_name: str, words: Namespace) -> bool:
         print(done)
         return False
     except UserError as error:
-        stop(error) if not rank() else sys.exit(2)  # all processes find the same
+        _stop(error) if not rank() else sys.exit(2)  # all processes find the same
     if not (words.cfg or rank()):
         for remark in command.remarks:
             print(remark)
@@ -133,8 +133,8 @@ def look_first(config: typed.Config) -> None:
     if config.train.dry_run:
         return
     adopt_adapter_lora(config)
-    look = partial(examine, Path(config.run.dir), config)
-    if processes() == 1:
+    look = partial(check_folder, Path(config.run.dir), config)
+    if _processes() == 1:
         look()
         return
     from mvp_align.modeling.hardware import resolve_hardware
@@ -144,22 +144,22 @@ def look_first(config: typed.Config) -> None:
     broadcast_from_main(look)
 
 
-def processes() -> int:
-    return number_in("WORLD_SIZE", 1)
+def _processes() -> int:
+    return _number_in("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Which of the processes of a distributed run this is; 0 speaks for all."""
-    return number_in("RANK", 0)
+    return _number_in("RANK", 0)
 
 
-def number_in(variable: str, default: int) -> int:
+def _number_in(variable: str, default: int) -> int:
     """What is no number is told by `mvp_align.runtime.variables`."""
     number = os.environ.get(variable, "")
     return int(number) if number.isdecimal() else default
 
 
-def stop(error: UserError, rank: int = 0) -> NoReturn:
+def _stop(error: UserError, rank: int = 0) -> NoReturn:
     print(f"\n[process {rank}] {error}" if rank else f"\n{error}", file=sys.stderr)
     sys.exit(2)
 
@@ -179,7 +179,7 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
     share, and a sweep where it is no `multirun`."""
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
-            composed = [compose(config_name, point) for point in sweep_points(words)]
+            composed = [_compose(config_name, point) for point in sweep_points(words)]
             configs = [to_config(one) for one in composed]
             keys = [override.key_or_group for override in parsed(words)]
             name = name_override(words, composed)
@@ -189,10 +189,10 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
             problems = [
                 problem
                 for word in words
-                if word not in hydras and (problem := override_problem(config_name, word))
-            ] + hydra_problems(config_name, hydras)
+                if word not in hydras and (problem := _override_problem(config_name, word))
+            ] + _hydra_problems(config_name, hydras)
             # Where each works alone, Hydra's own words on the combination.
-            raise listed(problems or [first_line(error)], "This command cannot run:") from None
+            raise listed(problems or [_first_line(error)], "This command cannot run:") from None
         swept = [ambiguous(word) for word in words if len(sweep_points([word])) > 1]
     if swept and not multirun and "hydra.mode=MULTIRUN" not in words:
         raise listed(swept, "This command cannot run:")
@@ -205,7 +205,7 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
     return Command(name, configs, said)
 
 
-def compose(config_name: str, words: list[str]) -> DictConfig:
+def _compose(config_name: str, words: list[str]) -> DictConfig:
     """The config of one run. Hydra lets `+key=value` add any key; here that is an error too."""
     composed = sweeps.compose(config_name, words)
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
@@ -214,36 +214,36 @@ def compose(config_name: str, words: list[str]) -> DictConfig:
     return composed
 
 
-def override_problem(config_name: str, word: str) -> str | None:
+def _override_problem(config_name: str, word: str) -> str | None:
     """What is wrong with one override taken alone, with the nearest known name; None where nothing
     is."""
     try:
         for point in sweep_points([word]):
-            to_config(compose(config_name, point))
+            to_config(_compose(config_name, point))
     except WRONG as error:
         key, _, value = word.lstrip("+~").partition("=")
         groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
         known = [*leaf_keys(OmegaConf.structured(typed.Config))]
         group = key.partition("@")[0]  # prompt@generation.prompt
-        if group in groups and value not in options(group):
-            wrong = next((one for one in value.split(",") if one not in options(group)), value)
+        if group in groups and value not in _options(group):
+            wrong = next((one for one in value.split(",") if one not in _options(group)), value)
             return (
                 f"{word}: no such {group}. Known:"
-                f" {', '.join(options(group))}.{nearest(wrong, options(group))}"
+                f" {', '.join(_options(group))}.{_nearest(wrong, _options(group))}"
             )
         if key not in (*known, *groups):
             return (
-                f"{word}: no setting '{key}'.{nearest(key, [*known, *groups])} `--help` lists all."
+                f"{word}: no setting '{key}'.{_nearest(key, [*known, *groups])} `--help` lists all."
             )
         quoted = in_quotes(key, value)
         if (
             isinstance(error, OverrideParseException)
             and key in known
-            and composes(config_name, quoted)
+            and _composes(config_name, quoted)
         ):
             shown = shlex.quote(quoted)
             return (
-                f"{word}: {first_line(error)}. Quote the value for Hydra, and the whole for the"
+                f"{word}: {_first_line(error)}. Quote the value for Hydra, and the whole for the"
                 f" shell: {shown}"
             )
         declared = (
@@ -251,41 +251,41 @@ def override_problem(config_name: str, word: str) -> str | None:
             if key in known
             else ""
         )
-        return f"{word}: {first_line(error)}{declared}"
+        return f"{word}: {_first_line(error)}{declared}"
     return None
 
 
-def composes(config_name: str, word: str) -> bool:
+def _composes(config_name: str, word: str) -> bool:
     try:
-        compose(config_name, [word])
+        _compose(config_name, [word])
     except WRONG:
         return False
     return True
 
 
-def hydra_problems(config_name: str, words: list[str]) -> list[str]:
+def _hydra_problems(config_name: str, words: list[str]) -> list[str]:
     """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher
     and its resources."""
     try:
-        to_config(compose(config_name, words))
+        to_config(_compose(config_name, words))
     except WRONG as error:
         hint = (
             " `pip install -e '.[slurm]'` brings it."
             if "launcher/submitit_slurm'" in str(error)
             else ""
         )
-        return [f"{' '.join(words)}: {first_line(error).rstrip('.')}.{hint}"]
+        return [f"{' '.join(words)}: {_first_line(error).rstrip('.')}.{hint}"]
     return []
 
 
-def options(group: str) -> list[str]:
+def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(error.__cause__ or error).splitlines()[0]
 
 
-def nearest(word: str, known: list[str]) -> str:
+def _nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` means `cpu`
     return f" Did you mean '{close[0]}'?" if close else ""

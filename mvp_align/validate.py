@@ -49,19 +49,21 @@ SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
 def combination_problems(config: Config) -> list[str]:
     """Every reason why this config cannot run, each with what to do; empty where it can."""
     problems = [
-        *choice_problems(config),
-        *range_problems(config),
-        *training_problems(config),
-        *data_problems(config),
-        *prompt_problems(config),
-        *tracking_problems(config),
+        *_choice_problems(config),
+        *_range_problems(config),
+        *_training_problems(config),
+        *_data_problems(config),
+        *_prompt_problems(config),
+        *_tracking_problems(config),
         *variable_problems(config),
     ]
     told = {problem.partition("=")[0] for problem in problems}
-    return problems + [text for key, text in number_problems("", asdict(config)) if key not in told]
+    return problems + [
+        text for key, text in _number_problems("", asdict(config)) if key not in told
+    ]
 
 
-def choice_problems(config: Config) -> list[str]:
+def _choice_problems(config: Config) -> list[str]:
     problems = []
     for key, choices in CHOICES.items():
         value: object = config
@@ -81,20 +83,20 @@ def choice_problems(config: Config) -> list[str]:
     return problems + set_problems(config)
 
 
-def number_problems(key: str, value: object) -> list[tuple[str, str]]:
+def _number_problems(key: str, value: object) -> list[tuple[str, str]]:
     """Every number that is NaN or infinite, with its key: comparisons with NaN are false, whichever
     way they are put."""
     if isinstance(value, dict):
         return [
             problem
             for name, part in value.items()
-            for problem in number_problems(f"{key}.{name}", part)
+            for problem in _number_problems(f"{key}.{name}", part)
         ]
     if isinstance(value, list | tuple):
         return [
             problem
             for place, part in enumerate(value)
-            for problem in number_problems(f"{key}[{place}]", part)
+            for problem in _number_problems(f"{key}[{place}]", part)
         ]
     if isinstance(value, float) and not math.isfinite(value):
         name = key.removeprefix(".")
@@ -102,7 +104,7 @@ def number_problems(key: str, value: object) -> list[tuple[str, str]]:
     return []
 
 
-def range_problems(config: Config) -> list[str]:
+def _range_problems(config: Config) -> list[str]:
     train, lora, data = config.train, config.lora, config.data
     positive = {
         "train.learning_rate": train.learning_rate, "train.epochs": train.epochs,
@@ -149,7 +151,7 @@ def range_problems(config: Config) -> list[str]:
     return problems
 
 
-def training_problems(config: Config) -> list[str]:
+def _training_problems(config: Config) -> list[str]:
     train = config.train
     problems = []
     micro = train.micro_batch_size
@@ -223,7 +225,7 @@ def training_problems(config: Config) -> list[str]:
     return problems
 
 
-def data_problems(config: Config) -> list[str]:
+def _data_problems(config: Config) -> list[str]:
     data, hardware = config.data, config.hardware
     problems = []
     if config.recipe != "evaluate" and data.train is None:
@@ -264,17 +266,17 @@ def data_problems(config: Config) -> list[str]:
     return problems
 
 
-def prompt_problems(config: Config) -> list[str]:
+def _prompt_problems(config: Config) -> list[str]:
     prompts = {"prompt": config.prompt, "generation.prompt": config.generation.prompt}
     problems = [
         problem
         for key, prompt in prompts.items()
-        for problem in template_problems(f"{key}.template", prompt.template)
+        for problem in _template_problems(f"{key}.template", prompt.template)
     ]
     problems += [
         f"{key}.date={p.date}: a date belongs there, as {Prompt.date}."
         for key, p in prompts.items()
-        if not is_date(p.date)
+        if not _is_date(p.date)
     ]
     if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
         problems.append(
@@ -284,7 +286,7 @@ def prompt_problems(config: Config) -> list[str]:
     return problems
 
 
-def is_date(text: str) -> bool:
+def _is_date(text: str) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
@@ -292,7 +294,7 @@ def is_date(text: str) -> bool:
     return True
 
 
-def template_problems(key: str, template: str) -> list[str]:
+def _template_problems(key: str, template: str) -> list[str]:
     try:
         used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
     except ValueError as error:
@@ -307,7 +309,7 @@ def template_problems(key: str, template: str) -> list[str]:
     return problems
 
 
-def tracking_problems(config: Config) -> list[str]:
+def _tracking_problems(config: Config) -> list[str]:
     tracking = config.tracking
     problems = (
         [f"tracking.samples={tracking.samples}: must be 0 or above."]

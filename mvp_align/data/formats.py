@@ -29,13 +29,13 @@ from mvp_align.schema import DIMENSIONS, PreferencePair, Profile, StatedValues
 UFP4_USER_TYPES = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 
 
-def not_blank(text: str) -> str:
+def _not_blank(text: str) -> str:
     if not text.strip():
         raise PydanticCustomError("blank", "is blank; write the text, or leave the record out")
     return text
 
 
-def whole_characters(text: str) -> str:
+def _whole_characters(text: str) -> str:
     """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file
     takes."""
     try:
@@ -50,7 +50,7 @@ def whole_characters(text: str) -> str:
     return text
 
 
-def whole_float_as_int(value: object) -> object:
+def _whole_float_as_int(value: object) -> object:
     """75.0 counts as 75: a table that once held an empty cell comes back with floats. From 2^53 on
     a float may have lost digits, and two ids may have become one."""
     whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
@@ -58,11 +58,11 @@ def whole_float_as_int(value: object) -> object:
 
 
 def number_as_text(value: object) -> object:
-    value = whole_float_as_int(value)
+    value = _whole_float_as_int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def profile_entries(value: object) -> dict[str, str]:
+def _profile_entries(value: object) -> dict[str, str]:
     """`{"age": 65, "retired": true}` as texts, `{"age": "65", "retired": "yes"}`, without what is
     null or blank; none of a profile that is no object."""
     if not isinstance(value, dict):
@@ -72,7 +72,7 @@ def profile_entries(value: object) -> dict[str, str]:
         if isinstance(entry, bool):
             entry = "yes" if entry else "no"
         elif isinstance(entry, float) and math.isfinite(entry):
-            entry = str(whole_float_as_int(entry))
+            entry = str(_whole_float_as_int(entry))
         entry = number_as_text(entry)
         if "," in str(key):  # it becomes the name of a breakdown, and `gender,age` is one of two
             raise PydanticCustomError(
@@ -82,31 +82,31 @@ def profile_entries(value: object) -> dict[str, str]:
             raise PydanticCustomError(
                 "profile",
                 "holds {kind} at '{key}'; write a text or a number there, or leave the key out",
-                {"key": key, "kind": kind_of(entry)},
+                {"key": key, "kind": _kind_of(entry)},
             )
         if entry and entry.strip():
             entries[str(key)] = entry
     return entries
 
 
-def profile_as_text(value: object) -> object:
+def _profile_as_text(value: object) -> object:
     """`{"age": "65+", "birth_country": "Chile"}` becomes `Age: 65+, Birth country: Chile.`; a text
     stays as it is."""
     if not isinstance(value, dict):
         return value
     parts = [
         f"{key[:1].upper()}{key[1:].replace('_', ' ')}: {text}"
-        for key, text in profile_entries(value).items()
+        for key, text in _profile_entries(value).items()
     ]
     return ", ".join(parts) + "." if parts else ""
 
 
-def kind_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     """`json_kind`, and NaN by its name."""
     return "NaN" if isinstance(value, float) and math.isnan(value) else json_kind(value)
 
 
-def known_dimension(name: str) -> str:
+def _known_dimension(name: str) -> str:
     if name not in DIMENSIONS:
         raise PydanticCustomError(
             "dimension",
@@ -116,10 +116,10 @@ def known_dimension(name: str) -> str:
     return name
 
 
-Plain = Annotated[str, AfterValidator(whole_characters)]
-Text = Annotated[Plain, AfterValidator(not_blank)]
+Plain = Annotated[str, AfterValidator(_whole_characters)]
+Text = Annotated[Plain, AfterValidator(_not_blank)]
 Identifier = Annotated[Text, BeforeValidator(number_as_text)]
-Score = Annotated[int, BeforeValidator(whole_float_as_int), Field(ge=0, le=100)]
+Score = Annotated[int, BeforeValidator(_whole_float_as_int), Field(ge=0, le=100)]
 
 
 class Record(BaseModel):
@@ -154,7 +154,7 @@ class MvpBenchRecord(Record):
     )
     english_proficiency: Plain = ""
     preference: Plain = ""
-    dimension: Annotated[Plain, AfterValidator(known_dimension)] | None = None
+    dimension: Annotated[Plain, AfterValidator(_known_dimension)] | None = None
 
 
 class Ufp4Record(Record):
@@ -171,20 +171,20 @@ class PairsRecord(Record):
     rejected: Text
     id: Identifier | None = None
     user_id: Identifier | None = None
-    profile: Annotated[Plain, BeforeValidator(profile_as_text)] = ""
+    profile: Annotated[Plain, BeforeValidator(_profile_as_text)] = ""
 
 
-def prompt_as_user(prompt: str) -> str:
+def _prompt_as_user(prompt: str) -> str:
     """The `user_id` of records that name no person: rows of one prompt stay together in splits and
     intervals."""
     return f"prompt-{sha256(prompt.strip().encode()).hexdigest()[:8]}"
 
 
 def names_person(pair: PreferencePair) -> bool:
-    return pair.user_id != prompt_as_user(pair.question)
+    return pair.user_id != _prompt_as_user(pair.question)
 
 
-def mvpbench_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+def _mvpbench_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     record = MvpBenchRecord.model_validate(value)
     values = StatedValues(**record.stated_prefs.model_dump())
     profile = Profile(
@@ -216,11 +216,11 @@ def mvpbench_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     )
 
 
-def ufp4_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+def _ufp4_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     record = Ufp4Record.model_validate(value)
     return PreferencePair(
         id=fallback_id,
-        user_id=record.user_id or prompt_as_user(record.prompt),
+        user_id=record.user_id or _prompt_as_user(record.prompt),
         question=record.prompt,
         chosen=record.chosen,
         rejected=record.rejected,
@@ -228,16 +228,16 @@ def ufp4_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     )
 
 
-def pairs_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
+def _pairs_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     record = PairsRecord.model_validate(value)
     return PreferencePair(
         id=record.id or fallback_id,
-        user_id=record.user_id or prompt_as_user(record.prompt),
+        user_id=record.user_id or _prompt_as_user(record.prompt),
         question=record.prompt,
         chosen=record.chosen,
         rejected=record.rejected,
         profile_text=record.profile,
-        groups=profile_entries(value.get("profile")),
+        groups=_profile_entries(value.get("profile")),
     )
 
 
@@ -247,9 +247,9 @@ RECORDS: dict[str, type[Record]] = {
     "pairs": PairsRecord,
 }
 FORMATS: dict[str, Callable[[dict[str, Any], str], PreferencePair]] = {
-    "mvpbench": mvpbench_pair,
-    "ufp4": ufp4_pair,
-    "pairs": pairs_pair,
+    "mvpbench": _mvpbench_pair,
+    "ufp4": _ufp4_pair,
+    "pairs": _pairs_pair,
 }
 TEXT_KEYS = {
     "mvpbench": ("question", "answer_w", "answer_l"),
@@ -281,14 +281,14 @@ def unread_keys(value: dict[str, Any], format: str) -> dict[str, frozenset[str]]
 def nearest_field(key: str, lacking: frozenset[str], cutoff: float) -> str | None:
     """The one of `lacking`, fields that a record does not have, that `key` is most like by
     difflib's ratio; None where none reaches `cutoff`."""
-    names = {plain(name): name for name in sorted(lacking)}
+    names = {_plain(name): name for name in sorted(lacking)}
     if "user_id" in lacking:
         names |= {"user": "user_id", "uid": "user_id"}
-    near = get_close_matches(plain(key), names, n=1, cutoff=cutoff)
+    near = get_close_matches(_plain(key), names, n=1, cutoff=cutoff)
     return names[near[0]] if near else None
 
 
-def plain(key: str) -> str:
+def _plain(key: str) -> str:
     return "".join(char for char in key.casefold() if char.isalnum())
 
 
@@ -325,17 +325,17 @@ def to_pair(
             {key: entry for key, entry in value.items() if entry is not None}, fallback_id
         )
     except ValidationError as error:
-        problems += [field_problem(detail) for detail in error.errors(include_url=False)]
+        problems += [_field_problem(detail) for detail in error.errors(include_url=False)]
     return (None if problems else pair), problems
 
 
-def field_problem(detail: ErrorDetails) -> str:
+def _field_problem(detail: ErrorDetails) -> str:
     found = detail["input"]
     shown = repr(found)[:40] if isinstance(found, int | float) else json_kind(found)
     number = "give a whole number from 0 to 100"
     words = {
         "missing": "is missing or null; add it to the record",
-        "string_type": f"is {shown} where a text belongs; {text_remedy(found)}",
+        "string_type": f"is {shown} where a text belongs; {_text_remedy(found)}",
         "model_type": f"is {shown} where an object belongs; give the seven scores as {{...}}",
         "int_type": f"is {shown}; {number}, without quotes",
         "greater_than_equal": f"is {shown}; {number}",
@@ -346,7 +346,7 @@ def field_problem(detail: ErrorDetails) -> str:
     return f", field '{name}': {what}."
 
 
-def text_remedy(found: object) -> str:
+def _text_remedy(found: object) -> str:
     if isinstance(found, float) and math.isnan(found):
         return "NaN is no value: write the text, or leave the key out"
     if isinstance(found, int | float):

@@ -18,7 +18,7 @@ def form_of(record: dict[str, Any]) -> tuple[str, str] | None:
         return None
     chosen, rejected = record.get("chosen"), record.get("rejected")
     for key in ("prompt", "chosen", "rejected"):
-        if is_message(record.get(key)):
+        if _is_message(record.get(key)):
             return (
                 key,
                 (
@@ -45,7 +45,7 @@ def form_of(record: dict[str, Any]) -> tuple[str, str] | None:
             "instruction",
             f"is a prompt in two parts, 'instruction' and 'input' (Alpaca's form); {remedy}",
         )
-    if is_message(record.get("conversations")):
+    if _is_message(record.get("conversations")):
         return (
             "conversations",
             f"holds messages, where a text belongs (ShareGPT's form); {AS_TEXTS}",
@@ -53,7 +53,7 @@ def form_of(record: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def is_message(value: object) -> bool:
+def _is_message(value: object) -> bool:
     """One message, or a list that starts with one: `{"role": ..., "content": ...}` or `{"from":
     ..., "value": ...}`."""
     if isinstance(value, list) and value:

@@ -63,7 +63,7 @@ def load_data(config: Config) -> DataSets:
         UserError: nothing to train or test on, a source that cannot be read, or a person on two
         sides.
     """
-    sources = given_sources(config)
+    sources = _given_sources(config)
     notes: list[str] = []
     for name in ("train", "val"):
         # Evaluating needs the test set only; train and val, where they are there, serve to find
@@ -87,13 +87,13 @@ def load_data(config: Config) -> DataSets:
     if config.data.drop_repeats:
         for name, result in read.items():
             pairs[name], dropped[name] = drop_repeats(result.pairs)
-    notes += person_notes(pairs, is_split="test" not in pairs)
+    notes += _person_notes(pairs, is_split="test" not in pairs)
     if "train" in pairs and "test" not in pairs:
         pairs["train"], pairs["test"] = split_by_user(
             pairs["train"], config.data.test_share, config.seed
         )
         notes.append(
-            f"test: {users(pairs['test'])} of {users(read['train'].pairs)} users of"
+            f"test: {_users(pairs['test'])} of {_users(read['train'].pairs)} users of"
             f" {sources['train']} held out (data.test_share={config.data.test_share},"
             f" seed={config.seed})."
         )
@@ -111,7 +111,7 @@ def load_data(config: Config) -> DataSets:
             keys = ", ".join(f"{key} in {count}" for key, count in result.unread.items())
             notes.append(f"{name}: keys that are not read, of {result.records} records: {keys}.")
     if config.data.limit is not None:
-        notes += head_lines(
+        notes += _head_lines(
             {name: result for name, result in read.items() if name not in others}, config.data.limit
         )
     notes += [
@@ -156,7 +156,7 @@ def read_out_of_domain(name: str, folder: str | None) -> ReadPairs:
     return read
 
 
-def person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> list[str]:
+def _person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> list[str]:
     """Where prompts stand for people, and where ids that differ hardly at all count as several
     people."""
     notes = []
@@ -187,7 +187,7 @@ def person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> l
     return notes
 
 
-def given_sources(config: Config) -> dict[str, str]:
+def _given_sources(config: Config) -> dict[str, str]:
     """The `data.*` sources that the config names. Raises UserError where the run would have nothing
     to work on."""
     data = config.data
@@ -201,7 +201,7 @@ def given_sources(config: Config) -> dict[str, str]:
     return {name: source for name, source in sources.items() if source is not None}
 
 
-def head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
+def _head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
     """Where the head of a file, which `data.limit` takes, is of one dimension, level or user type
     alone."""
     lines = []
@@ -221,5 +221,5 @@ def head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
     return lines
 
 
-def users(pairs: list[PreferencePair]) -> int:
+def _users(pairs: list[PreferencePair]) -> int:
     return len({pair.user_id for pair in pairs})

@@ -63,11 +63,11 @@ def parse(data: bytes, records: Records, extension: str, limit: int | None) -> N
         )
 
 
-def parse_json(data: bytes, records: Records, limit: int | None) -> None:
-    text = decode(data, records)
+def _parse_json(data: bytes, records: Records, limit: int | None) -> None:
+    text = _decode(data, records)
     if text is None:
         return
-    value = decode_json(
+    value = _decode_json(
         text, records, "give a list of objects; a file with one object a line is named .jsonl"
     )
     if records.problems:
@@ -88,8 +88,8 @@ def parse_json(data: bytes, records: Records, limit: int | None) -> None:
     )
 
 
-def parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
-    text = decode(data, records)
+def _parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
+    text = _decode(data, records)
     if text is None:
         return
     # Not splitlines(): JSON texts may hold U+2028 and the like unescaped, and those end no line.
@@ -97,16 +97,16 @@ def parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     )
     for number, line in islice(filled, limit):
-        if not records.rows and not records.problems and (form := spread_out(line)):
+        if not records.rows and not records.problems and (form := _spread_out(line)):
             records.problems.append(f"{records.name} line {number}: {form}.")
             return
         before = len(records.problems)
-        value = decode_json(line, records, "put one whole object on each line", first_line=number)
+        value = _decode_json(line, records, "put one whole object on each line", first_line=number)
         if len(records.problems) == before:
             records.rows.append((f"line {number}", value))
 
 
-def spread_out(first: str) -> str:
+def _spread_out(first: str) -> str:
     """What is wrong with a .jsonl file whose first line opens something that it does not close;
     empty where it closes it."""
     opens = first.strip()
@@ -117,16 +117,16 @@ def spread_out(first: str) -> str:
     return ""
 
 
-def parse_table(data: bytes, records: Records, limit: int | None, delimiter: str) -> None:
+def _parse_table(data: bytes, records: Records, limit: int | None, delimiter: str) -> None:
     """Every cell is a text, exactly as it stands; an empty cell counts as absent. The first line
     names the columns."""
-    text = decode(data, records)
+    text = _decode(data, records)
     if text is None:
         return
     try:
-        lines = table_lines(text, delimiter)
+        lines = _table_lines(text, delimiter)
         _, header = next(lines)
-        if wrong := header_problem(header, delimiter):
+        if wrong := _header_problem(header, delimiter):
             records.problems.append(f"{records.name} line 1: {wrong}.")
             return
         for number, cells in islice(lines, limit):
@@ -145,7 +145,7 @@ def parse_table(data: bytes, records: Records, limit: int | None, delimiter: str
         )
 
 
-def table_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _table_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not empty, with the line that it starts on."""
     reader, began = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
     for cells in reader:
@@ -154,7 +154,7 @@ def table_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         began = reader.line_num + 1
 
 
-def header_problem(header: list[str], delimiter: str) -> str:
+def _header_problem(header: list[str], delimiter: str) -> str:
     twice = [f"'{name}'" for name, count in Counter(header).items() if count > 1]
     if twice:
         return f"names {', '.join(twice)} more than once; give each column a name of its own"
@@ -164,7 +164,7 @@ def header_problem(header: list[str], delimiter: str) -> str:
     return ""
 
 
-def parse_parquet(data: bytes, records: Records, limit: int | None) -> None:
+def _parse_parquet(data: bytes, records: Records, limit: int | None) -> None:
     import pyarrow as pa  # type: ignore[import-untyped, unused-ignore]
     import pyarrow.parquet as pq  # type: ignore[import-untyped, unused-ignore]
 
@@ -181,11 +181,11 @@ def parse_parquet(data: bytes, records: Records, limit: int | None) -> None:
 
 
 PARSERS: dict[str, Callable[[bytes, Records, int | None], None]] = {
-    ".json": parse_json,
-    ".jsonl": parse_jsonl,
-    ".csv": partial(parse_table, delimiter=","),
-    ".tsv": partial(parse_table, delimiter="\t"),
-    ".parquet": parse_parquet,
+    ".json": _parse_json,
+    ".jsonl": _parse_jsonl,
+    ".csv": partial(_parse_table, delimiter=","),
+    ".tsv": partial(_parse_table, delimiter="\t"),
+    ".parquet": _parse_parquet,
 }
 GZIP = b"\x1f\x8b"
 OTHER_KINDS = {
@@ -196,7 +196,7 @@ OTHER_KINDS = {
 """How files begin that are no text."""
 
 
-def decode(data: bytes, records: Records) -> str | None:
+def _decode(data: bytes, records: Records) -> str | None:
     encoding = json.detect_encoding(data)  # by the byte order mark, and by where zero bytes stand
     if not encoding.startswith("utf-8"):
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
@@ -221,11 +221,11 @@ def decode(data: bytes, records: Records) -> str | None:
         return None
 
 
-def decode_json(text: str, records: Records, remedy: str, first_line: int = 1) -> object:
+def _decode_json(text: str, records: Records, remedy: str, first_line: int = 1) -> object:
     """The parsed value; where `text` is broken, a problem is added to `records` and None comes
     back."""
     try:
-        value: object = json.loads(text, object_pairs_hook=once)
+        value: object = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         place = f"line {first_line + error.lineno - 1}, column {error.colno}"
         records.problems.append(
@@ -246,7 +246,7 @@ def decode_json(text: str, records: Records, remedy: str, first_line: int = 1) -
     return None
 
 
-def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Raises KeyError where a key stands twice: JSON's own reader would drop the first without a
     word."""
     found = dict(pairs)

@@ -50,10 +50,10 @@ def swap_profiles(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swap
     """Every pair that all `kinds` can be shown for; no pair, and the reasons, where that is
     none."""
     structured = any(pair.profile is not None for pair in pairs)
-    return swap_values(pairs, kinds) if structured else swap_texts(pairs, kinds)
+    return _swap_values(pairs, kinds) if structured else _swap_texts(pairs, kinds)
 
 
-def swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
+def _swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
     """Structured profiles: `shuffled` keeps a person's demographics and takes the values of another
     user."""
     left_out: Counter[str] = Counter()
@@ -71,17 +71,17 @@ def swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swappe
         donors = derangement({user: pair.preference for user, pair in first.items()})
         left_out.update(NO_OTHER for pair in kept if pair.user_id not in donors)
         kept = [pair for pair in kept if pair.user_id in donors]
-        shuffled = [with_values_of(first[donors[pair.user_id]], pair) for pair in kept]
+        shuffled = [_with_values_of(first[donors[pair.user_id]], pair) for pair in kept]
     shown = {"none": (QUESTION, kept), "demographics": (PAPER, kept), "values": (PREFERENCE, kept)}
     shown["shuffled"] = (PREFERENCE, shuffled)
-    return Swapped({kind: shown[kind] for kind in kinds}, level_changes(kept, shuffled), left_out)
+    return Swapped({kind: shown[kind] for kind in kinds}, _level_changes(kept, shuffled), left_out)
 
 
-def with_values_of(other: PreferencePair, pair: PreferencePair) -> PreferencePair:
+def _with_values_of(other: PreferencePair, pair: PreferencePair) -> PreferencePair:
     return replace(pair, preference=other.preference, stated_values=other.stated_values)
 
 
-def level_changes(
+def _level_changes(
     pairs: Sequence[PreferencePair], shuffled: Sequence[PreferencePair]
 ) -> dict[str, bool]:
     changed = {}
@@ -94,7 +94,7 @@ def level_changes(
     return changed
 
 
-def swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
+def _swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
     """Profiles in free text: `shuffled` takes another text of the set."""
     kept = [pair for pair in pairs if pair.profile_text.strip()]
     left_out = Counter({"names no profile": len(pairs) - len(kept)})

@@ -115,7 +115,7 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
     # Llama's name for it
     fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}
     if "strftime_now" in template:
-        fixed |= {"chat_template": FIXED_DATE + template, "date_codes": date_codes(date)}
+        fixed |= {"chat_template": FIXED_DATE + template, "date_codes": _date_codes(date)}
     turn = str(
         tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **fixed
@@ -127,7 +127,7 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
 
 
 @cache
-def date_codes(date: str) -> dict[str, str]:
+def _date_codes(date: str) -> dict[str, str]:
     """Every code of strftime and its text at the start of `date`; `%%` waits until the others are
     done."""
     moment = datetime.fromisoformat(date)

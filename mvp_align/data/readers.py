@@ -67,10 +67,10 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     opened = open_source(source, limit)
     problems = [problem for file in opened.files for problem in file.problems]
     if not problems:
-        refuse_other_form(opened)
-        refuse_other_format(opened, source, format)
-    unread, misspelt = other_keys(opened, format)
-    pairs, same, wrong = checked_pairs(opened, format)
+        _refuse_other_form(opened)
+        _refuse_other_format(opened, source, format)
+    unread, misspelt = _other_keys(opened, format)
+    pairs, same, wrong = _checked_pairs(opened, format)
     problems += misspelt + wrong
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -81,12 +81,12 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     )
 
 
-def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], int, list[str]]:
+def _checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], int, list[str]]:
     """The pairs, how many records were left out because they repeat one, and all that is wrong with
     records."""
     kept: dict[str, tuple[PreferencePair, str]] = {}
     problems: list[str] = []
-    given, same = given_ids(opened, format), 0
+    given, same = _given_ids(opened, format), 0
     for file in opened.files:
         user_type = (
             file.stem
@@ -116,7 +116,7 @@ def checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], in
     return [pair for pair, _ in kept.values()], same, problems
 
 
-def objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
+def _objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
     """Every record that is an object, with its file and place."""
     for file in opened.files:
         yield from (
@@ -124,23 +124,23 @@ def objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
         )
 
 
-def given_ids(opened: Opened, format: str) -> set[object]:
+def _given_ids(opened: Opened, format: str) -> set[object]:
     """The ids that records give themselves: none that is made up may be one of them."""
     if format == "ufp4":  # whose ids are all made up
         return set()
     return {
         name
-        for _, value in objects(opened)
+        for _, value in _objects(opened)
         if isinstance(name := number_as_text(value.get("id")), str)
     }
 
 
-def other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
+def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
     """How many records have a key that is not read, and, as problems, the keys that are likely
     misspelt: a `userid` that is passed over would put one person on both sides of a split."""
     unread: Counter[str] = Counter()
     misspelt: dict[tuple[str, str], list[str]] = {}
-    for place, value in objects(opened):
+    for place, value in _objects(opened):
         for key, lacking in unread_keys(value, format).items():
             if near := nearest_field(key, lacking, MISSPELT):
                 misspelt.setdefault((key, near), []).append(place)
@@ -155,19 +155,19 @@ def other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
     return dict(unread), problems
 
 
-def refuse_other_form(opened: Opened) -> None:
+def _refuse_other_form(opened: Opened) -> None:
     """One plain sentence where records have the form of another tool."""
-    found = [(place, form) for place, value in objects(opened) if (form := form_of(value))]
+    found = [(place, form) for place, value in _objects(opened) if (form := form_of(value))]
     if found:
         place, (field, what) = found[0]
         count = f"{len(found)} of {sum(len(file.rows) for file in opened.files)} records"
         raise UserError(f"{place}, field '{field}' ({count}): {what}.")
 
 
-def refuse_other_format(opened: Opened, source: str, format: str) -> None:
+def _refuse_other_format(opened: Opened, source: str, format: str) -> None:
     """One plain sentence where the records are of another format, instead of a dozen missing fields
     a row."""
-    records = [value for _, value in objects(opened)]
+    records = [value for _, value in _objects(opened)]
     if any(key in record for record in records for key in TEXT_KEYS[format]):
         return
     fits = [

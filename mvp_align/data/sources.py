@@ -40,17 +40,17 @@ def open_source(source: str, limit: int | None = None) -> Opened:
         UserError: nothing is there, or it is of a kind that cannot be read.
     """
     if source.startswith("hf:"):
-        return open_hub(source, limit)
-    root = locate(source)
+        return _open_hub(source, limit)
+    root = locate_source(source)
     if not root.is_dir():
-        data, records = read_file(root, source, limit)
+        data, records = _read_file(root, source, limit)
         return Opened([records], hashlib.sha256(data).hexdigest())
-    found = sorted((file for file in root.iterdir() if is_read(file)), key=lambda file: file.name)
+    found = sorted((file for file in root.iterdir() if _is_read(file)), key=lambda file: file.name)
     if not found:
         raise UserError(f"{source}: this folder holds no file that can be read; name {KINDS}.")
     digest, parsed = hashlib.sha256(), []
     for file in found:
-        data, records = read_file(file, f"{source.rstrip('/')}/{file.name}", limit)
+        data, records = _read_file(file, f"{source.rstrip('/')}/{file.name}", limit)
         digest.update(data)
         parsed.append(records)
     return Opened(parsed, digest.hexdigest(), is_folder=True)
@@ -66,13 +66,13 @@ def is_there(source: str) -> bool:
     if source.startswith("hf:"):
         return True
     try:
-        locate(source)
+        locate_source(source)
     except UserError:
         return False
     return True
 
 
-def locate(source: str) -> Traversable:
+def locate_source(source: str) -> Traversable:
     """The file or folder that `source` names. Raises UserError where there is none."""
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
@@ -81,7 +81,7 @@ def locate(source: str) -> Traversable:
         if name and (bundled.is_file() or bundled.is_dir()):
             return bundled
         there = (
-            [entry.name for entry in root.iterdir() if holds_records(entry)]
+            [entry.name for entry in root.iterdir() if _holds_records(entry)]
             if root.is_dir()
             else []
         )
@@ -105,15 +105,15 @@ def locate(source: str) -> Traversable:
     )
 
 
-def holds_records(entry: Traversable) -> bool:
-    return any(map(is_read, entry.iterdir() if entry.is_dir() else [entry]))
+def _holds_records(entry: Traversable) -> bool:
+    return any(map(_is_read, entry.iterdir() if entry.is_dir() else [entry]))
 
 
-def is_read(file: Traversable) -> bool:
+def _is_read(file: Traversable) -> bool:
     return file.is_file() and split_name(file.name)[1] in PARSERS
 
 
-def read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, Records]:
+def _read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, Records]:
     """A file's bytes and records. Raises UserError for an extension that no parser knows."""
     stem, extension = split_name(file.name)
     if extension not in PARSERS:
@@ -130,7 +130,7 @@ def read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, R
     return data, records
 
 
-def open_hub(source: str, limit: int | None) -> Opened:
+def _open_hub(source: str, limit: int | None) -> Opened:
     # Late: it takes seconds to import, and files do not need it.
     import datasets  # type: ignore[import-untyped, unused-ignore]
 

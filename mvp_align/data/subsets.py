@@ -29,10 +29,10 @@ def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePa
     """All of `pairs`, so that any first ones are a draw: rounds of one pair of each stratum, in an
     order drawn anew each round."""
     strata: dict[tuple[str, ...], list[PreferencePair]] = defaultdict(list)
-    for pair in sorted(pairs, key=lambda pair: chance(seed, pair.id)):
-        strata[stratum_of(pair)].append(pair)
+    for pair in sorted(pairs, key=lambda pair: _chance(seed, pair.id)):
+        strata[_stratum_of(pair)].append(pair)
     rounds = [
-        (number, chance(seed, str(number), *stratum), pair)
+        (number, _chance(seed, str(number), *stratum), pair)
         for stratum, members in strata.items()
         for number, pair in enumerate(members)
     ]
@@ -48,16 +48,16 @@ def drawn_line(pairs: Sequence[PreferencePair], count: int | None, seed: int) ->
     names = ", ".join(name for name in STRATA if any(name in pair.groups for pair in pairs))
     if not names:
         return line
-    drawn = Counter(map(stratum_of, draw(pairs, count, seed)))
-    shares = [drawn[stratum] for stratum in {stratum_of(pair) for pair in pairs}]
+    drawn = Counter(map(_stratum_of, draw(pairs, count, seed)))
+    shares = [drawn[stratum] for stratum in {_stratum_of(pair) for pair in pairs}]
     least, most = min(shares), max(shares)
     share = f"{least}" if least == most else f"{least} to {most}"
     return f"{line} evenly over {names} ({share} of each of {len(shares)})"
 
 
-def stratum_of(pair: PreferencePair) -> tuple[str, ...]:
+def _stratum_of(pair: PreferencePair) -> tuple[str, ...]:
     return tuple(pair.groups.get(name, "") for name in STRATA)
 
 
-def chance(seed: int, *names: str) -> bytes:
+def _chance(seed: int, *names: str) -> bytes:
     return sha256("\n".join([str(seed), *names]).encode()).digest()

@@ -24,7 +24,7 @@ def torch_build() -> Finding:
     """torch's own CUDA, beside what the driver says of itself."""
     import torch
 
-    driver, built = driver_version(), torch.version.cuda
+    driver, built = _driver_version(), torch.version.cuda
     found = (
         f"{torch.__version__}, {f'CUDA {built}' if built else 'CPU build'}, driver"
         f" {driver or 'none'}"
@@ -47,7 +47,7 @@ def torch_build() -> Finding:
     )
 
 
-def driver_version() -> str | None:
+def _driver_version() -> str | None:
     """NVIDIA's driver as nvidia-smi tells it; None where there is none, or it shows no GPU."""
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

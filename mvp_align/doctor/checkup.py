@@ -14,7 +14,7 @@ from mvp_align.doctor.findings import Finding, attempt
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def examine(*, offline: bool) -> list[Finding]:
+def run_checks(*, offline: bool) -> list[Finding]:
     """A finding a check; `offline` leaves out what would ask the network. Changes nothing, raises
     nothing."""
     return [attempt(name, check) for name, check in checks(offline=offline).items()]

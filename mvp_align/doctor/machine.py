@@ -172,7 +172,7 @@ def hub(*, offline: bool) -> Finding:
     if constants.is_offline_mode():
         return ok(f"not asked: {why_offline()}, so runs load what is in the cache")
     try:
-        token, status = within(2 * SECONDS, ask_hub)
+        token, status = within(2 * SECONDS, _ask_hub)
     # of the HTTP library or the system; its text may hold the header with the token
     except Exception as error:
         return warn(
@@ -196,7 +196,7 @@ def hub(*, offline: bool) -> Finding:
     return ok(f"{reached}, token of {token} accepted")
 
 
-def ask_hub() -> tuple[str, int]:
+def _ask_hub() -> tuple[str, int]:
     """Where a token was found (empty: nowhere), and the status of the hub's answer to it."""
     from huggingface_hub import constants, get_session, get_token
 
@@ -253,7 +253,7 @@ def variables() -> Finding:
     problems = [
         problem
         for backend in ("wandb", "trackio")
-        for problem in variable_problems(assumed(backend))
+        for problem in variable_problems(_assumed(backend))
     ]
     if value("TRANSFORMERS_CACHE"):
         problems.append(
@@ -265,7 +265,7 @@ def variables() -> Finding:
     return ok(found or "none decides anything")
 
 
-def assumed(backend: str) -> Config:
+def _assumed(backend: str) -> Config:
     return Config(recipe="lora_dpo", tracking=Tracking(backend))
 
 

@@ -25,7 +25,7 @@ from mvp_align.generation.answers import (
     open_drafts,
     write_answers,
 )
-from mvp_align.generation.local import check_room, generate
+from mvp_align.generation.local import check_room, generate_locally
 from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.spmr import (
@@ -92,14 +92,14 @@ def answer_set(
     Raises UserError where answers made otherwise are there, and Preempted.
     """
     path = answers_path(run.path, stage, set_name)
-    how = made_with(model, tokenizer, data_sha256, config)
+    how = _made_with(model, tokenizer, data_sha256, config)
     known = broadcast_from_main(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
         drafts = Drafts(drafts_folder(path), broadcast_from_main(partial(open_drafts, path)))
         prompts = generation_prompts(missing, config.generation.prompt, tokenizer)
         label = f"{stage} {set_name}, answers"
-        found = generate(
+        found = generate_locally(
             model, tokenizer, prompts, config.generation, config.seed, drafts=drafts, label=label
         )
         known |= {answer.id: answer for answer in found}
@@ -110,7 +110,7 @@ def answer_set(
     return [known[pair.id] for pair in pairs]
 
 
-def made_with(
+def _made_with(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config
 ) -> dict[str, Any]:
     """All that answers depend on."""
@@ -133,7 +133,7 @@ def made_with(
     }
 
 
-def answer_cosines(
+def _answer_cosines(
     pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt
 ) -> list[AnswerCosines]:
     """By MiniLM, in the order of `answers`, which are to these pairs in the same order."""
@@ -176,13 +176,13 @@ def answered_rows(
     found: dict[str, list[AnswerCosines]] = {}
     for stage, texts in answers.items():
         found[stage] = broadcast_from_main(
-            partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
+            partial(_answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
         )
         if run.writes:
             write_cosines(
                 run.path / "cosines" / answers_path(run.path, stage, set_name).name, found[stage]
             )
-            keep_similarities(run.values(stage, set_name), found[stage])
+            _keep_similarities(run.values(stage, set_name), found[stage])
     return [
         row
         for stage, near in found.items()
@@ -196,7 +196,7 @@ def answered_rows(
     ]
 
 
-def keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
+def _keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
     """SPMR pair by pair, so that `mvp-align stats` can break it down."""
     values = similarity_values(found)
     keep_values(
@@ -240,7 +240,7 @@ def kl_rows(
     )
 
 
-def neutral_text() -> list[str]:
+def _neutral_text() -> list[str]:
     """The passages of data/neutral.txt, written for this project (CC-BY-4.0, as the bundled
     sample)."""
     text = (files("mvp_align.data") / "neutral.txt").read_text(encoding="utf-8")
@@ -257,7 +257,7 @@ def perplexity(
     """Of the neutral text: each passage by itself, after a BOS (or EOS) token, which is not
     counted."""
     passages = []
-    for number, text in enumerate(neutral_text()):
+    for number, text in enumerate(_neutral_text()):
         ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
         answer = Answer(tuple(ids), 1)
         # equal answers are scored once

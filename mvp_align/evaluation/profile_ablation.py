@@ -97,7 +97,7 @@ def missing_lines(profiles: Mapping[str, ProfilePasses]) -> list[str]:
     ]
 
 
-def scores_name(set_name: str, kind: str) -> str:
+def _scores_name(set_name: str, kind: str) -> str:
     return f"{set_name}-profile_{kind}"
 
 
@@ -113,20 +113,20 @@ def measure_profiles(
     already."""
     for name, passes in profiles.items():
         for kind, pairs in passes.kinds.items():
-            if broadcast_from_main(partial(scored, run, stage, name, kind, pairs)) is not None:
+            if broadcast_from_main(partial(_scored, run, stage, name, kind, pairs)) is not None:
                 continue
             label = f"{stage} {name}, profile {kind}"
             scores = score_pairs(
                 model, pairs, batch_size=config.evals.batch_size, label=label, cache=cache
             )
-            run.write_scores(stage, scores_name(name, kind), scores)
+            run.write_scores(stage, _scores_name(name, kind), scores)
 
 
-def scored(
+def _scored(
     run: RunFolder, stage: str, name: str, kind: str, pairs: Sequence[TokenizedPair]
 ) -> list[PairScore] | None:
     """The scores of exactly these pairs, if the run has them."""
-    known = run.read_scores(stage, scores_name(name, kind)) or []
+    known = run.read_scores(stage, _scores_name(name, kind)) or []
     return known if [score.id for score in known] == [pair.id for pair in pairs] else None
 
 
@@ -138,7 +138,7 @@ def rows_of_profiles(profiles: Mapping[str, ProfilePasses], run: RunFolder) -> l
             stage: {
                 kind: scores
                 for kind, pairs in passes.kinds.items()
-                if (scores := scored(run, stage, name, kind, pairs)) is not None
+                if (scores := _scored(run, stage, name, kind, pairs)) is not None
             }
             for stage in ("base", "tuned")
         }

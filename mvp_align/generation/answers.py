@@ -71,7 +71,7 @@ def read_answers(path: Path) -> list[Generated]:
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                answers.append(generated(from_json(line)))
+                answers.append(_generated(from_json(line)))
             except (ValueError, TypeError) as error:
                 raise UserError(
                     f"{path}, line {number}: no generated answer ({error}). Delete the file."
@@ -79,7 +79,7 @@ def read_answers(path: Path) -> list[Generated]:
     return answers
 
 
-def generated(values: Any) -> Generated:
+def _generated(values: Any) -> Generated:
     """Raises ValueError or TypeError where a field is missing, unknown or of another type."""
     answer = Generated(**values)
     types = {"id": str, "user_id": str, "answer": str, "tokens": int | None, "finished": bool}
@@ -185,7 +185,7 @@ def open_drafts(path: Path) -> dict[str, Generated]:
             try:
                 values = from_json(line)
                 name = values.pop("key")
-                known[name] = generated(values)
+                known[name] = _generated(values)
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue
     return known

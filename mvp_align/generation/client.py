@@ -165,7 +165,7 @@ class ChatClient:
             UserError: nothing can come of further requests either (key refused, no credit, unknown
             model).
         """
-        formats = response_formats(json_schema)
+        formats = _response_formats(json_schema)
         failures: list[str] = []
         for level in range(min(self.lacks, len(formats) - 1), len(formats)):
             name, extra = formats[level]
@@ -347,7 +347,7 @@ class ChatClient:
         )
 
 
-def response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
+def _response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
     """Ways to ask for the shape of a reply, best first."""
     plain: list[tuple[str, dict[str, Any]]] = [("text", {})]
     if json_schema is None:

@@ -41,7 +41,7 @@ MARK = "mvp-align-answer"
 """Stands for an answer where the chat template is asked what comes after one."""
 
 
-def generate(
+def generate_locally(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[PromptedPair],
@@ -66,7 +66,8 @@ def generate(
     check_room(causal_model(model).config, ids, settings.max_new_tokens)
     stops = stop_ids(causal_model(model), tokenizer)
     keys = [
-        key(prompt.id, row, stops, settings, seed) for prompt, row in zip(prompts, ids, strict=True)
+        _key(prompt.id, row, stops, settings, seed)
+        for prompt, row in zip(prompts, ids, strict=True)
     ]
     order = sorted(
         range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number])
@@ -89,7 +90,7 @@ def generate(
         delay=2,
         disable=not state.is_main_process,
     )
-    with bar, drafts, answering(causal_model(model)) as causal:
+    with bar, drafts, _answering(causal_model(model)) as causal:
         for number in range(passes):
             raise_if_stop_requested()  # as often in all processes
             if number >= len(todo):
@@ -140,7 +141,7 @@ def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     return sorted(found - {None})
 
 
-def key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation, seed: int) -> str:
+def _key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation, seed: int) -> str:
     """All that an answer depends on besides the model."""
     drawn = (settings.temperature, seed) if settings.temperature else (0,)
     known = [id, ids, stops, settings.max_new_tokens, *drawn]
@@ -148,7 +149,7 @@ def key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation,
 
 
 @contextmanager
-def answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
+def _answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
     """`causal` in evaluation mode, without gradients, and without the defaults that its authors
     chose for generation (a repetition penalty, say), which `generate` would mix in unasked; as it
     was afterwards."""
@@ -200,11 +201,11 @@ def batch_answers(
     )
     rows = written[:, width:].tolist()
     return [
-        answer_of(prompt, row, stops, tokenizer) for prompt, row in zip(prompts, rows, strict=True)
+        _answer_of(prompt, row, stops, tokenizer) for prompt, row in zip(prompts, rows, strict=True)
     ]
 
 
-def answer_of(
+def _answer_of(
     prompt: PromptedPair, row: list[int], stops: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> Generated:
     """The text up to the first stop token."""

@@ -43,7 +43,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RemoteAnswers:
     """The answers that came, in the order of the prompts, and why the others did not: pair id ->
     reason."""
 
@@ -60,7 +60,7 @@ def generate_remotely(
     *,
     drafts: Drafts,
     label: str = "generating",
-) -> Asked:
+) -> RemoteAnswers:
     """An answer to each prompt, each a user's turn of its own; kept in `drafts` as they come, and
     not asked for again. `parameters` are sent with each (`Server.parameters`).
 
@@ -68,15 +68,15 @@ def generate_remotely(
     call. Raises UserError where nothing can come of further requests, and Preempted where the
     process is asked to stop.
     """
-    keys = [remote_key(endpoint, prompt, parameters) for prompt in prompts]
+    keys = [_remote_key(endpoint, prompt, parameters) for prompt in prompts]
     failures, given_up = asyncio.run(ask_all(endpoint, prompts, keys, parameters, drafts, label))
     if preemption.request:
         raise preemption.Preempted(preemption.request.reason)
     answers = [drafts.known[key] for key in keys if key in drafts]
-    return Asked(answers, failures, given_up)
+    return RemoteAnswers(answers, failures, given_up)
 
 
-def remote_key(
+def _remote_key(
     endpoint: Endpoint, prompt: PromptedPair, parameters: Mapping[str, float | int]
 ) -> str:
     """All that a request consists of."""

@@ -46,10 +46,10 @@ def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
     data = load_data(config)
     pairs = {name: {pair.id: pair for pair in found} for name, found in data.by_set.items()}
     regions = load_regions(config.evals.regions)
-    return [read_set(path, pairs, regions, config.evals.min_users) for path in files]
+    return [_read_set(path, pairs, regions, config.evals.min_users) for path in files]
 
 
-def read_set(
+def _read_set(
     path: Path,
     pairs: Mapping[str, Mapping[str, PreferencePair]],
     regions: Mapping[str, str],
@@ -79,10 +79,10 @@ def read_set(
     tags = with_region([tags_of(case.pair) for case in cases], regions)
     groups = {case.pair.id: tag for case, tag in zip(cases, tags, strict=True)}
     stage = path.stem.removesuffix(f"-{set_name}")
-    return AnswerSet(stage, set_name, cases, cut, model_of(path), groups, min_users)
+    return AnswerSet(stage, set_name, cases, cut, _model_of(path), groups, min_users)
 
 
-def model_of(path: Path) -> str:
+def _model_of(path: Path) -> str:
     try:
         return str(json.loads(path.with_suffix(".json").read_text("utf-8"))["model"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -38,9 +38,11 @@ class Estimate:
         """Infinite where replies cost something and nothing bounds them."""
         if self.completion_tokens is None:
             return (
-                inf if self.judge.usd_per_million_output else usd(self.judge, self.prompt_tokens, 0)
+                inf
+                if self.judge.usd_per_million_output
+                else _usd(self.judge, self.prompt_tokens, 0)
             )
-        return usd(self.judge, self.prompt_tokens, self.completion_tokens)
+        return _usd(self.judge, self.prompt_tokens, self.completion_tokens)
 
     @override
     def __str__(self) -> str:
@@ -58,7 +60,7 @@ class Estimate:
         )
 
 
-def usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
+def _usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
     return (
         judge.usd_per_million_input * prompt_tokens
         + judge.usd_per_million_output * completion_tokens
@@ -116,7 +118,7 @@ def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
 
 def spent(judge: Judge, asked: RunStats) -> str:
     """What was used, by the server's own count."""
-    cost = usd(judge, asked.prompt_tokens, asked.completion_tokens)
+    cost = _usd(judge, asked.prompt_tokens, asked.completion_tokens)
     told = (
         f", not counting {asked.uncounted:,} replies whose tokens the server did not tell"
         if asked.uncounted

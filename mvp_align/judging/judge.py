@@ -98,9 +98,9 @@ def judge_run(
     kept.
     """
     sets = answer_sets(run, read_config(run))
-    warn_of_same_model(judges, sets)
+    _warn_of_same_model(judges, sets)
     questions = {
-        judge.name: [[question_of(case, judge, way) for case in subject.cases] for subject in sets]
+        judge.name: [[_question_of(case, judge, way) for case in subject.cases] for subject in sets]
         for judge in judges
     }
     wanted = {
@@ -140,19 +140,19 @@ def judge_run(
     for judge in judges:
         longest = judge.longest(way.rules.ask)
         for subject, part in zip(sets, questions[judge.name], strict=True):
-            found = [judgement_of(question, known, unanswered, longest) for question in part]
+            found = [_judgement_of(question, known, unanswered, longest) for question in part]
             write_judgements(
                 judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found
             )
     answers = write_results(
         run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric
     )
-    check_outcome(
+    _check_outcome(
         {judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)}, answers, way
     )
 
 
-def check_outcome(
+def _check_outcome(
     asked: Mapping[str, RunStats], answers: Sequence[Labelled], way: JudgingProtocol
 ) -> None:
     """Raise UserError where a judge (by name) was given up, in its server's words, and where no
@@ -183,7 +183,7 @@ def check_outcome(
         raise UserError(f"{way.metric}: not one answer has a label, for the reasons above.{hint}")
 
 
-def question_of(case: JudgedAnswer, judge: Judge, way: JudgingProtocol) -> Question:
+def _question_of(case: JudgedAnswer, judge: Judge, way: JudgingProtocol) -> Question:
     try:
         requests = requests_for(
             case,
@@ -197,7 +197,7 @@ def question_of(case: JudgedAnswer, judge: Judge, way: JudgingProtocol) -> Quest
     return Question(case, {request.key(judge.endpoint.model): request for request in requests})
 
 
-def judgement_of(
+def _judgement_of(
     question: Question,
     known: Mapping[str, Said],
     unanswered: Mapping[str, str],
@@ -213,7 +213,7 @@ def judgement_of(
             problem = problem or f"no reply: {unanswered.get(key, 'not asked')}"
             continue
         try:
-            verdicts.append(verdict_in(said, request, longest))
+            verdicts.append(_verdict_in(said, request, longest))
         except Unparsed as error:
             problem = problem or str(error)
     kept = tuple(key for key in keys if key in known)
@@ -222,7 +222,7 @@ def judgement_of(
     return Judgement(pair.id, pair.user_id, merged(verdicts), replies=kept)
 
 
-def verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
+def _verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
     """Raises Unparsed. A reply that was cut or stopped is none even where it holds a verdict: it
     might have gone on to take it back."""
     if said.withheld:
@@ -250,7 +250,7 @@ def judge_semantically(run: Path, way: JudgingProtocol) -> None:
             for case, verdict in zip(subject.cases, near, strict=True)
         ]
         write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
-    check_outcome({}, write_results(run, sets, [SEMANTIC], way.rules, way.metric), way)
+    _check_outcome({}, write_results(run, sets, [SEMANTIC], way.rules, way.metric), way)
 
 
 def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Nearness]:
@@ -282,12 +282,12 @@ def relabel(run: Path, judges: Sequence[str], way: JudgingProtocol) -> None:
     """Labels and rows by other rules, from the judgements that are there (of `judges`, or of all
     that judged this way); nobody is asked anything. Raises UserError where there are none."""
     sets = answer_sets(run, read_config(run))
-    names = [way.file_name(judge) for judge in judges or judges_of(run, sets[0], way)]
+    names = [way.file_name(judge) for judge in judges or _judges_of(run, sets[0], way)]
     check_rules(way.rules, len(names))
-    check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
+    _check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
 
 
-def judges_of(run: Path, subject: AnswerSet, way: JudgingProtocol) -> list[str]:
+def _judges_of(run: Path, subject: AnswerSet, way: JudgingProtocol) -> list[str]:
     """Who judged these answers in this way, going by the files. Names of judges hold no hyphen."""
     start = judgement_file(run, subject.stage, subject.set, "").stem
     names = [
@@ -306,7 +306,7 @@ def judges_of(run: Path, subject: AnswerSet, way: JudgingProtocol) -> list[str]:
     return found
 
 
-def warn_of_same_model(judges: Sequence[Judge], sets: Sequence[AnswerSet]) -> None:
+def _warn_of_same_model(judges: Sequence[Judge], sets: Sequence[AnswerSet]) -> None:
     for judge in judges:
         judged = sorted(
             {subject.model for subject in sets if same_model(judge.endpoint.model, subject.model)}

@@ -52,14 +52,14 @@ class BlindAssessment(Assessment):
 def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
     """The scores in a reply. In a blind one, `w_first` tells whether answer_w was the first
     reference. Raises Unparsed."""
-    values = one_object(text)
+    values = _one_object(text)
     try:
         if blind:
             found: OpenAssessment | BlindAssessment = BlindAssessment.model_validate(values)
         else:
             found = OpenAssessment.model_validate(values)
     except ValidationError as error:
-        raise Unparsed(first_problem(error)) from None
+        raise Unparsed(_first_problem(error)) from None
     if isinstance(found, BlindAssessment):
         w, l = (found.score_1, found.score_2) if w_first else (found.score_2, found.score_1)  # noqa: E741
     else:
@@ -85,20 +85,20 @@ def parse_yes_no(text: str) -> YesNo:
     return YesNo(said.group(1).lower() == "yes")
 
 
-def one_object(text: str) -> dict[str, Any]:
+def _one_object(text: str) -> dict[str, Any]:
     """The one JSON object that `text` says. Raises Unparsed."""
     if not text.strip():
         raise Unparsed("empty reply")
     for start in (0, *(mark.end() for mark in CLOSING.finditer(text))):
-        if found := whole_object(text, start):  # whose strings may hold any mark
+        if found := _whole_object(text, start):  # whose strings may hold any mark
             return found
-    values, rest = repeated_object(behind_reasoning(text))
+    values, rest = _repeated_object(behind_reasoning(text))
     if re.search(r"[^\W_]", MARKUP.sub("", rest)):
         raise Unparsed("words behind the JSON object")
     return values
 
 
-def whole_object(text: str, start: int) -> dict[str, Any] | None:
+def _whole_object(text: str, start: int) -> dict[str, Any] | None:
     """The JSON object that is all of `text` from `start` on, but for white space and a Markdown
     fence around it."""
     fenced = WHOLE.fullmatch(text, start)
@@ -108,7 +108,7 @@ def whole_object(text: str, start: int) -> dict[str, Any] | None:
         return None
 
 
-def repeated_object(text: str) -> tuple[dict[str, Any], str]:
+def _repeated_object(text: str) -> tuple[dict[str, Any], str]:
     """The JSON object that stands in `text` once or several times, and what is behind the last one.
     Raises Unparsed."""
     first, end = "", 0
@@ -136,17 +136,17 @@ class KeyNamedTwice(ValueError):
     """A JSON object with two values under one key."""
 
 
-def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         raise KeyNamedTwice
     return values
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=each_once)
+DECODER = json.JSONDecoder(object_pairs_hook=_each_once)
 
 
-def first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     """The first thing wrong, in words that never repeat the reply's own."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     key = str(problem["loc"][0])

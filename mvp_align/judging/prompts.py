@@ -126,19 +126,19 @@ def requests_for(
     pair = case.pair
     if ask == "yes_no":
         material = {"question": pair.question, "answer_w": pair.chosen, "answer_model": case.answer}
-        return [Request(messages(YES_NO_TASK, material), parameters, None)]
+        return [Request(_messages(YES_NO_TASK, material), parameters, None)]
     preferences = pair.preference.strip() or pair.profile_text.strip()
     if not preferences:
         raise Unparsed("the record states no preferences")
-    orders = (True, False) if swap else (drawn(pair),) if blind else (True,)
+    orders = (True, False) if swap else (w_stands_first(pair),) if blind else (True,)
     return [
         Request(
-            messages(
+            _messages(
                 BLIND_TASK if blind else OPEN_TASK,
-                scored_material(case, preferences, blind, w_first),
+                _scored_material(case, preferences, blind, w_first),
             ),
             parameters,
-            reply_schema(("score_1", "score_2") if blind else ("score_w", "score_l")),
+            _reply_schema(("score_1", "score_2") if blind else ("score_w", "score_l")),
             blind,
             w_first,
         )
@@ -146,7 +146,7 @@ def requests_for(
     ]
 
 
-def scored_material(
+def _scored_material(
     case: JudgedAnswer, preferences: str, blind: bool, w_first: bool
 ) -> dict[str, str]:
     references = {"answer_w": case.pair.chosen, "answer_l": case.pair.rejected}
@@ -161,7 +161,7 @@ def scored_material(
     }
 
 
-def drawn(pair: PreferencePair) -> bool:
+def w_stands_first(pair: PreferencePair) -> bool:
     """Whether answer_w comes first: a coin whose throw follows from the texts, whichever way round
     they are."""
     texts = json.dumps(
@@ -170,14 +170,14 @@ def drawn(pair: PreferencePair) -> bool:
     return (hashlib.sha256(texts).digest()[0] % 2 == 0) == (pair.chosen < pair.rejected)
 
 
-def messages(task: str, material: Mapping[str, str]) -> tuple[Message, ...]:
+def _messages(task: str, material: Mapping[str, str]) -> tuple[Message, ...]:
     return (
         {"role": "system", "content": task},
         {"role": "user", "content": to_json(dict(material), indent=1)},
     )
 
 
-def reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
+def _reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
     """JSON schema in the part of the language that every server with structured output has (so
     without bounds)."""
     number, texts = {"type": "number"}, {"type": "array", "items": {"type": "string"}}

@@ -36,7 +36,7 @@ def behind_reasoning(text: str) -> str:
 
     Raises Unparsed where the reasoning never ends or nothing stands behind it.
     """
-    rest = behind_channels(text)
+    rest = _behind_channels(text)
     opened, closed = len(OPENING.findall(rest)), list(CLOSING.finditer(rest))
     if opened > len(closed) or (closed and OPENING.search(rest, closed[-1].end())):
         raise Unparsed("unfinished reasoning")
@@ -47,7 +47,7 @@ def behind_reasoning(text: str) -> str:
     return rest
 
 
-def behind_channels(text: str) -> str:
+def _behind_channels(text: str) -> str:
     channels = list(CHANNEL.finditer(text))
     if channels:
         if channels[-1].group(1) != "final":
@@ -58,4 +58,4 @@ def behind_channels(text: str) -> str:
         return text
     if stripped.group(1) is None:
         raise Unparsed("unfinished reasoning")
-    return behind_channels(text[stripped.end() :])
+    return _behind_channels(text[stripped.end() :])

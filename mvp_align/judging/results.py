@@ -45,39 +45,39 @@ def write_results(
     notes: list[str] = []
     labelled: dict[tuple[str, str], list[Labelled]] = {}
     for subject in sets:
-        judgements = [read_judged(run, subject, judge) for judge in files]
+        judgements = [_read_judged(run, subject, judge) for judge in files]
         panels: Panels = [
             [one.verdict for one in answer] for answer in zip(*judgements, strict=True)
         ]
-        answers = labels_of(judgements, panel_labels(panels, rules), judges)
+        answers = _labels_of(judgements, panel_labels(panels, rules), judges)
         labelled[subject.stage, subject.set] = answers
-        write_labels(
+        _write_labels(
             run / "labels" / f"{subject.stage}-{subject.set}-{metric.removeprefix('paa/')}.jsonl",
             answers,
         )
         keep_values(
             run / "values" / f"{subject.stage}-{subject.set}.jsonl",
             [metric],
-            map(won(metric), answers),
+            map(_won(metric), answers),
         )
-        rows += set_rows(subject, answers, metric)
-        rows += agreement_rows(subject, panels, judges, rules, metric)
+        rows += _set_rows(subject, answers, metric)
+        rows += _agreement_rows(subject, panels, judges, rules, metric)
         if rules.ask == "scores":
-            rows += grid_rows(subject, answers, panels, rules, metric)
+            rows += _grid_rows(subject, answers, panels, rules, metric)
         base = labelled.get(("base", subject.set))
         if subject.stage != "base" and base is not None and (lift := paa_lift(base, answers)):
             rows.append(row(subject.stage, subject.set, f"{metric}_lift", lift))
         notes += [
-            *notes_of(subject, judges, judgements, answers, metric),
-            *kappa_notes(subject, panels, judges, rules, metric),
+            *_notes_of(subject, judges, judgements, answers, metric),
+            *_kappa_notes(subject, panels, judges, rules, metric),
         ]
-    replace_metric(run / "metrics.jsonl", rows, metric)
+    _replace_metric(run / "metrics.jsonl", rows, metric)
     replace_notes(run / "notes.json", notes, f"{metric}, ")
-    show(rows, notes, metric)
+    _show(rows, notes, metric)
     return [one for answers in labelled.values() for one in answers]
 
 
-def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
+def _read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
     """The judge's file, which must be about these answers. Raises UserError."""
     path = judgement_file(run, subject.stage, subject.set, judge)
     judgements = read_judgements(path)
@@ -88,7 +88,7 @@ def read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
     return judgements
 
 
-def labels_of(
+def _labels_of(
     judgements: Sequence[Sequence[Judgement]], labels: Sequence[Label | None], judges: Sequence[str]
 ) -> list[Labelled]:
     answers = []
@@ -102,12 +102,12 @@ def labels_of(
     return answers
 
 
-def write_labels(path: Path, answers: Sequence[Labelled]) -> None:
+def _write_labels(path: Path, answers: Sequence[Labelled]) -> None:
     path.parent.mkdir(exist_ok=True)
     write_json_lines(path, map(asdict, answers))
 
 
-def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
+def _set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
     """PAA of the whole set and its groups; for UF-P-4, of each user type as a set of its own."""
     rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups, subject.min_users)
     types: Mapping[str, str | None] = {
@@ -121,7 +121,7 @@ def set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> li
     return rows
 
 
-def won(metric: str) -> Callable[[Labelled], PairValues]:
+def _won(metric: str) -> Callable[[Labelled], PairValues]:
     """1 where the answer's label is W, 0 where it is another one."""
 
     def values(one: Labelled) -> PairValues:
@@ -132,7 +132,7 @@ def won(metric: str) -> Callable[[Labelled], PairValues]:
     return values
 
 
-def labels_by_judge(
+def _labels_by_judge(
     panels: Panels, judges: Sequence[str], rules: Rules
 ) -> dict[str, list[Label | None]]:
     return {
@@ -143,14 +143,16 @@ def labels_by_judge(
     }
 
 
-def agreement_rows(
+def _agreement_rows(
     subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
 ) -> list[Row]:
     """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of
     the model's answer."""
     if len(judges) < 2:
         return []
-    alphas = {"alpha": label_alpha(labels_by_judge(panels, judges, rules), order=("L", "TIE", "W"))}
+    alphas = {
+        "alpha": label_alpha(_labels_by_judge(panels, judges, rules), order=("L", "TIE", "W"))
+    }
     if rules.ask == "scores":
         scores = {
             judge: [
@@ -173,7 +175,7 @@ def agreement_rows(
     ]
 
 
-def kappa_notes(
+def _kappa_notes(
     subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
 ) -> list[str]:
     """Cohen's kappa of each two judges' labels."""
@@ -181,12 +183,12 @@ def kappa_notes(
         f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on"
         f" {found.agreement:.1%} of {found.items:,} answers, kappa"
         f" {'undefined' if found.kappa is None else f'{found.kappa:.2f}'}."
-        for found in kappas(labels_by_judge(panels, judges, rules))
+        for found in kappas(_labels_by_judge(panels, judges, rules))
         if found.agreement is not None
     ]
 
 
-def grid_rows(
+def _grid_rows(
     subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str
 ) -> list[Row]:
     """PAA under other thresholds, in the groups `10,0` to `30,10` of `win_over_l,win_within_w`."""
@@ -203,7 +205,7 @@ def grid_rows(
     return rows
 
 
-def notes_of(
+def _notes_of(
     subject: AnswerSet,
     judges: Sequence[str],
     judgements: Sequence[Sequence[Judgement]],
@@ -226,7 +228,7 @@ def notes_of(
     return notes
 
 
-def replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
+def _replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
     """All rows of `metric`, of what belongs to it and of what was derived from either go, `rows`
     come, all else stays. Raises UserError."""
     others = read_rows(path) if path.is_file() else []
@@ -247,7 +249,7 @@ def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
     write_json(path, {"notes": [*kept, *notes]})
 
 
-def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
+def _show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
     """A line a set, then the notes."""
     found = {(one.stage, one.set, one.metric): one for one in rows if not one.group_by}
     for stage, set_name in dict.fromkeys((one.stage, one.set) for one in rows):
@@ -259,7 +261,7 @@ def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
         }
         covered = around["coverage"]
         line = f"{stage} {set_name}: {metric} " + (
-            percent(parts[""]) if parts[""] else "has no label to go by"
+            _percent(parts[""]) if parts[""] else "has no label to go by"
         )
         if parts["/loss"] and parts["/tie"]:
             line += f", loss {parts['/loss'].value:.1%}, tie {parts['/tie'].value:.1%}"
@@ -274,7 +276,7 @@ def show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
         typer.echo(note)
 
 
-def percent(one: Row) -> str:
+def _percent(one: Row) -> str:
     interval = (
         f" [{100 * one.low:.1f}, {100 * one.high:.1f}]"
         if one.low is not None and one.high is not None

@@ -49,14 +49,14 @@ class ReplyStore:
 
     def known(self, keys: Iterable[str]) -> dict[str, Said]:
         """The replies that are there, by key."""
-        with explained(self.path):
+        with _explained(self.path):
             found = {}
             for key in dict.fromkeys(keys):
                 row = self.connection.execute(
                     "SELECT text, finish_reason, raw FROM replies WHERE key = ?", (key,)
                 ).fetchone()
                 if row is not None:
-                    found[key] = kept(*row)
+                    found[key] = _kept(*row)
             return found
 
     def add(self, key: str, model: str, reply: Reply) -> None:
@@ -73,7 +73,7 @@ class ReplyStore:
             reply.prompt_tokens,
             reply.completion_tokens,
             reply.seconds,
-            now(),
+            _now(),
         )
         with self.transaction():
             self.connection.execute(
@@ -87,12 +87,12 @@ class ReplyStore:
             self.insert_attempts(key, model, problems)
 
     def insert_attempts(self, key: str, model: str, problems: Sequence[str]) -> None:
-        rows = [(key, model, problem, now()) for problem in problems]
+        rows = [(key, model, problem, _now()) for problem in problems]
         self.connection.executemany("INSERT INTO attempts VALUES (?, ?, ?, ?)", rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        with explained(self.path):
+        with _explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -102,7 +102,7 @@ class ReplyStore:
                     self.connection.execute("ROLLBACK")
 
 
-def kept(text: str, finish_reason: str, raw: str) -> Said:
+def _kept(text: str, finish_reason: str, raw: str) -> Said:
     """A row as a message. Whether it was a refusal or reasoning alone is told by the whole body."""
     try:
         whole = said_in(json.loads(raw))
@@ -114,10 +114,10 @@ def kept(text: str, finish_reason: str, raw: str) -> Said:
 @contextmanager
 def open_store(path: Path) -> Iterator[ReplyStore]:
     """Raises UserError where the file is in use, no store, or cannot be made."""
-    with explained(path):
+    with _explained(path):
         connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
     try:
-        with explained(path):
+        with _explained(path):
             # Exclusive before WAL: one writer, and no shared memory, which network file systems do
             # not have.
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
@@ -129,7 +129,7 @@ def open_store(path: Path) -> Iterator[ReplyStore]:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def _explained(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into a UserError that says what to do."""
     try:
         yield
@@ -151,5 +151,5 @@ def explained(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: {said}; {remedy} Replies that were kept stay.") from None
 
 
-def now() -> str:
+def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -78,10 +78,10 @@ def judgement_file(run: Path, stage: str, set_name: str, judge: str) -> Path:
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
     """Replace `path`. Raises UserError where the disk is full."""
     path.parent.mkdir(exist_ok=True)
-    write_json_lines(path, map(as_line, judgements))
+    write_json_lines(path, map(_as_line, judgements))
 
 
-def as_line(judgement: Judgement) -> dict[str, Any]:
+def _as_line(judgement: Judgement) -> dict[str, Any]:
     line: dict[str, Any] = {
         "id": judgement.id,
         "user_id": judgement.user_id,
@@ -105,7 +105,7 @@ def read_judgements(path: Path) -> list[Judgement]:
         for number, line in enumerate(lines, start=1):
             try:
                 values = from_json(line)
-                judgements.append(from_line(values))
+                judgements.append(_from_line(values))
             except (ValueError, TypeError, KeyError) as error:
                 raise UserError(
                     f"{path}, line {number}: no judgement ({error!r}). Judge again to write it."
@@ -119,7 +119,7 @@ def read_judgements(path: Path) -> list[Judgement]:
     return judgements
 
 
-def from_line(line: dict[str, Any]) -> Judgement:
+def _from_line(line: dict[str, Any]) -> Judgement:
     known = line["id"], line["user_id"]
     replies = tuple(line["replies"])
     for kind, shape in KINDS.items():

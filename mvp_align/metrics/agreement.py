@@ -40,29 +40,29 @@ def label_alpha(labels: Mapping[str, Labels], order: Sequence[str] = ()) -> floa
     defined: no item with two labels, or one label throughout. Raises ValueError where judges
     labelled different numbers of items, or a label is not in `order`.
     """
-    rows = matrix(labels)
+    rows = _matrix(labels)
     known = list(order) or sorted({label for row in rows for label in row if label is not None})
     unknown = {label for row in rows for label in row if label is not None} - set(known)
     if unknown:
         raise ValueError(f"labels outside {known}: {sorted(unknown)}")
     places = {label: float(place) for place, label in enumerate(known)}
     numbers = [[np.nan if label is None else places[label] for label in row] for row in rows]
-    return alpha(np.array(numbers), "ordinal" if order else "nominal")
+    return _alpha(np.array(numbers), "ordinal" if order else "nominal")
 
 
 def score_alpha(scores: Mapping[str, Sequence[float | None]]) -> float | None:
     """Krippendorff's alpha of numeric scores (0-100), as an interval scale. None and ValueError as
     in `label_alpha`."""
-    rows = matrix(scores)
+    rows = _matrix(scores)
     if any(score is not None and not math.isfinite(score) for row in rows for score in row):
         raise ValueError("a score is no finite number; one that is missing is None")
-    return alpha(
+    return _alpha(
         np.array([[np.nan if score is None else float(score) for score in row] for row in rows]),
         "interval",
     )
 
 
-def alpha(data: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: Scale) -> float | None:
+def _alpha(data: np.ndarray[tuple[int, ...], np.dtype[np.float64]], scale: Scale) -> float | None:
     """`data` [judges, items], nan where missing."""
     paired = data[:, np.isfinite(data).sum(axis=0) > 1] if data.size else data
     if not paired.size or len(np.unique(paired[np.isfinite(paired)])) < 2:
@@ -76,7 +76,7 @@ def kappas(labels: Mapping[str, Labels]) -> list[Kappa]:
 
     Raises ValueError where judges labelled different numbers of items.
     """
-    matrix(labels)
+    _matrix(labels)
     found = []
     for one, other in combinations(labels, 2):
         both = [
@@ -97,7 +97,7 @@ def kappas(labels: Mapping[str, Labels]) -> list[Kappa]:
     return found
 
 
-def matrix(rows: Mapping[str, Sequence[T]]) -> list[Sequence[T]]:
+def _matrix(rows: Mapping[str, Sequence[T]]) -> list[Sequence[T]]:
     if len({len(row) for row in rows.values()}) > 1:
         lengths = {judge: len(row) for judge, row in rows.items()}
         raise ValueError(f"judges of different numbers of items: {lengths}")

@@ -12,7 +12,7 @@ from mvp_align.metrics.clusters import (
     clustered_se,
     design_effect,
 )
-from mvp_align.metrics.groups import Breakdown, Values, better_off, number_row, row_of
+from mvp_align.metrics.groups import Breakdown, Values, better_off, breakdown_row, number_row
 from mvp_align.metrics.intervals import Estimate, difference_p
 from mvp_align.metrics.names import BOOTSTRAP, DEFF, LIFT, P_HOLM, SE, P, kind_of
 from mvp_align.metrics.rows import Row
@@ -38,18 +38,18 @@ def certainty_rows(breakdown: Breakdown, values: Values, draws: int, seed: int) 
                     bounds[number] if error > ZERO else (None, None)
                 )  # resampling people who agree tells nothing
                 drawn = Estimate(float(x.mean()), low, high, clusters.pairs, clusters.users)
-                rows.append(row_of(breakdown, metric + BOOTSTRAP, cell.where, drawn))
+                rows.append(breakdown_row(breakdown, metric + BOOTSTRAP, cell.where, drawn))
             if effect is not None and cell is not breakdown.whole:  # the whole set's is a headline
                 rows.append(number_row(breakdown, metric + DEFF, cell, effect))
             if metric.endswith(LIFT) and cell is not breakdown.whole:
                 rows += better_off(breakdown, metric, values[metric], cell)
     for metric in values:
         if metric.endswith(LIFT):
-            rows += p_rows(breakdown, metric, values[metric])
+            rows += _p_rows(breakdown, metric, values[metric])
     return rows
 
 
-def p_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
+def _p_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
     """`difference_p` of the whole set and of each group; Holm's (1979) correction over the groups
     of one breakdown."""
     kind = kind_of(metric)

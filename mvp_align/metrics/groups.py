@@ -154,7 +154,7 @@ def group_rows(breakdown: Breakdown, values: Values, small: str = "suppress") ->
     pairs and people; or, where `small` is `shrink` and the breakdown has enough groups,
     `<metric>_shrunk` (`shrinkage.shrunk_means`)."""
     rows = [
-        row_of(
+        breakdown_row(
             breakdown,
             metric,
             cell.where,
@@ -165,11 +165,11 @@ def group_rows(breakdown: Breakdown, values: Values, small: str = "suppress") ->
     ]
     for group_by in breakdown.by():
         for metric, x in values.items():
-            rows += small_rows(breakdown, group_by, metric, x, small)
+            rows += _small_rows(breakdown, group_by, metric, x, small)
     return rows
 
 
-def small_rows(
+def _small_rows(
     breakdown: Breakdown, group_by: str, metric: str, x: FloatArray, small: str
 ) -> Iterator[Row]:
     held = breakdown.small_of(group_by)
@@ -185,12 +185,12 @@ def small_rows(
         pairs = np.unique(np.concatenate([cell.pairs for cell in held]))
         people = len(np.unique(breakdown.whole.clusters.user[pairs]))
         counted = Estimate(len(held), None, None, len(pairs), people)
-        yield row_of(breakdown, metric + SUPPRESSED, (group_by, ""), counted)
+        yield breakdown_row(breakdown, metric + SUPPRESSED, (group_by, ""), counted)
         return
     # the large cells' own come after
     for cell, (value, low, high) in zip(held, shrunk, strict=False):
         estimate = Estimate(value, low, high, cell.clusters.pairs, cell.clusters.users)
-        yield row_of(breakdown, metric + SHRUNK, cell.where, estimate)
+        yield breakdown_row(breakdown, metric + SHRUNK, cell.where, estimate)
 
 
 def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
@@ -208,7 +208,9 @@ def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
         cells = breakdown.of(group_by)
         if len(cells) > 1:
             rows += [
-                row for metric, x in values.items() for row in extremes(breakdown, cells, metric, x)
+                row
+                for metric, x in values.items()
+                for row in _extremes(breakdown, cells, metric, x)
             ]
     return rows
 
@@ -225,11 +227,11 @@ def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> 
     for word, count in ((BETTER, int((gains > 1e-9).sum())), (WORSE, int((gains < -1e-9).sum()))):
         low, high = wilson(count / people, people) if people > 1 else (None, None)
         estimate = Estimate(count / people, low, high, cell.clusters.pairs, people)
-        rows.append(row_of(breakdown, base + word, cell.where, estimate))
+        rows.append(breakdown_row(breakdown, base + word, cell.where, estimate))
     return rows
 
 
-def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
+def _extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
     """`_worst`, whose `group` is the group with the lowest mean (the highest, where lower is
     better; none, where neither end is), and `_gap`, highest minus lowest.
 
@@ -241,19 +243,19 @@ def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatA
     kind = kind_of(metric)
     means = [float(x[cell.pairs].mean()) for cell in cells]
     lowest, highest = cells[int(np.argmin(means))], cells[int(np.argmax(means))]
-    gap = gap_estimate(
+    gap = _gap_estimate(
         breakdown, lowest, highest, x, kind, level=1 - 0.05 / math.comb(len(cells), 2)
     )
-    gap_row = row_of(breakdown, metric + GAP, (lowest.group_by, ""), gap)
+    gap_row = breakdown_row(breakdown, metric + GAP, (lowest.group_by, ""), gap)
     higher = measure(metric).higher_is_better
     if higher is None:
         return [gap_row]
     worst = lowest if higher else highest
     estimate = mean_estimate(x[worst.pairs], worst.clusters, kind, level=1 - 0.05 / len(cells))
-    return [row_of(breakdown, metric + WORST, worst.where, estimate), gap_row]
+    return [breakdown_row(breakdown, metric + WORST, worst.where, estimate), gap_row]
 
 
-def gap_estimate(
+def _gap_estimate(
     breakdown: Breakdown, lowest: Cell, highest: Cell, x: FloatArray, kind: Kind, level: float
 ) -> Estimate:
     """Highest minus lowest, its interval put together from those of the two (MOVER: Zou & Donner
@@ -278,17 +280,17 @@ def gap_estimate(
         and other.low is not None
         and other.high is not None
     ):
-        low = gap - combined(one.value - one.low, other.high - other.value, alike)
-        high = gap + combined(one.high - one.value, other.value - other.low, alike)
+        low = gap - _combined(one.value - one.low, other.high - other.value, alike)
+        high = gap + _combined(one.high - one.value, other.value - other.low, alike)
     return Estimate(gap, low, high, one.n + other.n, int(users.sum()))
 
 
-def combined(one: float, other: float, alike: float) -> float:
+def _combined(one: float, other: float, alike: float) -> float:
     return math.sqrt(max(0.0, one**2 + other**2 - 2 * alike * one * other))
 
 
 def number_row(breakdown: Breakdown, metric: str, cell: Cell, value: float) -> Row:
-    return row_of(
+    return breakdown_row(
         breakdown,
         metric,
         cell.where,
@@ -296,7 +298,7 @@ def number_row(breakdown: Breakdown, metric: str, cell: Cell, value: float) -> R
     )
 
 
-def row_of(breakdown: Breakdown, metric: str, where: Where, estimate: Estimate) -> Row:
+def breakdown_row(breakdown: Breakdown, metric: str, where: Where, estimate: Estimate) -> Row:
     return Row(
         stage=breakdown.stage,
         set=breakdown.set,

@@ -124,10 +124,10 @@ def tango(gained: float, lost: float, n: int, level: float = 0.95) -> tuple[floa
             n / variance
         )  # fmt: skip
 
-    return root(score, z, -1.0, mean), root(score, -z, mean, 1.0)
+    return _root(score, z, -1.0, mean), _root(score, -z, mean, 1.0)
 
 
-def root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
+def _root(score: Callable[[float], float], target: float, low: float, high: float) -> float:
     """Where the falling `score` passes `target` between `low` and `high`; the outer end where it
     does not."""
     if high - low < ZERO:

@@ -134,8 +134,8 @@ def opa_rows(
     if base is not None:
         whole["opa/acc@0_lift"] = acc_lift(scores, base)
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
-    breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)
-    return rows + group_rows(breakdown, by_group(opa_values(scores, base)))
+    breakdown = _opa_breakdown(stage, set_name, scores, groups, min_users)
+    return rows + group_rows(breakdown, _by_group(opa_values(scores, base)))
 
 
 def opa_headlines(
@@ -148,15 +148,15 @@ def opa_headlines(
     min_users: int,
 ) -> list[Row]:
     """Worst groups, gaps, design effects, and who is better off."""
-    breakdown = opa_breakdown(stage, set_name, scores, groups, min_users)
-    return headline_rows(breakdown, by_group(opa_values(scores, base)))
+    breakdown = _opa_breakdown(stage, set_name, scores, groups, min_users)
+    return headline_rows(breakdown, _by_group(opa_values(scores, base)))
 
 
-def by_group(values: Values) -> Values:
+def _by_group(values: Values) -> Values:
     return {metric: values[metric] for metric in BY_GROUP if metric in values}
 
 
-def opa_breakdown(
+def _opa_breakdown(
     stage: str, set_name: str, scores: Sequence[PairScore], groups: Groups, min_users: int
 ) -> Breakdown:
     tags = [groups.get(score.id, {}) for score in scores]

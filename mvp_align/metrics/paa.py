@@ -26,7 +26,7 @@ class Labelled:
     unscored: str = ""
 
 
-def paa(answers: Sequence[Labelled]) -> Estimate | None:
+def _paa(answers: Sequence[Labelled]) -> Estimate | None:
     """Share of W among the labelled answers, its interval clustered by user; None where none is
     labelled."""
     return share("W", [one for one in answers if one.label is not None])
@@ -40,7 +40,7 @@ def share(label: str, answers: Sequence[Labelled]) -> Estimate | None:
     )
 
 
-def bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
+def _bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
     """`coverage`: share that has a label; `low` and `high`: PAA were all others lost, or won. Each
     over all answers."""
     users = [one.user_id for one in answers]
@@ -64,10 +64,10 @@ def paa_rows(
     each group of `min_users` people and more, the lowest of them and the gaps."""
     labelled = [one for one in answers if one.label is not None]
     whole: Mapping[str, Estimate | None] = {
-        metric: paa(answers),
+        metric: _paa(answers),
         f"{metric}/loss": share("L", labelled),
         f"{metric}/tie": share("TIE", labelled),
-        **{f"{metric}/{name}": estimate for name, estimate in bounds(answers).items()},
+        **{f"{metric}/{name}": estimate for name, estimate in _bounds(answers).items()},
     }
     rows = [
         row(stage, set_name, name, estimate)

@@ -52,23 +52,23 @@ def profile_rows(
     lists = [*scores.values(), *base.values()]
     if any([score.id for score in one] != [score.id for score in lists[0]] for one in lists):
         raise ValueError("the lists of scores are not of the same pairs in the same order")
-    values, before = pair_values(scores), pair_values(base)
+    values, before = _pair_values(scores), _pair_values(base)
     rows = []
     for metric, value in values.items():
         users = users_of(lists[0])
         rows.append(row(stage, set_name, metric, clustered_mean(value, users, kind_of(metric))))
         if metric in before:
             change = f"{metric}{LIFT}"
-            estimate = clustered_mean(minus(value, before[metric]), users, kind_of(change))
+            estimate = clustered_mean(_minus(value, before[metric]), users, kind_of(change))
             rows.append(row(stage, set_name, change, estimate))
     if VALUES_OVER_SHUFFLED in values:
-        rows += level_rows(
+        rows += _level_rows(
             stage, set_name, values[VALUES_OVER_SHUFFLED], scores["values"], level_changed
         )
     return rows
 
 
-def level_rows(
+def _level_rows(
     stage: str,
     set_name: str,
     lifts: Sequence[float],
@@ -88,7 +88,7 @@ def level_rows(
     return rows
 
 
-def pair_values(scores: ByKind) -> dict[str, list[float]]:
+def _pair_values(scores: ByKind) -> dict[str, list[float]]:
     """What each metric is the mean of: its value for each pair, in their order."""
     found: dict[str, list[float]] = {}
     for kind, part in scores.items():
@@ -97,10 +97,10 @@ def pair_values(scores: ByKind) -> dict[str, list[float]]:
     for kind, other in CONTRASTS:
         if kind in scores and other in scores:
             for what in ("", "/margin"):
-                lift = minus(found[f"{PREFIX}{kind}{what}"], found[f"{PREFIX}{other}{what}"])
+                lift = _minus(found[f"{PREFIX}{kind}{what}"], found[f"{PREFIX}{other}{what}"])
                 found[f"{PREFIX}{kind}{what}_vs_{other}_lift"] = lift
     return found
 
 
-def minus(values: Sequence[float], others: Sequence[float]) -> list[float]:
+def _minus(values: Sequence[float], others: Sequence[float]) -> list[float]:
     return [value - other for value, other in zip(values, others, strict=True)]

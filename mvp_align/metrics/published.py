@@ -100,13 +100,13 @@ def published_paa(data: str, model_id: str) -> PublishedPaa | None:
         (
             one
             for one in published().paa
-            if any(name == known or dated(name, known) for known in one.ids)
+            if any(name == known or _dated(name, known) for known in one.ids)
         ),
         None,
     )
 
 
-def dated(name: str, known: str) -> bool:
+def _dated(name: str, known: str) -> bool:
     """`gpt-4o-2024-08-06` is a `gpt-4o`; `gpt-4o-mini` is none."""
     rest = name.removeprefix(f"{known}-")
     return rest != name and rest.replace("-", "").isdigit()

@@ -89,10 +89,10 @@ def iso3(country: str) -> str | None:
     Case, accents, punctuation and brackets do not matter: `Venezuela (Bolivarian Republic of)` is
     VEN. None where the name is no country's.
     """
-    return known_names().get(plain(country))
+    return _known_names().get(_plain(country))
 
 
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """`Côte d’Ivoire` as `cote d ivoire`; `&` and `St.` written out, `the` left out."""
     letters = unicodedata.normalize("NFKD", name.replace("&", " and ")).casefold()
     # before the rest turns into spaces
@@ -102,7 +102,7 @@ def plain(name: str) -> str:
 
 
 @cache
-def known_names() -> Mapping[str, str]:
+def _known_names() -> Mapping[str, str]:
     names: dict[str, str] = {}
     for country in pycountry.countries:
         written = (
@@ -115,7 +115,7 @@ def known_names() -> Mapping[str, str]:
                 if hasattr(country, key)
             ),
         )
-        names |= {plain(name): country.alpha_3 for name in written}
+        names |= {_plain(name): country.alpha_3 for name in written}
     return names | ALSO_WRITTEN
 
 
@@ -135,7 +135,7 @@ def load_regions(name: str) -> Mapping[str, str]:
     shape, names no country, or gives one country two regions.
     """
     if name == "prism":
-        return prism(load_regions("un"))
+        return _prism(load_regions("un"))
     path = Path(__file__).with_name("regions.yaml") if name in BUILT_IN else Path(name)
     if not path.is_file():
         raise UserError(
@@ -149,10 +149,10 @@ def load_regions(name: str) -> Mapping[str, str]:
         raise UserError(
             f"{path}: no readable YAML or JSON ({str(error).splitlines()[0]})."
         ) from None
-    return by_iso3(content[name] if name in BUILT_IN else content, path)
+    return _by_iso3(content[name] if name in BUILT_IN else content, path)
 
 
-def prism(un: Mapping[str, str]) -> Mapping[str, str]:
+def _prism(un: Mapping[str, str]) -> Mapping[str, str]:
     def of(code: str, subregion: str) -> str:
         continent = CONTINENTS.get(subregion.split()[-1], "Oceania")
         return PRISM_COUNTRIES.get(code) or PRISM_NAMES.get(subregion, continent)
@@ -160,7 +160,7 @@ def prism(un: Mapping[str, str]) -> Mapping[str, str]:
     return {code: of(code, subregion) for code, subregion in un.items()}
 
 
-def by_iso3(content: Any, path: Path) -> Mapping[str, str]:
+def _by_iso3(content: Any, path: Path) -> Mapping[str, str]:
     if not isinstance(content, dict) or not content:
         raise UserError(
             f"{path}: `country: region` lines belong there, and it holds {type(content).__name__}."

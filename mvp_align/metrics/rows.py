@@ -55,12 +55,12 @@ def replace_rows(path: Path, rows: Iterable[Row]) -> None:
 
     Raises UserError where the file is missing or broken, or the disk is full.
     """
-    merged = {about(row): row for row in read_rows(path)}
-    merged |= {about(row): row for row in rows}
+    merged = {_about(row): row for row in read_rows(path)}
+    merged |= {_about(row): row for row in rows}
     write_rows(path, merged.values())
 
 
-def about(row: Row) -> tuple[str, str, str, str, str]:
+def _about(row: Row) -> tuple[str, str, str, str, str]:
     return row.stage, row.set, row.metric, row.group_by, row.group
 
 

@@ -80,9 +80,9 @@ def over_seeds(
     if alone.sd is None or people is None or people_error is None:
         return replace(alone, mean=estimate.value, people=people)
     error, seeds = alone.sd / math.sqrt(len(x)), len(x)
-    freedom = satterthwaite((error, seeds), (people_error, clusters))
-    summed = around(estimate.value, math.hypot(error, people_error), freedom, kind)
-    both = hull(summed, people, *([alone.training] if alone.training else []))
+    freedom = _satterthwaite((error, seeds), (people_error, clusters))
+    summed = _around(estimate.value, math.hypot(error, people_error), freedom, kind)
+    both = _hull(summed, people, *([alone.training] if alone.training else []))
     return replace(alone, mean=estimate.value, people=people, both=both)
 
 
@@ -97,7 +97,7 @@ def over_means(
     mean, seeds = float(by_seed.mean()), len(by_seed)
     sd = float(np.std(by_seed, ddof=1)) if seeds > 1 else None
     training = (
-        around(mean, sd / math.sqrt(seeds), seeds - 1, kind)
+        _around(mean, sd / math.sqrt(seeds), seeds - 1, kind)
         if sd is not None and sd > ZERO
         else None
     )
@@ -105,17 +105,17 @@ def over_means(
     return SeedEstimate(mean, sd, None, training, None, tuple(by_seed.tolist()), n, users)
 
 
-def around(mean: float, error: float, freedom: float, kind: Kind) -> Interval:
+def _around(mean: float, error: float, freedom: float, kind: Kind) -> Interval:
     half = float(stats.t.ppf(0.975, freedom)) * error
     lowest, highest = BOUNDS[kind]
     return max(lowest, mean - half), min(highest, mean + half)
 
 
-def hull(*intervals: Interval) -> Interval:
+def _hull(*intervals: Interval) -> Interval:
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
-def satterthwaite(*parts: tuple[float, int]) -> float:
+def _satterthwaite(*parts: tuple[float, int]) -> float:
     """Degrees of freedom of a sum of squared standard errors, each given with how many draws it
     came from."""
     total = sum(error**2 for error, _ in parts)

@@ -39,7 +39,7 @@ def shrunk_means(
     if within < ZERO:
         return None
     variance = within / sizes
-    between = spread_of_groups(own, 1 / variance)
+    between = _spread_of_groups(own, 1 / variance)
     weight = 1 / (variance + between)
     middle = float(weight @ own / weight.sum())
     pull = (k - 3) / (k - 1) * variance * weight
@@ -53,7 +53,7 @@ def shrunk_means(
     return [(value, low, high) for value, low, high in found.tolist()]
 
 
-def spread_of_groups(own: FloatArray, precision: FloatArray) -> float:
+def _spread_of_groups(own: FloatArray, precision: FloatArray) -> float:
     """DerSimonian and Laird's moment estimate of the variance between groups, 0 where they differ
     no more than chance."""
     pooled = float(precision @ own / precision.sum())

@@ -48,18 +48,18 @@ def check_base(
             " (adapter_base=any)"
         ] * (made_for != base_id)
     if not same_base(made_for, base_id):
-        if recorded(path):
+        if _recorded(path):
             return []
-        raise other_base(path, setting, made_for, base_id)
+        raise _other_base(path, setting, made_for, base_id)
     if bool(TWIN.search(plain(made_for))) != bool(TWIN.search(plain(base_id))):
         return [
             f"{setting}={path} was trained on {made_for} and is put on {base_id}: one of them is in"
             " 4 bits"
         ]
     if (
-        folder_of(made_for) is None
+        _folder_of(made_for) is None
         and HUB_ID.fullmatch(made_for)
-        and folder_of(base_id)
+        and _folder_of(base_id)
         and plain(base_id) == base_id
     ):
         return [
@@ -78,7 +78,7 @@ def confirm_base(
     Hashes of one model differ with its precision, its quantisation, and the version of transformers
     that named its parameters: unlike hashes say something only where these are alike.
     """
-    known = recorded(path)
+    known = _recorded(path)
     if known is None or known["hashes"]["base_model"] == fingerprint(base):
         return
     made_for, base_id = settings.get("base_model_name_or_path") or "", str(base.name_or_path)
@@ -90,18 +90,18 @@ def confirm_base(
         and known.get("versions", {}).get("transformers") == transformers.__version__
     )
     if comparable or not same_base(made_for, base_id):
-        raise other_base(path, setting, made_for, base_id, hashed=True)
+        raise _other_base(path, setting, made_for, base_id, hashed=True)
 
 
-def other_base(
+def _other_base(
     path: Path, setting: str, made_for: str, base_id: str, *, hashed: bool = False
 ) -> UserError:
     why = " The run that trained it has hashed other weights." if hashed else ""
     if (
         not hashed
-        and looks_local(made_for)
-        and folder_of(made_for) is None
-        and last(made_for) == last(base_id)
+        and _looks_local(made_for)
+        and _folder_of(made_for) is None
+        and _last(made_for) == _last(base_id)
     ):
         why = f" ({made_for} is not here to be compared, and a folder's last name says little.)"
     return UserError(
@@ -119,15 +119,15 @@ def same_base(made_for: str, base_id: str) -> bool:
     untwinned = [TWIN.sub("", name) for name in (one, other)]
     if untwinned[0] == untwinned[1]:
         return True
-    here, there = folder_of(one), folder_of(other)
+    here, there = _folder_of(one), _folder_of(other)
     if here and there:
-        return same_weights(here, there)
-    local = [looks_local(name) for name in (one, other)]
+        return _same_weights(here, there)
+    local = [_looks_local(name) for name in (one, other)]
     if all(local):
         return False
     if not any(local) and "/" in one and "/" in other:
         return untwinned[0].lower() == untwinned[1].lower()
-    return last(one) == last(other)
+    return _last(one) == _last(other)
 
 
 def plain(name: str) -> str:
@@ -136,20 +136,20 @@ def plain(name: str) -> str:
     return found[1].replace("--", "/") if found else name.rstrip("/\\")
 
 
-def last(name: str) -> str:
+def _last(name: str) -> str:
     return TWIN.sub("", re.split(r"[/\\]", plain(name))[-1]).lower()
 
 
-def looks_local(name: str) -> bool:
-    return folder_of(name) is not None or not HUB_ID.fullmatch(name) or name.startswith(".")
+def _looks_local(name: str) -> bool:
+    return _folder_of(name) is not None or not HUB_ID.fullmatch(name) or name.startswith(".")
 
 
-def folder_of(name: str) -> Path | None:
+def _folder_of(name: str) -> Path | None:
     folder = Path(name).expanduser()
     return folder.resolve() if folder.is_dir() else None
 
 
-def same_weights(one: Path, other: Path) -> bool:
+def _same_weights(one: Path, other: Path) -> bool:
     """Whether two folders hold the same safetensors files, byte by byte."""
     names = sorted(path.name for path in one.glob("*.safetensors"))
     if one == other:
@@ -160,7 +160,7 @@ def same_weights(one: Path, other: Path) -> bool:
     return len(same) == len(names)
 
 
-def recorded(path: Path) -> dict[str, Any] | None:
+def _recorded(path: Path) -> dict[str, Any] | None:
     """environment.json of the run whose adapter this is, with the hash of its base; None where
     there is none."""
     folder = path.resolve()

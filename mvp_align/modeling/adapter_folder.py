@@ -70,14 +70,14 @@ def read_adapter(path: Path, setting: str = "adapter") -> Settings:
     Raises UserError for a folder without an adapter, and for a kind whose effect is not computed or
     cannot be saved here.
     """
-    settings = read_settings(path, setting)
-    problem = kind_problem(settings)
+    settings = _read_settings(path, setting)
+    problem = _kind_problem(settings)
     if problem:
         raise UserError(f"{setting}={path} {problem}")
     return settings
 
 
-def read_settings(path: Path, setting: str = "adapter") -> Settings:
+def _read_settings(path: Path, setting: str = "adapter") -> Settings:
     """Raises UserError for a folder without an adapter."""
     config_file = path / SETTINGS
     if not config_file.is_file() or not (path / WEIGHTS).is_file():
@@ -96,7 +96,7 @@ def read_settings(path: Path, setting: str = "adapter") -> Settings:
     return settings
 
 
-def kind_problem(settings: Settings) -> str | None:
+def _kind_problem(settings: Settings) -> str | None:
     """Why an adapter of these settings would be scored wrongly or saved in part, and what helps;
     None where it is fine."""
     kind = str(settings.get("peft_type") or "")
@@ -147,7 +147,7 @@ def known_defaults() -> Mapping[str, Any]:
     return defaults
 
 
-def lora_of(settings: Settings) -> Lora:
+def _lora_of(settings: Settings) -> Lora:
     """What an adapter is, in the words of this project's own settings. Raises KeyError where it
     does not say."""
     named = settings.get("target_modules") or []
@@ -165,7 +165,7 @@ def adopt_adapter_lora(config: Config) -> None:
     if config.adapter is None:
         return
     try:
-        config.lora = lora_of(read_settings(Path(config.adapter)))
+        config.lora = _lora_of(_read_settings(Path(config.adapter)))
     except (UserError, KeyError):
         return
 

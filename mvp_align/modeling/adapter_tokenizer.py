@@ -23,7 +23,7 @@ def run_tokenizer(model: Model, adapter: str | Path | None) -> PreTrainedTokeniz
     of.
     """
     of_model = load_tokenizer(model)
-    own = adapter_tokenizer(Path(adapter), of_model) if adapter else None
+    own = _adapter_tokenizer(Path(adapter), of_model) if adapter else None
     if own is None or not differences(of_model, own):
         return of_model
     tokens, rows = (
@@ -41,7 +41,7 @@ def tokenizer_notes(
     """A line where the adapter in `path` brings another tokenizer than the model's, or than the
     run's, which is `used`."""
     of_model = load_tokenizer(model)
-    own = adapter_tokenizer(path, of_model)
+    own = _adapter_tokenizer(path, of_model)
     if own is None:
         return []
     if setting == "adapter":
@@ -59,7 +59,7 @@ def tokenizer_notes(
     )
 
 
-def adapter_tokenizer(
+def _adapter_tokenizer(
     path: Path, of_model: PreTrainedTokenizerBase
 ) -> PreTrainedTokenizerBase | None:
     """The tokenizer in an adapter's folder, with the model's chat template where it has none; None

@@ -54,7 +54,7 @@ def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
     """Raises UserError where the model has no layer of the asked names."""
     every = lora.target_modules == ["all-linear"]
     if not every:
-        check_targets(base, lora.target_modules)
+        _check_targets(base, lora.target_modules)
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it
@@ -65,7 +65,7 @@ def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
     )
 
 
-def check_targets(base: PreTrainedModel, names: list[str]) -> None:
+def _check_targets(base: PreTrainedModel, names: list[str]) -> None:
     """Raise UserError for names that fit no linear layer: PEFT passes over those as long as one of
     them fits."""
     layers = [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
@@ -90,9 +90,9 @@ def load_adapter(
     an adapter of another base, one whose tensors do not fit or change the base itself, and, unless
     it is `trainable`, one that changes nothing.
     """
-    with fitting(base, path, "adapter", any_base):
+    with _fitting(base, path, "adapter", any_base):
         model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
-        check_tensors(model, path, ADAPTER)
+        _check_tensors(model, path, ADAPTER)
     if trainable and isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"adapter={path} has LoRA on the output head, where training cannot go on (TRL reads"
@@ -115,9 +115,9 @@ def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> N
     """
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
-    with fitting(base, path, "train.reference", any_base):
+    with _fitting(base, path, "train.reference", any_base):
         model.load_adapter(str(path), REFERENCE, is_trainable=False)
-        check_tensors(model, path, REFERENCE)
+        _check_tensors(model, path, REFERENCE)
     for module in model.modules():  # TRL switched dropout off before this one came
         if isinstance(module, LoraLayer) and REFERENCE in module.lora_dropout:
             module.lora_dropout[REFERENCE] = nn.Identity()
@@ -125,7 +125,7 @@ def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> N
 
 
 @contextmanager
-def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> Iterator[None]:
+def _fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> Iterator[None]:
     """What is checked around PEFT's loading, which says little or nothing of what does not fit, and
     puts whole weights of the base that other tools save beside LoRA (embeddings, mostly) into the
     base itself."""
@@ -135,7 +135,7 @@ def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> 
     if not any_base:
         confirm_base(path, settings, base, setting)
     try:
-        kept = weights_also_in(path, base, setting)
+        kept = _weights_also_in(path, base, setting)
         yield
     except SafetensorError as error:
         raise UserError(
@@ -151,14 +151,14 @@ def fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> 
         if torch.equal(weight, before):  # what the file holds has gone into the adapter's own copy
             continue
         weight.data.copy_(before)
-        if not same_rounded(read_tensor(path, key), before):
+        if not _same_rounded(read_tensor(path, key), before):
             raise UserError(
                 f"{setting}={path} brings {own_name(key)} whole, and not as {base_id} has it:"
                 f" switching the adapter off would not bring the base back. {MERGED}"
             )
 
 
-def weights_also_in(
+def _weights_also_in(
     path: Path, base: PreTrainedModel, setting: str
 ) -> dict[str, tuple[nn.Parameter, Tensor]]:
     """Of the base's own weights those that the adapter's file holds, too, by their names there,
@@ -170,7 +170,7 @@ def weights_also_in(
     embedded = base.get_input_embeddings().weight
     assert isinstance(embedded, Tensor)
     rows = int(embedded.shape[0])
-    weights = dict(named_weights(base))
+    weights = dict(_named_weights(base))
     found = {key: weights[own_name(key)] for key in held if own_name(key) in weights}
     sizes = {held[key][0] for key, weight in found.items() if weight.shape[0] == rows}
     sizes |= {shape[1] for key, shape in held.items() if key.endswith("lora_embedding_A")}
@@ -181,22 +181,22 @@ def weights_also_in(
     return {key: (weight, weight.detach().clone()) for key, weight in found.items()}
 
 
-def named_weights(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+def _named_weights(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return (
         (own_name(name), weight) for name, weight in base.named_parameters(remove_duplicate=False)
     )
 
 
-def same_rounded(one: Tensor, other: Tensor) -> bool:
+def _same_rounded(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal in the lower one of their precisions."""
     return torch.equal(one.to(other.dtype), other) or torch.equal(one, other.to(one.dtype))
 
 
-def check_tensors(model: PeftModel, path: Path, name: str) -> None:
+def _check_tensors(model: PeftModel, path: Path, name: str) -> None:
     """Raise ValueError where the file lacks a tensor of the adapter or holds one without a
     place."""
     here = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    of_base = {own_name(key) for key, _ in named_weights(model.get_base_model())}
+    of_base = {own_name(key) for key, _ in _named_weights(model.get_base_model())}
     found, wanted = shapes(path).keys(), here.keys()
     without_place = {key for key in found - wanted if own_name(key) not in of_base}
     missing = wanted - found
@@ -214,10 +214,10 @@ def changes_nothing(model: PeftModel, adapter: str = ADAPTER) -> bool:
     }
     zero = {name for name, value in tensors.items() if not value.any()}
     halves = [name for name in tensors if HALF.search(name)]
-    return len(halves) == len(tensors) and all({name, partner(name)} & zero for name in halves)
+    return len(halves) == len(tensors) and all({name, _partner(name)} & zero for name in halves)
 
 
-def partner(name: str) -> str:
+def _partner(name: str) -> str:
     """The B that belongs to an A, and the other way around."""
     return HALF.sub(lambda found: found[1] + ("B" if found[2] == "A" else "A"), name)
 

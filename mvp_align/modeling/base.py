@@ -13,7 +13,7 @@ from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
-from mvp_align.modeling.source import load_model_config, locate, unavailable
+from mvp_align.modeling.source import load_model_config, locate_weights, unavailable
 
 LOADED = "loaded_from"
 """Of a base model: the weights that were really loaded, where `name_or_path` is what others know
@@ -34,13 +34,13 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
     if placement.attention:
         options["attn_implementation"] = placement.attention
     if four_bit:
-        check_bitsandbytes(model)
+        _check_bitsandbytes(model)
         options["device_map"] = {"": placement.device}
     if four_bit and stored == "none":
-        options["quantization_config"] = nf4(placement.dtype)
+        options["quantization_config"] = _nf4(placement.dtype)
     try:
         base: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            locate(model),
+            locate_weights(model),
             revision=model.revision,
             use_safetensors=True,
             trust_remote_code=False,
@@ -56,7 +56,7 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         raise unavailable(model, error) from error
     if four_bit:
         assert_four_bit(base)
-        keep_trainable(base, placement.dtype)
+        _keep_trainable(base, placement.dtype)
     else:
         nn.Module.to(base, placement.device)
     # An adapter and its card record this name as its base: what others can load, never a path into
@@ -98,7 +98,7 @@ def run_quantization(model: Model, asked: str) -> str:
     return asked if stored == "none" else stored
 
 
-def check_bitsandbytes(model: Model) -> None:
+def _check_bitsandbytes(model: Model) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"4 bits (quantization=4bit, or weights of {model.id} that are stored so) need"
@@ -107,7 +107,7 @@ def check_bitsandbytes(model: Model) -> None:
         )
 
 
-def nf4(compute: torch.dtype) -> BitsAndBytesConfig:
+def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
     """QLoRA's format: NF4 with double quantisation (Dettmers et al. 2023, section 3)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -140,7 +140,7 @@ def four_bit_layers(model: nn.Module) -> int:
     return sum(isinstance(module, Linear4bit) for module in model.modules())
 
 
-def keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
+def _keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
     """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode,
     for a product in bf16 that no gradient flows through: training after any scoring would then
     change nothing, without a word. A stored model brings a precision for its products, too: the

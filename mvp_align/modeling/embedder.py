@@ -55,11 +55,11 @@ def embed(texts: Sequence[str]) -> Tensor:
     with torch.inference_mode():
         for first in range(0, len(order), BATCH_SIZE):
             batch = order[first : first + BATCH_SIZE]
-            vectors[batch] = pooled(model, [ids[number] for number in batch])
+            vectors[batch] = _pooled(model, [ids[number] for number in batch])
     return vectors
 
 
-def pooled(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
+def _pooled(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
     """float32 [rows, hidden] on the CPU, of token ids padded to the right here."""
     padded, mask = torch.zeros(2, len(ids), max(map(len, ids)), dtype=torch.long)
     for number, row in enumerate(ids):

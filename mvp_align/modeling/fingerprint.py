@@ -20,10 +20,10 @@ WRAPPED = ("base_model.model.", ".base_layer", ".original_module", ".token_adapt
 def fingerprint(model: nn.Module) -> str:
     """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do
     not count."""
-    return digest(base_tensors(model))
+    return _digest(_base_tensors(model))
 
 
-def base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the
     scales as well."""
     adapters = {*getattr(model, "peft_config", ())}  # PEFT puts it on the base that it wraps, too
@@ -47,12 +47,12 @@ def own_name(name: str) -> str:
 
 
 def adapter_fingerprint(model: nn.Module, adapter: str) -> str:
-    return digest(
+    return _digest(
         (name, value) for name, value in model.named_parameters() if adapter in name.split(".")
     )
 
 
-def digest(named: Iterable[tuple[str, Tensor]]) -> str:
+def _digest(named: Iterable[tuple[str, Tensor]]) -> str:
     found = hashlib.sha256()
     for name, tensor in named:
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksums(tensor)}".encode())

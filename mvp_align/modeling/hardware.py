@@ -60,7 +60,7 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
         precision = (
             hardware.precision if hardware.precision != "auto" else launched_precision() or "bf16"
         )
-        check_sharding(hardware, precision, dry_run)
+        _check_sharding(hardware, precision, dry_run)
         return Placement(torch.device("cuda"), DTYPES[precision], attention)
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
@@ -80,8 +80,8 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
         if hardware.precision != "auto"
         else launched_precision() or best_precision(on_gpu)
     )
-    check_precision(precision, on_gpu)
-    check_sharding(hardware, precision, dry_run)
+    _check_precision(precision, on_gpu)
+    _check_sharding(hardware, precision, dry_run)
     if attention == "flash_attention_2":
         if not on_gpu:
             raise UserError(
@@ -117,7 +117,7 @@ def best_precision(on_gpu: bool) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
-def check_precision(precision: str, on_gpu: bool) -> None:
+def _check_precision(precision: str, on_gpu: bool) -> None:
     if precision == "fp16" and not on_gpu:
         raise UserError("hardware.precision=fp16 needs a GPU: use fp32 (or auto) on a CPU.")
     if precision != "bf16":
@@ -134,7 +134,7 @@ def check_precision(precision: str, on_gpu: bool) -> None:
         )
 
 
-def check_sharding(hardware: Hardware, precision: str, dry_run: bool) -> None:
+def _check_sharding(hardware: Hardware, precision: str, dry_run: bool) -> None:
     if hardware.sharding != "zero2":
         return
     if precision == "fp16":

@@ -25,7 +25,7 @@ def launched_precision() -> str | None:
 
 def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
     """A dry run may plan for a GPU that is not here."""
-    problems = process_problems()
+    problems = _process_problems()
     precision = launched_precision()
     if precision is not None and precision not in ("bf16", "fp16"):
         problems.append(
@@ -56,14 +56,14 @@ def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
     return problems
 
 
-def process_problems() -> list[str]:
+def _process_problems() -> list[str]:
     """Processes that are told of each other in part would each do the whole run, or end in torch's
     own error."""
     numbers = {name: value(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     wrong = [
         f"{name}={number}: a whole number belongs there."
         for name, number in numbers.items()
-        if not is_count(number)
+        if not _is_count(number)
     ]
     several = (
         numbers["LOCAL_RANK"]
@@ -83,5 +83,5 @@ def process_problems() -> list[str]:
     ]
 
 
-def is_count(number: str) -> bool:
+def _is_count(number: str) -> bool:
     return not number or number.isdecimal()

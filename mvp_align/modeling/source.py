@@ -23,12 +23,12 @@ from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
 from mvp_align.runtime import hub
 
 
-def locate(model: Model) -> str:
+def locate_weights(model: Model) -> str:
     """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into
     safetensors once, or what `model.id` names."""
     gguf = packaged_gguf(model)
     if gguf:
-        return str(unpacked(gguf))
+        return str(_unpacked(gguf))
     name = public_name(model)
     if not name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         hub.ask_first()
@@ -41,7 +41,7 @@ def cache_root() -> Path:
     return Path(os.environ.get("MVP_ALIGN_CACHE") or Path.home() / ".cache" / "mvp-align")
 
 
-def unpacked(gguf: Path) -> Path:
+def _unpacked(gguf: Path) -> Path:
     """A folder with the GGUF file's weights dequantised to fp32 safetensors, and its tokenizer.
 
     Dequantising takes 15-30 s and 4-bit loading cannot start from GGUF, so it is done once, into
@@ -89,7 +89,7 @@ def load_model_config(model: Model) -> PreTrainedConfig:
     """The model's own config, without its weights. Raises UserError where it cannot be had."""
     try:
         shape: PreTrainedConfig = AutoConfig.from_pretrained(
-            locate(model), revision=model.revision, trust_remote_code=False
+            locate_weights(model), revision=model.revision, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise unavailable(model, error) from error
@@ -106,7 +106,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     had."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            locate(model), revision=model.revision, trust_remote_code=False
+            locate_weights(model), revision=model.revision, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise unavailable(model, error) from error

@@ -28,32 +28,32 @@ class Rule:
         return any(key == one or (one.endswith(".") and key.startswith(one)) for one in self.keys)
 
 
-def sft(config: Config) -> bool:
+def _sft(config: Config) -> bool:
     return config.recipe == "lora_sft"
 
 
-def evaluates(config: Config) -> bool:
+def _evaluates(config: Config) -> bool:
     return config.recipe == "evaluate"
 
 
-def losses(config: Config) -> set[str]:
+def _losses(config: Config) -> set[str]:
     return {*config.train.loss_type.split("+")}
 
 
-def answers(config: Config) -> set[str]:
+def _answers(config: Config) -> set[str]:
     return {"spmr", "paa"} & {*config.evals.metrics}
 
 
-def drops_out(config: Config) -> bool:
-    return sft(config) or not config.train.disable_dropout
+def _drops_out(config: Config) -> bool:
+    return _sft(config) or not config.train.disable_dropout
 
 
 RULES = (
-    Rule(("recipe",), evaluates, "evaluate.py has one job. train.py takes a recipe."),
-    Rule(("train.",), evaluates, "evaluate.py trains nothing.", harmless=True),
+    Rule(("recipe",), _evaluates, "evaluate.py has one job. train.py takes a recipe."),
+    Rule(("train.",), _evaluates, "evaluate.py trains nothing.", harmless=True),
     Rule(
         ("lora.",),
-        evaluates,
+        _evaluates,
         "evaluate.py makes no adapter; it takes one with adapter=PATH.",
         harmless=True,
     ),
@@ -64,7 +64,7 @@ RULES = (
             "generation.every_pairs",
             "hardware.gradient_checkpointing",
         ),
-        evaluates,
+        _evaluates,
         "it is about training, and evaluate.py trains nothing.",
     ),
     Rule(
@@ -74,7 +74,7 @@ RULES = (
     ),
     Rule(
         ("lora.dropout",),
-        lambda c: not drops_out(c),
+        lambda c: not _drops_out(c),
         "train.disable_dropout=true switches it off: add train.disable_dropout=false.",
     ),
     Rule(
@@ -85,12 +85,12 @@ RULES = (
             "train.label_smoothing",
             "train.disable_dropout",
         ),
-        sft,
+        _sft,
         "it is about DPO, and recipe=lora_sft has none: leave it out, or use recipe=lora_dpo.",
     ),
     Rule(
         ("train.beta", "train.reference"),
-        lambda c: losses(c) == {"sft"},
+        lambda c: _losses(c) == {"sft"},
         "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as"
         " sigmoid+sft.",
     ),
@@ -126,7 +126,7 @@ RULES = (
     ),
     Rule(
         ("generation.",),
-        lambda c: not answers(c),
+        lambda c: not _answers(c),
         "this run answers nothing (evals.metrics has neither spmr nor paa). `mvp-align generate`"
         " will take it.",
         harmless=True,

@@ -32,7 +32,7 @@ def sweep_points(words: list[str]) -> list[list[str]]:
     Raises HydraException where a word is no override or a sweep has no value.
     """
     swept = [
-        sweep_values(override) if override.is_sweep_override() else [word]
+        _sweep_values(override) if override.is_sweep_override() else [word]
         for word, override in zip(words, parsed(words), strict=True)
     ]
     firsts = [values[0] for values in swept]
@@ -44,7 +44,7 @@ def sweep_points(words: list[str]) -> list[list[str]]:
     return [firsts, *others]
 
 
-def sweep_values(override: Override) -> list[str]:
+def _sweep_values(override: Override) -> list[str]:
     """`seed=12,13` as `seed=12` and `seed=13`."""
     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not values:
@@ -75,7 +75,7 @@ def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
     keys = []
     for override in overrides:
         if override.is_sweep_override():
-            count = len(sweep_values(override)) - 1
+            count = len(_sweep_values(override)) - 1
             names, others = [first, *others[:count]], others[count:]
             if len({*names}) < len(names):
                 keys.append(override.get_key_element().lstrip("+"))
@@ -85,7 +85,7 @@ def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
 def shared_folders(config_name: str, words: list[str]) -> list[str]:
     """Of the runs of a sweep, those that would work in one folder, in words."""
     runs: dict[str, list[str]] = defaultdict(list)
-    for values, folder in run_folders(config_name, words):
+    for values, folder in _run_folders(config_name, words):
         runs[folder].append(" ".join(values))
     known = {*leaf_keys(OmegaConf.structured(Config))}
     keys = [override.key_or_group for override in parsed(words) if override.is_sweep_override()]
@@ -98,7 +98,7 @@ def shared_folders(config_name: str, words: list[str]) -> list[str]:
     ]
 
 
-def run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str], str]]:
+def _run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str], str]]:
     """The values of each run of a sweep, and its folder. Groups are composed; settings are put into
     what was composed, which takes a twentieth of the time."""
     overrides = parsed(words)
@@ -109,8 +109,8 @@ def run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str],
     ]
     swept = [override for override in overrides if override.is_sweep_override()]
     known = {*leaf_keys(OmegaConf.structured(Config))}
-    settings = [sweep_values(override) for override in swept if override.key_or_group in known]
-    groups = [sweep_values(override) for override in swept if override.key_or_group not in known]
+    settings = [_sweep_values(override) for override in swept if override.key_or_group in known]
+    groups = [_sweep_values(override) for override in swept if override.key_or_group not in known]
     for options in product(*groups):
         composed = hydra.compose(config_name, [*constant, *options], return_hydra_config=True)
         HydraConfig.instance().set_config(composed)

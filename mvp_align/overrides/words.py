@@ -18,10 +18,10 @@ def with_lists(words: list[str]) -> list[str]:
     `evals.sets=in_domain,ufp4` is one list of two, in a sweep (`-m`) two lists of one.
     """
     sweep = get_args_parser().parse_known_args(words[1:])[0].multirun
-    return [as_list(word, sweep) for word in words]
+    return [_as_list(word, sweep) for word in words]
 
 
-def as_list(word: str, sweep: bool) -> str:
+def _as_list(word: str, sweep: bool) -> str:
     key, _, value = word.partition("=")
     if key not in leaf_keys(OmegaConf.structured(typed.Config)) or not str(type_of(key)).startswith(
         "list"

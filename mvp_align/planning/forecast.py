@@ -70,7 +70,7 @@ def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str
     timer.start()
     try:
         found = simulated(config, plan, placement.dtype)
-        return cost_lines(config, plan, placement, found)
+        return _cost_lines(config, plan, placement, found)
     except UserError:
         raise
     except Exception as error:
@@ -79,11 +79,11 @@ def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str
         timer.cancel()
 
 
-def cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulated") -> list[str]:
-    here = available(placement)
+def _cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulated") -> list[str]:
+    here = _available(placement)
     lines = [
-        *memory_lines(config, found, plan.batches, placement, here),
-        *work_lines(config, plan, found, placement),
+        *_memory_lines(config, found, plan.batches, placement, here),
+        *_work_lines(config, plan, found, placement),
     ]
     fits = here is not None and needed(found.peak, placement.device) <= here
     if here is not None and not fits:
@@ -93,8 +93,8 @@ def cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulat
         )
     if not torch.cuda.is_available() and not fits:
         half = found if placement.device.type == "cuda" else simulated(config, plan, torch.bfloat16)
-        lines += gpu_lines(config, plan, half)
-    return [*lines, *disk_lines(config, found)]
+        lines += _gpu_lines(config, plan, half)
+    return [*lines, *_disk_lines(config, found)]
 
 
 def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
@@ -102,7 +102,7 @@ def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
     from mvp_align.planning.simulation import simulate
 
     batches = plan.batches
-    micro = simulated_pairs(config, batches) if batches else 0
+    micro = _simulated_pairs(config, batches) if batches else 0
     return simulate(
         config,
         load_model_config(config.model),
@@ -113,7 +113,7 @@ def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
     )
 
 
-def simulated_pairs(config: Config, batches: Batches) -> int:
+def _simulated_pairs(config: Config, batches: Batches) -> int:
     """`auto` is decided on the device, by trying: the least that it can come to is simulated."""
     return 1 if config.train.micro_batch_size == "auto" else batches.micro
 
@@ -123,7 +123,7 @@ def needed(peak: int, device: torch.device) -> float:
     return peak if device.type == "cpu" else peak * (1 + FRAGMENTED) + CONTEXT_GIB * GIB
 
 
-def available(placement: Placement) -> float | None:
+def _available(placement: Placement) -> float | None:
     """Free bytes for one process; None where the device is not here."""
     if placement.device.type == "cpu":
         return float(psutil.virtual_memory().available) / placement.processes
@@ -132,7 +132,7 @@ def available(placement: Placement) -> float | None:
     )
 
 
-def memory_lines(
+def _memory_lines(
     config: Config,
     found: "Simulated",
     batches: Batches | None,
@@ -141,7 +141,7 @@ def memory_lines(
 ) -> list[str]:
     parts = []
     if found.training and batches:
-        micro = simulated_pairs(config, batches)
+        micro = _simulated_pairs(config, batches)
         longest = "longest pair" if micro == 1 else f"{micro} longest pairs"
         more = ", and more where they fit" if config.train.micro_batch_size == "auto" else ""
         parts.append(f"training on the {longest} {found.training.peak / GIB:.2f}{more}")
@@ -208,13 +208,13 @@ def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, 
     return step, training, scoring
 
 
-def work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placement) -> list[str]:
+def _work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placement) -> list[str]:
     step, training, scoring = work(config, plan, found)
     lines = [
         f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps,"
         f" {scoring / 1e12:.3g} in scoring"
     ]
-    rate, source = product_rate(placement)
+    rate, source = _product_rate(placement)
     if rate is not None:
         share = TRAINING_SHARE[placement.device.type]
         seconds = (training + scoring) / (rate * share * placement.processes)
@@ -226,10 +226,10 @@ def work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placem
     return lines
 
 
-def product_rate(placement: Placement) -> tuple[float | None, str]:
+def _product_rate(placement: Placement) -> tuple[float | None, str]:
     """FLOP/s of matrix products of one process, and where that is known from."""
     if placement.device.type == "cpu":
-        return cpu_rate(placement.dtype), "measured just now"
+        return _cpu_rate(placement.dtype), "measured just now"
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(placement.device)
         for gpu in GPUS:
@@ -238,7 +238,7 @@ def product_rate(placement: Placement) -> tuple[float | None, str]:
     return None, ""
 
 
-def cpu_rate(dtype: torch.dtype) -> float:
+def _cpu_rate(dtype: torch.dtype) -> float:
     left, right = torch.ones(512, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
     fastest = math.inf
     for _ in range(4):
@@ -248,7 +248,7 @@ def cpu_rate(dtype: torch.dtype) -> float:
     return 2 * 512 * 1024 * 1024 / fastest
 
 
-def gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
+def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     """Which of the common GPUs the run fits on, in 16 bits, and how long it would take on one."""
     need = needed(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
@@ -272,7 +272,7 @@ def gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     ]
 
 
-def disk_lines(config: Config, found: "Simulated") -> list[str]:
+def _disk_lines(config: Config, found: "Simulated") -> list[str]:
     """Of 16 bytes of adapter, gradient and moments a weight, a checkpoint keeps 12 and the final
     adapter 4."""
     if not found.training:

@@ -42,9 +42,9 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
     sizes = [n for n in range(share, 0, -1) if share % n == 0] if auto else [batches.micro]
     with as_in_training(model, config):
         fitting = next(
-            (n for n in sizes if fits(model, partial(train_pass, model, longest[:n], config))), 0
+            (n for n in sizes if _fits(model, partial(train_pass, model, longest[:n], config))), 0
         )
-    fitting = smallest(fitting, batches)
+    fitting = _smallest(fitting, batches)
     if fitting == 0:
         pairs = "The longest pair does" if sizes[-1] == 1 else f"The {sizes[-1]} longest pairs do"
         raise UserError(
@@ -53,7 +53,7 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
         )
     scored = [plan.train_tokens, *plan.scored]
     largest = largest_batch(model, scored, config)
-    if not smallest(int(fits(model, lambda: score_pass(model, largest))), batches):
+    if not _smallest(int(_fits(model, lambda: score_pass(model, largest))), batches):
         raise UserError(
             f"The largest batch of evals.batch_size={config.evals.batch_size} does not fit: "
             f"try {remedies(config, training=False)}."
@@ -65,7 +65,7 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
     return replace(plan, batches=found)
 
 
-def fits(model: PeftModel, run: Callable[[], None]) -> bool:
+def _fits(model: PeftModel, run: Callable[[], None]) -> bool:
     """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it
     was."""
     try:
@@ -81,6 +81,6 @@ def fits(model: PeftModel, run: Callable[[], None]) -> bool:
     return True
 
 
-def smallest(found: int, batches: Batches) -> int:
+def _smallest(found: int, batches: Batches) -> int:
     """Of what all processes found."""
     return min(gather_object([found])) if batches.processes > 1 else found

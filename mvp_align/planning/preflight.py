@@ -53,10 +53,10 @@ def make_plan(
     than the limits, its shape cannot be scored, its weights are stored in a format that is not read
     here, or an adapter is not there, another model's, or of another kind.
     """
-    check_context(config)
+    _check_context(config)
     shape_method(load_model_config(config.model))
     run_quantization(config.model, config.quantization)
-    notes = take_up_adapters(config, tokenizer)
+    notes = _take_up_adapters(config, tokenizer)
     texts = prompted(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
@@ -74,8 +74,8 @@ def make_plan(
     used = kept
     if kept and config.recipe != "evaluate":
         batches = plan_batches(config.train, len(kept), placement.processes)
-        used = reached(kept, batches, config.seed)
-    val = validation_set(config, data, tokenizer)
+        used = _reached(kept, batches, config.seed)
+    val = _validation_set(config, data, tokenizer)
     val_texts = prompted(
         draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
     )
@@ -90,14 +90,14 @@ def make_plan(
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
-        profiles=profile_checks(config, data, sets, tokenizer),
-        drawn=drawn_lines(config, data, sets),
+        profiles=_profile_checks(config, data, sets, tokenizer),
+        drawn=_drawn_lines(config, data, sets),
         notes=notes,
         train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
     )
 
 
-def check_context(config: Config) -> None:
+def _check_context(config: Config) -> None:
     context, limits = context_length(load_model_config(config.model)), config.data
     if context is not None and limits.max_tokens > context:
         prompts = (
@@ -112,7 +112,7 @@ def check_context(config: Config) -> None:
         )
 
 
-def take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Make `config.lora` what the adapter has that the run starts from; what is to be told of the
     run's adapters.
 
@@ -168,7 +168,7 @@ def scored_pairs(subject: EvalSet, data: DataSets) -> list[PreferencePair]:
     return [pair for pair in data.by_set[subject.name] if pair.id in subject.groups]
 
 
-def drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
+def _drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
     """Where less than a set is looked at: how much of it, and how it was drawn."""
     drawn: dict[str, str] = {}
     if needs_answers(config):
@@ -190,7 +190,7 @@ def answered_data(set_name: str, data: DataSets) -> str:
     return data.read[own if set_name == IN_DOMAIN else set_name].sha256
 
 
-def profile_checks(
+def _profile_checks(
     config: Config, data: DataSets, sets: Sequence[EvalSet], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, ProfilePasses]:
     """Of the pairs that are scored at all."""
@@ -206,7 +206,7 @@ def profile_checks(
     }
 
 
-def validation_set(
+def _validation_set(
     config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 ) -> EvalSet | None:
     if config.evals.every_steps is None:
@@ -243,7 +243,7 @@ def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
     )
 
 
-def reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
+def _reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
     """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference
     either."""
     reach = batches.steps * batches.effective
@@ -269,20 +269,20 @@ def print_plan(
     if plan.train:
         sets.insert(0, ("train", plan.train_tokens, len(plan.train_over_limit)))
     for name, pairs, over in sets:
-        prompts = percentiles([p.prompt_tokens for p in pairs])
-        totals = percentiles([p.longest for p in pairs])
+        prompts = _percentiles([p.prompt_tokens for p in pairs])
+        totals = _percentiles([p.longest for p in pairs])
         lengths.add_row(
             name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over)
         )
     console.print(lengths)
     for line in [
-        *plan_lines(config, plan, data, placement),
+        *_plan_lines(config, plan, data, placement),
         *forecast_lines(config, plan, placement),
     ]:
         console.print(f"  {line}", highlight=False)
 
 
-def plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
+def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
     lines = [
         *[
             f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is"
@@ -333,5 +333,5 @@ def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
     return over + plan.drawn + missing_lines(plan.profiles) + plan.notes + data.notes
 
 
-def percentiles(values: Sequence[int]) -> str:
+def _percentiles(values: Sequence[int]) -> str:
     return f"{np.percentile(values, 50):.0f} / {np.percentile(values, 95):.0f} / {max(values)}"

@@ -55,13 +55,13 @@ AttentionMaskInterface.register(PADDED, sdpa_mask)
 aten = torch.ops.aten
 
 
-def attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+def _attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
     """Scores and their sum over values; [batch, heads, tokens, width], keys and values maybe of
     fewer heads."""
     return 2 * query.shape[:-1].numel() * key.shape[2] * (query.shape[3] + value.shape[3])
 
 
-def attention_backward_flop(
+def _attention_backward_flop(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> int:
     """Scores anew, and the gradients of query and key; those of probabilities and value."""
@@ -72,8 +72,8 @@ FLOP = {
     **flop_registry,
     # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch does
     # not count its FLOP, and before 2.13 refused heads that share keys.
-    aten._scaled_dot_product_flash_attention_for_cpu: attention_flop,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
 }
 
 
@@ -120,12 +120,12 @@ def simulate(
     sets of pairs, for a model of this `shape` in `dtype`. Where gradients accumulate, those of
     earlier micro-batches are at hand.
     """
-    model = build(config, shape, dtype)
+    model = _build(config, shape, dtype)
     largest = largest_batch(model, scored, config)
     with FakeTensorMode(allow_non_fake_inputs=True), Counter() as count:
-        to_fake(model)
+        _to_fake(model)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        weights = count.bytes - sum(map(size, trained))
+        weights = count.bytes - sum(map(_size, trained))
         adapter = count.bytes - weights
         training = scoring = None
         if micro_batch:
@@ -149,7 +149,7 @@ def simulate(
     return Simulated(weights, adapter, training, scoring)
 
 
-def build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftModel:
+def _build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftModel:
     """The adapted model on meta: shapes, and the seams where this project's code takes hold."""
     attention = {"auto": None, "flash_attention_2": PADDED}.get(
         config.hardware.attention, config.hardware.attention
@@ -164,11 +164,11 @@ def build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftMo
         lora.inference_mode = False
         model: PeftModel = get_peft_model(base, lora)
         if config.quantization == "4bit" or stored_quantization(shape, config.model) != "none":
-            pack_linears(model, dtype)
+            _pack_linears(model, dtype)
     return model
 
 
-def to_fake(model: nn.Module) -> None:
+def _to_fake(model: nn.Module) -> None:
     """Parameters and buffers, tied ones once, as fake tensors of their shapes."""
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
@@ -214,11 +214,11 @@ class Counter(TorchDispatchMode):
         self.bytes -= held
 
 
-def size(tensor: Tensor) -> int:
+def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def pack_linears(model: nn.Module, compute: torch.dtype) -> None:
+def _pack_linears(model: nn.Module, compute: torch.dtype) -> None:
     """Stand-ins for bitsandbytes' layers, which cannot be made without data: as many bytes, the
     same temporary weight."""
     for name, module in list(model.named_modules()):

@@ -80,7 +80,7 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
     broken: list[str] = []
     for folder in run_folders(words):
         try:
-            runs.append(read_run(folder))
+            runs.append(_read_run(folder))
         except UserError as error:
             broken.append(f"{folder}: broken. {error}")
     parts: dict[str, list[SeedRun]] = defaultdict(list)
@@ -88,7 +88,7 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
         parts[json.dumps(run.config, sort_keys=True, default=str, allow_nan=False)].append(run)
     names = labels([members[0].config for members in parts.values()])
     groups = [
-        group_of(label, members, expected)
+        _group_of(label, members, expected)
         for label, members in zip(names, parts.values(), strict=True)
     ]
     if not any(group.seeds for group in groups):
@@ -110,11 +110,11 @@ def run_folders(words: Sequence[str]) -> list[Path]:
         folders = [path] if path.is_dir() else [match for match in matching if match.is_dir()]
         if not folders:
             raise UserError(f"{word}: neither a folder nor a pattern that matches one.")
-        found += [run for folder in folders for run in runs_in(folder)]
+        found += [run for folder in folders for run in _runs_in(folder)]
     return list({folder.resolve(): folder for folder in found}.values())
 
 
-def runs_in(folder: Path) -> list[Path]:
+def _runs_in(folder: Path) -> list[Path]:
     """`folder` itself, or the folders in it where it holds runs and is none."""
     inside = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
@@ -125,7 +125,7 @@ def runs_in(folder: Path) -> list[Path]:
     return [folder] if is_run else inside
 
 
-def read_run(folder: Path) -> SeedRun:
+def _read_run(folder: Path) -> SeedRun:
     path = folder / "config.yaml"
     try:
         config = settings(OmegaConf.load(path))
@@ -159,7 +159,7 @@ def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
     return [" ".join(f"{key}={config.get(key)}" for key in differing) for config in configs]
 
 
-def group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Group:
+def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Group:
     group = Group(label)
     found: list[Finished] = []
     for run in sorted(runs, key=lambda run: (run.seed, str(run.folder))):
@@ -183,14 +183,14 @@ def group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Gr
     known = {run.seed for run in runs}
     group.problems += [f"seed {seed}: missing." for seed in expected if seed not in known]
     if found:
-        refuse_other_pairs({run.folder: run.scores for run in found})
-        group.problems += unlike_inputs([run.folder for run in found])
-        group.summaries, left_out = summaries(found, group.seeds)
+        _refuse_other_pairs({run.folder: run.scores for run in found})
+        group.problems += _unlike_inputs([run.folder for run in found])
+        group.summaries, left_out = _summaries(found, group.seeds)
         group.problems += left_out
     return group
 
 
-def refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
+def _refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
     (first_folder, first), *others = scored.items()
     for folder, scores in others:
         for key in {**first, **scores}:
@@ -202,7 +202,7 @@ def refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
                 )
 
 
-def unlike_inputs(folders: Sequence[Path]) -> list[str]:
+def _unlike_inputs(folders: Sequence[Path]) -> list[str]:
     """What went into the runs (environment.json's hashes of data, base model and prompt) where it
     was not the same."""
     hashes: dict[str, set[str]] = defaultdict(set)
@@ -223,7 +223,7 @@ def unlike_inputs(folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summary], list[str]]:
+def _summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summary], list[str]]:
     """Every metric that all runs have, of base, tuned and their difference, and what is left out
     because some lack it.
 
@@ -234,9 +234,9 @@ def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summ
     keys = unique(key for run, rows in zip(runs, told, strict=True) for key in (*run.pairs, *rows))
     found: list[Summary] = []
     left_out: list[str] = []
-    for key in in_order(keys):
+    for key in _in_order(keys):
         name, metric, stage = key
-        if estimate := over_runs(key, runs, told):
+        if estimate := _over_runs(key, runs, told):
             found.append(Summary(name, metric, stage, estimate))
             continue
         lack = [
@@ -253,7 +253,7 @@ def summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summ
     return found, left_out
 
 
-def over_runs(
+def _over_runs(
     key: Key, runs: Sequence[Finished], told: Sequence[Mapping[Key, Row]]
 ) -> SeedEstimate | None:
     """None where not all runs have it."""
@@ -268,7 +268,7 @@ def over_runs(
     return over_means([row.value for row in rows], [(row.n, row.users) for row in rows], kind)
 
 
-def in_order(keys: Sequence[Key]) -> list[Key]:
+def _in_order(keys: Sequence[Key]) -> list[Key]:
     """Set by set and metric by metric, as they come, base before tuned before lift."""
     sets, metrics = unique(name for name, _, _ in keys), unique(metric for _, metric, _ in keys)
     stages = (*STAGES, LIFTED)

@@ -60,8 +60,8 @@ def remarks(groups: Sequence[Group], broken: Sequence[str]) -> list[str]:
     for group in groups:
         lines += [
             f"{group.label}, {name}: {words}"
-            for name in sets(group)
-            if (words := not_shown(group, name))
+            for name in _sets(group)
+            if (words := _not_shown(group, name))
         ]
         for name, ceiling in group.ceilings.items():
             lines.append(
@@ -76,7 +76,7 @@ def remarks(groups: Sequence[Group], broken: Sequence[str]) -> list[str]:
     return unique([*lines, *broken])
 
 
-def not_shown(group: Group, name: str) -> str:
+def _not_shown(group: Group, name: str) -> str:
     """That a lift of acc@0 is not beyond chance; empty where it is, or where there is none."""
     found = [
         row.estimate
@@ -105,7 +105,7 @@ def not_shown(group: Group, name: str) -> str:
 
 def as_table(groups: Sequence[Group]) -> str:
     console = Console(file=io.StringIO(), width=WIDTH, highlight=False)
-    for title, heads, rows in blocks(groups):
+    for title, heads, rows in _blocks(groups):
         table = Table(
             title=Text(title),
             title_justify="left",
@@ -128,16 +128,16 @@ def as_table(groups: Sequence[Group]) -> str:
 
 def as_markdown(groups: Sequence[Group]) -> str:
     text = []
-    for title, heads, rows in blocks(groups):
+    for title, heads, rows in _blocks(groups):
         lines = [list(heads), ["---"] * len(heads), *rows]
         text += [
             f"**{title}**",
-            "\n".join(f"| {' | '.join(plain(cell) for cell in line)} |" for line in lines),
+            "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines),
         ]
     return "\n\n".join([*text, LEGEND])
 
 
-def plain(cell: str) -> str:
+def _plain(cell: str) -> str:
     return cell.replace("|", "\\|")
 
 
@@ -165,33 +165,33 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 def as_latex(groups: Sequence[Group]) -> str:
     """The paper's row of each configuration, for a tabular of its columns."""
-    lines = [" & ".join(cell.translate(LATEX) for cell in row) for row in paper_rows(groups)]
+    lines = [" & ".join(cell.translate(LATEX) for cell in row) for row in _paper_rows(groups)]
     return "\n".join(
         [
             f"% {PAPER}",
-            f"% {' & '.join(('configuration', *columns(groups)))}",
+            f"% {' & '.join(('configuration', *_columns(groups)))}",
             *(f"{x} \\\\" for x in lines),
         ]
     )
 
 
-def blocks(groups: Sequence[Group]) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def _blocks(groups: Sequence[Group]) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     """Title, heads and rows: one block a configuration and set, then the paper's row of each
     configuration."""
     made: list[tuple[str, Sequence[str], list[list[str]]]] = [
-        (heading(group, name), HEADS, cells(group, name))
+        (_heading(group, name), HEADS, _cells(group, name))
         for group in groups
-        for name in sets(group)
+        for name in _sets(group)
     ]
-    paper = [(PAPER, ("", *columns(groups)), paper_rows(groups))] if columns(groups) else []
+    paper = [(PAPER, ("", *_columns(groups)), _paper_rows(groups))] if _columns(groups) else []
     return [*made, *paper]
 
 
-def sets(group: Group) -> list[str]:
+def _sets(group: Group) -> list[str]:
     return unique(row.set for row in group.summaries)
 
 
-def heading(group: Group, name: str) -> str:
+def _heading(group: Group, name: str) -> str:
     e = next(row.estimate for row in group.summaries if row.set == name)
     count = len(group.seeds)
     seeds = f"{count} seed{'s' * (count > 1)} ({', '.join(map(str, group.seeds))})"
@@ -199,17 +199,17 @@ def heading(group: Group, name: str) -> str:
     return f"{group.label}, {name}: {seeds}, {counted}"
 
 
-def cells(group: Group, name: str) -> list[list[str]]:
+def _cells(group: Group, name: str) -> list[list[str]]:
     rows: list[list[str]] = []
     before = ""
     for row in (row for row in group.summaries if row.set == name):
         label = label_of(row.metric).strip()
-        rows.append(["" if label == before else label, row.stage, *numbers(row)])
+        rows.append(["" if label == before else label, row.stage, *_numbers(row)])
         before = label
     return rows
 
 
-def numbers(row: Summary) -> list[str]:
+def _numbers(row: Summary) -> list[str]:
     e, percent = row.estimate, in_percent(row.metric)
     sign = row.stage == LIFTED or is_change(row.metric)
 
@@ -230,7 +230,7 @@ def numbers(row: Summary) -> list[str]:
     ]
 
 
-def columns(groups: Sequence[Group]) -> list[str]:
+def _columns(groups: Sequence[Group]) -> list[str]:
     """The paper has no column for a synthetic stand-in."""
     names = unique(
         row.set for group in groups for row in group.summaries if row.metric == "opa/mean"
@@ -239,7 +239,7 @@ def columns(groups: Sequence[Group]) -> list[str]:
     return [f"{name} {stage}" for name in names for stage in ("base", "tuned")]
 
 
-def paper_rows(groups: Sequence[Group]) -> list[list[str]]:
+def _paper_rows(groups: Sequence[Group]) -> list[list[str]]:
     """`26.73` and `83.29 ± 0.13`, as DiverValue-Bench's table has them, of each configuration with
     a finished run."""
     rows = []
@@ -250,7 +250,7 @@ def paper_rows(groups: Sequence[Group]) -> list[list[str]]:
             if row.metric == "opa/mean"
         }
         values = []
-        for column in columns(groups):
+        for column in _columns(groups):
             e = found.get(column)
             spread = (
                 f" ± {100 * e.sd:.2f}"

@@ -61,7 +61,7 @@ def chart(sections: Sequence[Section]) -> Chart | None:
         heads.append((title, y + HEAD - 9))
         y += HEAD
         for line in lines:
-            bands.append(band(line, y + ROW / 2))
+            bands.append(_band(line, y + ROW / 2))
             y += ROW
     if not bands:
         return None
@@ -73,15 +73,15 @@ def chart(sections: Sequence[Section]) -> Chart | None:
         bottom=y + 4,
         heads=tuple(heads),
         bands=tuple(bands),
-        ticks=tuple((percent, across(percent / 100)) for percent in (0, 25, 50, 75, 100)),
+        ticks=tuple((percent, _across(percent / 100)) for percent in (0, 25, 50, 75, 100)),
         has_ceiling=any(band.ceiling is not None for band in bands),
     )
 
 
-def band(line: Line, y: float) -> Band:
+def _band(line: Line, y: float) -> Band:
     both = line.base is not None and line.tuned is not None
     dots = tuple(
-        dot(row, y + shift if both else y)
+        _dot(row, y + shift if both else y)
         for row, shift in ((line.base, -APART), (line.tuned, APART))
         if row
     )
@@ -90,21 +90,21 @@ def band(line: Line, y: float) -> Band:
         label=line.label,
         y=y,
         dots=dots,
-        ceiling=across(ceiling.value) if ceiling else None,
+        ceiling=_across(ceiling.value) if ceiling else None,
         ceiling_text=f"value-blind ceiling {shown(ceiling)}",
         values=" → ".join(shown(row).partition(" [")[0] for row in (line.base, line.tuned) if row),
     )
 
 
-def dot(row: Row, y: float) -> Dot:
+def _dot(row: Row, y: float) -> Dot:
     low, high = (
-        (across(row.low), across(row.high))
+        (_across(row.low), _across(row.high))
         if row.low is not None and row.high is not None
         else (None, None)
     )
     text = f"{row.stage} {shown(row)}, {row.n} pairs, {row.users} users"
-    return Dot(row.stage, across(row.value), y, low, high, text)
+    return Dot(row.stage, _across(row.value), y, low, high, text)
 
 
-def across(share: float) -> float:
+def _across(share: float) -> float:
     return round(LEFT + PLOT * min(1.0, max(0.0, share)), 2)

@@ -21,7 +21,7 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     Raises UserError where a run has no tuned scores of the set, or where two runs were scored on
     different pairs.
     """
-    scored = {run: tuned_scores(run, set_name) for run in runs}
+    scored = {run: _tuned_scores(run, set_name) for run in runs}
     first = scored[runs[0]]
     table = Table(
         title=f"{set_name}: tuned models, 95 % intervals clustered by user", title_justify="left"
@@ -42,13 +42,13 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
         if scores is first:
             differences = ("", "")
         else:
-            accs, margins = differences_to(first, scores, runs[0], run)
-            differences = (percent(accs, sign="+"), nats(margins, sign="+"))
+            accs, margins = _differences_to(first, scores, runs[0], run)
+            differences = (_percent(accs, sign="+"), _nats(margins, sign="+"))
         table.add_row(
             run.name,
-            percent(acc),
+            _percent(acc),
             differences[0],
-            nats(margin),
+            _nats(margin),
             differences[1],
             str(acc.n),
             str(acc.users),
@@ -56,14 +56,14 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     console = console or Console()
     console.print(table)
     for run, scores in list(scored.items())[1:]:
-        accs, _ = differences_to(first, scores, runs[0], run)
-        console.print(verdict(accs, runs[0].name, run.name), highlight=False)
+        accs, _ = _differences_to(first, scores, runs[0], run)
+        console.print(_verdict(accs, runs[0].name, run.name), highlight=False)
     references = [line for run in runs for line in published_lines(config_of(run), set_name)]
     for line in dict.fromkeys(references):
         console.print(Text(line, style="dim"))
 
 
-def tuned_scores(run: Path, set_name: str) -> list[PairScore]:
+def _tuned_scores(run: Path, set_name: str) -> list[PairScore]:
     path = run / "scores" / f"tuned-{set_name.replace('/', '-')}.jsonl"
     if not path.is_file():
         raise UserError(
@@ -77,7 +77,7 @@ def tuned_scores(run: Path, set_name: str) -> list[PairScore]:
     return scores
 
 
-def differences_to(
+def _differences_to(
     first: Sequence[PairScore], scores: Sequence[PairScore], first_run: Path, run: Path
 ) -> tuple[Estimate, Estimate]:
     if [s.id for s in first] != [s.id for s in scores]:
@@ -89,29 +89,29 @@ def differences_to(
     return acc_lift(scores, first), clustered_mean(margins, users_of(scores))
 
 
-def verdict(difference: Estimate, first: str, other: str) -> str:
+def _verdict(difference: Estimate, first: str, other: str) -> str:
     """What the interval says, in words, with no more certainty than it has."""
     if difference.low is None or difference.high is None:
         return f"{other} against {first}: one user alone, so there is no interval."
     if difference.low > 0:
-        return f"{other} has a higher acc@0 than {first}: {percent(difference, sign='+')} points."
+        return f"{other} has a higher acc@0 than {first}: {_percent(difference, sign='+')} points."
     if difference.high < 0:
-        return f"{other} has a lower acc@0 than {first}: {percent(difference, sign='+')} points."
+        return f"{other} has a lower acc@0 than {first}: {_percent(difference, sign='+')} points."
     return (
-        f"No difference in acc@0 shown between {other} and {first}: {percent(difference, sign='+')}"
-        " points spans 0."
+        f"No difference in acc@0 shown between {other} and {first}:"
+        f" {_percent(difference, sign='+')} points spans 0."
     )
 
 
-def percent(estimate: Estimate, sign: str = "") -> str:
-    return interval(estimate, 100, f"{sign}.1f")
+def _percent(estimate: Estimate, sign: str = "") -> str:
+    return _interval(estimate, 100, f"{sign}.1f")
 
 
-def nats(estimate: Estimate, sign: str = "") -> str:
-    return interval(estimate, 1, f"{sign}.3f")
+def _nats(estimate: Estimate, sign: str = "") -> str:
+    return _interval(estimate, 1, f"{sign}.3f")
 
 
-def interval(estimate: Estimate, scale: float, form: str) -> str:
+def _interval(estimate: Estimate, scale: float, form: str) -> str:
     if estimate.low is None or estimate.high is None:
         return format(estimate.value * scale, form)
     return (

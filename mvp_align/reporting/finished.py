@@ -54,7 +54,7 @@ class Finished:
             for row in self.rows
             if row.stage in STAGES and not row.group_by and "/" not in row.set
         ]
-        means = {row.metric for row in whole if is_mean(row.metric)} - {CEILING}
+        means = {row.metric for row in whole if _is_mean(row.metric)} - {CEILING}
         found: dict[Key, Row] = {}
         for row in whole:
             of = row.metric.removesuffix(LIFT)
@@ -65,7 +65,7 @@ class Finished:
         return found
 
 
-def is_mean(metric: str) -> bool:
+def _is_mean(metric: str) -> bool:
     """Whether it is a metric itself, or what one profile adds over another."""
     if metric.startswith(PREFIX) and VERSUS in metric:
         return metric.endswith(LIFT) and not metric.endswith(LIFT + LIFT)
@@ -77,8 +77,8 @@ def read_finished(folder: Path) -> Finished:
     another run than metrics.jsonl: its metrics then come out differently."""
     files = RunFolder(folder, resumed=False, writes=False)
     rows = read_rows(files.metrics)
-    scores = read_all_scores(files, rows)
-    finished = Finished(folder, rows, scores, pair_metrics(files, scores))
+    scores = _read_all_scores(files, rows)
+    finished = Finished(folder, rows, scores, _pair_metrics(files, scores))
     told = finished.told()
     for key, metric in finished.pairs.items():
         found = sum(metric.values) / len(metric.values)
@@ -97,7 +97,7 @@ def read_finished(folder: Path) -> Finished:
     return finished
 
 
-def read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
+def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     """Of every set and stage that `rows` speak of."""
     # the neutral text's perplexity is no set of pairs
     scored = (row for row in rows if row.metric.startswith("opa/"))
@@ -123,7 +123,7 @@ def read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     return scores
 
 
-def pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
+def _pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
     """What the run's files hold pair by pair: OPA of `scores`, the metrics of `values/`, and their
     lifts."""
     found: dict[Key, PairMetric] = {}

@@ -68,20 +68,20 @@ def write_report(run_dir: Path) -> Path:
     damaged, or the disk is full.
     """
     rows = read_rows(run_dir / "metrics.jsonl")
-    config_text = read_text(run_dir / "config.yaml")
-    config = parsed(config_text, run_dir)
-    environment = read_json(run_dir / "environment.json")
-    notes = read_json(run_dir / "notes.json")
-    parts = set_parts(Results(rows), config, notes.get(PROMPT_SETS))
-    page = template().render(
-        run_name=str(setting(config, "run.name") or run_dir.name),
+    config_text = _read_text(run_dir / "config.yaml")
+    config = _parsed(config_text, run_dir)
+    environment = _read_json(run_dir / "environment.json")
+    notes = _read_json(run_dir / "notes.json")
+    parts = _set_parts(Results(rows), config, notes.get(PROMPT_SETS))
+    page = _template().render(
+        run_name=str(_setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
         who_asks=HEADING,
-        is_sample=setting(config, "data.name") == "sample",
-        facts=facts(config, environment),
+        is_sample=_setting(config, "data.name") == "sample",
+        facts=_facts(config, environment),
         parts=parts,
         rows=rows,
-        left_out=flat(notes.get("left_out", {})),
+        left_out=_flat(notes.get("left_out", {})),
         notes=notes.get("notes", []),
         config_text=config_text,
         environment_text=to_json(environment, indent=2),
@@ -91,7 +91,7 @@ def write_report(run_dir: Path) -> Path:
     return report
 
 
-def template() -> Any:
+def _template() -> Any:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -103,15 +103,15 @@ def template() -> Any:
     return environment.get_template("report.html.j2")
 
 
-def title_of(name: str, config: Any) -> str:
+def _title_of(name: str, config: Any) -> str:
     # of a run of 0.1.0, which called its stand-in so
-    if name == UFP4 and setting(config, "evals.ufp4") is None:
+    if name == UFP4 and _setting(config, "evals.ufp4") is None:
         name = UFP4_SAMPLE
     return SETS[name].title if name in SETS else "A neutral text" if name == NEUTRAL else name
 
 
-def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None) -> list[SetPart]:
-    prompts = prompt_sets(results.sets(), str(setting(config, "data.format")), noted)
+def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None) -> list[SetPart]:
+    prompts = prompt_sets(results.sets(), str(_setting(config, "data.format")), noted)
     parts = []
     for name in results.sets():
         sections = results.sections(name)
@@ -120,8 +120,8 @@ def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None)
         parts.append(
             SetPart(
                 name=name,
-                title=title_of(name, config),
-                sentence=sentence(everyone, unit, unseen=setting(config, "recipe") != "evaluate"),
+                title=_title_of(name, config),
+                sentence=sentence(everyone, unit, unseen=_setting(config, "recipe") != "evaluate"),
                 counted=unit,
                 summary=results.summary(name),
                 chart=(
@@ -142,18 +142,18 @@ def set_parts(results: Results, config: Any, noted: Sequence[str] | None = None)
     return parts
 
 
-def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     """What a reader wants to know of a run before its numbers."""
     versions, git, device, inputs = (
         environment.get(key) or {} for key in ("versions", "git", "device", "inputs")
     )
     commit = str(git.get("commit", ""))[:10]
     found = {
-        "Model": inputs.get("model") or setting(config, "model.id"),
-        "Recipe": setting(config, "recipe"),
-        "Data": setting(config, "data.name"),
-        "Prompt": setting(config, "prompt.name"),
-        "Seed": setting(config, "seed"),
+        "Model": inputs.get("model") or _setting(config, "model.id"),
+        "Recipe": _setting(config, "recipe"),
+        "Data": _setting(config, "data.name"),
+        "Prompt": _setting(config, "prompt.name"),
+        "Seed": _setting(config, "seed"),
         "Device": device.get("name"),
         "mvp-align": versions.get("mvp-align"),
         "Commit": f"{commit} with changes" if commit and git.get("dirty") else commit,
@@ -162,7 +162,7 @@ def facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found.items() if value not in (None, "")]
 
 
-def parsed(config_text: str, run_dir: Path) -> Any:
+def _parsed(config_text: str, run_dir: Path) -> Any:
     """The config as it stands, unchecked: a page must open for a run of any version."""
     try:
         return OmegaConf.create(config_text)
@@ -172,22 +172,22 @@ def parsed(config_text: str, run_dir: Path) -> Any:
         ) from None
 
 
-def setting(config: Any, key: str) -> Any:
+def _setting(config: Any, key: str) -> Any:
     return OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
 
 
-def flat(left_out: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def _flat(left_out: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """`{"train": {"too long": 3}}` as `("train: too long", "3")`."""
     lines: list[tuple[str, str]] = []
     for name, value in left_out.items():
         if isinstance(value, dict):
-            lines += flat(value, f"{prefix}{name}: ")
+            lines += _flat(value, f"{prefix}{name}: ")
         else:
             lines.append((f"{prefix}{name}", str(value)))
     return lines
 
 
-def read_text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -196,7 +196,7 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     """The object in `path`; empty where the file is not there."""
     if not path.is_file():
         return {}

@@ -157,7 +157,7 @@ class Results:
             name for name in shown if name not in FIRST
         ]
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
-        if share := share_of_ceiling(self.line(set_name, ACC)):
+        if share := _share_of_ceiling(self.line(set_name, ACC)):
             lines.insert(
                 1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share
             )
@@ -248,7 +248,7 @@ def held_back(row: Row | None) -> str:
     return f"{groups} too few people to be shown: {people}, {row.n} pairs."
 
 
-def share_of_ceiling(acc: Line) -> Line | None:
+def _share_of_ceiling(acc: Line) -> Line | None:
     """acc@0 over the ceiling of a model that ignores who asks; None without one, or where it
     excludes nothing (1)."""
     if acc.ceiling is None or not 0 < acc.ceiling.value < 1:

@@ -34,7 +34,7 @@ def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
     return [
         sample
         for set_name, pairs in data.by_set.items()
-        for sample in samples_of(
+        for sample in _samples_of(
             set_name,
             count,
             pairs,
@@ -44,7 +44,7 @@ def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
     ]
 
 
-def samples_of(
+def _samples_of(
     set_name: str,
     count: int,
     pairs: Sequence[PreferencePair],

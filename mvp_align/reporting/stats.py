@@ -14,10 +14,10 @@ from mvp_align.metrics.groups import (
     Tags,
     Values,
     break_down,
+    breakdown_row,
     default_by,
     group_rows,
     headline_rows,
-    row_of,
     with_region,
 )
 from mvp_align.metrics.intervals import mean_estimate
@@ -81,7 +81,7 @@ def write_statistics(run: Path, choices: Choices, against: Path | None = None) -
     leaves the same files. Raises UserError where the run lacks scores or groups, a name in `by` or
     `cross` is unknown, or `against` was scored on other pairs.
     """
-    found = statistics(run, choices, against)
+    found = _statistics(run, choices, against)
     path = RunFolder(run, resumed=False, writes=False).metrics
     families = {(row.stage, family(row.metric)) for row in found.rows}
     kept = [
@@ -96,7 +96,7 @@ def write_statistics(run: Path, choices: Choices, against: Path | None = None) -
     return found
 
 
-def statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
+def _statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
     settings = read_config(run).evals
     regions = load_regions(choices.regions or settings.regions)
     min_users = settings.min_users if choices.min_users is None else choices.min_users
@@ -104,11 +104,11 @@ def statistics(run: Path, choices: Choices, against: Path | None = None) -> Stat
     tags = dict(
         zip(groups, with_region([line[2] for line in groups.values()], regions), strict=True)
     )
-    by = wanted(choices, list(tags.values()), run)
+    by = _wanted(choices, list(tags.values()), run)
     rows: list[Row] = []
     made: dict[tuple[str, ...], Breakdown] = {}
-    remarks = unknown_countries(list(tags.values()))
-    for measured in measured_in(run, choices.set_name, groups, against):
+    remarks = _unknown_countries(list(tags.values()))
+    for measured in _measured_in(run, choices.set_name, groups, against):
         if measured.unscored:
             names = ", ".join(measured.values)
             remarks.append(
@@ -120,7 +120,9 @@ def statistics(run: Path, choices: Choices, against: Path | None = None) -> Stat
             made[measured.ids] = break_down(
                 "", choices.set_name, measured.users, known, by, min_users
             )
-        rows += rows_of(replace(made[measured.ids], stage=measured.stage), measured.values, choices)
+        rows += _rows_of(
+            replace(made[measured.ids], stage=measured.stage), measured.values, choices
+        )
     if not rows:
         raise UserError(
             f"{run}: no scores of {choices.set_name}. Has the run ended, and is it among its"
@@ -129,26 +131,28 @@ def statistics(run: Path, choices: Choices, against: Path | None = None) -> Stat
     return Statistics(rows, tuple(by), remarks)
 
 
-def rows_of(breakdown: Breakdown, values: Values, choices: Choices) -> list[Row]:
+def _rows_of(breakdown: Breakdown, values: Values, choices: Choices) -> list[Row]:
     """All rows about these metrics: of the whole set, of groups, headlines, and how sure they
     are."""
     return [
-        *whole_rows(breakdown, values),
+        *_whole_rows(breakdown, values),
         *group_rows(breakdown, values, choices.small),
         *headline_rows(breakdown, values),
         *certainty_rows(breakdown, values, choices.draws, choices.seed),
     ]
 
 
-def whole_rows(breakdown: Breakdown, values: Values) -> list[Row]:
+def _whole_rows(breakdown: Breakdown, values: Values) -> list[Row]:
     whole = breakdown.whole
     return [
-        row_of(breakdown, metric, whole.where, mean_estimate(x, whole.clusters, kind_of(metric)))
+        breakdown_row(
+            breakdown, metric, whole.where, mean_estimate(x, whole.clusters, kind_of(metric))
+        )
         for metric, x in values.items()
     ]
 
 
-def wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
+def _wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
     """What to break down by. Raises UserError naming what no pair of the run is told apart by."""
     known = default_by(tags)
     by = list(dict.fromkeys([*(choices.by or known), *choices.cross]))
@@ -169,7 +173,7 @@ def wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
     return by
 
 
-def unknown_countries(tags: Sequence[Tags]) -> list[str]:
+def _unknown_countries(tags: Sequence[Tags]) -> list[str]:
     names = {tag["birth_country"] for tag in tags if "birth_country" in tag}
     strange = sorted(
         name for name in names if iso3(name) is None and name.strip().casefold() not in NOT_SAID
@@ -181,7 +185,7 @@ def unknown_countries(tags: Sequence[Tags]) -> list[str]:
     )
 
 
-def measured_in(
+def _measured_in(
     run: Path, set_name: str, groups: Mapping[str, GroupLine], against: Path | None
 ) -> list[Measured]:
     """Of both stages, OPA and the metrics of `values/`, with what sets the tuned one apart from the
@@ -192,21 +196,23 @@ def measured_in(
     tuned = folder.read_scores("tuned", set_name)
     found = []
     if base:
-        found.append(opa_of("base", base, opa_values(base)))
+        found.append(_opa_of("base", base, opa_values(base)))
     if tuned:
-        if base and ids_of(base) != ids_of(tuned):
+        if base and _ids_of(base) != _ids_of(tuned):
             raise UserError(
                 f"{run}: base and tuned scores of {set_name} are of different pairs. Run it again."
             )
         values = dict(opa_values(tuned, base or None))
         if other:
-            values |= versus(tuned, other.read_scores("tuned", set_name), run, other.path, set_name)
-        found.append(opa_of("tuned", tuned, values))
+            values |= _versus(
+                tuned, other.read_scores("tuned", set_name), run, other.path, set_name
+            )
+        found.append(_opa_of("tuned", tuned, values))
     compared = {"base": {}, "tuned": {LIFT: folder.values("base", set_name)}}
     if other:
         compared["tuned"][f"{VERSUS}{other.path.name}{LIFT}"] = other.values("tuned", set_name)
     for stage, others in compared.items():
-        found += other_metrics(stage, folder.values(stage, set_name), others)
+        found += _other_metrics(stage, folder.values(stage, set_name), others)
     for measured in found:
         strangers = [id for id in measured.ids if id not in groups]
         if strangers:
@@ -217,22 +223,22 @@ def measured_in(
     return found
 
 
-def opa_of(stage: str, scores: Sequence[PairScore], values: Values) -> Measured:
-    return Measured(stage, ids_of(scores), tuple(score.user_id for score in scores), values, 0)
+def _opa_of(stage: str, scores: Sequence[PairScore], values: Values) -> Measured:
+    return Measured(stage, _ids_of(scores), tuple(score.user_id for score in scores), values, 0)
 
 
-def ids_of(scores: Sequence[PairScore]) -> tuple[str, ...]:
+def _ids_of(scores: Sequence[PairScore]) -> tuple[str, ...]:
     return tuple(score.id for score in scores)
 
 
-def versus(
+def _versus(
     scores: Sequence[PairScore],
     others: Sequence[PairScore] | None,
     run: Path,
     other: Path,
     set_name: str,
 ) -> Values:
-    if not others or ids_of(others) != ids_of(scores):
+    if not others or _ids_of(others) != _ids_of(scores):
         raise UserError(
             f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they"
             " cannot be compared."
@@ -240,18 +246,18 @@ def versus(
     return lifts(opa_values(scores), opa_values(others), f"{VERSUS}{other.name}{LIFT}")
 
 
-def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
+def _other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
     """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each
     file of `others`, on the pairs that have both. Raises UserError where a metric is unknown, or a
     value is none that it can have."""
     lines = read_values(path)
     users = {one.id: one.user_id for one in lines}
-    own = by_metric(lines)
+    own = _by_metric(lines)
     for metric in own:
-        refuse_unknown(path, metric)
+        _refuse_unknown(path, metric)
     found = dict(own)
     for suffix, file in others.items():
-        before = by_metric(read_values(file))
+        before = _by_metric(read_values(file))
         for metric in sorted(own.keys() & before.keys()):
             if not measure(metric).lifted:
                 continue
@@ -279,7 +285,7 @@ def other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Me
     ]
 
 
-def refuse_unknown(path: Path, metric: str) -> None:
+def _refuse_unknown(path: Path, metric: str) -> None:
     try:
         measure(metric)
     except UserError as error:
@@ -291,7 +297,7 @@ def refuse_unknown(path: Path, metric: str) -> None:
         )
 
 
-def by_metric(lines: Sequence[PairValues]) -> dict[str, dict[str, float]]:
+def _by_metric(lines: Sequence[PairValues]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for line in lines:
         for metric, value in line.values.items():

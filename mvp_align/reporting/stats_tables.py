@@ -53,11 +53,11 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     index = {(row.stage, row.metric, row.group_by, row.group): row for row in found.rows}
     for stage in unique(row.stage for row in found.rows):
-        console.print(whole_table(stage, found.rows, index))
+        console.print(_whole_table(stage, found.rows, index))
     for change in unique(
         family(row.metric) for row in found.rows if row.metric.endswith(BETTER) and not row.group_by
     ):
-        console.print(better_off(change, index))
+        console.print(_better_off(change, index))
     console.print()
     for group_by in found.by:
         rows = [
@@ -66,12 +66,12 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
             if row.group_by == group_by and base_metric(row.metric) == metric
         ]
         if rows:
-            print_breakdown(console, group_by, metric, rows, index)
+            _print_breakdown(console, group_by, metric, rows, index)
     for line in found.remarks:
         console.print(Text(line, style="dim"))
 
 
-def whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
+def _whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
     metrics = unique(
         row.metric
         for row in rows
@@ -99,7 +99,7 @@ def whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
     return table
 
 
-def print_breakdown(
+def _print_breakdown(
     console: Console, group_by: str, metric: str, rows: Sequence[Row], index: Index
 ) -> None:
     stages = unique(row.stage for row in rows)
@@ -110,18 +110,18 @@ def print_breakdown(
     own += [("lift", "tuned", change) for change in changes if VERSUS not in change]
     tables = [(title, own)]
     tables += [
-        (f"{title}, against {lift_name(c)}", [("difference", "tuned", c)])
+        (f"{title}, against {_lift_name(c)}", [("difference", "tuned", c)])
         for c in changes
         if VERSUS in c
     ]
     for heading, columns in tables if groups else []:
-        console.print(group_table(heading, group_by, groups, columns, index))
-    for line in remarks(group_by, metric, stages[-1], changes, index):
+        console.print(_group_table(heading, group_by, groups, columns, index))
+    for line in _remarks(group_by, metric, stages[-1], changes, index):
         console.print(Text(line))
     console.print()
 
 
-def group_table(
+def _group_table(
     title: str,
     group_by: str,
     groups: Sequence[str],
@@ -148,12 +148,12 @@ def group_table(
             counted = row or counted
         if counted:
             table.add_row(
-                Text(crossed(group_by, label)), *texts, str(counted.n), str(counted.users)
+                Text(_crossed(group_by, label)), *texts, str(counted.n), str(counted.users)
             )
     return table
 
 
-def remarks(
+def _remarks(
     group_by: str, metric: str, stage: str, changes: Sequence[str], index: Index
 ) -> list[str]:
     """The worst group and the gap, of the metric and of its changes; and what is not shown."""
@@ -165,13 +165,13 @@ def remarks(
             (row for key, row in index.items() if key[:3] == (stage, name + WORST, group_by)), None
         )
         gap = index.get((stage, name + GAP, group_by, ""))
-        what = lift_name(name) if name in changes else stage
+        what = _lift_name(name) if name in changes else stage
         what = f"difference to {what}" if VERSUS in name else what
         if gap is None:
             continue
         apart = f"{shown(gap)} {'points' if in_percent(metric) else measure(metric).unit}".rstrip()
         if worst:
-            group = crossed(group_by, worst.group)
+            group = _crossed(group_by, worst.group)
             lines.append(f"{near} {what}: {group}, {shown(worst)}; {apart} to the {far}.")
         else:
             lines.append(f"From the lowest to the highest {what}: {apart}.")
@@ -179,16 +179,16 @@ def remarks(
     return [*lines, held_back(held)] if held else lines
 
 
-def crossed(group_by: str, group: str) -> str:
+def _crossed(group_by: str, group: str) -> str:
     """`Western, Female` of `Western,Female`."""
     return ", ".join(CROSSED.split(group)) if "," in group_by else group
 
 
-def lift_name(change: str) -> str:
+def _lift_name(change: str) -> str:
     """`lift`, or the other run's name."""
     return family(change).partition(VERSUS)[2] or "lift"
 
 
-def better_off(change: str, index: Index) -> str:
+def _better_off(change: str, index: Index) -> str:
     better, worse = (index.get(("tuned", f"{change}{word}", "", "")) for word in (BETTER, WORSE))
     return f"{change}: better off {shown(better)} of the users, worse off {shown(worse)}."

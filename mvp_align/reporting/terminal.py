@@ -38,56 +38,56 @@ def print_results(
     prompts = prompt_sets(results.sets(), data_format, noted)
     for name in results.sets():
         users = {"people": "users", "prompts": "users*"}.get(unit := counted(name, prompts), unit)
-        console.print(summary_table(results, name, users))
-        if breakdown := breakdown_table(results, name, users):
+        console.print(_summary_table(results, name, users))
+        if breakdown := _breakdown_table(results, name, users):
             console.print(breakdown)
-        if profiles := profile_table(results, name, users):
+        if profiles := _profile_table(results, name, users):
             console.print(profiles)
             console.print(Text(verdict(results, name)))
-        if who := who_table(results, name):
+        if who := _who_table(results, name):
             console.print(who)
-    for line in footnotes(results, prompts):
+    for line in _footnotes(results, prompts):
         console.print(Text(line, style="dim"))
 
 
-def summary_table(results: Results, set_name: str, users: str) -> Table:
+def _summary_table(results: Results, set_name: str, users: str) -> Table:
     what = (
         "text about nobody's values"
         if set_name == NEUTRAL
         else "shares in %, nats a token, [95 % intervals]"
     )
-    table = new_table(f"{set_name}: {what}", "metric", users)
+    table = _new_table(f"{set_name}: {what}", "metric", users)
     for line in results.summary(set_name):
-        add(table, line)
+        _add(table, line)
     return table
 
 
-def breakdown_table(results: Results, set_name: str, users: str) -> Table | None:
-    table = new_table(f"{set_name}: acc@0 by group, in %", "group", users)
+def _breakdown_table(results: Results, set_name: str, users: str) -> Table | None:
+    table = _new_table(f"{set_name}: acc@0 by group, in %", "group", users)
     for _, lines in results.sections(set_name):
         for line in lines:
-            add(table, line)
+            _add(table, line)
         table.add_section()
     return table if table.row_count else None
 
 
-def profile_table(results: Results, set_name: str, users: str) -> Table | None:
-    table = new_table(
+def _profile_table(results: Results, set_name: str, users: str) -> Table | None:
+    table = _new_table(
         f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points",
         "profile shown",
         users,
     )
     for line in profile_lines(results, set_name):
-        add(table, line)
+        _add(table, line)
     return table if table.row_count else None
 
 
-def who_table(results: Results, set_name: str) -> Table | None:
+def _who_table(results: Results, set_name: str) -> Table | None:
     lines = results.who(set_name)
     if not lines:
         return None
     table = bare_table(
-        f"{set_name}: who is served worst by the {stage_of(lines)} model, acc@0 in %"
+        f"{set_name}: who is served worst by the {_stage_of(lines)} model, acc@0 in %"
     )
     table.add_column("by", no_wrap=True)
     table.add_column("lowest", overflow="fold")
@@ -102,7 +102,7 @@ def who_table(results: Results, set_name: str) -> Table | None:
     return table
 
 
-def stage_of(lines: Sequence[Who]) -> str:
+def _stage_of(lines: Sequence[Who]) -> str:
     return next((row.stage for line in lines for row in (line.worst, line.held) if row), "base")
 
 
@@ -117,7 +117,7 @@ def bare_table(title: str) -> Table:
     )
 
 
-def new_table(title: str, first: str, users: str) -> Table:
+def _new_table(title: str, first: str, users: str) -> Table:
     table = bare_table(title)
     table.add_column(first, overflow="fold")  # the one column that may wrap: numbers never do
     for name in ("base", "tuned", "lift, points", "n", users):
@@ -125,7 +125,7 @@ def new_table(title: str, first: str, users: str) -> Table:
     return table
 
 
-def add(table: Table, line: Line) -> None:
+def _add(table: Table, line: Line) -> None:
     counts = line.counts
     table.add_row(
         Text(line.label),  # a group's name may hold [brackets], which rich would take for markup
@@ -140,7 +140,7 @@ def add(table: Table, line: Line) -> None:
     )
 
 
-def footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
+def _footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
     notes = []
     for name in results.sets():
         acc = results.line(name, "opa/acc@0")

@@ -32,7 +32,7 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
             lines = results.groups(set_name, group_by)
             if lines:  # other metrics than acc@0 have groups of their own
                 name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
-                found[name] = (GROUP_COLUMNS, [group_cells(line) for line in lines])
+                found[name] = (GROUP_COLUMNS, [_group_cells(line) for line in lines])
     if samples:
         found["samples"] = (
             [field.name for field in fields(Sample)],
@@ -41,7 +41,7 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
     return found
 
 
-def group_cells(line: Line) -> list[Cell]:
+def _group_cells(line: Line) -> list[Cell]:
     lift, counts = line.lift, line.counts
     values = [part.value if part else None for part in (line.base, line.tuned, lift)]
     bounds = [lift.low, lift.high] if lift else [None, None]

@@ -24,7 +24,7 @@ def keep(written: Path, checkpoints: Path) -> None:
     whole."""
     files = sorted(path for path in written.rglob("*") if path.is_file())
     listed = {
-        str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in files
     }
     write_text(written / LISTED, json.dumps(listed, indent=1, allow_nan=False))
@@ -56,7 +56,7 @@ def damage_of(folder: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != known["bytes"]:
             return f"{name} has {path.stat().st_size} bytes, not {known['bytes']}"
-        if sha256(path) != known["sha256"]:
+        if _sha256(path) != known["sha256"]:
             return f"{name} is not what was written"
     return None
 
@@ -69,6 +69,6 @@ def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
     return sorted(((int(number), path) for number, path in found if number.isdigit()), reverse=True)
 
 
-def sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

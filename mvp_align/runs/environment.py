@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.sets import UFP4_SAMPLE
-from mvp_align.data.sources import is_there, locate
+from mvp_align.data.sources import is_there, locate_source
 from mvp_align.modeling.packaged import loaded, packaged_gguf
 
 STACK = (
@@ -51,9 +51,9 @@ def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[st
         "command": redacted(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: installed(name) for name in STACK},
+        "versions": {name: _installed(name) for name in STACK},
         "git": git_state(PACKAGE),
-        "device": device(),
+        "device": _device(),
         "hashes": dict(hashes),
         "inputs": dict(inputs),
     }
@@ -75,7 +75,7 @@ def inputs_of(config: Config) -> dict[str, str]:
     paths: dict[str, Path] = {}
     for key, source in sources.items():
         if source is not None and not source.startswith("hf:") and is_there(source):
-            paths[key] = Path(str(locate(source)))
+            paths[key] = Path(str(locate_source(source)))
     named = {
         "adapter": config.adapter,
         "train.reference": config.train.reference,
@@ -84,11 +84,11 @@ def inputs_of(config: Config) -> dict[str, str]:
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
     paths["model.id"] = packaged_gguf(model) or Path(model.id)
     return {"model": loaded(model)} | {
-        key: content_hash(path) for key, path in paths.items() if path.exists()
+        key: _content_hash(path) for key, path in paths.items() if path.exists()
     }
 
 
-def content_hash(path: Path) -> str:
+def _content_hash(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of a folder's files that hold data, weights
     or settings.
 
@@ -114,14 +114,14 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def installed(name: str) -> str | None:
+def _installed(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
         return None
 
 
-def device() -> dict[str, object]:
+def _device() -> dict[str, object]:
     """Accelerator, CUDA version, CPU model, CPU threads torch uses, and processes of this run."""
     import torch
 
@@ -130,13 +130,13 @@ def device() -> dict[str, object]:
         "name": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda,
         "gpus": torch.cuda.device_count(),
-        "cpu": cpu_model(),
+        "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
 
 
-def cpu_model() -> str | None:
+def _cpu_model() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

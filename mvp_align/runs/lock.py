@@ -69,10 +69,10 @@ def lock(folder: Path) -> None:
     Raises UserError where another process has it, OSError where it cannot be written.
     """
     folder = folder.resolve()
-    if folder in held and is_at(held[folder][0], folder / NAME):
+    if folder in held and _is_at(held[folder][0], folder / NAME):
         return
     release(folder)  # somebody deleted it
-    file = taken(folder)
+    file = _taken(folder)
     held[folder] = (file, os.getpid())
     try:
         os.ftruncate(file, 0)
@@ -80,7 +80,7 @@ def lock(folder: Path) -> None:
     except OSError:
         release(folder)
         raise
-    threading.Thread(target=beat, args=(folder, file), daemon=True).start()
+    threading.Thread(target=_beat, args=(folder, file), daemon=True).start()
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def refuse_if_locked(folder: Path) -> None:
     with suppress(OSError):
         file = os.open(folder / NAME, os.O_RDWR)
         try:
-            refuse_if_owned(file, folder)
+            _refuse_if_owned(file, folder)
         finally:
             os.close(file)
 
@@ -114,7 +114,7 @@ def release(folder: Path) -> None:
     file, process = held.pop(folder, (-1, -1))
     if process == os.getpid():
         with suppress(OSError):  # gone, with the folder or by hand
-            if is_at(file, folder / NAME):
+            if _is_at(file, folder / NAME):
                 (folder / NAME).unlink()
         os.close(file)
 
@@ -125,14 +125,14 @@ def release_all() -> None:
         release(folder)
 
 
-def taken(folder: Path) -> int:
+def _taken(folder: Path) -> int:
     """The open LOCK of `folder`, locked. Its last owner may remove it between our opening and
     locking it: then the next."""
     path = folder / NAME
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            free, there = refuse_if_owned(file, folder), is_at(file, path)
+            free, there = _refuse_if_owned(file, folder), _is_at(file, path)
             if free and there:
                 return file
             if there:
@@ -143,7 +143,7 @@ def taken(folder: Path) -> int:
         os.close(file)
 
 
-def refuse_if_owned(file: int, folder: Path) -> bool:
+def _refuse_if_owned(file: int, folder: Path) -> bool:
     """Lock the open LOCK, or raise UserError. False where its owner is dead, and a server does not
     know that yet."""
     try:
@@ -153,13 +153,13 @@ def refuse_if_owned(file: int, folder: Path) -> bool:
         kernel_says = "taken"
     except OSError:
         kernel_says = "nothing"  # a file system without such locks
-    owner = owner_of(file)
-    if kernel_says == "taken" if owner is None else is_alive(owner, kernel_says, file, folder):
-        raise in_use(folder, owner)
+    owner = _owner_of(file)
+    if kernel_says == "taken" if owner is None else _is_alive(owner, kernel_says, file, folder):
+        raise _in_use(folder, owner)
     return kernel_says != "taken"
 
 
-def is_alive(owner: Owner, kernel_says: str, file: int, folder: Path) -> bool:
+def _is_alive(owner: Owner, kernel_says: str, file: int, folder: Path) -> bool:
     me = this_process()
     here = owner.machine == me.machine
     if not here and owner.job and owner.job == me.job and owner.starts < me.starts:
@@ -167,12 +167,12 @@ def is_alive(owner: Owner, kernel_says: str, file: int, folder: Path) -> bool:
     if kernel_says == "taken":
         return True
     if here:
-        return kernel_says == "nothing" and owner.pid != me.pid and is_running(owner.pid)
+        return kernel_says == "nothing" and owner.pid != me.pid and _is_running(owner.pid)
     # A host of one name under another kernel has been started anew.
-    return owner.host != me.host and seconds_silent(file, folder) < SILENT_SECONDS
+    return owner.host != me.host and _seconds_silent(file, folder) < SILENT_SECONDS
 
 
-def in_use(folder: Path, owner: Owner | None) -> UserError:
+def _in_use(folder: Path, owner: Owner | None) -> UserError:
     who = (
         f"process {owner.pid} on {owner.host}, since {owner.since} (UTC)"
         if owner
@@ -185,14 +185,14 @@ def in_use(folder: Path, owner: Owner | None) -> UserError:
     )
 
 
-def owner_of(file: int) -> Owner | None:
+def _owner_of(file: int) -> Owner | None:
     try:
         return Owner(**from_json(os.pread(file, 10_000, 0)))
     except (ValueError, TypeError):  # empty, or half written when its process was killed
         return None
 
 
-def is_at(file: int, path: Path) -> bool:
+def _is_at(file: int, path: Path) -> bool:
     """Whether the open file is (still) the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
@@ -200,7 +200,7 @@ def is_at(file: int, path: Path) -> bool:
         return False
 
 
-def is_running(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -210,7 +210,7 @@ def is_running(pid: int) -> bool:
     return True
 
 
-def seconds_silent(file: int, folder: Path) -> float:
+def _seconds_silent(file: int, folder: Path) -> float:
     """Since the file's time was moved on, by the clock of the file system, which is not this
     machine's."""
     probe = folder / f".{NAME}.{os.getpid()}.tmp"
@@ -223,7 +223,7 @@ def seconds_silent(file: int, folder: Path) -> float:
     return now - os.fstat(file).st_mtime
 
 
-def beat(folder: Path, file: int) -> None:
+def _beat(folder: Path, file: int) -> None:
     while True:
         time.sleep(BEAT_SECONDS)
         if held.get(folder, (-1, -1))[0] != file:

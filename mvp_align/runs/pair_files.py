@@ -32,14 +32,14 @@ class PairValues:
 
 def write_groups(path: Path, lines: Iterable[GroupLine]) -> None:
     """Raises UserError where the disk is full."""
-    write_lines(
+    _write_lines(
         path, ({"id": id, "user_id": user, "groups": dict(groups)} for id, user, groups in lines)
     )
 
 
 def write_values(path: Path, lines: Iterable[PairValues]) -> None:
     """Raises UserError where the disk is full."""
-    write_lines(
+    _write_lines(
         path, ({"id": one.id, "user_id": one.user_id, "values": dict(one.values)} for one in lines)
     )
 
@@ -61,7 +61,7 @@ def keep_values(path: Path, metrics: Sequence[str], measured: Iterable[PairValue
     )
 
 
-def write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+def _write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_lines(path, objects)
 
@@ -76,7 +76,7 @@ def read_groups(path: Path) -> dict[str, GroupLine]:
             " one."
         )
     found: dict[str, GroupLine] = {}
-    for number, line in read_lines(path):
+    for number, line in _read_lines(path):
         groups = line.get("groups")
         if not isinstance(groups, dict) or not all(
             isinstance(name, str) for name in groups.values()
@@ -92,7 +92,7 @@ def read_values(path: Path) -> list[PairValues]:
     """In the file's order; none where there is no such file. Raises UserError naming the line that
     is of another shape."""
     found = []
-    for number, line in read_lines(path) if path.is_file() else ():
+    for number, line in _read_lines(path) if path.is_file() else ():
         values = line.get("values")
         if not isinstance(values, dict):
             raise UserError(
@@ -109,7 +109,7 @@ def read_values(path: Path) -> list[PairValues]:
     return found
 
 
-def read_lines(path: Path) -> Sequence[tuple[int, dict[str, Any]]]:
+def _read_lines(path: Path) -> Sequence[tuple[int, dict[str, Any]]]:
     """Numbered objects with the texts `id` and `user_id`, each id once."""
     found: list[tuple[int, dict[str, Any]]] = []
     seen: set[str] = set()

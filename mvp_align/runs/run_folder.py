@@ -142,30 +142,30 @@ def open_run(directory: Path, config: Config) -> RunFolder:
 
     from mvp_align.runtime.processes import broadcast_from_main
 
-    folder = broadcast_from_main(partial(open_folder, directory, config))
+    folder = broadcast_from_main(partial(_open_folder, directory, config))
     return replace(folder, writes=PartialState().is_main_process)
 
 
-def open_folder(directory: Path, config: Config) -> RunFolder:
-    examine(directory, config)
-    claim(directory)
+def _open_folder(directory: Path, config: Config) -> RunFolder:
+    check_folder(directory, config)
+    _claim(directory)
     try:
-        folder = examine(directory, config)  # again: who had it may have finished the run
-        if folder.resumed and on_exists(config) == "overwrite":
-            clear(directory)
+        folder = check_folder(directory, config)  # again: who had it may have finished the run
+        if folder.resumed and _on_exists(config) == "overwrite":
+            _clear(directory)
             folder = replace(folder, resumed=False)
         folder = replace(
-            folder, inputs=(folder.resumed and stored_inputs(folder)) or inputs_of(config)
+            folder, inputs=(folder.resumed and _stored_inputs(folder)) or inputs_of(config)
         )
         if not folder.resumed:
-            start(folder, config)
+            _start(folder, config)
     except BaseException:
         release(directory)
         raise
     return folder
 
 
-def examine(directory: Path, config: Config) -> RunFolder:
+def check_folder(directory: Path, config: Config) -> RunFolder:
     """What stands in `directory`, before anything is loaded; nothing is changed. Raises what
     `open_run` does."""
     if directory.exists() and not directory.is_dir():
@@ -174,16 +174,16 @@ def examine(directory: Path, config: Config) -> RunFolder:
         )
     folder = RunFolder(directory, resumed=(directory / "config.yaml").is_file())
     if folder.resumed:
-        if on_exists(config) == "fail":
+        if _on_exists(config) == "fail":
             raise UserError(
                 f"run.on_exists=fail, and {directory} holds a run: run.on_exists=resume goes on"
                 " with it."
             )
-        if on_exists(config) == "resume":
-            stored = stored_settings(folder)
-            refuse_other_settings(folder, stored, config)
+        if _on_exists(config) == "resume":
+            stored = _stored_settings(folder)
+            _refuse_other_settings(folder, stored, config)
             if folder.done.exists():
-                raise AlreadyDone(directory, unlike_judge(stored, config))
+                raise AlreadyDone(directory, _unlike_judge(stored, config))
         if not os.access(directory, os.W_OK | os.X_OK):
             raise UserError(
                 f"run.dir={directory} cannot be written: set another run.dir, or change its rights."
@@ -199,16 +199,16 @@ def examine(directory: Path, config: Config) -> RunFolder:
     return folder
 
 
-def on_exists(config: Config) -> str:
-    return "resume" if restarted() else config.run.on_exists
+def _on_exists(config: Config) -> str:
+    return "resume" if _restarted() else config.run.on_exists
 
 
-def restarted() -> bool:
+def _restarted() -> bool:
     """Whether Slurm requeued this job: the run in the folder is then its own."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
-def claim(directory: Path) -> None:
+def _claim(directory: Path) -> None:
     try:
         with full_disk_explained(directory / LOCK):
             directory.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def claim(directory: Path) -> None:
         ) from None
 
 
-def clear(directory: Path) -> None:
+def _clear(directory: Path) -> None:
     """DONE and config.yaml first: what a kill leaves half deleted is neither done nor a run. The
     lock stays."""
     for name in ("DONE", "config.yaml"):
@@ -232,14 +232,14 @@ def clear(directory: Path) -> None:
             entry.unlink()
 
 
-def start(folder: RunFolder, config: Config) -> None:
+def _start(folder: RunFolder, config: Config) -> None:
     write_text(folder.config_yaml, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
     folder.write_json(folder.environment_json, environment({}, folder.inputs))
 
 
-def stored_settings(folder: RunFolder) -> dict[str, object]:
+def _stored_settings(folder: RunFolder) -> dict[str, object]:
     try:
-        return settings(upgraded(OmegaConf.load(folder.config_yaml)))
+        return settings(_upgraded(OmegaConf.load(folder.config_yaml)))
     except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
         raise UserError(
             f"{folder.config_yaml} cannot be read ({type(error).__name__}:"
@@ -248,7 +248,7 @@ def stored_settings(folder: RunFolder) -> dict[str, object]:
         ) from None
 
 
-def upgraded(config: Any) -> Any:
+def _upgraded(config: Any) -> Any:
     """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it
     whatever that named."""
     model = config.get("model") if isinstance(config, DictConfig) else None
@@ -259,7 +259,7 @@ def upgraded(config: Any) -> Any:
     return config
 
 
-def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
+def _refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
     """A setting that the stored config does not know had its default."""
     wanted, defaults = (
         settings(OmegaConf.structured(config)),
@@ -271,7 +271,7 @@ def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: 
         for key in sorted(there.keys() | wanted.keys())
         if there.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
     ]
-    before = {} if problems else stored_inputs(folder)
+    before = {} if problems else _stored_inputs(folder)
     now = inputs_of(config) if before else {}
     problems += [
         (
@@ -297,7 +297,7 @@ def refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: 
         )
 
 
-def stored_inputs(folder: RunFolder) -> dict[str, str]:
+def _stored_inputs(folder: RunFolder) -> dict[str, str]:
     """Empty for runs of 0.1.0, and where a run was killed before it wrote them."""
     try:
         found = from_json(folder.environment_json.read_text("utf-8"))["inputs"]
@@ -306,7 +306,7 @@ def stored_inputs(folder: RunFolder) -> dict[str, str]:
     return found if isinstance(found, dict) else {}
 
 
-def unlike_judge(stored: dict[str, object], config: Config) -> str:
+def _unlike_judge(stored: dict[str, object], config: Config) -> str:
     """What to say of a finished run that another judge is asked for."""
     before, now = stored.get("evals.judge"), config.evals.judge
     if before == now or now == "none" or "paa" not in config.evals.metrics:
@@ -340,7 +340,7 @@ def read_config(run_dir: Path) -> Config:
     path = run_dir / "config.yaml"
     try:
         config = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Config), upgraded(OmegaConf.load(path)))
+            OmegaConf.merge(OmegaConf.structured(Config), _upgraded(OmegaConf.load(path)))
         )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file, so {run_dir} is no run folder.") from None
@@ -356,7 +356,7 @@ def model_of(run_dir: Path) -> Model:
     """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had
     here, and where an adapter that it evaluated is another one by now."""
     config = read_config(run_dir)
-    before, now = stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
+    before, now = _stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
     model = replace(config.model, id=before.get("model", config.model.id))
     if loaded(model) != model.id:
         package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")

@@ -38,7 +38,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
 @contextmanager
@@ -52,14 +52,14 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             words in str(error) for words in FULL_WORDS
         ):
             raise
-        used_up, remedy = what_is_full(error, path.parent)
+        used_up, remedy = _what_is_full(error, path.parent)
         raise UserError(
             f"{used_up} while writing {path}. What was there before is untouched and the last"
             f" checkpoint is whole: {remedy}, then run the same command again to go on."
         ) from None
 
 
-def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
+def _what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
     """A disk, its inodes or a quota: `df -h` shows plenty of free space in the last two cases."""
     if getattr(error, "errno", None) == errno.EDQUOT or QUOTA_WORDS in str(error):
         return (
@@ -76,10 +76,10 @@ def move_folder(written: Path, target: Path) -> None:
     is removed."""
     for path in written.rglob("*"):
         if path.is_file():
-            sync(path)
+            _sync(path)
     remove_folder(target)
     written.rename(target)
-    sync_folder(target.parent)
+    _sync_folder(target.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -92,14 +92,14 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(hidden)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make a new name in `folder` durable, where the file system can: some network ones refuse, and
     the file is whole."""
     with suppress(OSError):
-        sync(folder)
+        _sync(folder)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

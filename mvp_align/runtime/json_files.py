@@ -18,31 +18,31 @@ def to_json(value: object, *, indent: int | None = None) -> str:
 def from_json(text: str | bytes) -> Any:
     """The value of `text`. Raises ValueError where it is no JSON: NaN, Infinity, and numbers beyond
     a float, as 1e999."""
-    return json.loads(text, parse_constant=refused, parse_float=finite)
+    return json.loads(text, parse_constant=_refused, parse_float=_finite)
 
 
 def write_json(path: Path, value: object) -> None:
     """Replace `path` by `value`. Raises ValueError as `to_json`, nothing written, and UserError
     where the disk is full."""
-    write_text(path, checked(path, value, indent=2) + "\n")
+    write_text(path, _checked(path, value, indent=2) + "\n")
 
 
 def write_json_lines(path: Path, objects: Iterable[object]) -> None:
     """Replace `path` by a line an object. Raises as `write_json`."""
-    write_text(path, "".join(checked(path, one) + "\n" for one in objects))
+    write_text(path, "".join(_checked(path, one) + "\n" for one in objects))
 
 
-def checked(path: Path, value: object, indent: int | None = None) -> str:
+def _checked(path: Path, value: object, indent: int | None = None) -> str:
     try:
         return to_json(value, indent=indent)
     except ValueError as error:
         raise ValueError(f"{path}: {error}: {value!r}"[:500]) from None
 
 
-def refused(word: str) -> NoReturn:
+def _refused(word: str) -> NoReturn:
     raise ValueError(f"{word} is no JSON number")
 
 
-def finite(word: str) -> float:
+def _finite(word: str) -> float:
     value = float(word)
-    return value if math.isfinite(value) else refused(word)
+    return value if math.isfinite(value) else _refused(word)

@@ -32,13 +32,13 @@ def set_up_libraries() -> None:
         os.environ.setdefault(name, value)
     os.environ.setdefault("WANDB_SILENT", "true")
     for name, beginning in NOISE.items():
-        logging.getLogger(name).addFilter(partial(is_heard, beginning))
+        logging.getLogger(name).addFilter(partial(_is_heard, beginning))
     if not sys.warnoptions:
         # Each uses what the other is about to rename.
         warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
 
 
-def is_heard(beginning: str, record: logging.LogRecord) -> bool:
+def _is_heard(beginning: str, record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(beginning)
 
 

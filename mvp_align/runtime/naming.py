@@ -36,16 +36,16 @@ def name_by_content(config: DictConfig) -> None:
     preset's."""
     for group, keys in PRESETS.items():
         node = OmegaConf.select(config, group)
-        preset = read_preset(group.rpartition(".")[2], node.name)
+        preset = _read_preset(group.rpartition(".")[2], node.name)
         content = [node.get(key) for key in keys]
         default = OmegaConf.get_type(node)
         if preset is not None and content != [
             preset.get(key, getattr(default, key)) for key in keys
         ]:
-            node.name = tagged(stem(node.id) if group == "model" else node.name, content)
+            node.name = _tagged(_stem(node.id) if group == "model" else node.name, content)
 
 
-def read_preset(group: str, name: str) -> DictConfig | None:
+def _read_preset(group: str, name: str) -> DictConfig | None:
     path = CONF_DIR / group / f"{name}.yaml"
     if not os.path.isfile(path):  # noqa: PTH113 - pathlib's raises where a name is too long for a file
         return None
@@ -54,53 +54,53 @@ def read_preset(group: str, name: str) -> DictConfig | None:
     return preset
 
 
-def default_name(*keys: str, _root_: DictConfig) -> str:
+def _default_name(*keys: str, _root_: DictConfig) -> str:
     """recipe-model-data-prompt[-from_ADAPTER][-setting_value...]-seed, with the values of `keys`.
 
     The seed comes last: trackers group runs by the name without it.
     """
-    parts = [_root_.recipe, _root_.model.name, data_name(_root_), _root_.prompt.name]
+    parts = [_root_.recipe, _root_.model.name, _data_name(_root_), _root_.prompt.name]
     if _root_.adapter is not None:
-        parts.append(f"from_{adapter_name(_root_.adapter)}")
-    parts += [f"{short_key(key, _root_)}_{value_of(key, _root_)}" for key in keys]
-    name = "-".join([*(safe(str(part)) for part in parts), str(_root_.seed)])
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 7]}-{digest(name)}"
+        parts.append(f"from_{_adapter_name(_root_.adapter)}")
+    parts += [f"{_short_key(key, _root_)}_{_value_of(key, _root_)}" for key in keys]
+    name = "-".join([*(_safe(str(part)) for part in parts), str(_root_.seed)])
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 7]}-{_digest(name)}"
 
 
-OmegaConf.register_new_resolver("default_name", default_name, replace=True)
+OmegaConf.register_new_resolver("default_name", _default_name, replace=True)
 
 
-def data_name(config: DictConfig) -> str:
+def _data_name(config: DictConfig) -> str:
     """The preset's, or the first file's and a hash over all where a command names its own files."""
     data = config.data
-    sources = [normal(data.get(source)) for source in SOURCES]
-    preset = read_preset("data", data.name)
+    sources = [_normal(data.get(source)) for source in SOURCES]
+    preset = _read_preset("data", data.name)
     if (
         preset is None
         or not any(sources)
-        or sources == [normal(preset.get(source)) for source in SOURCES]
+        or sources == [_normal(preset.get(source)) for source in SOURCES]
     ):
         return str(data.name)
-    name = stem(sources[0] or sources[2] or sources[1]) if data.name == "files" else data.name
-    return tagged(name, sources)
+    name = _stem(sources[0] or sources[2] or sources[1]) if data.name == "files" else data.name
+    return _tagged(name, sources)
 
 
-def adapter_name(adapter: str) -> str:
+def _adapter_name(adapter: str) -> str:
     """The run's that trained it, with a hash unless it lies in outputs/: two adapters never have
     one name."""
-    path = PurePath(normal(adapter))
+    path = PurePath(_normal(adapter))
     run = path.parent.name if path.name == "adapter" else path.name
-    return run if path == PurePath("outputs", run, "adapter") else tagged(run, str(path))
+    return run if path == PurePath("outputs", run, "adapter") else _tagged(run, str(path))
 
 
-def normal(source: str | None) -> str:
+def _normal(source: str | None) -> str:
     """One spelling for `a.json` and `./a.json`."""
     if source is None or source.startswith(("hf:", "sample:")):
         return source or ""
     return os.path.normpath(source)
 
 
-def short_key(key: str, config: DictConfig) -> str:
+def _short_key(key: str, config: DictConfig) -> str:
     """`beta` for train.beta, but `train.batch_size`, because evals has one as well."""
     if "@" in key:  # prompt@generation.prompt
         return key.partition("@")[2]
@@ -108,7 +108,7 @@ def short_key(key: str, config: DictConfig) -> str:
     return key if Counter(name.rpartition(".")[2] for name in leaf_keys(config))[last] > 1 else last
 
 
-def value_of(key: str, config: DictConfig) -> str:
+def _value_of(key: str, config: DictConfig) -> str:
     """A setting's value, or the option of a group."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     value = choices[key] if key in choices else OmegaConf.select(config, key)
@@ -125,21 +125,21 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def stem(path: str) -> str:
+def _stem(path: str) -> str:
     """The last part of a path or id, without the extension of a data file."""
     return re.sub(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$", "", path.rstrip("/").rpartition("/")[2])
 
 
-def tagged(name: str, content: object) -> str:
-    return f"{safe(name)}-{digest(content)}"
+def _tagged(name: str, content: object) -> str:
+    return f"{_safe(name)}-{_digest(content)}"
 
 
-def safe(text: str) -> str:
+def _safe(text: str) -> str:
     """Letters, digits and `._+-` alone, and no more than a reader takes in; a hash tells apart what
     is lost."""
     kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._-") or "_"
-    return text if kept == text and len(text) <= LONGEST_PART else f"{kept[:40]}-{digest(text)}"
+    return text if kept == text and len(text) <= LONGEST_PART else f"{kept[:40]}-{_digest(text)}"
 
 
-def digest(content: object) -> str:
+def _digest(content: object) -> str:
     return sha256(repr(content).encode()).hexdigest()[:6]

@@ -24,7 +24,7 @@ class Preempted(Exception):
     """All processes were asked to stop, and what was done so far is kept."""
 
 
-class Request:
+class StopRequest:
     """Who asked for an end, and when one is due."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Request:
             signal.signal(number, signal.SIG_DFL)
 
 
-request = Request()
+request = StopRequest()
 
 
 def install_signal_handlers() -> None:

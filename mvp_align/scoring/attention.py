@@ -91,11 +91,11 @@ def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
     return Layout(
         tuple(segment(context, own) for context, own in spans),
         tuple(end - first for first, end in pairwise(cuts)),
-        varlen_inputs(spans, device),
+        _varlen_inputs(spans, device),
     )
 
 
-def varlen_inputs(
+def _varlen_inputs(
     spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
 ) -> VarlenInputs:
     keys = [[token for seen in (*context, own) for token in range(*seen)] for context, own in spans]
@@ -124,7 +124,7 @@ def attend(
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
     if takes_varlen(query) and not options.get("dropout"):
-        return attend_varlen(query, key, value, layout.varlen, options.get("scaling")), None
+        return _attend_varlen(query, key, value, layout.varlen, options.get("scaling")), None
     queries = query.split([part.own[1] - part.own[0] for part in layout.segments], dim=2)
     keys, values = key.split(layout.pieces, dim=2), value.split(layout.pieces, dim=2)
     outputs = [
@@ -141,7 +141,7 @@ def attend(
     return torch.cat(outputs, dim=1), None
 
 
-def varlen_kernel() -> Callable[..., Tensor] | None:
+def _varlen_kernel() -> Callable[..., Tensor] | None:
     """Causal FlashAttention over sequences of unlike length, as torch has it from 2.11 on."""
     try:
         from torch.nn.attention.varlen import varlen_attn
@@ -156,7 +156,7 @@ def varlen_kernel() -> Callable[..., Tensor] | None:
     return partial(kernel, window_size=(-1, 0), **grouped)
 
 
-VARLEN = varlen_kernel()
+VARLEN = _varlen_kernel()
 
 
 def takes_varlen(query: Tensor) -> bool:
@@ -165,15 +165,15 @@ def takes_varlen(query: Tensor) -> bool:
     if VARLEN is None or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     width = query.shape[-1]
-    return has_flash(query.device.index) and width % 8 == 0 and width <= 256
+    return _has_flash(query.device.index) and width % 8 == 0 and width <= 256
 
 
 @cache
-def has_flash(device: int) -> bool:
+def _has_flash(device: int) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def attend_varlen(
+def _attend_varlen(
     query: Tensor, key: Tensor, value: Tensor, row: VarlenInputs, scale: float | None
 ) -> Tensor:
     """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads,

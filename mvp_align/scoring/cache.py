@@ -47,15 +47,15 @@ class LogpCache:
     flushed: float = field(default_factory=time.monotonic)
 
     def __contains__(self, answer: Answer) -> bool:
-        return key(answer) in self.known
+        return _key(answer) in self.known
 
     def __getitem__(self, answer: Answer) -> float:
-        return self.known[key(answer)]
+        return self.known[_key(answer)]
 
     def add(self, answer: Answer, logp: float) -> None:
         """Keep `logp` unless there is one already: a value, once seen, does not change by a
         rounding. NaN and infinities are never kept."""
-        entry = key(answer)
+        entry = _key(answer)
         if entry not in self.known and math.isfinite(logp):
             self.known[entry] = self.fresh[entry] = logp
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -102,7 +102,7 @@ def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
     return LogpCache(folder, read_folder(folder))
 
 
-def key(answer: Answer) -> bytes:
+def _key(answer: Answer) -> bytes:
     """What the log-probability depends on besides the model: all token ids, and where the answer
     starts."""
     return hashlib.sha256(
@@ -119,11 +119,11 @@ def read_folder(folder: Path) -> dict[bytes, float]:
     """The entries of all files in `folder`; none where it is not there."""
     known: dict[bytes, float] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        known |= read(path)
+        known |= _read(path)
     return known
 
 
-def read(path: Path) -> dict[bytes, float]:
+def _read(path: Path) -> dict[bytes, float]:
     """The finite entries of one file; none, and the file gone, where its content is not what it was
     named by."""
     try:
@@ -156,7 +156,7 @@ def held(root: Path) -> list[Held]:
     parts = []
     for path in sorted(root.glob(f"*/{IDENTITY}")):
         files = sorted(path.parent.glob("*.safetensors"))
-        entries = {entry for file in files for entry in read(file)}
+        entries = {entry for file in files for entry in _read(file)}
         size = sum(file.stat().st_size for file in files if file.is_file())
         parts.append(Held(path.parent, json.loads(path.read_text()), len(entries), size))
     return sorted(parts, key=lambda part: (part.identity.get("model", ""), part.folder.name))

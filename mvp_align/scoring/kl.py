@@ -58,7 +58,7 @@ def kl_to_base(
             ):
                 raise_if_stop_requested()  # as often in all processes
                 if number < len(mine):
-                    found |= batch_divergence(model, mine[number])
+                    found |= _batch_divergence(model, mine[number])
     finally:
         causal.train(was_training)
     if state.num_processes > 1:
@@ -71,14 +71,14 @@ def kl_to_base(
     return [found[place[answer]] for answer in answers]
 
 
-def batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
+def _batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
     """Mean KL of each answer of a batch, by its index."""
     causal = causal_model(model)
     tuned, _, owners = answer_states(causal, rows)
     with model.disable_adapter():
         base, _, _ = answer_states(causal, rows)
     per_token = [
-        divergence(model, tuned_part, base_part)
+        _divergence(model, tuned_part, base_part)
         for tuned_part, base_part in zip(tuned.split(KL_CHUNK), base.split(KL_CHUNK), strict=True)
     ]
     indices, answer_of, counts = owners.unique_consecutive(return_inverse=True, return_counts=True)
@@ -87,7 +87,7 @@ def batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[i
     return dict(zip(indices.tolist(), (sums / counts).tolist(), strict=True))
 
 
-def divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
+def _divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
     """KL at each position, from last hidden states [n, hidden] of the two models -> [n]."""
     head = scoring_head(causal_model(model))
     log_p: Tensor = head(tuned).float().log_softmax(dim=-1)

@@ -56,14 +56,14 @@ def score_pairs(
     answers = distinct_answers(pairs)
     work = score_batches(pairs, batch_size, scoring_method(causal_model(model)) is Method.PACKED)
     found = (
-        answer_logps(model, answers, work, label, LogpCache() if cache is None else cache)
+        _answer_logps(model, answers, work, label, LogpCache() if cache is None else cache)
         if work
         else {}
     )
     if PartialState().num_processes > 1:
         found = dict(gather_object(list(found.items())))
     logps = {answer: found[index] for index, answer in enumerate(answers) if index in found}
-    refuse_unscored(pairs, logps, label)
+    _refuse_unscored(pairs, logps, label)
     return [
         PairScore(
             id=pair.id,
@@ -77,7 +77,7 @@ def score_pairs(
     ]
 
 
-def refuse_unscored(
+def _refuse_unscored(
     pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float], label: str
 ) -> None:
     """Raise UserError where an answer has no log-probability: such a pair is neither right nor
@@ -108,7 +108,7 @@ def score_batches(
     return list(batches(pack_answers(distinct_answers(pairs), share, tokens), tokens))
 
 
-def answer_logps(
+def _answer_logps(
     model: nn.Module,
     answers: Sequence[Answer],
     work: Sequence[Sequence[PackedSequence]],
@@ -124,7 +124,7 @@ def answer_logps(
     """
     state = PartialState()
     mine = [
-        (batch, indices_of(batch)) for batch in work[state.process_index :: state.num_processes]
+        (batch, _indices_of(batch)) for batch in work[state.process_index :: state.num_processes]
     ]
     todo = [
         (batch, indices)
@@ -142,7 +142,7 @@ def answer_logps(
         delay=2,
         disable=not state.is_main_process,
     )
-    with bar, cache, scorer(model) as logps_of:
+    with bar, cache, _scorer(model) as logps_of:
         for number in range(passes):
             raise_if_stop_requested()
             if number >= len(todo):
@@ -156,12 +156,12 @@ def answer_logps(
     return {index: cache[answers[index]] for index in scored if answers[index] in cache}
 
 
-def indices_of(batch: Sequence[PackedSequence]) -> list[int]:
+def _indices_of(batch: Sequence[PackedSequence]) -> list[int]:
     return [index for row in batch for branch in row.branches for index, _ in branch.answers]
 
 
 @contextmanager
-def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], dict[int, float]]]:
+def _scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], dict[int, float]]]:
     """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was
     afterwards.
 
@@ -174,7 +174,7 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], di
     try:
         if not is_sharded(causal):
             with torch.inference_mode():
-                yield partial(batch_logps, causal)
+                yield partial(_batch_logps, causal)
             return
         outermost = getattr(model, "module", model)
         found: list[dict[int, float]] = []
@@ -183,7 +183,7 @@ def scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], di
             outermost(rows=rows)
             return found.pop()
 
-        causal.forward = lambda *_, rows, **__: found.append(batch_logps(causal, rows))
+        causal.forward = lambda *_, rows, **__: found.append(_batch_logps(causal, rows))
         with torch.no_grad():  # what is gathered in inference mode could not be trained on
             yield logps_of
     finally:
@@ -202,7 +202,7 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def batch_logps(causal: PreTrainedModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
+def _batch_logps(causal: PreTrainedModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
     token_logps, owners = answer_token_logps(causal, rows)
     indices, answer_of = owners.unique_consecutive(return_inverse=True)
     sums = torch.zeros(len(indices), dtype=torch.float64, device=owners.device)
@@ -217,7 +217,7 @@ def answer_token_logps(
     hidden, targets, owners = answer_states(causal, rows)
     head = scoring_head(causal)
     chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
-    return torch.cat([target_logps(head(h), t) for h, t in chunks]), owners
+    return torch.cat([_target_logps(head(h), t) for h, t in chunks]), owners
 
 
 def answer_states(
@@ -234,6 +234,6 @@ def scoring_head(causal: PreTrainedModel) -> Head:
     return head_of(causal, scoring_method(causal))
 
 
-def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
+def _target_logps(logits: Tensor, targets: Tensor) -> Tensor:
     """log softmax at `targets`, in float32: logits [n, vocabulary], targets [n] -> [n]."""
     return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")

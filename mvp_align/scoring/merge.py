@@ -36,7 +36,7 @@ PROBE = PromptedPair(
 )
 
 
-def merge(
+def merge_adapter(
     model: Model,
     adapter: Path,
     target: Path,
@@ -58,22 +58,22 @@ def merge(
         raise UserError(f"{target} exists already: choose another folder, or delete it.")
     if base:
         model = replace(model, name=base, id=base, revision=None)
-    refuse_stored_quantised(model)
+    _refuse_stored_quantised(model)
     tokenizer = run_tokenizer(model, adapter)
     probe = tokenize_pairs([PROBE], tokenizer).pairs
-    tuned = load_adapter(load_base(model, placed(torch.float32)), adapter, any_base=any_base)
+    tuned = load_adapter(load_base(model, _placed(torch.float32)), adapter, any_base=any_base)
     before = score_pairs(tuned, probe)[0]
-    untie(tuned.get_base_model())
+    _untie(tuned.get_base_model())
     aside = target.with_name(f".{target.name}-writing")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        merged = folded(tuned, adapter)
+        merged = _folded(tuned, adapter)
         nn.Module.to(merged, DTYPES[precision])
         with full_disk_explained(target):
             merged.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
         del tuned, merged  # before what was written is read
-        written = load_base(Model(name=str(target), id=str(aside)), placed(DTYPES[precision]))
+        written = load_base(Model(name=str(target), id=str(aside)), _placed(DTYPES[precision]))
         remedy = (
             "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
         )
@@ -95,11 +95,11 @@ def merge(
     return error
 
 
-def placed(dtype: torch.dtype) -> Placement:
+def _placed(dtype: torch.dtype) -> Placement:
     return Placement(torch.device("cpu"), dtype, None)
 
 
-def refuse_stored_quantised(model: Model) -> None:
+def _refuse_stored_quantised(model: Model) -> None:
     if run_quantization(model, "none") == "none":
         return
     known = TWIN.sub("", plain(model.id))
@@ -110,7 +110,7 @@ def refuse_stored_quantised(model: Model) -> None:
     )
 
 
-def untie(base: nn.Module) -> None:
+def _untie(base: nn.Module) -> None:
     """Give the head weights of its own where it shares them with the embeddings and the adapter
     changes either alone: merged, the change would be in both."""
     assert isinstance(base, PreTrainedModel)
@@ -124,7 +124,7 @@ def untie(base: nn.Module) -> None:
         base.all_tied_weights_keys = {}
 
 
-def folded(tuned: PeftModel, adapter: Path) -> PreTrainedModel:
+def _folded(tuned: PeftModel, adapter: Path) -> PreTrainedModel:
     try:
         merged = tuned.merge_and_unload()
     except (RuntimeError, ValueError, NotImplementedError) as error:

@@ -52,25 +52,25 @@ def scoring_method(causal: PreTrainedModel) -> Method:
     predicts from later tokens.
     """
     known = KNOWN.get(causal)
-    if known is None or known[0] != attention(causal):
-        method, why = found_method(causal)
-        say(spoken(type(causal).__name__, method, why))
-        known = KNOWN[causal] = (attention(causal), method)
+    if known is None or known[0] != _attention(causal):
+        method, why = _found_method(causal)
+        say(_spoken(type(causal).__name__, method, why))
+        known = KNOWN[causal] = (_attention(causal), method)
     return known[1]
 
 
-def attention(causal: PreTrainedModel) -> str:
+def _attention(causal: PreTrainedModel) -> str:
     return str(causal.config.get_text_config()._attn_implementation)
 
 
 def method_name(causal: PreTrainedModel) -> str:
     """What a score's rounding depends on: the attention, and whose logits."""
     own = ", own logits of a row at a time" * (scoring_method(causal) is Method.OWN)
-    return attention(causal) + own
+    return _attention(causal) + own
 
 
-def found_method(causal: PreTrainedModel) -> Found:
-    first = first_method(causal)
+def _found_method(causal: PreTrainedModel) -> Found:
+    first = _first_method(causal)
     weightless = is_sharded(causal) or causal.device.type == "meta"
     shape = shape_method(causal.config) if weightless or causal.dtype != torch.float32 else None
     if weightless:
@@ -80,17 +80,17 @@ def found_method(causal: PreTrainedModel) -> Found:
                 " where it is loaded whole"
             )
         found = shape or (first, "")
-        with_attention(causal, found[0])
+        _with_attention(causal, found[0])
         return found
     # in a coarse precision's rounding, a small fault would pass
-    if shape and later(first, shape[0]) is not first:
+    if shape and _later(first, shape[0]) is not first:
         first = shape[0]
     method, why = tried_method(causal, first)
     return method, why or (shape[1] if shape else "")
 
 
-def first_method(causal: PreTrainedModel) -> Method:
-    return Method.PACKED if attention(causal) == SHARED or can_share(causal) else Method.PADDED
+def _first_method(causal: PreTrainedModel) -> Method:
+    return Method.PACKED if _attention(causal) == SHARED or can_share(causal) else Method.PADDED
 
 
 def shape_method(config: PreTrainedConfig) -> Found | None:
@@ -100,7 +100,7 @@ def shape_method(config: PreTrainedConfig) -> Found | None:
     if key not in SHAPES:
         tiny = tiny_copy(config)
         try:
-            SHAPES[key] = tried_method(tiny, first_method(tiny)) if tiny else None
+            SHAPES[key] = tried_method(tiny, _first_method(tiny)) if tiny else None
         except NoForward:  # for want of what was cut away
             SHAPES[key] = None
     return SHAPES[key]
@@ -108,35 +108,35 @@ def shape_method(config: PreTrainedConfig) -> Found | None:
 
 def tried_method(causal: PreTrainedModel, first: Method) -> Found:
     """The first method, from `first` on, that the model's own logits agree with."""
-    answers = probe(causal)
+    answers = _probe(causal)
     limit = max(EXACT, ROUNDINGS * torch.finfo(causal.dtype).eps)
     why = ""
     with mode(causal, training=False), torch.no_grad():
-        expected = own_logps(causal, answers)
-        check_causal(causal, answers, expected, limit)
+        expected = _own_logps(causal, answers)
+        _check_causal(causal, answers, expected, limit)
         for method in (Method.PACKED, Method.PADDED):
-            if later(first, method) is method:
-                with_attention(causal, method)
+            if _later(first, method) is method:
+                _with_attention(causal, method)
                 fault = disagreement(causal, answers, method, expected, limit)
                 if not fault:
                     return method, why
                 why = fault
-    with_attention(causal, Method.OWN)
+    _with_attention(causal, Method.OWN)
     return Method.OWN, why
 
 
-def later(one: Method, other: Method) -> Method:
+def _later(one: Method, other: Method) -> Method:
     order = list(Method)
     return max(one, other, key=order.index)
 
 
-def with_attention(causal: PreTrainedModel, method: Method) -> None:
+def _with_attention(causal: PreTrainedModel, method: Method) -> None:
     """Our attention for packed rows; SDPA again for others, where ours was tried."""
-    if (method is Method.PACKED) != (attention(causal) == SHARED):
+    if (method is Method.PACKED) != (_attention(causal) == SHARED):
         causal.set_attn_implementation(SHARED if method is Method.PACKED else "sdpa")
 
 
-def probe(causal: PreTrainedModel) -> list[Answer]:
+def _probe(causal: PreTrainedModel) -> list[Answer]:
     """Two answers to each of two prompts that begin alike: packed, they make a row with branches;
     padded, rows of unlike length. Both answers to a prompt begin with the same token. Ids are
     drawn, the same each time; special ones, which some models take for padding, are left out."""
@@ -159,25 +159,25 @@ def probe(causal: PreTrainedModel) -> list[Answer]:
     ]
 
 
-def own_logps(causal: PreTrainedModel, answers: list[Answer]) -> Tensor:
+def _own_logps(causal: PreTrainedModel, answers: list[Answer]) -> Tensor:
     try:
-        return logps(causal, pack_answers(answers, share=False), Method.OWN)
+        return _logps(causal, pack_answers(answers, share=False), Method.OWN)
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise NoForward(
             f"{type(causal).__name__} cannot be scored: its own forward fails on plain tokens"
-            f" ({brief(error)})."
+            f" ({_brief(error)})."
         ) from error
 
 
-def check_causal(
+def _check_causal(
     causal: PreTrainedModel, answers: list[Answer], expected: Tensor, limit: float
 ) -> None:
     """Raise UserError where the answer that follows changes what the model says of its first token.
     The bound is wide: one token's rounding is no mean of many."""
     firsts = expected[list(accumulate((answer.tokens for answer in answers[:-1]), initial=0))]
-    if distance(firsts[::2], firsts[1::2]) <= 4 * limit:
+    if _distance(firsts[::2], firsts[1::2]) <= 4 * limit:
         return
     cure = (
         " Its config has is_decoder=false."
@@ -190,7 +190,7 @@ def check_causal(
     )
 
 
-def logps(causal: PreTrainedModel, rows: list[PackedSequence], method: Method) -> Tensor:
+def _logps(causal: PreTrainedModel, rows: list[PackedSequence], method: Method) -> Tensor:
     """Log-probs of the answers' tokens [n], ordered by their answers."""
     states = run_rows(causal, rows, method)
     logits = head_of(causal, method)(states.hidden).float()
@@ -202,24 +202,24 @@ def disagreement(
 ) -> str:
     """In words, what speaks against a method; empty where nothing does."""
     try:
-        apart = distance(
-            logps(causal, pack_answers(answers, method is Method.PACKED), method), expected
+        apart = _distance(
+            _logps(causal, pack_answers(answers, method is Method.PACKED), method), expected
         )
     except Exception as error:  # whatever a family makes of arguments that it does not expect
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return f"fails ({brief(error)})"
+        return f"fails ({_brief(error)})"
     return "" if apart <= limit else f"is {apart:.2g} nats a token off"
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
+def _distance(found: Tensor, expected: Tensor) -> float:
     """Root mean square over those that are expected to be numbers: weights that make none are found
     by scoring."""
     numbers = expected.isfinite()
     return float((found - expected)[numbers].square().mean().sqrt()) if numbers.any() else 0.0
 
 
-def spoken(kind: str, method: Method, why: str) -> str:
+def _spoken(kind: str, method: Method, why: str) -> str:
     if method is Method.OWN:
         return f"{kind}: scored by its own logits, a row at a time, for the faster way {why}"
     if method is Method.PADDED:
@@ -237,7 +237,7 @@ def say(line: str) -> None:
         print(line)
 
 
-def brief(error: Exception) -> str:
+def _brief(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:120]
 
 

@@ -77,7 +77,7 @@ def pack_answers(
     """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a
     profile makes no row longer than `row_tokens`."""
     if share:
-        rows = grown(pairs_of(answers), row_tokens)
+        rows = _grown(_pairs_of(answers), row_tokens)
     else:
         rows = [
             PackedSequence(
@@ -91,7 +91,7 @@ def pack_answers(
     )
 
 
-def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
+def _pairs_of(answers: Sequence[Answer]) -> list[Branch]:
     """Whole contexts with up to two answers each, in the order of their ids: equal beginnings are
     neighbours."""
     by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
@@ -106,12 +106,12 @@ def pairs_of(answers: Sequence[Answer]) -> list[Branch]:
     ]
 
 
-def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSequence]:
+def _grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSequence]:
     """Each branch joins the row before it where their common beginning saves enough and the row
     stays short enough."""
     rows: list[PackedSequence] = []
     for branch in branches:
-        wider = join(rows[-1], branch) if rows else None
+        wider = _join(rows[-1], branch) if rows else None
         apart = rows[-1].length + branch.length if rows else 0
         if wider and wider.length <= min(row_tokens or apart, apart - WORTH_SHARING):
             rows[-1] = wider
@@ -120,7 +120,7 @@ def grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSequ
     return rows
 
 
-def join(row: PackedSequence, branch: Branch) -> PackedSequence:
+def _join(row: PackedSequence, branch: Branch) -> PackedSequence:
     """`row` with one more branch, its prefix cut to what all of them begin with."""
     equal = takewhile(
         lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False)
@@ -177,7 +177,7 @@ class Part:
     owner: int | None
 
 
-def parts(row: PackedSequence, start: int) -> Iterator[Part]:
+def _parts(row: PackedSequence, start: int) -> Iterator[Part]:
     """The parts of a row whose first token is the batch's token `start`, in their order."""
     prefix = (start, start + len(row.prefix))
     yield Part(row.prefix, 0, (), None)
@@ -208,7 +208,7 @@ def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
     spans: list[tuple[tuple[Span, ...], Span]] = []
     predicted: list[tuple[int, int, int, int]] = []
     for row in rows:
-        for part in parts(row, len(ids)):
+        for part in _parts(row, len(ids)):
             own = (len(ids), len(ids) + len(part.tokens))
             if part.owner is not None:
                 places = (part.context[-1][1] - 1, *range(own[0], own[1] - 1))
@@ -224,7 +224,7 @@ def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
             elif part.tokens:
                 spans.append((part.context, own))
     mask, layout = torch.empty(1, 1, 0, 0), lay_out(spans, device)
-    return batch(torch.tensor([ids]), torch.tensor([positions]), mask, layout, predicted, device)
+    return _batch(torch.tensor([ids]), torch.tensor([positions]), mask, layout, predicted, device)
 
 
 def pad(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
@@ -243,10 +243,10 @@ def pad(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
         predicted += [
             (owner, number, place, token) for place, token in zip(places, tokens, strict=True)
         ]
-    return batch(ids, positions, mask, None, predicted, device)
+    return _batch(ids, positions, mask, None, predicted, device)
 
 
-def batch(
+def _batch(
     ids: Tensor,
     positions: Tensor,
     mask: Tensor,

@@ -83,24 +83,24 @@ def run_rows(
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     device = weight.device
-    if method is Method.OWN or needs_own_pass(causal.config, rows):
-        parts = [run(causal, pad([row], device), None, method, routing) for row in apart(rows)]
-        return parts[0] if len(parts) == 1 else joined(parts)
+    if method is Method.OWN or _needs_own_pass(causal.config, rows):
+        parts = [_run(causal, pad([row], device), None, method, routing) for row in apart(rows)]
+        return parts[0] if len(parts) == 1 else _joined(parts)
     if method is Method.PADDED:
-        return run(causal, pad(rows, device), None, method, routing)
-    return run(causal, pack(rows, device), copies(rows) if routing else None, method, routing)
+        return _run(causal, pad(rows, device), None, method, routing)
+    return _run(causal, pack(rows, device), copies(rows) if routing else None, method, routing)
 
 
-def run(
+def _run(
     causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, method: Method, routing: bool
 ) -> States:
     """One pass. `held` are a packed batch's copies of each token."""
     options: dict[str, Any] = {"output_router_logits": True} if routing else {}
     if method is Method.OWN:
-        output = own_forward(causal, batch.ids, **options)
+        output = _own_forward(causal, batch.ids, **options)
         states = output.logits
     else:
-        output = backbone(causal)(
+        output = _backbone(causal)(
             input_ids=batch.ids,
             position_ids=batch.positions,
             attention_mask=batch.mask,
@@ -117,7 +117,7 @@ def run(
     return States(states[batch.row_at, batch.position_at], batch.targets, batch.owners, routed)
 
 
-def own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
+def _own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
     """The class's forward on unpadded rows `ids`. The instance's may be TRL's, ours, or a door to
     all of a sharded model."""
     forward = type(causal).forward
@@ -126,7 +126,7 @@ def own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
     return forward(causal, input_ids=ids, **options)
 
 
-def joined(parts: Sequence[States]) -> States:
+def _joined(parts: Sequence[States]) -> States:
     routings = [part.routing for part in parts if part.routing]
     layers = zip(*(routing.logits for routing in routings), strict=True)
     routed = (
@@ -141,7 +141,7 @@ def joined(parts: Sequence[States]) -> States:
     return States(hidden, targets, owners, routed)
 
 
-def backbone(causal: PreTrainedModel) -> nn.Module:
+def _backbone(causal: PreTrainedModel) -> nn.Module:
     """The layers under the head. Llama 4 names a prefix that its text model does not have, and
     passes for its own base."""
     base = causal.base_model
@@ -153,11 +153,11 @@ def head_of(causal: PreTrainedModel, method: Method) -> Head:
     if method is Method.OWN:
         return nn.Identity()
     head = causal.get_output_embeddings()
-    scale, cap = logit_changes(causal.config.get_text_config())
+    scale, cap = _logit_changes(causal.config.get_text_config())
     return head if (scale, cap) == (1.0, None) else ChangedHead(head, scale, cap)
 
 
-def logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
+def _logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
     """Scale and soft cap of the logits by the keys that TRL reads
     (`trl.trainer.utils.add_fused_lm_head`): Cohere's, Falcon-H1's and HyperCLOVA X's factor,
     Granite's divisor, Gemma-2's cap."""
@@ -172,11 +172,11 @@ def logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
     return float(scale), getattr(config, "final_logit_softcapping", None)
 
 
-def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
+def _needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
     """Whether a row is so long that every other row of its pass would get other positions: LongRoPE
     takes one of two sets of frequencies for all of them, by the last position of any."""
-    length = max(map(longest, rows))
-    limits = dict(rotary_limits(config.get_text_config()))
+    length = max(map(_longest, rows))
+    limits = dict(_rotary_limits(config.get_text_config()))
     if length > limits.get("dynamic", math.inf):
         raise UserError(
             f"a text of {length} tokens is over the {limits['dynamic']} from which on this model's"
@@ -186,7 +186,7 @@ def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> 
     return length > limits.get("longrope", math.inf)
 
 
-def rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+def _rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
     """Kinds of rotary positions that depend on a pass's length, and the length up to which they do
     not."""
     rope = getattr(config, "rope_parameters", None) or {}
@@ -200,7 +200,7 @@ def rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
             yield "dynamic", config.max_position_embeddings
 
 
-def longest(row: PackedSequence) -> int:
+def _longest(row: PackedSequence) -> int:
     """Tokens of the longest answer with all that it sees."""
     return max(
         len(row.prefix) + len(branch.context) + len(ids)

@@ -18,7 +18,7 @@ def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
     one and with biases; None where this config cannot be cut down. The random state is left as it
     was."""
     try:
-        shape = shrunken(config)
+        shape = _shrunken(config)
         options: dict[str, Any] = {
             "dtype": torch.float32,
             "attn_implementation": config._attn_implementation,
@@ -30,21 +30,21 @@ def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, **options)
-            sharpen(model)
+            _sharpen(model)
     except Exception:  # sizes that a family wants to agree in its own way
         return None
     model.eval()
     return model
 
 
-def shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
+def _shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
     """Few heads of their own width, few layers: one of each kind."""
     shape = copy.deepcopy(config)
     text = shape.get_text_config()
     if hasattr(shape, "quantization_config"):
         del shape.quantization_config
     layers, heads = text.num_hidden_layers, getattr(text, "num_attention_heads", None)
-    kept = kept_layers(getattr(text, "layer_types", None), layers)
+    kept = _kept_layers(getattr(text, "layer_types", None), layers)
     for name, value in vars(config.get_text_config()).items():
         if isinstance(value, list) and len(value) == layers:
             setattr(text, name, [value[number] for number in kept])
@@ -66,7 +66,7 @@ def shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
     return shape
 
 
-def kept_layers(kinds: list[str] | None, layers: int) -> list[int]:
+def _kept_layers(kinds: list[str] | None, layers: int) -> list[int]:
     """The first of each kind, and at least two."""
     if not kinds or len(kinds) != layers:
         return list(range(min(2, layers)))
@@ -74,7 +74,7 @@ def kept_layers(kinds: list[str] | None, layers: int) -> list[int]:
     return sorted(firsts | {number for number in range(min(2, layers)) if len(firsts) < 2})
 
 
-def sharpen(model: nn.Module) -> None:
+def _sharpen(model: nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:

@@ -81,12 +81,12 @@ def read_dashboard(path: Path) -> Dashboard:
 def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
     """The workspace in W&B's own terms; nothing is sent. Raises UserError where its library is
     missing."""
-    ws, wr = library()
+    ws, wr = _library()
     sections = [
         ws.Section(
             name=section.name,
             is_open=section.open,
-            panels=[panel_of(panel, wr) for panel in section.panels],
+            panels=[_panel_of(panel, wr) for panel in section.panels],
         )
         for section in dashboard.sections
     ]
@@ -110,7 +110,7 @@ def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
     )
 
 
-def panel_of(panel: Lines | Bars | Table | Comparer, wr: Any) -> Any:
+def _panel_of(panel: Lines | Bars | Table | Comparer, wr: Any) -> Any:
     match panel:
         case Lines():
             smoothing = (
@@ -127,7 +127,7 @@ def panel_of(panel: Lines | Bars | Table | Comparer, wr: Any) -> Any:
             return wr.RunComparer(diff_only="split")
 
 
-def library() -> tuple[Any, Any]:
+def _library() -> tuple[Any, Any]:
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws

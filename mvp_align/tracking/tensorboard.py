@@ -19,9 +19,9 @@ class TensorBoardRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._folder = event_folder(config, folder)
-        self._hparams = hparams(config)
-        self._writer = SummaryWriter(self._folder, purge_step=purge_step(folder))
+        self._folder = _event_folder(config, folder)
+        self._hparams = _hparams(config)
+        self._writer = SummaryWriter(self._folder, purge_step=_purge_step(folder))
         self._writer.add_text(
             "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(described(config)))}\n```"
         )
@@ -34,7 +34,7 @@ class TensorBoardRun:
 
     def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
         for name, table in tables.items():
-            self._writer.add_text(name, markdown(table))
+            self._writer.add_text(name, _markdown(table))
         self._writer.add_hparams(
             self._hparams, dict(summary), run_name=str(self._folder.absolute())
         )
@@ -47,7 +47,7 @@ class TensorBoardRun:
         self._writer.close()
 
 
-def event_folder(config: Config, folder: RunFolder) -> Path:
+def _event_folder(config: Config, folder: RunFolder) -> Path:
     """`TENSORBOARD_LOGGING_DIR`, which transformers' own callback heeds, with a folder a run; else
     inside the run folder."""
     elsewhere = value("TENSORBOARD_LOGGING_DIR")
@@ -58,7 +58,7 @@ def event_folder(config: Config, folder: RunFolder) -> Path:
     )
 
 
-def purge_step(folder: RunFolder) -> int | None:
+def _purge_step(folder: RunFolder) -> int | None:
     """The first step that a resumed run takes again: TensorBoard then hides what an earlier process
     logged from there on."""
     if not folder.resumed:
@@ -67,7 +67,7 @@ def purge_step(folder: RunFolder) -> int | None:
     return 1 + (int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
 
 
-def hparams(config: Config) -> dict[str, str | int | float | bool]:
+def _hparams(config: Config) -> dict[str, str | int | float | bool]:
     leaves = settings(OmegaConf.structured(config))
     return {
         key: leaf if isinstance(leaf, str | int | float) else str(leaf)
@@ -75,13 +75,13 @@ def hparams(config: Config) -> dict[str, str | int | float | bool]:
     }
 
 
-def markdown(table: Table) -> str:
+def _markdown(table: Table) -> str:
     columns, rows = table
-    lines = [columns, ["---"] * len(columns), *([cell_text(cell) for cell in row] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([_cell_text(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cell_text(cell: Cell) -> str:
+def _cell_text(cell: Cell) -> str:
     if cell is None:
         return ""
     text = f"{cell:.4f}" if isinstance(cell, float) else str(cell)

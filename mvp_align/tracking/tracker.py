@@ -46,7 +46,7 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Numbers at an optimizer step; NaN and infinities are left out, with a word. After a
         resume a step may come again: it is logged as an axis, not refused."""
-        self._attempt(lambda backend: backend.log(finite(metrics, step), step))
+        self._attempt(lambda backend: backend.log(_finite(metrics, step), step))
 
     def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
         """The tables of a finished run, and the numbers that stand for it."""
@@ -70,11 +70,11 @@ class Tracker:
             send(self._backend)
         except Exception as error:  # whatever a tracker does, hours of training are worth more
             if not self._warned:
-                warn(error)
+                _warn(error)
             self._warned = True
 
 
-def finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
+def _finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
     """Those that are numbers, which alone a tracker's files can hold; warns of the others."""
     numbers = {name: value for name, value in metrics.items() if is_finite(value)}
     if left_out := [f"{name} is {value}" for name, value in metrics.items() if name not in numbers]:
@@ -93,16 +93,16 @@ def start_tracking(config: Config, folder: RunFolder) -> Tracker:
     if disabled or not folder.writes:
         return Tracker()
     try:
-        return Tracker(start_backend(config, folder))
+        return Tracker(_start_backend(config, folder))
     except UserError:
         raise
     # no account, no network, a broken installation: none of them is a reason to stop
     except Exception as error:
-        warn(error)
+        _warn(error)
         return Tracker()
 
 
-def start_backend(config: Config, folder: RunFolder) -> Backend:
+def _start_backend(config: Config, folder: RunFolder) -> Backend:
     match config.tracking.backend:
         case "wandb":
             from mvp_align.tracking.wandb import WandbRun
@@ -120,7 +120,7 @@ def start_backend(config: Config, folder: RunFolder) -> Backend:
             raise ValueError(f"no tracker is called {unknown}")
 
 
-def warn(error: Exception) -> None:
+def _warn(error: Exception) -> None:
     warnings.warn(
         f"Tracking failed and is left out ({type(error).__name__}: {error}). The run goes on.",
         stacklevel=3,

@@ -23,7 +23,7 @@ class TrackioRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         settings = described(config)
         self._name = settings["run"]["name"]
-        with nullcontext() if trackio_mode(config.tracking.mode) == "online" else local():
+        with nullcontext() if trackio_mode(config.tracking.mode) == "online" else _local():
             import trackio
 
             self._run = trackio.init(
@@ -62,7 +62,7 @@ class TrackioRun:
 
 
 @contextmanager
-def local() -> Iterator[None]:
+def _local() -> Iterator[None]:
     """No question to the hub: at its start trackio asks there for the user's name, even where
     nothing goes there."""
     import huggingface_hub.constants as hub

@@ -42,11 +42,11 @@ class WandbRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
         self._name = resolved(config)["run"]["name"]
         self._with_artifacts = config.tracking.artifacts
-        self._home = home(config, folder)
-        self._run = start(config, folder)
+        self._home = _home(config, folder)
+        self._run = _start(config, folder)
         self._run.define_metric(STEP)
         self._defined: set[str] = set()
-        if diff := uncommitted():  # by itself W&B keeps one online only
+        if diff := _uncommitted():  # by itself W&B keeps one online only
             patch = self._home / "wandb" / "code.patch"
             write_text(patch, f"{diff}\n")
             self._run.save(patch, base_path=patch.parent, policy="now")
@@ -65,7 +65,7 @@ class WandbRun:
     def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
         import wandb
 
-        with staged_in(self._home):
+        with _staged_in(self._home):
             self._run.log(
                 {
                     name: wandb.Table(columns=list(columns), data=data)
@@ -100,26 +100,26 @@ class WandbRun:
             ) from None
 
 
-def start(config: Config, folder: RunFolder) -> "Run":
+def _start(config: Config, folder: RunFolder) -> "Run":
     """Online where asked for; where that fails, offline, with a warning."""
     import wandb
 
-    identity = run_id(folder)
+    identity = _run_id(folder)
     if wandb_mode(config.tracking.mode) == "offline":
-        return init(config, folder, identity, "offline")
+        return _init(config, folder, identity, "offline")
     try:
-        return init(config, folder, identity, "online")
+        return _init(config, folder, identity, "online")
     except Exception as error:
         warnings.warn(
             f"W&B cannot be reached ({type(error).__name__}: {error}). The run is recorded offline:"
-            f" `mvp-align runs sync {home(config, folder)}` uploads it later.",
+            f" `mvp-align runs sync {_home(config, folder)}` uploads it later.",
             stacklevel=2,
         )
         wandb.teardown()  # its service still holds the id for the run that did not start
-        return init(config, folder, identity, "offline")
+        return _init(config, folder, identity, "offline")
 
 
-def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run":
+def _init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run":
     import wandb
 
     settings = described(config)
@@ -128,7 +128,7 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
     try:
         return wandb.init(
             mode=chosen,
-            dir=home(config, folder),
+            dir=_home(config, folder),
             id=identity,
             # kept in an offline record too: its upload then goes on from what the server has
             resume="allow",
@@ -140,7 +140,7 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
             tags=config.tracking.tags or None,  # an empty list would hide WANDB_TAGS
             config=settings,
             settings=wandb.Settings(
-                **unless_set(finish_timeout=FINISH_SECONDS),
+                **_unless_set(finish_timeout=FINISH_SECONDS),
                 finish_timeout_raises=True,
                 **code_state(),
             ),
@@ -149,7 +149,7 @@ def init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run
         sys.argv = words
 
 
-def home(config: Config, folder: RunFolder) -> Path:
+def _home(config: Config, folder: RunFolder) -> Path:
     """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR
     says."""
     elsewhere = value("WANDB_DIR")
@@ -160,7 +160,7 @@ def home(config: Config, folder: RunFolder) -> Path:
     return path
 
 
-def unless_set(**settings: object) -> dict[str, Any]:
+def _unless_set(**settings: object) -> dict[str, Any]:
     """Those that no variable of W&B's sets."""
     return {name: given for name, given in settings.items() if not value(f"WANDB_{name.upper()}")}
 
@@ -177,7 +177,7 @@ def code_state() -> dict[str, Any]:
     return {"git_root": git(PACKAGE, "rev-parse", "--show-toplevel"), "disable_code": True}
 
 
-def uncommitted() -> str:
+def _uncommitted() -> str:
     """The diff of this package's repository to its commit; empty where there is none, where it
     shows a secret, and where WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
     if is_true("WANDB_DISABLE_CODE") or is_true("WANDB_DISABLE_GIT"):
@@ -187,7 +187,7 @@ def uncommitted() -> str:
 
 
 @contextmanager
-def staged_in(folder: Path) -> Iterator[None]:
+def _staged_in(folder: Path) -> Iterator[None]:
     """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later
     upload may not find again."""
     if value("WANDB_DATA_DIR"):
@@ -200,7 +200,7 @@ def staged_in(folder: Path) -> Iterator[None]:
         del os.environ["WANDB_DATA_DIR"]
 
 
-def run_id(folder: RunFolder) -> str:
+def _run_id(folder: RunFolder) -> str:
     """The same id after a resume, so that one run stays one line in W&B. A new run takes
     WANDB_RUN_ID where that is set."""
     wanted = value("WANDB_RUN_ID")

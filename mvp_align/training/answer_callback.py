@@ -17,7 +17,7 @@ from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import generation_prompts
 from mvp_align.generation.answers import Generated
-from mvp_align.generation.local import generate
+from mvp_align.generation.local import generate_locally
 from mvp_align.judging.judge import nearness
 from mvp_align.judging.labels import PRESETS, Label, judge_label
 from mvp_align.runtime.processes import broadcast_from_main
@@ -55,7 +55,7 @@ class PAACallback(EvaluationCallback):
             raise UserError("PAACallback: there are no pairs to answer.")
         self.tokenizer = tokenizer
         self.generation = generation or Generation()
-        self.judge = judge or semantic
+        self.judge = judge or _semantic
         self.name = name
         self.seed = seed
         self.prompts = generation_prompts(self.pairs, self.generation.prompt, tokenizer)
@@ -63,7 +63,7 @@ class PAACallback(EvaluationCallback):
     @override
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
         label = f"step {state.global_step} answers"
-        answers = generate(
+        answers = generate_locally(
             model, self.tokenizer, self.prompts, self.generation, self.seed, label=label
         )
         labels = broadcast_from_main(lambda: list(self.judge(self.pairs, answers)))
@@ -87,7 +87,7 @@ class PAACallback(EvaluationCallback):
         return found
 
 
-def semantic(pairs: Sequence[PreferencePair], answers: Sequence[Generated]) -> list[Label | None]:
+def _semantic(pairs: Sequence[PreferencePair], answers: Sequence[Generated]) -> list[Label | None]:
     """The preset `semantic`; an empty answer is near neither reference, a tie."""
     verdicts = nearness(pairs, [answer.answer for answer in answers])
     return [judge_label(verdict, PRESETS["semantic"]) for verdict in verdicts]

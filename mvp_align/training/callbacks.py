@@ -73,7 +73,7 @@ class OPACallback(EvaluationCallback):
         batch_size: int = 8,
     ) -> None:
         self.subject = (
-            rows if isinstance(rows, EvalSet) else eval_set_of(self.name, rows, tokenizer, prompt)
+            rows if isinstance(rows, EvalSet) else _eval_set_of(self.name, rows, tokenizer, prompt)
         )
         self.batch_size = batch_size
         self.base: list[PairScore] | None = None
@@ -171,7 +171,7 @@ class OODCallback(OPACallback):
             )
 
 
-def eval_set_of(
+def _eval_set_of(
     name: str,
     rows: Iterable[Mapping[str, str] | PreferencePair],
     tokenizer: PreTrainedTokenizerBase,
@@ -290,7 +290,7 @@ class Progress(TrainerCallback):
             self.bar.close()
 
 
-class Tracking(TrainerCallback):
+class TrackingCallback(TrainerCallback):
     """Passes every logged number on to the run's tracker, under train/ or eval/ as transformers'
     own reporters have it."""
 

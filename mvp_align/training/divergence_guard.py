@@ -62,7 +62,7 @@ class DivergenceGuard(Trainer):
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if any_rank_requested_stop(
-            not all(finite(p) for p in model.parameters() if p.requires_grad)
+            not all(_finite(p) for p in model.parameters() if p.requires_grad)
         ):
             raise UserError(self.stopped("a trained weight is no finite number"))
         super()._save_checkpoint(model, trial)
@@ -94,7 +94,7 @@ class DivergenceGuard(Trainer):
         )
 
 
-def finite(parameter: Tensor) -> bool:
+def _finite(parameter: Tensor) -> bool:
     """Whether all of its numbers are; of a sharded one, those that this process holds."""
     held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     return bool(torch.isfinite(held.detach()).all())

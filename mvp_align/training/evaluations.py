@@ -35,7 +35,7 @@ class EvaluationCallback(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        evaluation = running_evaluation()
+        evaluation = _running_evaluation()
         if evaluation.call is self.measured_in:  # for another set
             return
         self.measured_in = evaluation.call if evaluation.of_several else None
@@ -66,7 +66,7 @@ class RunningEvaluation:
     of_several: bool
 
 
-def running_evaluation() -> RunningEvaluation:
+def _running_evaluation() -> RunningEvaluation:
     """The evaluation that called the caller. A callback is handed neither the trainer nor the
     prefix, and reporters have had the log by then: the stack alone knows."""
     calls: list[FrameType] = []

@@ -45,19 +45,19 @@ def share_prompts(causal: PreTrainedModel) -> bool:
     ) -> Any:
         if not fused_lm_head:
             return previous(*args, **inputs)
-        routing = inputs.get("output_router_logits", asks_for_routing(self))
+        routing = inputs.get("output_router_logits", _asks_for_routing(self))
         rows = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        return answer_outputs(self, *rows, method, routing=routing)
+        return _answer_outputs(self, *rows, method, routing=routing)
 
     causal.forward = types.MethodType(forward, causal)
     return method is Method.PACKED
 
 
-def asks_for_routing(causal: PreTrainedModel) -> bool:
+def _asks_for_routing(causal: PreTrainedModel) -> bool:
     return bool(getattr(causal.config.get_text_config(), "output_router_logits", False))
 
 
-def answer_outputs(
+def _answer_outputs(
     causal: PreTrainedModel,
     ids: Tensor,
     attention: Tensor,
@@ -135,7 +135,7 @@ top token, and the log of the sum of squared probabilities."""
 
 def token_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     """Of `targets` [n] predicted from `hidden` [n, hidden], a chunk of logits at a time."""
-    outputs = frozen_outputs if frozen(head) else trained_outputs
+    outputs = _frozen_outputs if frozen(head) else _trained_outputs
     parts = [
         outputs(head, h, t)
         for h, t in zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
@@ -150,12 +150,12 @@ def frozen(head: Head) -> bool:
     return type(head) is nn.Linear and not head.weight.requires_grad
 
 
-def frozen_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
+def _frozen_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     outputs: Outputs = FrozenHead.apply(head, hidden, targets)  # type: ignore[no-untyped-call]
     return outputs
 
 
-def trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
+def _trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
     """The same for a head that learns or whose logits are changed, its logits computed anew in the
     backward pass."""
 

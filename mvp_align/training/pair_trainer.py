@@ -110,17 +110,17 @@ def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
         return micro_batches
     pairs = sizes.pop() // 2
     columns = {
-        key: joined([batch[key] for batch in micro_batches], pairs) for key in micro_batches[0]
+        key: _joined([batch[key] for batch in micro_batches], pairs) for key in micro_batches[0]
     }
     length = columns["attention_mask"].sum(-1).amax(0)  # [all pairs], of the longer answer's row
     order = torch.argsort(length, descending=True, stable=True)
     return [
-        {key: part(column, chosen, int(length[chosen[0]])) for key, column in columns.items()}
+        {key: _part(column, chosen, int(length[chosen[0]])) for key, column in columns.items()}
         for chosen in order.split(pairs)
     ]
 
 
-def joined(tensors: list[Tensor], pairs: int) -> Tensor:
+def _joined(tensors: list[Tensor], pairs: int) -> Tensor:
     """Micro-batches' tensors as one: rows [2 x pairs, width], chosen then rejected, become [2, all
     pairs, width], with zeros as padding; [pairs] become [all pairs]."""
     if tensors[0].dim() == 1:
@@ -130,6 +130,6 @@ def joined(tensors: list[Tensor], pairs: int) -> Tensor:
     return torch.cat([tensor.view(2, pairs, width) for tensor in padded], dim=1)
 
 
-def part(column: Tensor, pairs: Tensor, width: int) -> Tensor:
+def _part(column: Tensor, pairs: Tensor, width: int) -> Tensor:
     """The rows of `pairs`, cut to `width`, as a micro-batch has them."""
     return column[pairs] if column.dim() == 1 else column[:, pairs, :width].flatten(0, 1)

@@ -74,7 +74,7 @@ class Resumable(Trainer):
         history = self.state.log_history
         begun = len(history)
         try:
-            with training_randomness_kept():
+            with _training_randomness_kept():
                 return super()._evaluate(*args, **kwargs)
         except Preempted:
             del history[begun:]
@@ -103,7 +103,7 @@ def tensors_only() -> Iterator[None]:
 
 
 @contextmanager
-def training_randomness_kept() -> Iterator[None]:
+def _training_randomness_kept() -> Iterator[None]:
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         yield

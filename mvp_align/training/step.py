@@ -71,7 +71,7 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
     """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses
     take beyond the tokens' log-probs is numbers a token, and left out."""
     causal = causal_model(model)
-    total_of = sft_total if config.recipe == "lora_sft" else dpo_total
+    total_of = _sft_total if config.recipe == "lora_sft" else _dpo_total
     with torch.autocast(
         causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32
     ):
@@ -86,7 +86,7 @@ def score_pass(model: PeftModel, rows: Sequence[PackedSequence]) -> None:
         answer_token_logps(causal_model(model), rows)
 
 
-def dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+def _dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
     """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer
     asks for it."""
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
@@ -102,7 +102,7 @@ def dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor
     return log_probs.sum() + (load_balance(states.routing, config) if states.routing else 0)
 
 
-def sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+def _sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
     """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that
     it would make other logits for than they make themselves."""
     if scoring_method(causal) is Method.OWN:

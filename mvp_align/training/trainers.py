@@ -49,7 +49,7 @@ def dpo_trainer(
     `train.reference`; never a silent copy of the adapter that training starts from
     (hiyouga/LLaMA-Factory#8459).
     """
-    with unrounded(model):
+    with _unrounded(model):
         trainer = PairTrainer(
             model=model,
             args=dpo_arguments(config, plan, placement, checkpoints),
@@ -58,10 +58,10 @@ def dpo_trainer(
             processing_class=tokenizer,
             callbacks=[
                 *callbacks,
-                *make_progress_callbacks(plan, placement, fresh_sigmoid(config)),
+                *_make_progress_callbacks(plan, placement, fresh_sigmoid(config)),
             ],
         )
-    finish_callbacks(trainer)
+    _finish_callbacks(trainer)
     if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
         model.delete_adapter(REFERENCE)
     reference = None if config.train.reference == "base" else REFERENCE
@@ -74,7 +74,7 @@ def dpo_trainer(
 
 def dpo_arguments(config: Config, plan: Plan, placement: Placement, checkpoints: Path) -> DPOConfig:
     return DPOConfig(
-        **shared_arguments(config, plan, placement, checkpoints),
+        **_shared_arguments(config, plan, placement, checkpoints),
         beta=config.train.beta,
         loss_type=config.train.loss_type.split("+"),
         loss_weights=config.train.loss_weights,
@@ -95,31 +95,31 @@ def sft_trainer(
 ) -> AnswerTrainer:
     """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
     args = SFTConfig(
-        **shared_arguments(config, plan, placement, checkpoints),
+        **_shared_arguments(config, plan, placement, checkpoints),
         completion_only_loss=True,
         max_length=None,
     )
-    with unrounded(model):
+    with _unrounded(model):
         trainer = AnswerTrainer(
             model=model,
             args=args,
-            train_dataset=completion_dataset(plan.train),
-            eval_dataset=completion_dataset(plan.val_texts) if plan.val_texts else None,
+            train_dataset=_completion_dataset(plan.train),
+            eval_dataset=_completion_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, *make_progress_callbacks(plan, placement, first_loss=False)],
+            callbacks=[*callbacks, *_make_progress_callbacks(plan, placement, first_loss=False)],
         )
-    finish_callbacks(trainer)
+    _finish_callbacks(trainer)
     return trainer
 
 
-def finish_callbacks(trainer: Resumable) -> None:
+def _finish_callbacks(trainer: Resumable) -> None:
     trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
     trainer.add_callback(StopInEvaluation())
     trainer.add_callback(ResumeCallback(trainer))
 
 
 @contextmanager
-def unrounded(model: PeftModel) -> Iterator[None]:
+def _unrounded(model: PeftModel) -> Iterator[None]:
     """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it
     in fp32, and scores move with the precision it is computed in; a CPU multiplies bf16 some
     hundred times slower; and training that goes on from an adapter would start from another one
@@ -132,7 +132,7 @@ def unrounded(model: PeftModel) -> Iterator[None]:
         parameter.data = data.float()
 
 
-def shared_arguments(
+def _shared_arguments(
     config: Config, plan: Plan, placement: Placement, checkpoints: Path
 ) -> dict[str, Any]:
     assert plan.batches is not None
@@ -157,7 +157,7 @@ def shared_arguments(
         "bf16": placement.precision == "bf16",
         "fp16": placement.precision == "fp16",
         "use_cpu": placement.device.type == "cpu",
-        **sharding(config, batches, placement),
+        **_sharding(config, batches, placement),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not a number is to be seen
         "eval_strategy": "no" if evals.every_steps is None else "steps",
@@ -170,7 +170,7 @@ def shared_arguments(
     }
 
 
-def sharding(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
+def _sharding(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
     """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would
     save nothing.
 
@@ -180,11 +180,11 @@ def sharding(config: Config, batches: Batches, placement: Placement) -> dict[str
     if config.hardware.sharding == "fsdp":
         return {**shared, "fsdp": True, "fsdp_config": {"version": 2}}
     if config.hardware.sharding == "zero2":
-        return {**shared, "bf16": False, "deepspeed": zero2_settings(config, batches, placement)}
+        return {**shared, "bf16": False, "deepspeed": _zero2_settings(config, batches, placement)}
     return shared
 
 
-def zero2_settings(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
+def _zero2_settings(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
     """DeepSpeed's, from the run's own. They name no optimizer, so that it takes the Trainer's,
     torch's AdamW. An empty list of modules safe in a lower precision keeps gradients in fp32 on
     their way between processes."""
@@ -207,7 +207,7 @@ def fresh_sigmoid(config: Config) -> bool:
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
 
 
-def make_progress_callbacks(
+def _make_progress_callbacks(
     plan: Plan, placement: Placement, first_loss: bool
 ) -> list[TrainerCallback]:
     assert plan.batches is not None
@@ -222,5 +222,5 @@ def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
     )
 
 
-def completion_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
+def _completion_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
     return Dataset.from_list([{"prompt": p.prompt, "completion": p.chosen} for p in pairs])

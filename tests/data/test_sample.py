@@ -209,7 +209,7 @@ def test_quotas_give_the_leftover_to_the_largest_remainders() -> None:
 def test_the_data_card_holds_the_measured_tables(records: dict[str, list[dict[str, Any]]]) -> None:
     card = (draw.HERE / "README.md").read_text(encoding="utf-8")
     users = [user for part in draw.draw_users().values() for user in part]
-    for name, table in figures.tables(records, users, draw.HERE / "ufp4").items():
+    for name, table in figures.figure_tables(records, users, draw.HERE / "ufp4").items():
         assert table in card, (
             f"'{name}' is not in README.md as `python -m mvp_align.data.sample.draw` prints it"
         )

@@ -15,7 +15,7 @@ from mvp_align.config import Generation, Lora
 from mvp_align.errors import UserError
 from mvp_align.generation import local
 from mvp_align.generation.answers import Drafts, Generated, open_drafts
-from mvp_align.generation.local import Draw, generate, stop_ids, uniforms
+from mvp_align.generation.local import Draw, generate_locally, stop_ids, uniforms
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.runtime.preemption import Preempted
 from mvp_align.schema import PromptedPair
@@ -71,7 +71,7 @@ def test_equal_to_one_at_a_time_without_a_cache(
     batch_size: int,
 ) -> None:
     settings = replace(greedy, temperature=temperature, batch_size=batch_size)
-    found = generate(talker, tokenizer, prompts, settings, SEED)
+    found = generate_locally(talker, tokenizer, prompts, settings, SEED)
     assert found == plainly(
         talker.eval(), tokenizer, prompts, settings, {tokenizer.eos_token_id, 0}
     )
@@ -90,10 +90,10 @@ def test_under_an_adapter_and_after_sharing_attention(
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.5)
-    found = generate(model, tokenizer, prompts, greedy, SEED)
+    found = generate_locally(model, tokenizer, prompts, greedy, SEED)
     assert found == plainly(model.eval(), tokenizer, prompts, greedy, {tokenizer.eos_token_id, 0})
     with model.disable_adapter():
-        assert generate(model, tokenizer, prompts, greedy, SEED) != found
+        assert generate_locally(model, tokenizer, prompts, greedy, SEED) != found
 
 
 def test_the_model_is_left_as_it_was_and_the_cache_was_used(
@@ -105,7 +105,7 @@ def test_the_model_is_left_as_it_was_and_the_cache_was_used(
     )
     talker.train()
     defaults = talker.generation_config
-    generate(talker, tokenizer, prompts, greedy, SEED)
+    generate_locally(talker, tokenizer, prompts, greedy, SEED)
     assert talker.training
     assert talker.config.use_cache is False
     assert talker.generation_config is defaults and defaults.repetition_penalty == 1.7
@@ -119,13 +119,13 @@ def test_a_seed_gives_the_same_answers_and_another_others(
 ) -> None:
     settings = replace(greedy, temperature=1.0)
     torch.manual_seed(1)
-    first = generate(talker, tokenizer, prompts, settings, 1)
-    assert generate(talker, tokenizer, prompts, settings, 1) == first
-    assert generate(talker, tokenizer, list(reversed(prompts)), settings, 1) == list(
+    first = generate_locally(talker, tokenizer, prompts, settings, 1)
+    assert generate_locally(talker, tokenizer, prompts, settings, 1) == first
+    assert generate_locally(talker, tokenizer, list(reversed(prompts)), settings, 1) == list(
         reversed(first)
     )
-    assert generate(talker, tokenizer, prompts[3:4], settings, 1) == first[3:4]
-    other = generate(talker, tokenizer, prompts, settings, 2)
+    assert generate_locally(talker, tokenizer, prompts[3:4], settings, 1) == first[3:4]
+    other = generate_locally(talker, tokenizer, prompts, settings, 2)
     assert sum(one != two for one, two in zip(first, other, strict=True)) > 12
 
 
@@ -166,7 +166,7 @@ def test_no_room_in_the_models_context(talker, tokenizer, prompts, greedy: Gener
     with pytest.raises(
         UserError, match=rf"longest prompt has {longest} tokens.* the 2048 that the model can take"
     ):
-        generate(talker, tokenizer, prompts, replace(greedy, max_new_tokens=2048), SEED)
+        generate_locally(talker, tokenizer, prompts, replace(greedy, max_new_tokens=2048), SEED)
 
 
 @pytest.mark.parametrize("temperature", [0, 0.9])
@@ -174,7 +174,7 @@ def test_stopped_and_taken_up_it_ends_the_same(
     talker, tokenizer, prompts, greedy: Generation, temperature: float, tmp_path, monkeypatch
 ) -> None:
     settings = replace(greedy, temperature=temperature, batch_size=3)
-    undisturbed = generate(talker, tokenizer, prompts, settings, SEED)
+    undisturbed = generate_locally(talker, tokenizer, prompts, settings, SEED)
     draw = random.Random(5)
     path = tmp_path / "base-in_domain.jsonl"
     ran: list[int] = []
@@ -193,15 +193,15 @@ def test_stopped_and_taken_up_it_ends_the_same(
         monkeypatch.setattr(local, "check", check)
         drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
         try:
-            found = generate(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
+            found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
         except Preempted:
             continue
     monkeypatch.setattr(local, "check", lambda: None)
     drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
-    found = generate(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
+    found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
     assert found == undisturbed
     assert sum(ran) == len(prompts)  # no batch ran twice
 
 
 def test_no_prompts(talker, tokenizer, greedy: Generation) -> None:
-    assert generate(talker, tokenizer, [], greedy, SEED) == []
+    assert generate_locally(talker, tokenizer, [], greedy, SEED) == []

@@ -30,7 +30,7 @@ from mvp_align.generation.answers import (
 from mvp_align.generation.client import CallFailed, Reply
 from mvp_align.generation.completion import Said
 from mvp_align.generation.endpoint import Endpoint
-from mvp_align.generation.local import generate
+from mvp_align.generation.local import generate_locally
 from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import answer_in, generate_remotely
 from mvp_align.runtime import preemption
@@ -51,7 +51,7 @@ def served_folder(
     prompts = generation_prompts(few_pairs, paa_prompt(), tokenizer)
     words = [
         tokenizer(answer.answer).input_ids
-        for answer in generate(model, tokenizer, prompts, SETTINGS, seed=12)
+        for answer in generate_locally(model, tokenizer, prompts, SETTINGS, seed=12)
     ]
     ((frequent, _),) = Counter(token for ids in words for token in ids[1:]).most_common(1)
     head = model.get_output_embeddings().weight
@@ -75,7 +75,7 @@ def test_a_server_and_this_process_write_the_same(
     settings = replace(SETTINGS, max_new_tokens=30)
     model = AutoModelForCausalLM.from_pretrained(served_folder)
     tokenizer = AutoTokenizer.from_pretrained(served_folder)
-    local = generate(
+    local = generate_locally(
         model, tokenizer, generation_prompts(few_pairs, paa_prompt(), tokenizer), settings, seed=12
     )
     asked = [
@@ -197,7 +197,7 @@ def test_asked_to_stop_it_keeps_what_came(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
-    request = preemption.Request()
+    request = preemption.StopRequest()
     monkeypatch.setattr(preemption, "request", request)
     server = Server()
     monkeypatch.setattr(remote, "ChatClient", server)

@@ -11,7 +11,7 @@ from mvp_align.cli import app
 from mvp_align.errors import UserError
 from mvp_align.judging.verdicts import YesNo, read_judgements
 from mvp_align.metrics.rows import read_rows
-from mvp_align.modeling.source import locate, packaged_gguf
+from mvp_align.modeling.source import locate_weights, packaged_gguf
 
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and openai")
 pytest.importorskip("openai")
@@ -81,4 +81,4 @@ def test_smollm2_judges(compose, write_run, write_judge, query) -> None:
     model = compose().model
     if packaged_gguf(model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    judged_by(Path(locate(model)), write_run(3), write_judge, query, max_tokens=48)
+    judged_by(Path(locate_weights(model)), write_run(3), write_judge, query, max_tokens=48)

@@ -16,7 +16,7 @@ from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.merge import TOLERANCE, difference, merge
+from mvp_align.scoring.merge import TOLERANCE, difference, merge_adapter
 from mvp_align.scoring.tokens import TokenizedPair
 
 
@@ -37,7 +37,7 @@ def test_the_merged_model_scores_as_base_and_adapter_do(
     tuned = score_pairs(trained, tokens)
     # without its adapter the model would be found out
     assert furthest(tuned, score_pairs(load(), tokens)) > 2 * within
-    error = merge(model_config, adapter, tmp_path / "merged", precision)
+    error = merge_adapter(model_config, adapter, tmp_path / "merged", precision)
     assert 0 <= error < within
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not isinstance(merged, PeftModel)
@@ -58,7 +58,7 @@ def test_an_existing_target_is_left_alone(
     with pytest.raises(
         UserError, match=r"merged exists already: choose another folder, or delete it\."
     ):
-        merge(model_config, adapter, tmp_path / "merged", "fp32")
+        merge_adapter(model_config, adapter, tmp_path / "merged", "fp32")
     assert [path.name for path in (tmp_path / "merged").iterdir()] == ["thesis.tex"]
 
 
@@ -74,7 +74,7 @@ def test_a_merge_that_a_precision_cannot_hold_is_not_written(
     with pytest.raises(
         UserError, match=r"huge, merged and stored in fp16, cannot be scored: use fp32\."
     ):
-        merge(model_config, tmp_path / "huge", tmp_path / "merged", "fp16")
+        merge_adapter(model_config, tmp_path / "huge", tmp_path / "merged", "fp16")
     assert not (tmp_path / "merged").exists()
 
 
@@ -86,7 +86,7 @@ def test_an_adapter_of_another_base_is_refused(
     with pytest.raises(
         UserError, match=r"was trained on .*other-llama, but the model is .*sharp-llama"
     ):
-        merge(model_config, adapter, tmp_path / "merged", "fp32")
+        merge_adapter(model_config, adapter, tmp_path / "merged", "fp32")
     assert not (tmp_path / "merged").exists()
 
 
@@ -119,7 +119,7 @@ def test_where_head_and_embeddings_are_one_each_gets_its_own_change(
     model.save_pretrained(str(tmp_path / "adapter"))
     tuned = score_pairs(model.eval(), tokens[:4])
     assert furthest(tuned, score_pairs(load_base(config, placement), tokens[:4])) > 0.01
-    merge(config, tmp_path / "adapter", tmp_path / "merged", "fp32")
+    merge_adapter(config, tmp_path / "adapter", tmp_path / "merged", "fp32")
     assert (
         furthest(
             score_pairs(load_base(Model("m", str(tmp_path / "merged")), placement), tokens[:4]),
@@ -142,5 +142,5 @@ def test_what_cannot_be_merged_says_so(
         UserError,
         match=r"cannot be merged \(.*bias.*\): serve the base and the adapter side by side",
     ):
-        merge(model_config, tmp_path / "adapter", tmp_path / "merged", "fp32")
+        merge_adapter(model_config, tmp_path / "adapter", tmp_path / "merged", "fp32")
     assert [path.name for path in tmp_path.iterdir()] == ["adapter"]

@@ -20,7 +20,7 @@ from mvp_align.modeling.fingerprint import fingerprint
 from mvp_align.modeling.hardware import Placement
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.merge import merge
+from mvp_align.scoring.merge import merge_adapter
 
 Load = Callable[..., PreTrainedModel]
 
@@ -128,10 +128,10 @@ def test_merging_needs_the_unquantised_model_and_says_which(
     four_bit: Path, model_config: Model, adapter: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"stored in 4 bits.*--base .*/sharp-llama\b") as caught:
-        merge(Model("x", str(four_bit)), adapter, tmp_path / "merged", "fp32")
+        merge_adapter(Model("x", str(four_bit)), adapter, tmp_path / "merged", "fp32")
     assert "bnb-4bit`" not in str(caught.value)
     assert not (tmp_path / "merged").exists()
-    assert merge(model_config, adapter, tmp_path / "merged", "fp32") < 1e-5
+    assert merge_adapter(model_config, adapter, tmp_path / "merged", "fp32") < 1e-5
 
 
 def test_a_run_on_it_trains_and_records_what_was_loaded(

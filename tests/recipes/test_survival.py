@@ -15,7 +15,7 @@ from run_files import adapter_bytes, cut_off, logged, score_bytes
 from mvp_align.errors import UserError
 from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime import preemption
-from mvp_align.runtime.preemption import EXIT_CODE, Preempted, Request
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted, StopRequest
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
@@ -130,7 +130,7 @@ LOOKED_AT = [
 ]
 
 
-class AtCheck(Request):
+class AtCheck(StopRequest):
     """A request that comes with the `number`-th look at it; how many looks there were is
     counted."""
 

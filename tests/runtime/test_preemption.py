@@ -9,7 +9,7 @@ import pytest
 from mvp_align.runtime import preemption
 from mvp_align.runtime.preemption import (
     Preempted,
-    Request,
+    StopRequest,
     install_signal_handlers,
     raise_if_stop_requested,
 )
@@ -19,7 +19,7 @@ from mvp_align.runtime.preemption import (
 def own_request(monkeypatch: pytest.MonkeyPatch):
     """Each test listens anew, and pytest's own handlers are there again after it."""
     before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
-    monkeypatch.setattr(preemption, "request", Request())
+    monkeypatch.setattr(preemption, "request", StopRequest())
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
     yield
     for number, handler in before.items():

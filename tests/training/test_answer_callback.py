@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer
 
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
-from mvp_align.generation.local import generate
+from mvp_align.generation.local import generate_locally
 from mvp_align.modeling.embedder import cosines, packaged_folder
 from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.training.answer_callback import PAACallback
@@ -78,7 +78,7 @@ def test_in_anybodys_dpo_trainer_it_can_choose_the_best_model(
         for row in rows
     ]
     prompts = [PromptedPair(str(n), str(n), turn, "", "") for n, turn in enumerate(turns)]
-    answers = generate(trainer.model, tokenizer, prompts, SETTINGS, 5)
+    answers = generate_locally(trainer.model, tokenizer, prompts, SETTINGS, 5)
     texts = [answer.answer.strip() for answer in answers]
     lead = [
         fitting - contradicting
@@ -129,7 +129,7 @@ def test_a_judge_that_labels_nothing_gives_no_share(
     callback = PAACallback(
         few_pairs[:3], tokenizer, generation=SETTINGS, judge=lambda pairs, answers: [None] * 3
     )
-    answers = generate(model, tokenizer, callback.prompts, SETTINGS, 12)
+    answers = generate_locally(model, tokenizer, callback.prompts, SETTINGS, 12)
     assert callback.shares(answers, [None] * 3).keys() == {
         "paa/semantic/coverage", "answers/empty", "answers/cut",
     }  # fmt: skip

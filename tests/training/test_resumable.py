@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from mvp_align.runtime import preemption
-from mvp_align.runtime.preemption import Preempted, Request
+from mvp_align.runtime.preemption import Preempted, StopRequest
 from mvp_align.training.resumable import tensors_only
 
 
@@ -94,7 +94,7 @@ class Asks(TrainerCallback):
 def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
     """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each
     step."""
-    monkeypatch.setattr(preemption, "request", Request())
+    monkeypatch.setattr(preemption, "request", StopRequest())
     preemption.request.listening = True
 
     def made(recipe: str):

@@ -32,7 +32,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mvp_align.data.sample import published
-from mvp_align.data.sample.figures import tables
+from mvp_align.data.sample.figures import figure_tables
 from mvp_align.errors import UserError, listed
 from mvp_align.runtime.json_files import to_json
 from mvp_align.schema import DIMENSIONS, StatedValues, level
@@ -194,7 +194,7 @@ def _ask(
     return records
 
 
-def draw() -> dict[str, list[Record]]:
+def _draw() -> dict[str, list[Record]]:
     """The records of the three splits, the same ones each time."""
     users = draw_users()
     # apart from the users' stream: another question bank, the same users
@@ -214,7 +214,7 @@ def draw() -> dict[str, list[Record]]:
     return records
 
 
-def rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
+def _rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
     """The bytes of each file, by its name."""
     return {
         f"{split}.json": (to_json(rows, indent=1) + "\n").encode()
@@ -253,13 +253,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        records = draw()
-        (_check if options.check else _write)(options.out, rendered(records))
+        records = _draw()
+        (_check if options.check else _write)(options.out, _rendered(records))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     users = [user for part in draw_users().values() for user in part]
-    for name, table in tables(records, users, HERE / "ufp4").items():
+    for name, table in figure_tables(records, users, HERE / "ufp4").items():
         print(f"{name}\n\n{table}")
     return 0
 

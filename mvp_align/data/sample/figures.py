@@ -104,7 +104,7 @@ def _ufp4(folder: Path) -> str:
     return _table(["user type", "pairs", *[f"longer, {name}" for name in LENGTHS]], rows)
 
 
-def tables(
+def figure_tables(
     records: Mapping[str, Sequence[Mapping[str, Any]]],
     users: Sequence[Mapping[str, Any]],
     ufp4: Path,
