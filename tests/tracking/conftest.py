@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from finished_rows import rows
 from wandb_server import CANARY, WandbServer
 
 from mvp_align.config import Config, Data, Model, Prompt, Tracking
+
+__all__ = ["rows"]  # a fixture
 
 MakeConfig = Callable[..., Config]
 
