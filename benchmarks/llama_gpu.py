@@ -23,8 +23,8 @@ from benchmarks.machine import gemm_rate, now
 from benchmarks.memory import GIB, MICRO_BATCHES, SHAPES, llama_pairs
 from benchmarks.work import forward_flop, rows_of, training_flop
 from mvp_align.config import Config, Hardware
-from mvp_align.job import start_adapter
 from mvp_align.launch import to_config
+from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.simulation import simulate

@@ -18,8 +18,8 @@ from transformers import LlamaConfig
 from benchmarks.machine import Worker, close
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
-from mvp_align.job import start_adapter
 from mvp_align.launch import to_config
+from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement, keep_freed_memory
 from mvp_align.modeling.source import load_tokenizer
@@ -30,7 +30,7 @@ from mvp_align.runtime.naming import CONF_DIR
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.plan import Plan
-from mvp_align.training.trainers import dpo_trainer
+from mvp_align.training.trainers import TrainerParts, dpo_trainer
 
 GIB = 2**30
 WORDS = ("tea", "rain", "bread", "snow", "cats", "jazz", "soup", "salt", "moss", "maps")
@@ -92,9 +92,8 @@ def measured(setting: Setting, keep_freed: bool) -> int:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak from here on
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     with tempfile.TemporaryDirectory() as folder:
-        dpo_trainer(
-            config, plan, model, tokenizer, placement, Path(folder), Path(folder), []
-        ).train()
+        kept = Path(folder)
+        dpo_trainer(TrainerParts(config, plan, model, tokenizer, placement, kept, kept)).train()
     return resident("VmHWM") - before
 
 

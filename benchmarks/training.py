@@ -41,13 +41,13 @@ from benchmarks.work import (
 )
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
-from mvp_align.job import start_adapter
+from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.modeling.source import cache_root, load_tokenizer
 from mvp_align.planning.preflight import make_plan
 from mvp_align.scoring.identity import logps_folder
-from mvp_align.training.trainers import dpo_arguments, dpo_trainer, pair_dataset
+from mvp_align.training.trainers import TrainerParts, dpo_arguments, dpo_trainer, pair_dataset
 
 OURS, TRL, TRL_PRECOMPUTED = "mvp-align", "TRL", "TRL, reference precomputed"
 CONTENDERS = (OURS, TRL, TRL_PRECOMPUTED)
@@ -154,7 +154,7 @@ def make_trainer(config: Config, model: PeftModel) -> Trainer:
     )
     if loaded["contender"] == OURS:
         return dpo_trainer(
-            config, plan, model, tokenizer, placement, checkpoints, logps_folder(), []
+            TrainerParts(config, plan, model, tokenizer, placement, checkpoints, logps_folder())
         )
     args = dpo_arguments(config, plan, placement, checkpoints)
     args.precompute_ref_log_probs = loaded["contender"] == TRL_PRECOMPUTED

@@ -1,20 +1,30 @@
-"""The steps that recipes share: measure a model on the run's sets, train with a full disk
-explained, finalize_run the run."""
+"""What recipes are made of: a job that is planned, and one that runs.
 
+job = Job.prepare(config)                  data, tokenizer and plan, printed
+with job.start() as run:                   the run folder, the tracker
+    model = run.new_adapter()
+    base = run.evaluate("base", model)
+    run.train(dpo_trainer, model)
+    tuned = run.evaluate("tuned", model)
+    run.finish(base, tuned)                rows, report, DONE
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
 from peft import PeftModel
-from torch import nn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
-    TrainerState,
 )
 
 from mvp_align.config import Config
-from mvp_align.data.load import DataSets
+from mvp_align.data.load import DataSets, load_data
 from mvp_align.data.sets import SETS
 from mvp_align.data.subsets import draw
 from mvp_align.errors import UserError
@@ -31,256 +41,313 @@ from mvp_align.generation.answers import Generated
 from mvp_align.judging.judge import judge_answers
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.modeling.adapter_folder import recorded_settings
-from mvp_align.modeling.adapters import ADAPTER, changes_nothing, load_adapter, new_adapter
+from mvp_align.modeling.adapter_tokenizer import run_tokenizer
+from mvp_align.modeling.adapters import (
+    ADAPTER,
+    changes_nothing,
+    load_adapter,
+    save_adapter,
+    start_adapter,
+)
+from mvp_align.modeling.base import load_base
 from mvp_align.modeling.fingerprint import adapter_fingerprint
-from mvp_align.planning.preflight import answered_data, answered_pairs, left_out_lines
+from mvp_align.modeling.hardware import Placement, resolve_hardware
+from mvp_align.planning.micro_batch import fit_micro_batch
+from mvp_align.planning.preflight import (
+    answered_data,
+    answered_pairs,
+    left_out_lines,
+    make_plan,
+    print_plan,
+)
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import latest_valid
+from mvp_align.runs.checkpoints import at_the_end, latest_valid
 from mvp_align.runs.environment import environment
 from mvp_align.runs.pair_files import write_groups
-from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.atomic import full_disk_explained
 from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
-from mvp_align.tracking.tracker import Tracker
+from mvp_align.tracking.tracker import Tracker, start_tracking
 from mvp_align.training.answer_callback import PAACallback
 from mvp_align.training.callbacks import OODCallback, OPACallback, TrackingCallback
 from mvp_align.training.plan import Plan
-
-Measured = dict[str, tuple[list[PairScore], list[PairScore]]]
-"""Set name -> scores with the prompt, scores without it."""
-
-Answered = dict[str, list[Generated]]
-"""Set name -> answers to its pairs; empty where no metric needs any."""
+from mvp_align.training.trainers import TrainerParts
 
 
-def measure(stage: str, model: nn.Module, plan: Plan, run: RunFolder, config: Config) -> Measured:
-    """Score every evaluation set, or read what an interrupted process of this run scored already,
-    and of the base model what any run did."""
-    cache = (
-        logp_cache(model, base_logps(run, config))
-        if stage == "base"
-        else logp_cache(model, run.logps, ADAPTER)
-    )
-    measured = {
-        subject.name: _measure_set(stage, model, subject, run, config, cache)
-        for subject in plan.eval_sets
-    }
-    measure_profiles(stage, model, plan.profiles, run, config, cache)
-    return measured
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that is known before the model loads."""
+
+    config: Config
+    placement: Placement
+    data: DataSets
+    tokenizer: PreTrainedTokenizerBase
+    plan: Plan
+
+    @classmethod
+    def prepare(cls, config: Config) -> Self:
+        """Read the data, plan the run and print the plan. Raises UserError for whatever would stop
+        the run later."""
+        placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
+        data = load_data(config)
+        tokenizer = run_tokenizer(config.model, config.adapter)
+        plan = make_plan(config, data, tokenizer, placement)
+        print_plan(config, plan, data, placement)
+        return cls(config, placement, data, tokenizer, plan)
+
+    @contextmanager
+    def start(self) -> Iterator["JobRun"]:
+        """Open the run folder and the tracker. Raises what `open_run` does."""
+        folder = open_run(Path(self.config.run.dir), self.config)
+        with start_tracking(self.config, folder) as tracker:
+            yield JobRun(self, self.plan, folder, tracker)
 
 
-def base_logps(run: RunFolder, config: Config) -> Path:
-    """Where log-probs of the base model and of references are kept: with all other runs', or with
-    this run alone."""
-    return logps_folder() if config.run.logp_cache else run.logps
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What one stage, `base` or `tuned`, made of the run's sets."""
+
+    model: PreTrainedModel | PeftModel
+    scores: dict[str, tuple[list[PairScore], list[PairScore]]]
+    """Set name -> scores with the prompt, scores without it."""
+    answers: dict[str, list[Generated]]
+    """Set name -> answers to its pairs; empty where no metric needs any."""
 
 
-def _measure_set(
-    stage: str, model: nn.Module, subject: EvalSet, run: RunFolder, config: Config, cache: LogpCache
-) -> tuple[list[PairScore], list[PairScore]]:
-    free_name = f"{subject.name}-prompt_free"
-    known, known_free = broadcast_from_main(
-        lambda: (run.read_scores(stage, subject.name), run.read_scores(stage, free_name))
-    )
-    ids = [pair.id for pair in subject.pairs]
-    if known and known_free and [s.id for s in known] == ids == [s.id for s in known_free]:
-        return known, known_free
-    scores, free = score_set(model, subject, stage, config.evals.batch_size, cache)
-    run.write_scores(stage, subject.name, scores)
-    run.write_scores(stage, free_name, free)
-    return scores, free
+@dataclass(slots=True)
+class JobRun:
+    """A job whose folder and tracker are open."""
 
+    job: Job
+    plan: Plan
+    """The job's; `new_adapter` decides its micro-batch."""
+    folder: RunFolder
+    tracker: Tracker
 
-def answer(
-    stage: str,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    plan: Plan,
-    data: DataSets,
-    run: RunFolder,
-    config: Config,
-) -> Answered:
-    """Generate the answers that `evals.metrics` need, set by set, or read those of an interrupted
-    process of this run."""
-    if not needs_answers(config):
-        return {}
-    return {
-        subject.name: answer_set(
-            stage,
-            model,
-            tokenizer,
-            subject.name,
-            answered_pairs(subject, data, config),
-            answered_data(subject.name, data),
-            run,
-            config,
-        )
-        for subject in plan.eval_sets
-    }
+    @property
+    def config(self) -> Config:
+        return self.job.config
 
+    def load_base(self) -> PreTrainedModel:
+        return load_base(self.config.model, self.job.placement, self.config.quantization)
 
-def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
-    """A fresh adapter from the run's seed, or the one that `adapter` names, made trainable."""
-    if config.adapter is None:
-        return new_adapter(base, config.lora, config.seed)
-    return load_adapter(
-        base, Path(config.adapter), trainable=True, any_base=config.adapter_base == "any"
-    )
+    def load_adapter(self, base: PreTrainedModel) -> PeftModel:
+        """The adapter that the config names, to be evaluated."""
+        assert self.config.adapter is not None
+        any_base = self.config.adapter_base == "any"
+        return load_adapter(base, Path(self.config.adapter), any_base=any_base)
 
+    def new_adapter(self) -> PeftModel:
+        """The base with an adapter to train. The largest passes are tried here, so that what does
+        not fit fails before anything is scored."""
+        model = start_adapter(self.load_base(), self.config)
+        self.plan = fit_micro_batch(self.plan, model, self.config)
+        return model
 
-def make_callbacks(
-    plan: Plan, data: DataSets, config: Config, tokenizer: PreTrainedTokenizerBase, tracker: Tracker
-) -> list[TrainerCallback]:
-    """What looks on: the tracker, and, every `evals.every_steps` steps, OPA on validation pairs and
-    on each set that is out of domain, and PAA on answers to validation pairs where it is among the
-    metrics."""
-    if plan.val_set is None:
-        return [TrackingCallback(tracker)]
-    batch_size = config.evals.batch_size
-    callbacks: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=batch_size)]
-    others = [subject for subject in plan.eval_sets if SETS[subject.name].out_of_domain]
-    callbacks += [
-        OODCallback(tokenizer, source=subject, batch_size=batch_size) for subject in others
-    ]
-    if "paa" in config.evals.metrics:
-        pairs = draw(data.val, config.generation.every_pairs, config.seed)
-        callbacks.append(
-            PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed)
-        )
-    return [*callbacks, TrackingCallback(tracker)]  # last, so that it sees what the others found
+    def evaluate(
+        self, stage: Literal["base", "tuned"], model: PreTrainedModel | PeftModel
+    ) -> Evaluated:
+        """Score every evaluation set and generate the answers that `evals.metrics` need, or read
+        what an interrupted process of this run has done, and of the base model what any run did.
 
+        The base of a PeftModel is evaluated with its adapter switched off.
+        """
+        if stage == "base" and isinstance(model, PeftModel):
+            base = model.get_base_model()
+            assert isinstance(base, PreTrainedModel)
+            with model.disable_adapter():
+                return self.evaluate(stage, base)
+        cache = self._logp_cache(stage, model)
+        scores = {s.name: self._scores(stage, model, s, cache) for s in self.plan.eval_sets}
+        measure_profiles(stage, model, self.plan.profiles, self.folder, self.config, cache)
+        return Evaluated(model, scores, self._answers(stage, model))
 
-def train(trainer: Trainer, model: PeftModel, run: RunFolder) -> None:
-    """Train from the newest whole checkpoint, if the run has one. Raises UserError where the disk
-    fills up or the adapter ends as it began, and Preempted, a checkpoint written, where the run is
-    asked to stop."""
-    start = adapter_fingerprint(model, ADAPTER)
-    checkpoint = broadcast_from_main(lambda: latest_valid(run.checkpoints))
-    if checkpoint is not None and run.writes:
-        print(f"Going on from {checkpoint}")
-    if checkpoint is not None and _at_the_end(
-        checkpoint
-    ):  # the Trainer would take a step more where that is amid an epoch
-        model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
-    else:
-        with full_disk_explained(run.checkpoints):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if adapter_fingerprint(model, ADAPTER) == start or changes_nothing(model):
-        raise UserError(
-            "Training changed nothing: the adapter is what it was at the start, or each of its"
-            " products B A is zero, so there is no lift to report. Was the learning rate 0 in every"
-            " step (train.warmup_share in a run of a step or two), or so small that it was lost in"
-            " rounding (train.learning_rate)? Otherwise no gradient reaches the adapter of this"
-            " model."
-        )
+    def train(self, make_trainer: Callable[[TrainerParts], Trainer], model: PeftModel) -> None:
+        """Train `model`, from the newest whole checkpoint if the run has one, and save its adapter.
 
-
-def _at_the_end(checkpoint: Path) -> bool:
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return bool(state.global_step >= state.max_steps)
-
-
-def rows_of(plan: Plan, base: Measured | None, tuned: Measured | None, min_users: int) -> list[Row]:
-    """Every metric of both stages, set by set; groups of fewer than `min_users` people are counted,
-    not shown."""
-    rows: list[Row] = []
-    for subject in plan.eval_sets:
-        before = base[subject.name] if base else None
-        if before:
-            rows += set_rows(subject, "base", *before, min_users=min_users)
-        if tuned:
-            rows += set_rows(
-                subject,
-                "tuned",
-                *tuned[subject.name],
-                before[0] if before else None,
-                min_users=min_users,
+        Raises UserError where the disk fills up or the adapter ends as it began, and Preempted, a
+        checkpoint written, where the run is asked to stop.
+        """
+        trainer = make_trainer(self._trainer_parts(model))
+        start = adapter_fingerprint(model, ADAPTER)
+        checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
+        if checkpoint is not None and self.folder.writes:
+            print(f"Going on from {checkpoint}")
+        # At its end the Trainer would take a step more where that is amid an epoch.
+        if checkpoint is not None and at_the_end(checkpoint):
+            model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+        else:
+            with full_disk_explained(self.folder.checkpoints):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if adapter_fingerprint(model, ADAPTER) == start or changes_nothing(model):
+            raise UserError(
+                "Training changed nothing: the adapter is what it was at the start, or each of its"
+                " products B A is zero, so there is no lift to report. Was the learning rate 0 in"
+                " every step (train.warmup_share in a run of a step or two), or so small that it"
+                " was lost in rounding (train.learning_rate)? Otherwise no gradient reaches the"
+                " adapter of this model."
             )
-    return rows
+        save_adapter(model, self.job.tokenizer, self.folder.adapter, writes=self.folder.writes)
 
+    def finish(self, base: Evaluated, tuned: Evaluated | None = None) -> None:
+        """Write metrics.jsonl, the report and, last, DONE; print the table."""
+        rows = [*self._score_rows(base, tuned), *self._answer_rows(base, tuned)]
+        model = tuned.model if tuned else base.model
+        if tuned and isinstance(model, PeftModel):
+            rows += self._drift_rows(model, tuned)
+        self._write_records(model)
+        if self.folder.writes:
+            self._report([*rows, *rows_of_profiles(self.plan.profiles, self.folder)])
 
-def rows_of_answers(
-    plan: Plan, data: DataSets, base: Answered, tuned: Answered, run: RunFolder, config: Config
-) -> list[Row]:
-    """What is measured on both stages' answers, set by set; nothing where there are none."""
-    rows: list[Row] = []
-    for subject in plan.eval_sets:
-        stages = {
-            name: found[subject.name] for name, found in (("base", base), ("tuned", tuned)) if found
+    def _logps(self) -> Path:
+        """Where log-probs of the base model and of references are kept: with all other runs', or
+        with this run alone."""
+        return logps_folder() if self.config.run.logp_cache else self.folder.logps
+
+    def _logp_cache(self, stage: str, model: PreTrainedModel | PeftModel) -> LogpCache:
+        if stage == "base":
+            return logp_cache(model, self._logps())
+        return logp_cache(model, self.folder.logps, ADAPTER)
+
+    def _scores(
+        self, stage: str, model: PreTrainedModel | PeftModel, subject: EvalSet, cache: LogpCache
+    ) -> tuple[list[PairScore], list[PairScore]]:
+        run, free_name = self.folder, f"{subject.name}-prompt_free"
+        known, known_free = broadcast_from_main(
+            lambda: (run.read_scores(stage, subject.name), run.read_scores(stage, free_name))
+        )
+        ids = [pair.id for pair in subject.pairs]
+        if known and known_free and [s.id for s in known] == ids == [s.id for s in known_free]:
+            return known, known_free
+        scores, free = score_set(model, subject, stage, self.config.evals.batch_size, cache)
+        run.write_scores(stage, subject.name, scores)
+        run.write_scores(stage, free_name, free)
+        return scores, free
+
+    def _answers(
+        self, stage: str, model: PreTrainedModel | PeftModel
+    ) -> dict[str, list[Generated]]:
+        if not needs_answers(self.config):
+            return {}
+        data, config = self.job.data, self.config
+        return {
+            subject.name: answer_set(
+                stage,
+                model,
+                self.job.tokenizer,
+                subject.name,
+                answered_pairs(subject, data, config),
+                answered_data(subject.name, data),
+                self.folder,
+                config,
+            )
+            for subject in self.plan.eval_sets
         }
-        pairs = answered_pairs(subject, data, config)
-        rows += answered_rows(subject.name, pairs, stages, config.generation.prompt, run)
-    return rows
 
+    def _trainer_parts(self, model: PeftModel) -> TrainerParts:
+        return TrainerParts(
+            config=self.config,
+            plan=self.plan,
+            model=model,
+            tokenizer=self.job.tokenizer,
+            placement=self.job.placement,
+            checkpoints=self.folder.checkpoints,
+            logps=self._logps(),
+            callbacks=self._callbacks(),
+        )
 
-def drift_rows(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    plan: Plan,
-    data: DataSets,
-    tuned: Answered,
-    run: RunFolder,
-    config: Config,
-) -> list[Row]:
-    """How far training moved the model where nobody asked it to: KL to the base on its answers,
-    perplexity of a neutral text before and after."""
-    rows: list[Row] = []
-    for subject in plan.eval_sets if tuned else ():
-        pairs = answered_pairs(subject, data, config)
-        rows += kl_rows(model, tokenizer, subject.name, pairs, tuned[subject.name], config)
-    batch_size = config.evals.batch_size
-    with model.disable_adapter():
-        cache = logp_cache(model, base_logps(run, config))
-        rows.append(perplexity("base", model, tokenizer, batch_size, cache))
-    rows.append(
-        perplexity("tuned", model, tokenizer, batch_size, logp_cache(model, run.logps, ADAPTER))
-    )
-    return rows
+    def _callbacks(self) -> list[TrainerCallback]:
+        """The tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on each
+        set that is out of domain, and PAA on answers to validation pairs where it is among the
+        metrics."""
+        plan, config, tokenizer = self.plan, self.config, self.job.tokenizer
+        if plan.val_set is None:
+            return [TrackingCallback(self.tracker)]
+        size = config.evals.batch_size
+        found: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=size)]
+        others = [subject for subject in plan.eval_sets if SETS[subject.name].out_of_domain]
+        found += [OODCallback(tokenizer, source=subject, batch_size=size) for subject in others]
+        if "paa" in config.evals.metrics:
+            pairs = draw(self.job.data.val, config.generation.every_pairs, config.seed)
+            found.append(
+                PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed)
+            )
+        return [*found, TrackingCallback(self.tracker)]  # last: it sends what the others found
 
+    def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
+        """Every metric of both stages, set by set; groups of fewer than `evals.min_users` people
+        are counted, not shown."""
+        rows: list[Row] = []
+        users = self.config.evals.min_users
+        for subject in self.plan.eval_sets:
+            before = base.scores[subject.name]
+            rows += set_rows(subject, "base", *before, min_users=users)
+            if tuned:
+                after = tuned.scores[subject.name]
+                rows += set_rows(subject, "tuned", *after, before[0], min_users=users)
+        return rows
 
-def finalize_run(
-    rows: list[Row],
-    config: Config,
-    plan: Plan,
-    data: DataSets,
-    model: nn.Module,
-    run: RunFolder,
-    tracker: Tracker,
-) -> None:
-    """Write environment.json, groups/, metrics.jsonl, notes.json, report.html and, last, DONE;
-    print the table."""
-    adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
-    loaded = identity(model, ADAPTER if adapter else None)  # by all processes: each may hold a part
-    if run.writes:
+    def _answer_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
+        """What is measured on both stages' answers, set by set; nothing where there are none."""
+        rows: list[Row] = []
+        stages = {"base": base.answers, "tuned": tuned.answers if tuned else {}}
+        for subject in self.plan.eval_sets:
+            answers = {stage: found[subject.name] for stage, found in stages.items() if found}
+            pairs = answered_pairs(subject, self.job.data, self.config)
+            prompt = self.config.generation.prompt
+            rows += answered_rows(subject.name, pairs, answers, prompt, self.folder)
+        return rows
+
+    def _drift_rows(self, model: PeftModel, tuned: Evaluated) -> list[Row]:
+        """How far training moved the model where nobody asked it to: KL to the base on its answers,
+        perplexity of a neutral text before and after."""
+        rows: list[Row] = []
+        tokenizer, size = self.job.tokenizer, self.config.evals.batch_size
+        for subject in self.plan.eval_sets if tuned.answers else ():
+            pairs = answered_pairs(subject, self.job.data, self.config)
+            answers = tuned.answers[subject.name]
+            rows += kl_rows(model, tokenizer, subject.name, pairs, answers, self.config)
+        with model.disable_adapter():
+            cache = self._logp_cache("base", model)
+            rows.append(perplexity("base", model, tokenizer, size, cache))
+        cache = self._logp_cache("tuned", model)
+        return [*rows, perplexity("tuned", model, tokenizer, size, cache)]
+
+    def _write_records(self, model: PreTrainedModel | PeftModel) -> None:
+        """environment.json, notes.json and groups/."""
+        run, data = self.folder, self.job.data
+        adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
+        loaded = identity(model, ADAPTER if adapter else None)  # by all: each may hold a part
+        if not run.writes:
+            return
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
-        hashes |= {"base_model": loaded["weights"], **plan.prompt_hashes}
+        hashes |= {"base_model": loaded["weights"], **self.plan.prompt_hashes}
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
         run.write_json(run.environment_json, environment(hashes, run.inputs) | made)
-        run.write_json(
-            run.notes, {"notes": left_out_lines(plan, data), PROMPT_SETS: data.prompt_sets}
-        )
-        rows = rows + rows_of_profiles(plan.profiles, run)
-        for subject in plan.eval_sets:
-            write_groups(
-                run.groups(subject.name),
-                [(p.id, p.user_id, subject.groups[p.id]) for p in subject.pairs],
-            )
+        notes = left_out_lines(self.plan, data)
+        run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets})
+        for subject in self.plan.eval_sets:
+            groups = [(pair.id, pair.user_id, subject.groups[pair.id]) for pair in subject.pairs]
+            write_groups(run.groups(subject.name), groups)
+
+    def _report(self, rows: list[Row]) -> None:
+        run, data, evals = self.folder, self.job.data, self.config.evals
         write_rows(run.metrics, rows)
-        if "paa" in config.evals.metrics and config.evals.judge != "none":
-            judge_answers(run.path, config.evals.judge)
+        if "paa" in evals.metrics and evals.judge != "none":
+            judge_answers(run.path, evals.judge)
             rows = read_rows(run.metrics)
         write_report(run.path)
-        samples = sample_pairs(config.tracking.samples, data, run)
-        tracker.results(tables(rows, samples), summary(rows))
-        tracker.artifacts(run)
-        tracker.finish()
-        print_results(rows, data_format=config.data.format, noted=data.prompt_sets)
+        samples = sample_pairs(self.config.tracking.samples, data, run)
+        self.tracker.results(tables(rows, samples), summary(rows))
+        self.tracker.artifacts(run)
+        self.tracker.finish()
+        print_results(rows, data_format=self.config.data.format, noted=data.prompt_sets)
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

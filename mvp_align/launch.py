@@ -34,6 +34,7 @@ from mvp_align.runs.run_folder import check_folder
 from mvp_align.runtime.libraries import find_home, set_up_libraries
 from mvp_align.runtime.naming import CONF_DIR, leaf_keys, name_by_content
 from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
+from mvp_align.runtime.recipes import recipe_problem
 from mvp_align.validate import combination_problems
 
 # ValueError: what Hydra makes of `experiment=null`
@@ -211,6 +212,13 @@ def _compose(config_name: str, words: list[str]) -> DictConfig:
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
     if added:
         raise ConfigCompositionException(f"no setting {', '.join(sorted(added))}")
+    if config_name != "evaluate":
+        problem = recipe_problem(composed.recipe)
+    else:
+        one = composed.recipe == "evaluate"
+        problem = None if one else "evaluate.py has one job. train.py takes a recipe."
+    if problem:
+        raise ConfigCompositionException(problem)
     return composed
 
 
@@ -248,7 +256,7 @@ def _override_problem(config_name: str, word: str) -> str | None:
             )
         declared = (
             f" ('{key}' is declared as {type_of(key)} in mvp_align/config.py.)"
-            if key in known
+            if key in known and key != "recipe"
             else ""
         )
         return f"{word}: {_first_line(error)}{declared}"

@@ -12,10 +12,10 @@ from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 from mvp_align.data.sets import set_problems
 from mvp_align.modeling.launcher import launcher_problems
+from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
 
 CHOICES = {
-    "recipe": ("lora_dpo", "lora_sft", "evaluate"),
     "quantization": ("none", "4bit"),
     "adapter_base": ("same", "any"),
     "data.format": ("mvpbench", "ufp4", "pairs"),
@@ -166,7 +166,7 @@ def _training_problems(config: Config) -> list[str]:
         )
     if isinstance(micro, int) and micro <= 0:
         problems.append(f"train.micro_batch_size={micro}: must be above 0, or auto.")
-    losses = train.loss_type.split("+")
+    recipe, losses = recipe_named(config.recipe), train.loss_type.split("+")
     problems += [
         f"train.loss_type: '{loss}' is not one of {', '.join(LOSSES)}."
         for loss in losses
@@ -183,7 +183,7 @@ def _training_problems(config: Config) -> list[str]:
             " 1e-3)."
         )
     if (
-        config.recipe == "lora_dpo"
+        recipe.trains_on == "pairs"
         and 0 < train.label_smoothing < 1
         and not {*losses} & {*SMOOTHED}
     ):
@@ -192,19 +192,19 @@ def _training_problems(config: Config) -> list[str]:
             f" only {', '.join(SMOOTHED)} have it. train.loss_type=robust is sigmoid with label"
             " smoothing."
         )
-    if config.recipe == "lora_sft" and train.reference != "base":
+    if recipe.trains and not recipe.reference and train.reference != "base":
         problems.append(
-            "train.reference has no meaning for recipe=lora_sft: leave it out, or use"
+            f"train.reference has no meaning for recipe={config.recipe}: leave it out, or use"
             " recipe=lora_dpo."
         )
     if (
-        config.recipe == "lora_sft"
+        recipe.trains_on == "chosen"
         and config.evals.every_steps
         and "in_domain" not in config.evals.sets
     ):
         problems.append("evals.every_steps scores in_domain during training: add it to evals.sets.")
     if (
-        config.recipe != "evaluate"
+        recipe.trains
         and config.hardware.sharding == "fsdp"
         and {"spmr", "paa"} & {*config.evals.metrics}
     ):
@@ -228,16 +228,12 @@ def _training_problems(config: Config) -> list[str]:
 def _data_problems(config: Config) -> list[str]:
     data, hardware = config.data, config.hardware
     problems = []
-    if config.recipe != "evaluate" and data.train is None:
+    trains = recipe_named(config.recipe).trains
+    if trains and data.train is None:
         problems.append(
             "data.train is not set: data=files data.train=PATH data.test=PATH data.format=FORMAT."
         )
-    if (
-        config.recipe == "evaluate"
-        and "in_domain" in config.evals.sets
-        and data.test is None
-        and data.train is None
-    ):
+    if not trains and "in_domain" in config.evals.sets and data.test is None and data.train is None:
         problems.append(
             "data.test is not set: data=files data.test=PATH data.format=FORMAT, or"
             " evals.sets=[ufp4] evals.ufp4=FOLDER."

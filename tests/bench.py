@@ -13,15 +13,14 @@ from trl import DPOTrainer, SFTTrainer
 
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
-from mvp_align.job import start_adapter
-from mvp_align.modeling.adapters import save_adapter
+from mvp_align.modeling.adapters import save_adapter, start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.planning.preflight import make_plan
 from mvp_align.schema import PreferencePair
 from mvp_align.training.plan import Plan
-from mvp_align.training.trainers import dpo_trainer, sft_trainer
+from mvp_align.training.trainers import TrainerParts, dpo_trainer, sft_trainer
 
 
 @dataclass
@@ -41,15 +40,27 @@ class Bench:
             load_base(self.config.model, self.placement, self.config.quantization), self.config
         )
 
+    def parts(
+        self, model: PeftModel | None = None, callbacks: Sequence[TrainerCallback] = ()
+    ) -> TrainerParts:
+        return TrainerParts(
+            self.config,
+            self.plan,
+            model or self.model(),
+            self.tokenizer,
+            self.placement,
+            self.folder / "checkpoints",
+            self.logps,
+            callbacks,
+        )
+
     def dpo(
         self, model: PeftModel | None = None, callbacks: Sequence[TrainerCallback] = ()
     ) -> DPOTrainer:
-        parts = (self.config, self.plan, model or self.model(), self.tokenizer, self.placement)
-        return dpo_trainer(*parts, self.folder / "checkpoints", self.logps, callbacks)
+        return dpo_trainer(self.parts(model, callbacks))
 
     def sft(self) -> SFTTrainer:
-        parts = (self.config, self.plan, self.model(), self.tokenizer, self.placement)
-        return sft_trainer(*parts, self.folder / "checkpoints", [])
+        return sft_trainer(self.parts())
 
     def adapter(self, name: str, std: float = 0.3) -> Path:
         """A saved adapter whose B is drawn at random."""

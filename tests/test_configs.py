@@ -1,7 +1,6 @@
 """Every file of conf/ composes into a config that can run, and the defaults are the paper's."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,7 +69,6 @@ def value_of(config: object, key: str) -> object:
 def test_the_groups_of_the_contract_are_there() -> None:
     groups = {group for group, _ in OPTIONS}
     assert groups == {
-        "recipe",
         "model",
         "data",
         "prompt",
@@ -87,14 +85,9 @@ def test_every_option_can_run(group: str, option: str, compose: Compose) -> None
     assert combination_problems(config) == []
     if group in ("model", "data", "prompt"):
         assert value_of(config, f"{group}.name") == option  # the run's name is made of these
-    if group == "recipe":
-        assert config.recipe == option
-        assert (Path(CONF_DIR).parent / "recipes" / f"{option}.py").is_file()
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [known for known in OPTIONS if known[0] != "recipe"], ids="=".join
-)
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
 def test_every_option_can_be_evaluated(group: str, option: str, compose: Compose) -> None:
     config = compose(
         f"{group}={option}", *COMPANIONS.get((group, option), []), "adapter=a", name="evaluate"

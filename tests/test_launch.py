@@ -567,3 +567,8 @@ def test_a_folder_in_use_is_told_before_anything_is_loaded(
     done = program(f"run.dir={folder}", cwd=tmp_path)
     assert done.returncode == 2
     assert f"{folder} is in use by process {os.getpid()} on " in done.stderr
+
+
+def test_evaluate_takes_no_recipe() -> None:
+    with pytest.raises(UserError, match=r"recipe=lora_sft: evaluate\.py has one job"):
+        check_command("evaluate", ["recipe=lora_sft"])

@@ -14,6 +14,7 @@ from mvp_align.data.sources import is_there, open_source
 from mvp_align.data.splits import check_disjoint, split_by_user
 from mvp_align.data.subsets import STRATA
 from mvp_align.errors import UserError
+from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 
 
@@ -69,7 +70,7 @@ def load_data(config: Config) -> DataSets:
         # Evaluating needs the test set only; train and val, where they are there, serve to find
         # people on two sides.
         if (
-            config.recipe == "evaluate"
+            not recipe_named(config.recipe).trains
             and "test" in sources
             and name in sources
             and not is_there(sources[name])
@@ -192,7 +193,7 @@ def _given_sources(config: Config) -> dict[str, str]:
     to work on."""
     data = config.data
     sources = {"train": data.train, "val": data.val, "test": data.test}
-    in_domain = config.recipe != "evaluate" or IN_DOMAIN in chosen_sets(config)
+    in_domain = recipe_named(config.recipe).trains or IN_DOMAIN in chosen_sets(config)
     if in_domain and data.train is None and data.test is None:
         raise UserError(
             "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to"

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from mvp_align.config import Lora
+from mvp_align.config import Config, Lora
 from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_base import check_base, confirm_base
 from mvp_align.modeling.adapter_folder import (
@@ -36,6 +36,14 @@ LINEAR = ("Linear", "Linear4bit", "Conv1D")
 """Classes of layers that carry LoRA here (`Conv1D` is GPT-2's transposed one)."""
 HALF = re.compile(r"(\.lora_(?:embedding_)?)([AB])(?=\.)")
 """The two factors of a product, in the names of parameters."""
+
+
+def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
+    """The adapter that a run trains: a fresh one from its seed, or the one that `adapter` names."""
+    if config.adapter is None:
+        return new_adapter(base, config.lora, config.seed)
+    any_base = config.adapter_base == "any"
+    return load_adapter(base, Path(config.adapter), trainable=True, any_base=any_base)
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

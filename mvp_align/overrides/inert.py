@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.modeling.packaged import packaged_gguf
+from mvp_align.runtime.recipes import recipe_named
 
 ALWAYS_USED = ("train.dry_run", "tracking.backend")
 
@@ -28,12 +29,13 @@ class Rule:
         return any(key == one or (one.endswith(".") and key.startswith(one)) for one in self.keys)
 
 
-def _sft(config: Config) -> bool:
-    return config.recipe == "lora_sft"
+def _without_reference(config: Config) -> bool:
+    recipe = recipe_named(config.recipe)
+    return recipe.trains and not recipe.reference
 
 
 def _evaluates(config: Config) -> bool:
-    return config.recipe == "evaluate"
+    return not recipe_named(config.recipe).trains
 
 
 def _losses(config: Config) -> set[str]:
@@ -45,11 +47,10 @@ def _answers(config: Config) -> set[str]:
 
 
 def _drops_out(config: Config) -> bool:
-    return _sft(config) or not config.train.disable_dropout
+    return _without_reference(config) or not config.train.disable_dropout
 
 
 RULES = (
-    Rule(("recipe",), _evaluates, "evaluate.py has one job. train.py takes a recipe."),
     Rule(("train.",), _evaluates, "evaluate.py trains nothing.", harmless=True),
     Rule(
         ("lora.",),
@@ -85,8 +86,8 @@ RULES = (
             "train.label_smoothing",
             "train.disable_dropout",
         ),
-        _sft,
-        "it is about DPO, and recipe=lora_sft has none: leave it out, or use recipe=lora_dpo.",
+        _without_reference,
+        "this recipe has no loss of pairs: leave it out, or use recipe=lora_dpo.",
     ),
     Rule(
         ("train.beta", "train.reference"),

@@ -18,6 +18,7 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_model_config
+from mvp_align.runtime.recipes import recipe_named
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
 
@@ -200,9 +201,10 @@ def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, 
         )
         training = step * plan.batches.steps
     if found.scoring:
-        times = 1 if config.recipe == "evaluate" and config.adapter is None else 2
+        recipe = recipe_named(config.recipe)
+        times = 2 if recipe.trains or config.adapter else 1
         scored = times * sum(map(pair_tokens, chain(*plan.scored)))
-        if config.recipe == "lora_dpo":
+        if recipe.reference:
             scored += sum(map(pair_tokens, plan.train_tokens))
         scoring = scored * found.scoring.flop / found.scoring.tokens
     return step, training, scoring

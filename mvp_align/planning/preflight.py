@@ -37,6 +37,7 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import context_length, load_model_config
 from mvp_align.planning.forecast import forecast_lines
+from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -72,7 +73,7 @@ def make_plan(
         )
     batches = None
     used = kept
-    if kept and config.recipe != "evaluate":
+    if kept and recipe_named(config.recipe).trains:
         batches = plan_batches(config.train, len(kept), placement.processes)
         used = _reached(kept, batches, config.seed)
     val = _validation_set(config, data, tokenizer)

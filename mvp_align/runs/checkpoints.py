@@ -44,6 +44,12 @@ def latest_valid(checkpoints: Path) -> Path | None:
     return None
 
 
+def at_the_end(checkpoint: Path) -> bool:
+    """Whether all steps of the run were taken when it was written."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return bool(state["global_step"] >= state["max_steps"])
+
+
 def damage_of(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint; None where nothing is."""
     try:

@@ -12,6 +12,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
+from mvp_align.runtime.recipes import recipe_named
 from mvp_align.scoring.logps import answer_token_logps, causal_model, score_batches
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.packing import PackedSequence, pack_answers
@@ -30,7 +31,8 @@ def pair_tokens(pair: TokenizedPair) -> int:
 
 def trained_tokens(pair: TokenizedPair, config: Config) -> int:
     """Those of them that the recipe trains on."""
-    return len(pair.chosen.ids) if config.recipe == "lora_sft" else pair_tokens(pair)
+    alone = recipe_named(config.recipe).trains_on == "chosen"
+    return len(pair.chosen.ids) if alone else pair_tokens(pair)
 
 
 def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[TokenizedPair]:
@@ -53,7 +55,7 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
     if config.hardware.gradient_checkpointing:
         # with the hook that makes the embeddings' output require a gradient
         model.gradient_checkpointing_enable()
-    if config.recipe == "lora_dpo" and config.train.disable_dropout:
+    if recipe_named(config.recipe).trains_on == "pairs" and config.train.disable_dropout:
         for module, _ in dropouts:
             module.p = 0
     try:
@@ -71,7 +73,8 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
     """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses
     take beyond the tokens' log-probs is numbers a token, and left out."""
     causal = causal_model(model)
-    total_of = _sft_total if config.recipe == "lora_sft" else _dpo_total
+    alone = recipe_named(config.recipe).trains_on == "chosen"
+    total_of = _chosen_total if alone else _pairs_total
     with torch.autocast(
         causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32
     ):
@@ -86,7 +89,7 @@ def score_pass(model: PeftModel, rows: Sequence[PackedSequence]) -> None:
         answer_token_logps(causal_model(model), rows)
 
 
-def _dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+def _pairs_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
     """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer
     asks for it."""
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
@@ -102,13 +105,13 @@ def _dpo_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tenso
     return log_probs.sum() + (load_balance(states.routing, config) if states.routing else 0)
 
 
-def _sft_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
+def _chosen_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
     """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that
     it would make other logits for than they make themselves."""
     if scoring_method(causal) is Method.OWN:
         raise UserError(
-            f"recipe=lora_sft: TRL would train {type(causal).__name__} on other logits than its"
-            " own: use recipe=lora_dpo."
+            f"TRL's SFTTrainer would train {type(causal).__name__} on other logits than its own:"
+            " use recipe=lora_dpo."
         )
     width = max(len(pair.chosen.ids) for pair in pairs)
     ids, mask, labels = torch.zeros(3, len(pairs), width, dtype=torch.long)

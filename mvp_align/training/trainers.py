@@ -8,6 +8,7 @@ and counted before, so nothing is cut here.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +33,37 @@ class AnswerTrainer(DivergenceGuard, Resumable, SFTTrainer):
     """TRL's SFTTrainer that can be stopped and taken up again."""
 
 
-def dpo_trainer(
-    config: Config,
-    plan: Plan,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    placement: Placement,
-    checkpoints: Path,
-    logps: Path,
-    callbacks: Sequence[TrainerCallback],
-) -> PairTrainer:
-    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place, kept in
-    the folder `logps`.
+@dataclass(frozen=True, slots=True)
+class TrainerParts:
+    """What a trainer is made of. Log-probs of references are kept in the folder `logps`."""
+
+    config: Config
+    plan: Plan
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    placement: Placement
+    checkpoints: Path
+    logps: Path
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+def dpo_trainer(parts: TrainerParts) -> PairTrainer:
+    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place.
 
     The reference is the base model, with the adapter switched off, or the adapter in
     `train.reference`; never a silent copy of the adapter that training starts from
     (hiyouga/LLaMA-Factory#8459).
     """
+    config, plan, model = parts.config, parts.plan, parts.model
+    progress = _make_progress_callbacks(plan, parts.placement, fresh_sigmoid(config))
     with _unrounded(model):
         trainer = PairTrainer(
             model=model,
-            args=dpo_arguments(config, plan, placement, checkpoints),
+            args=dpo_arguments(config, plan, parts.placement, parts.checkpoints),
             train_dataset=pair_dataset(plan.train),
             eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
-            processing_class=tokenizer,
-            callbacks=[
-                *callbacks,
-                *_make_progress_callbacks(plan, placement, fresh_sigmoid(config)),
-            ],
+            processing_class=parts.tokenizer,
+            callbacks=[*parts.callbacks, *progress],
         )
     _finish_callbacks(trainer)
     if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
@@ -67,7 +71,7 @@ def dpo_trainer(
     reference = None if config.train.reference == "base" else REFERENCE
     if reference:
         load_reference(model, Path(config.train.reference), any_base=config.adapter_base == "any")
-    cache = logp_cache(model, logps, reference)
+    cache = logp_cache(model, parts.logps, reference)
     trainer.precompute_reference(model, reference, batch_size=config.evals.batch_size, cache=cache)
     return trainer
 
@@ -84,29 +88,23 @@ def dpo_arguments(config: Config, plan: Plan, placement: Placement, checkpoints:
     )
 
 
-def sft_trainer(
-    config: Config,
-    plan: Plan,
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    placement: Placement,
-    checkpoints: Path,
-    callbacks: Sequence[TrainerCallback],
-) -> AnswerTrainer:
+def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
     """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
+    plan = parts.plan
     args = SFTConfig(
-        **_shared_arguments(config, plan, placement, checkpoints),
+        **_shared_arguments(parts.config, plan, parts.placement, parts.checkpoints),
         completion_only_loss=True,
         max_length=None,
     )
-    with _unrounded(model):
+    progress = _make_progress_callbacks(plan, parts.placement, first_loss=False)
+    with _unrounded(parts.model):
         trainer = AnswerTrainer(
-            model=model,
+            model=parts.model,
             args=args,
             train_dataset=_completion_dataset(plan.train),
             eval_dataset=_completion_dataset(plan.val_texts) if plan.val_texts else None,
-            processing_class=tokenizer,
-            callbacks=[*callbacks, *_make_progress_callbacks(plan, placement, first_loss=False)],
+            processing_class=parts.tokenizer,
+            callbacks=[*parts.callbacks, *progress],
         )
     _finish_callbacks(trainer)
     return trainer

@@ -19,8 +19,7 @@ from benchmarks.llama_gpu import config_of, measure, random_model
 from benchmarks.memory import llama_pairs
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.job import start_adapter
-from mvp_align.modeling.adapters import new_adapter
+from mvp_align.modeling.adapters import new_adapter, start_adapter
 from mvp_align.modeling.base import four_bit_layers, load_base
 from mvp_align.modeling.hardware import DTYPES, Placement
 from mvp_align.planning.micro_batch import fit_micro_batch

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.errors import UserError
-from mvp_align.job import start_adapter
+from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
@@ -62,9 +62,7 @@ def test_sft_on_other_logits_than_the_models_is_refused(
         "modernbert-decoder", "recipe=lora_sft", "lora.target_modules=[q_proj]", local_attention=8
     )
     plan = make_plan(config, load_data(config), load_tokenizer(config.model), placement)
-    words = (
-        "recipe=lora_sft: TRL would train ModernBertDecoderForCausalLM on other logits than its own"
-    )
+    words = "SFTTrainer would train ModernBertDecoderForCausalLM on other logits than its own"
     with pytest.raises(UserError, match=words):
         forecast_lines(config, plan, placement)
     with pytest.raises(UserError, match=words):  # and so before the base is scored

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from benchmarks.memory import SETTINGS, Setting, in_fresh_process, predicted
 from benchmarks.work import training_flop
 from mvp_align.config import Config
-from mvp_align.job import start_adapter
+from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_model_config, packaged_gguf

@@ -1,0 +1,87 @@
+"""What a recipe says of itself, read without running it: recipes import torch, and a command line
+is checked before that.
+
+A recipe is a file `recipes/NAME.py` with a function `main(config)` and, at its top,
+
+    RECIPE = Recipe(trains_on="pairs", reference=True)
+
+The folder `recipes/` of the current directory comes before this package's own.
+"""
+
+import ast
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from mvp_align.errors import UserError
+
+RECIPE_DIR = Path(__file__).parents[2] / "recipes"
+
+
+TRAINS_ON = ("pairs", "chosen", "nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What planning, validation and the tokens of a pass depend on."""
+
+    trains_on: Literal["pairs", "chosen", "nothing"]
+    """Both answers of a pair, the chosen one alone, or nothing: an evaluation."""
+    reference: bool = False
+    """Whether the loss compares with the log-probs of a frozen reference."""
+
+    def __post_init__(self) -> None:
+        if self.trains_on not in TRAINS_ON:
+            raise ValueError(f"trains_on is one of {', '.join(TRAINS_ON)}")
+
+    @property
+    def trains(self) -> bool:
+        return self.trains_on != "nothing"
+
+
+def recipe_names() -> list[str]:
+    """The recipes that train, in alphabetical order."""
+    return sorted(
+        name for name, path in _files().items() if (found := _read(path)) and found.trains
+    )
+
+
+def recipe_problem(name: str) -> str | None:
+    """What is wrong with `recipe=NAME`; None where nothing is."""
+    known = recipe_names()
+    if name in known:
+        return None
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    meant = f" Did you mean '{close[0]}'?" if close else ""
+    return f"no such recipe. Known: {', '.join(known)}.{meant}"
+
+
+def recipe_named(name: str) -> Recipe:
+    """Raises UserError where no file of that name has a RECIPE."""
+    path = _files().get(name)
+    found = _read(path) if path else None
+    if found is None:
+        raise UserError(f"recipe={name}: {recipe_problem(name)}")
+    return found
+
+
+def _files() -> dict[str, Path]:
+    folders = (RECIPE_DIR, Path.cwd() / "recipes")
+    return {path.stem: path for folder in folders for path in folder.glob("*.py")}
+
+
+@cache
+def _read(path: Path) -> Recipe | None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RECIPE":
+            words = node.value.keywords if isinstance(node.value, ast.Call) else []
+            try:
+                return Recipe(**{str(word.arg): ast.literal_eval(word.value) for word in words})
+            except (TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}, line {node.lineno}: RECIPE must name its fields in plain values, as"
+                    f' Recipe(trains_on="pairs", reference=True) does ({error}).'
+                ) from None
+    return None
