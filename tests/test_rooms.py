@@ -52,3 +52,17 @@ def test_a_file_stands_in_a_room() -> None:
     assert {*ROOMS} == LOOSE - {"__init__"} | {"recipes"} | {
         path.parent.name for path in (ROOT / "mvp_align").glob("*/__init__.py")
     }
+
+
+def test_a_public_name_has_one_meaning() -> None:
+    """A command is named as the function that does its work, so `cli` is left out."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "mvp_align").rglob("*.py")):
+        if path.stem == "cli":
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                where = str(path.relative_to(ROOT))
+                assert node.name == "main" or found.setdefault(node.name, where) == where, (
+                    f"{node.name} stands in {found[node.name]} and in {where}"
+                )

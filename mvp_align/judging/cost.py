@@ -23,7 +23,7 @@ BYTES_A_TOKEN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class CostEstimate:
     """Requests still to be made to a judge, and their tokens: the longest that replies may be, None
     where nothing bounds them."""
 
@@ -83,7 +83,7 @@ def estimate(
     requests: Mapping[str, Request],
     kept: Iterable[str],
     count: Callable[[str], int],
-) -> Estimate:
+) -> CostEstimate:
     """Of the requests of kind `ask` (scores or yes_no) whose keys are not among those of kept
     replies."""
     known = set(kept)
@@ -97,10 +97,12 @@ def estimate(
         prompt_tokens += counted[text] + TOKENS_A_MESSAGE
     longest = judge.longest(ask)
     completion_tokens = longest * len(todo) if longest is not None else None if todo else 0
-    return Estimate(judge, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens)
+    return CostEstimate(
+        judge, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens
+    )
 
 
-def consent(estimates: Sequence[Estimate], limit_usd: float, yes: bool) -> None:
+def consent(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> None:
     """Show what it may cost, and ask above the limit. Raises UserError where the answer is no, or
     nobody is there to ask."""
     for one in estimates:
