@@ -7,7 +7,7 @@
 # Export before submitting what the defaults do not fit:
 #   MVP_ALIGN_VENV=.venv               folder of the virtual environment, or
 #   MVP_ALIGN_CONDA=NAME               conda environment, or
-#   MVP_ALIGN_CONTAINER=IMAGE.sif      Apptainer image, made of apptainer.def
+#   MVP_ALIGN_CONTAINER=IMAGE.sif      image built from apptainer.def; runs under apptainer, or singularity where that is missing
 #   MVP_ALIGN_MODULES="gcc cuda/13"    modules to load first
 #   MVP_ALIGN_PROCESSES=N              processes a node; without it one a GPU, and one where there is none
 # The processes get everything else that is exported, such as HF_HUB_OFFLINE=1 and WANDB_MODE=offline, as it is.
@@ -30,7 +30,9 @@ if [[ -n $MVP_ALIGN_MODULES ]]; then
     module load $MVP_ALIGN_MODULES
 fi
 if [[ -n $MVP_ALIGN_CONTAINER ]]; then
-    inside=(apptainer exec --nv --bind "$PWD" --pwd "$PWD" "$MVP_ALIGN_CONTAINER")
+    type apptainer &>/dev/null && runtime=apptainer || runtime=singularity
+    type "$runtime" &>/dev/null || stop "Neither apptainer nor singularity is here: name its module in MVP_ALIGN_MODULES."
+    inside=("$runtime" exec --nv --bind "$PWD" --pwd "$PWD" "$MVP_ALIGN_CONTAINER")
 elif [[ -n $MVP_ALIGN_CONDA ]]; then
     eval "$("${CONDA_EXE:-conda}" shell.bash hook)"
     conda activate "$MVP_ALIGN_CONDA"

@@ -4,6 +4,7 @@ tests/cluster has the rest."""
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,22 +92,38 @@ def test_a_job_submitted_from_elsewhere_says_so(tmp_path: Path) -> None:
     )
 
 
-def test_modules_are_loaded_and_a_container_is_entered(tmp_path: Path) -> None:
-    """With stand-ins for both: `module` is a function that shells export, and `apptainer` a program
-    on the path."""
-    apptainer = tmp_path / "apptainer"
-    apptainer.write_text('#!/bin/sh\nprintf "%s|" "$LOADED" "$@"\n')
-    apptainer.chmod(0o755)
+@pytest.mark.parametrize("programs", [("apptainer", "singularity"), ("singularity",)])
+def test_modules_are_loaded_and_a_container_is_entered(
+    tmp_path: Path, programs: tuple[str, ...]
+) -> None:
+    """With stand-ins: `module` is a function that the shell exports, and `apptainer` and
+    `singularity` are programs on the path. They read `APPTAINER_BIND` themselves, so the script
+    passes it on as it is."""
+    for name in programs:
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\nprintf "%s|" "${0##*/}" "$LOADED" "$APPTAINER_BIND" "$@"\n')
+        program.chmod(0o755)
     done = script(
         "train.sbatch", "run.name=a b", PATH=f"{tmp_path}:{os.environ['PATH']}",
-        MVP_ALIGN_CONTAINER="/images/mvp.sif",
+        MVP_ALIGN_CONTAINER="/images/mvp.sif", APPTAINER_BIND="/scratch,/data",
         MVP_ALIGN_MODULES="gcc/13 cuda/13", **{"BASH_FUNC_module%%": '() { export LOADED="$*"; }'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     bound = f"exec|--nv|--bind|{ROOT}|--pwd|{ROOT}|/images/mvp.sif|"
-    assert (
-        done.stdout.splitlines()[-1] == f"load gcc/13 cuda/13|{bound}python|train.py|run.name=a b|"
+    assert done.stdout.splitlines()[-1] == (
+        f"{programs[0]}|load gcc/13 cuda/13|/scratch,/data|{bound}python|train.py|run.name=a b|"
     )
+
+
+def test_a_container_without_a_program_that_runs_it_is_refused(tmp_path: Path) -> None:
+    """On a path that has what the script needs before that, and neither of the two programs."""
+    for name in ("bash", "dirname"):
+        found = shutil.which(name)
+        assert found
+        (tmp_path / name).symlink_to(found)
+    done = script("train.sbatch", *DRY, PATH=str(tmp_path), MVP_ALIGN_CONTAINER="/images/mvp.sif")
+    assert done.returncode == 2
+    assert "Neither apptainer nor singularity is here" in done.stderr
 
 
 def test_a_conda_environment_is_activated(tmp_path: Path) -> None:
