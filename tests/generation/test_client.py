@@ -16,9 +16,10 @@ import pytest
 from judge_server import completion
 
 from mvp_align.errors import UserError
-from mvp_align.generation.client import CallFailed, ChatClient, Reply, retry_after
+from mvp_align.generation.client import ChatClient
 from mvp_align.generation.completion import Said
 from mvp_align.generation.endpoint import Endpoint
+from mvp_align.generation.response import CallFailed, Reply
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -170,15 +171,6 @@ def test_one_request_told_to_wait_holds_all_back() -> None:
 def test_a_wait_beyond_reason_ends_the_command() -> None:
     with pytest.raises(UserError, match="left alone for 3,600 s"):
         ask_once(always(429, b"", "Retry-After: 3600"))
-
-
-def test_retry_after_is_read() -> None:
-    assert [retry_after(value) for value in ("", "soon", "nan", "inf", "-3", "0", "2.5")] == [
-        None, None, None, None, 0.0, 0.0, 2.5,
-    ]  # fmt: skip
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    later = retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
-    assert later is not None and 58 < later <= 60
 
 
 def test_waits_grow_and_are_drawn() -> None:
