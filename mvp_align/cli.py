@@ -189,7 +189,7 @@ def merge(
 ) -> None:
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
-    from mvp_align.runs.run_folder import model_of, read_config
+    from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.scoring.merge import merge_adapter
 
     if precision not in DTYPES:
@@ -241,7 +241,7 @@ def generate(
     from mvp_align.data.sets import SETS
     from mvp_align.generation.endpoint import Endpoint
     from mvp_align.generation.remote import LEFT_OUT, Server
-    from mvp_align.runs.run_folder import model_of, read_config
+    from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.validate import combination_problems
     from recipes.generate import STAGES, generate_for_run
 

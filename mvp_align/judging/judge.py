@@ -31,7 +31,7 @@ from mvp_align.judging.verdicts import (
     write_judgements,
 )
 from mvp_align.metrics.paa import Labelled
-from mvp_align.runs.run_folder import read_config
+from mvp_align.runs.stored_config import read_config
 from mvp_align.schema import PreferencePair
 
 DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")

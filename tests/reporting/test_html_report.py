@@ -256,7 +256,7 @@ def test_missing_file_is_named(tmp_path: Path, rows: list[Row], name: str) -> No
     [
         ("environment.json", '{"a": 1,\n"b"', r"environment\.json, line 2: broken JSON"),
         ("notes.json", "[]", r"notes\.json: an object belongs there, not a list"),
-        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1: not a row"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1: no row of"),
         ("config.yaml", "a: [1", r"config\.yaml: broken YAML"),
     ],
 )

@@ -18,7 +18,9 @@ from mvp_align.errors import AlreadyDone, UserError
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.runs.environment import environment, git_state, redacted
 from mvp_align.runs.lock import release
-from mvp_align.runs.run_folder import RunFolder, model_of, open_run, read_config, read_scores
+from mvp_align.runs.pair_files import read_scores
+from mvp_align.runs.run_folder import RunFolder, open_run
+from mvp_align.runs.stored_config import model_of, read_config
 from mvp_align.runtime.atomic import full_disk_explained, write_text
 from mvp_align.schema import PairScore
 
@@ -311,7 +313,7 @@ def test_rows_come_back_and_damage_names_the_line(tmp_path: Path) -> None:
     write_rows(path, rows)
     assert read_rows(path) == rows
     path.write_text(path.read_text() + '{"stage": "base"}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a row"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: no row of"):
         read_rows(path)
     with pytest.raises(UserError, match="no such file"):
         read_rows(tmp_path / "other.jsonl")
