@@ -34,7 +34,6 @@ from tenacity import (
 )
 
 from mvp_align import __version__
-from mvp_align.errors import listed
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.response import AttemptFailed, CallFailed, Reply, Response
 
@@ -56,8 +55,6 @@ class ChatClient:
     """How many of the response formats, best first, this server turned out not to have."""
 
     def __post_init__(self) -> None:
-        if found := self.endpoint.problems():
-            raise listed(found, f"The endpoint of {self.endpoint.model} cannot work:")
         self.key = self.endpoint.key()
 
     async def __aenter__(self) -> Self:

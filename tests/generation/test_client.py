@@ -4,6 +4,7 @@ tells."""
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 import traceback
@@ -14,12 +15,14 @@ from email.utils import format_datetime
 
 import pytest
 from judge_server import completion
+from pydantic import ValidationError
 
 from mvp_align.errors import UserError
 from mvp_align.generation.client import ChatClient
 from mvp_align.generation.completion import Said
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.response import CallFailed, Reply
+from mvp_align.runtime.yaml_files import checked
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -426,9 +429,18 @@ def test_a_key_that_cannot_be_sent_is_named_by_its_variable(
 
 
 def test_an_endpoint_that_cannot_work_is_told_in_one_message() -> None:
-    endpoint = Endpoint(f"https://user:{CANARY}@host/v1", "", key_env=f"sk-{CANARY}", attempts=0)
+    given = {
+        "base_url": f"https://user:{CANARY}@host/v1",
+        "model": "",
+        "key_env": f"sk-{CANARY}",
+        "attempts": 0,
+        "read_seconds": math.nan,
+    }
     with pytest.raises(UserError) as error:
-        ChatClient(endpoint)
-    for word in ("base_url", "model", "key_env: the NAME", "attempts=0"):
+        checked(Endpoint, given, "The endpoint")
+    for word in ("base_url", "model", "key_env: the NAME", "attempts=0", "read_seconds=nan"):
         assert word in str(error.value)
     assert CANARY not in str(error.value)
+    with pytest.raises(ValidationError) as shown:
+        Endpoint(**given)
+    assert CANARY not in str(shown.value)
