@@ -1,5 +1,12 @@
 """Experiment tracking: Weights & Biases, TensorBoard or trackio; a run without any goes through the
-same calls."""
+same calls.
+
+Curves are sent by us, under the names of transformers' own callbacks (`rewrite_logs`). Those would
+close TensorBoard's and trackio's record when training ends, before results are known; write the
+training arguments and the model's config over the run's settings; let a tracker's error end the
+training; keep no best value in W&B's summary; and leave steps that a resumed run takes again twice
+in TensorBoard.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping
