@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from mvp_align.schema import PromptedPair
+from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 Sums = list[tuple[float, float]]
 """Of each pair: summed log-probs of chosen and rejected, nats."""
@@ -28,6 +30,26 @@ def one_at_a_time(
         return float(log_probs.gather(1, ids[0, 1:, None])[start - 1 :].sum())
 
     return [(logp(pair.prompt, pair.chosen), logp(pair.prompt, pair.rejected)) for pair in pairs]
+
+
+def padded_batches(model: nn.Module, pairs: Sequence[TokenizedPair], batch_size: int) -> Sums:
+    """Rows of about one length padded on the right, logits of every position in fp32: the plain
+    batched way."""
+    device = next(model.parameters()).device
+    answers = {answer for pair in pairs for answer in (pair.chosen, pair.rejected)}
+    rows = sorted(answers, key=lambda answer: len(answer.ids), reverse=True)
+    sums: dict[Answer, float] = {}
+    for first in range(0, len(rows), batch_size):
+        batch = rows[first : first + batch_size]
+        ids = pad_sequence([torch.tensor(row.ids) for row in batch], batch_first=True).to(device)
+        lengths = torch.tensor([len(row.ids) for row in batch], device=device)
+        mask = (torch.arange(ids.shape[1], device=device) < lengths[:, None]).long()
+        with torch.no_grad():
+            logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        found = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
+        for row, logps in zip(batch, found, strict=True):
+            sums[row] = float(logps[row.start - 1 : len(row.ids) - 1].sum())
+    return [(sums[pair.chosen], sums[pair.rejected]) for pair in pairs]
 
 
 def with_lm_eval(

@@ -18,7 +18,7 @@ import typer
 from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
-from transformers import PrinterCallback, Trainer
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from trl import DPOTrainer
 
 from benchmarks.machine import (
@@ -43,13 +43,15 @@ from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import resolve_hardware
+from mvp_align.modeling.hardware import Placement, resolve_hardware
 from mvp_align.modeling.source import cache_root, load_tokenizer
 from mvp_align.planning.preflight import make_plan
+from mvp_align.schema import PreferencePair
 from mvp_align.scoring.identity import logps_folder
 from mvp_align.training.trainers import TrainerParts, dpo_arguments, dpo_trainer, pair_dataset
 
 OURS, TRL, TRL_PRECOMPUTED = "mvp-align", "TRL", "TRL, reference precomputed"
+TRL_LIGER = "TRL with Liger kernels"
 CONTENDERS = (OURS, TRL, TRL_PRECOMPUTED)
 WARM = "mvp-align, cache warm"
 EPOCHS = 3
@@ -85,18 +87,26 @@ class Facts:
     """Once over all pairs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every contender is given. `folder` is for its files."""
+
+    pairs: list[PreferencePair]
+    tokenizer: PreTrainedTokenizerBase
+    placement: Placement
+    folder: Path
+
+
 loaded: dict[str, Any] = {}
-"""Of a worker process: the base model and where it is, the pairs, and the folder for its files."""
+"""Of a worker process: its task, contender, base model and setup."""
 
 
 def prepare(task: Task, contender: str, folder: str) -> None:
     config = task.config(*TRAINING)
     placement = resolve_hardware(config.hardware) if contender == OURS else native_placement()
     base = load_base(config.model, placement)
-    loaded.update(
-        task=task, contender=contender, base=base, placement=placement, folder=Path(folder)
-    )
-    loaded.update(pairs=training_pairs(task), tokenizer=load_tokenizer(config.model))
+    setup = Setup(training_pairs(task), load_tokenizer(config.model), placement, Path(folder))
+    loaded.update(task=task, contender=contender, base=base, setup=setup)
     for kept in cache_root().iterdir() if cache_root().is_dir() else ():
         if kept != logps_folder():
             (Path(folder) / kept.name).symlink_to(kept)
@@ -105,11 +115,11 @@ def prepare(task: Task, contender: str, folder: str) -> None:
 
 def facts() -> Facts:
     config = loaded["task"].config(*TRAINING)
-    _, pairs = ready(loaded["pairs"], config)
+    _, pairs = ready(loaded["setup"].pairs, config)
     model = start_adapter(loaded["base"], config)
     adapter_weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     base = model.unload()
-    device = loaded["placement"].device
+    device = loaded["setup"].placement.device
     found = Facts(
         machine=machine_name(device),
         gemm=gemm_rate(device, base.dtype),
@@ -123,41 +133,40 @@ def facts() -> Facts:
 def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
     """One run from a fresh adapter, its trainer's making included. `warm`: log-probs of earlier
     runs are found."""
-    folder: Path = loaded["folder"]
+    setup: Setup = loaded["setup"]
+    device = setup.placement.device
     if not warm:
-        for part in folder.iterdir():
+        for part in setup.folder.iterdir():
             if not part.is_symlink():  # the unpacked model
                 shutil.rmtree(part)
     config = loaded["task"].config(*TRAINING, f"train.micro_batch_size={micro_batch}", *overrides)
     model = start_adapter(loaded["base"], config)
-    began = now(loaded["placement"].device)
-    trainer = make_trainer(config, model)
-    before = now(loaded["placement"].device) - began
+    began = now(device)
+    trainer = make_trainer(loaded["contender"], config, model, setup)
+    before = now(device) - began
     trainer.train()
-    seconds = now(loaded["placement"].device) - began
+    seconds = now(device) - began
     loaded["base"] = model.unload()
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
     losses, norms = [entry["loss"] for entry in steps], [entry["grad_norm"] for entry in steps]
-    return Timed(seconds, before, losses, norms, peak_memory_bytes(loaded["placement"].device))
+    return Timed(seconds, before, losses, norms, peak_memory_bytes(device))
 
 
-def make_trainer(config: Config, model: PeftModel) -> Trainer:
+def make_trainer(contender: str, config: Config, model: PeftModel, setup: Setup) -> Trainer:
     """Our trainer, or TRL's with the very arguments that ours has."""
-    placement, tokenizer, checkpoints = (
-        loaded["placement"],
-        loaded["tokenizer"],
-        loaded["folder"] / "checkpoints",
-    )
-    data = DataSets(train=loaded["pairs"], test=[])
+    placement, tokenizer = setup.placement, setup.tokenizer
+    checkpoints = setup.folder / "checkpoints"
+    data = DataSets(train=setup.pairs, test=[])
     plan = make_plan(
         replace(config, evals=replace(config.evals, sets=[])), data, tokenizer, placement
     )
-    if loaded["contender"] == OURS:
+    if contender == OURS:
         return dpo_trainer(
             TrainerParts(config, plan, model, tokenizer, placement, checkpoints, logps_folder())
         )
     args = dpo_arguments(config, plan, placement, checkpoints)
-    args.precompute_ref_log_probs = loaded["contender"] == TRL_PRECOMPUTED
+    args.precompute_ref_log_probs = contender == TRL_PRECOMPUTED
+    args.use_liger_kernel = contender == TRL_LIGER
     trainer = DPOTrainer(
         model=model, args=args, train_dataset=pair_dataset(plan.train), processing_class=tokenizer
     )
@@ -244,7 +253,8 @@ def prepared(task: Task, root: Path, *contenders: str) -> dict[str, Worker]:
 
 def widen(pairs: int) -> None:
     """Take more pairs, for the longer comparison."""
-    loaded["pairs"] = training_pairs(replace(loaded["task"], pairs=pairs))
+    more = training_pairs(replace(loaded["task"], pairs=pairs))
+    loaded["setup"] = replace(loaded["setup"], pairs=more)
 
 
 def summary(

@@ -86,7 +86,8 @@ def rows_of(pairs: Sequence[TokenizedPair]) -> list[PackedSequence]:
 def forward_flop(model: PreTrainedModel, rows: Sequence[PackedSequence]) -> float:
     """Products of one pass: every token through every linear layer, attention over what a token may
     see, the vocabulary head on answer tokens. No padding, no masked attention, nothing
-    elementwise."""
+    elementwise. torch's FlopCounterMode, which tests compare with, counts what kernels compute,
+    masked products included, and sees none of FlashAttention's."""
     weights: int = sum(
         module.weight.numel()
         for name, module in model.named_modules()

@@ -154,7 +154,7 @@ def judge(
     never paid for twice."""
     from mvp_align.judging import judge as judging
     from mvp_align.judging.judges import SEMANTIC, read_panel
-    from mvp_align.judging.labels import check_rules, read_rules
+    from mvp_align.judging.labels import check_votes, read_rules
 
     names = judges or []
     way = judging.JudgingProtocol(
@@ -164,11 +164,11 @@ def judge(
     if relabel:
         judging.relabel(run, names, way)
     elif names == [SEMANTIC]:
-        check_rules(way.rules, 1)
+        check_votes(way.rules, 1)
         judging.judge_semantically(run, way)
     else:
         panel = read_panel(names)
-        check_rules(way.rules, len(panel))
+        check_votes(way.rules, len(panel))
         install_signal_handlers()
         judging.judge_run(
             run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
@@ -189,7 +189,7 @@ def merge(
 ) -> None:
     """Fold a run's adapter into its base model: one safetensors model that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
-    from mvp_align.runs.run_folder import model_of, read_config
+    from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.scoring.merge import merge_adapter
 
     if precision not in DTYPES:
@@ -241,7 +241,8 @@ def generate(
     from mvp_align.data.sets import SETS
     from mvp_align.generation.endpoint import Endpoint
     from mvp_align.generation.remote import LEFT_OUT, Server
-    from mvp_align.runs.run_folder import model_of, read_config
+    from mvp_align.runs.stored_config import model_of, read_config
+    from mvp_align.runtime.yaml_files import checked
     from mvp_align.validate import combination_problems
     from recipes.generate import STAGES, generate_for_run
 
@@ -282,7 +283,8 @@ def generate(
     server = None
     if endpoint and model:
         names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
-        server = Server(Endpoint(endpoint, model, key_env), *names)
+        served = {"base_url": endpoint, "model": model, "key_env": key_env}
+        server = Server(checked(Endpoint, served, f"The endpoint of {model}"), *names)
     else:
         config.model = model_of(run)
     install_signal_handlers()
@@ -435,9 +437,10 @@ def dashboard(
 ) -> None:
     """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
     from mvp_align.runtime.naming import CONF_DIR
-    from mvp_align.tracking.dashboard import as_json, read_dashboard, save, workspace
+    from mvp_align.runtime.yaml_files import read_yaml
+    from mvp_align.tracking.dashboard import Dashboard, as_json, save, workspace
 
-    wanted = read_dashboard(spec or CONF_DIR / "dashboard.yaml")
+    wanted = read_yaml(spec or CONF_DIR / "dashboard.yaml", Dashboard)
     if dry_run:
         typer.echo(as_json(workspace(wanted, project, entity or "")))
     else:

@@ -5,10 +5,20 @@ composing; `mvp_align.validate` finds the combinations that cannot work. Nothing
 """
 
 from dataclasses import dataclass, field
+from functools import cache, partial
+from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 
-from mvp_align.runtime.naming import DEFAULT_NAME
+from mvp_align.runtime.naming import CONF_DIR, DEFAULT_NAME
+
+
+def _one_of(*choices: str) -> str:
+    """A setting that takes these values alone, by default the first; `mvp_align.validate` refuses
+    others. Metadata and not an enum, because `4bit` cannot name a member, and because OmegaConf
+    stops at the first value that is no member, where a command is told all its mistakes at once."""
+    return field(default=choices[0], metadata={"choices": choices})
 
 
 @dataclass
@@ -19,7 +29,7 @@ class Run:
     dir: str = "outputs/${run.name}"
     """The run folder. No timestamp: the same command again finds its own folder, resumes it, or
     says that it is done."""
-    on_exists: str = "resume"
+    on_exists: str = _one_of("resume", "fail", "overwrite")
     """What to do where the folder holds a run: resume (goes on, or says that it is DONE), fail, or
     overwrite (deletes it). A job that Slurm started again always resumes."""
     logp_cache: bool = True
@@ -102,7 +112,16 @@ class Train:
     """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of
     an adapter."""
     disable_dropout: bool = True
-    lr_scheduler: str = "linear"
+    lr_scheduler: str = _one_of(
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "inverse_sqrt",
+    )
+    """Of transformers' schedulers those that need no arguments of their own."""
     warmup_share: float = 0.0
     """Share of the steps over which the learning rate rises from zero."""
     weight_decay: float = 0.0
@@ -118,7 +137,9 @@ class Evals:
     """Of in_domain, ufp4 (its files are in the folder `ufp4`) and ufp4_sample (the bundled
     synthetic stand-in). auto: in_domain, and ufp4 where its folder is given; on the bundled sample
     data ufp4_sample too."""
-    metrics: list[str] = field(default_factory=lambda: ["opa"])
+    metrics: list[str] = field(
+        default_factory=lambda: ["opa"], metadata={"choices": ("opa", "spmr", "paa")}
+    )
     """opa; spmr and paa generate answers first."""
     judge: str = "semantic"
     """Who labels the answers for paa when the run ends: semantic (nearer which reference? no judge
@@ -143,17 +164,17 @@ class Evals:
     .json file of `country: region`."""
 
 
-def paa_prompt() -> Prompt:
-    """`conf/prompt/paa.yaml`, for runs whose config.yaml knew of no generation."""
-    return Prompt(
-        name="paa",
-        template=(
-            "The person asking: age {age}, gender {gender}, education {education}, born in"
-            " {birth_country}, marital status {marital_status}.\nTheir question: {question}\nYour"
-            " answer:"
-        ),
-        chat=True,
+@cache
+def _prompt_settings(name: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(
+        (CONF_DIR / "prompt" / f"{name}.yaml").read_text("utf-8")
     )
+    return settings
+
+
+def packaged_prompt(name: str) -> Prompt:
+    """`conf/prompt/<name>.yaml`, for code that has no composed config."""
+    return Prompt(**_prompt_settings(name))
 
 
 @dataclass
@@ -161,7 +182,7 @@ class Generation:
     """How answers are generated, where evals.metrics has spmr or paa and in `mvp-align
     generate`."""
 
-    prompt: Prompt = field(default_factory=paa_prompt)
+    prompt: Prompt = field(default_factory=partial(packaged_prompt, "paa"))
     """Its `chat` holds where the model has a chat template; other models get the text alone."""
     max_new_tokens: int = 512
     temperature: float = 0.7
@@ -181,9 +202,9 @@ class Generation:
 class Tracking:
     backend: str = "wandb"
     """wandb, tensorboard, trackio or none."""
-    mode: str = "auto"
-    """offline, online, or auto: what W&B's or trackio's own variables say (docs/tracking.md);
-    without, W&B is online where WANDB_API_KEY is set, and everything else offline."""
+    mode: str = _one_of("auto", "offline", "online")
+    """auto: what W&B's or trackio's own variables say (docs/tracking.md); without, W&B is online
+    where WANDB_API_KEY is set, and everything else offline."""
     project: str | None = None
     """By default mvp-align, or what WANDB_PROJECT says."""
     entity: str | None = None
@@ -199,16 +220,13 @@ class Tracking:
 
 @dataclass
 class Hardware:
-    device: str = "auto"
-    """auto, cpu or cuda."""
-    precision: str = "auto"
-    """auto, fp32, bf16 or fp16. auto is bf16 on GPUs that have it, fp16 on older ones, fp32 on a
-    CPU."""
-    attention: str = "auto"
-    """auto (the model's best), sdpa, eager, or flash_attention_2. Prompts are shared under auto and
-    sdpa only."""
+    device: str = _one_of("auto", "cpu", "cuda")
+    precision: str = _one_of("auto", "fp32", "bf16", "fp16")
+    """auto: bf16 on GPUs that have it, fp16 on older ones, fp32 on a CPU."""
+    attention: str = _one_of("auto", "sdpa", "eager", "flash_attention_2")
+    """auto: the model's best. Prompts are shared under auto and sdpa only."""
     gradient_checkpointing: bool = False
-    sharding: str = "none"
+    sharding: str = _one_of("none", "fsdp", "zero2")
     """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of
     them (PyTorch's FSDP2). zero2: a whole model on each device, gradients and optimizer spread over
     all of them (DeepSpeed, an extra)."""
@@ -221,12 +239,12 @@ class Config:
     data: Data = field(default_factory=Data)
     prompt: Prompt = field(default_factory=Prompt)
     lora: Lora = field(default_factory=Lora)
-    quantization: str = "none"
-    """none, or 4bit (NF4 with double quantisation: QLoRA)."""
+    quantization: str = _one_of("none", "4bit")
+    """4bit: NF4 with double quantisation, as in QLoRA."""
     adapter: str | None = None
     """An adapter to evaluate, or to go on training from. It brings its own `lora` settings, which
     then are the run's, and, where its folder holds one, its tokenizer."""
-    adapter_base: str = "same"
+    adapter_base: str = _one_of("same", "any")
     """same: an adapter is refused on any other model than the one it was trained on. any: it is put
     on this one, with a note in the run's records."""
     train: Train = field(default_factory=Train)

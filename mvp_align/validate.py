@@ -2,48 +2,42 @@
 or a model is touched."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from datetime import datetime
 from importlib.util import find_spec
 from string import Formatter
 
 from mvp_align.config import Config, Prompt
+from mvp_align.data.formats import FORMATS
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import FIELDS
 from mvp_align.data.sets import set_problems
 from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
+from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
+from mvp_align.training.losses import trl_losses
 
-CHOICES = {
-    "quantization": ("none", "4bit"),
-    "adapter_base": ("same", "any"),
-    "data.format": ("mvpbench", "ufp4", "pairs"),
-    "hardware.device": ("auto", "cpu", "cuda"),
-    "hardware.precision": ("auto", "fp32", "bf16", "fp16"),
-    "hardware.attention": ("auto", "sdpa", "eager", "flash_attention_2"),
-    "hardware.sharding": ("none", "fsdp", "zero2"),
-    "train.lr_scheduler": (
-        "linear",
-        "cosine",
-        "cosine_with_restarts",
-        "polynomial",
-        "constant",
-        "constant_with_warmup",
-        "inverse_sqrt",
-    ),
-    "run.on_exists": ("resume", "fail", "overwrite"),
-    "tracking.backend": ("wandb", "tensorboard", "trackio", "none"),
-    "tracking.mode": ("auto", "offline", "online"),
+
+def _declared_choices(settings: object, prefix: str = "") -> dict[str, tuple[str, ...]]:
+    """The choices that stand beside the fields of `mvp_align.config`, by dotted key."""
+    found: dict[str, tuple[str, ...]] = {}
+    for one in fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, one.name)
+        if is_dataclass(value):
+            found |= _declared_choices(value, f"{prefix}{one.name}.")
+        elif "choices" in one.metadata:
+            found[f"{prefix}{one.name}"] = one.metadata["choices"]
+    return found
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.format": tuple(FORMATS),
+    "evals.profiles": KINDS,
+    "tracking.backend": (*BACKENDS, "none"),
+    **_declared_choices(Config()),
 }
-METRICS = ("opa", "spmr", "paa")
-LOSSES = (
-    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot",
-    "aot_unpaired",
-    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
-)  # fmt: skip
-SMOOTHED = ("exo_pair", "robust", "aot", "aot_unpaired")
-"""Losses whose formula in TRL has label smoothing; the others never look at it."""
+"""What a setting, or each entry of a list, can be, where it is one of a few words."""
 
 
 def combination_problems(config: Config) -> list[str]:
@@ -69,17 +63,14 @@ def _choice_problems(config: Config) -> list[str]:
         value: object = config
         for part in key.split("."):
             value = getattr(value, part)
-        if value not in choices:
+        if isinstance(value, list):
+            problems += [
+                f"{key}: '{one}' is not one of {', '.join(choices)}."
+                for one in value
+                if one not in choices
+            ]
+        elif value not in choices:
             problems.append(f"{key}={value}: must be one of {', '.join(choices)}.")
-    evals = config.evals
-    for key, values, known in (
-        ("metrics", evals.metrics, METRICS), ("profiles", evals.profiles, KINDS),
-    ):  # fmt: skip
-        problems += [
-            f"evals.{key}: '{v}' is not one of {', '.join(known)}."
-            for v in values
-            if v not in known
-        ]
     return problems + set_problems(config)
 
 
@@ -166,11 +157,16 @@ def _training_problems(config: Config) -> list[str]:
         )
     if isinstance(micro, int) and micro <= 0:
         problems.append(f"train.micro_batch_size={micro}: must be above 0, or auto.")
-    recipe, losses = recipe_named(config.recipe), train.loss_type.split("+")
+    recipe, losses, known = (
+        recipe_named(config.recipe),
+        train.loss_type.split("+"),
+        trl_losses(),
+    )
+    smoothed = [name for name, formula in known.items() if "self.label_smoothing" in formula]
     problems += [
-        f"train.loss_type: '{loss}' is not one of {', '.join(LOSSES)}."
+        f"train.loss_type: '{loss}' is not one of {', '.join(known)}."
         for loss in losses
-        if loss not in LOSSES
+        if loss not in known
     ]
     if train.loss_weights is not None and len(train.loss_weights) != len(losses):
         problems.append(
@@ -185,11 +181,11 @@ def _training_problems(config: Config) -> list[str]:
     if (
         recipe.trains_on == "pairs"
         and 0 < train.label_smoothing < 1
-        and not {*losses} & {*SMOOTHED}
+        and not {*losses} & {*smoothed}
     ):
         problems.append(
             f"train.label_smoothing={train.label_smoothing} would change nothing: of the losses"
-            f" only {', '.join(SMOOTHED)} have it. train.loss_type=robust is sigmoid with label"
+            f" only {', '.join(smoothed)} have it. train.loss_type=robust is sigmoid with label"
             " smoothing."
         )
     if recipe.trains and not recipe.reference and train.reference != "base":

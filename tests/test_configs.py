@@ -4,10 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
-from mvp_align.config import Config, Prompt, Run
-from mvp_align.data.profiles import PREFERENCE, QUESTION
+from mvp_align.config import Config, Prompt, Run, packaged_prompt
 from mvp_align.data.prompts import PAPER
 from mvp_align.launch import CONF_DIR
 from mvp_align.validate import combination_problems
@@ -217,19 +215,11 @@ def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None
     )
 
 
-def test_paper_prompt_in_code_is_the_one_in_conf() -> None:
-    stored = OmegaConf.to_object(
-        OmegaConf.merge(Prompt, OmegaConf.load(CONF_DIR / "prompt" / "paper.yaml"))
-    )
-    assert stored == PAPER
-
-
-def test_profile_checks_show_the_prompts_in_conf(compose: Compose) -> None:
-    assert (compose("prompt=question").prompt, compose("prompt=preference").prompt) == (
-        QUESTION,
-        PREFERENCE,
-    )
-    assert compose().evals.profiles == []
+@pytest.mark.parametrize("name", ["paper", "chat", "question", "preference", "paa"])
+def test_code_without_a_config_shows_what_commands_do(compose: Compose, name: str) -> None:
+    assert packaged_prompt(name) == compose(f"prompt={name}").prompt
+    packaged_prompt(name).template = "changed"
+    assert packaged_prompt(name).template != "changed"
 
 
 def test_prompts_differ_from_the_paper_where_they_say_so(compose: Compose) -> None:

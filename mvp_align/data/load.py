@@ -24,9 +24,8 @@ class DataSets:
     and test.
 
     `out_of_domain` has those of `evals.sets`, by name. `read` has what was read of each source
-    (keys train, val, test and the sets out of domain), `repeats_dropped` the count for each, and
-    `notes` says in sentences what was left out, split, skipped or not read, for the preflight print
-    and the report.
+    (keys train, val, test and the sets out of domain), and `notes` says in sentences what was left
+    out, split, skipped or not read, for the preflight print and the report.
     """
 
     train: list[PreferencePair] = field(default_factory=list)
@@ -34,7 +33,6 @@ class DataSets:
     test: list[PreferencePair] = field(default_factory=list)
     out_of_domain: dict[str, list[PreferencePair]] = field(default_factory=dict)
     read: dict[str, ReadPairs] = field(default_factory=dict)
-    repeats_dropped: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -124,7 +122,6 @@ def load_data(config: Config) -> DataSets:
         **pairs,
         out_of_domain={name: result.pairs for name, result in others.items()},
         read=read,
-        repeats_dropped=dropped,
         notes=notes,
     )
 

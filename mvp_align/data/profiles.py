@@ -13,17 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mvp_align.config import Prompt
+from mvp_align.config import Prompt, packaged_prompt
 from mvp_align.data.prompts import PAPER
 from mvp_align.schema import PreferencePair
 
 KINDS = ("none", "demographics", "values", "shuffled")
-QUESTION = Prompt(name="question", template="{question}")
-PREFERENCE = Prompt(
-    name="preference",
-    template=PAPER.template.replace("\nQuestion", "\nUser values: {preference}\nQuestion"),
-)
-"""For code that has no config; `conf/prompt/question.yaml` and `preference.yaml` are the same."""
+QUESTION, PREFERENCE = packaged_prompt("question"), packaged_prompt("preference")
 SHUFFLE_SEED = 12
 """Of the draw of other people, and no setting: the runs of every seed are to show a person the same
 other's values."""

@@ -14,7 +14,7 @@ from hashlib import sha256
 from string import Formatter
 from typing import Any, Protocol
 
-from mvp_align.config import Prompt
+from mvp_align.config import Prompt, packaged_prompt
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair, PromptedPair
 
@@ -29,17 +29,8 @@ PERSON_FIELDS = (
 )
 FIELDS = (*PERSON_FIELDS, "preference", "question")
 
-
-PAPER = Prompt(
-    name="paper",
-    template=(
-        "User profile: Age: {age}, Gender: {gender}, Employment: {employment_status}, Education:"
-        " {education}, Marital Status: {marital_status}, Birth Country/Region:"
-        " {birth_country}.\nQuestion: {question}"
-    ),
-)
-"""The benchmark's training and OPA prompt, for code that has no config; `conf/prompt/paper.yaml` is
-the same."""
+PAPER = packaged_prompt("paper")
+"""The benchmark's training and OPA prompt."""
 
 FIXED_DATE = """\
 {%- macro strftime_now(format) -%}

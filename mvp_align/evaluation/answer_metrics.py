@@ -26,7 +26,7 @@ from mvp_align.generation.answers import (
     write_answers,
 )
 from mvp_align.generation.local import check_room, generate_locally
-from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
+from mvp_align.metrics.drift import kl_row, perplexity_row
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.spmr import (
     AnswerCosines,
@@ -231,13 +231,7 @@ def kl_rows(
     kls = kl_to_base(
         model, tokens, batch_size=config.evals.batch_size, label=f"{set_name}, KL to the base"
     )
-    return kl_row(
-        set_name,
-        [
-            KlToBase(answers[number].id, answers[number].user_id, kl, answer.tokens)
-            for number, kl, answer in zip(worded, kls, tokens, strict=True)
-        ],
-    )
+    return kl_row(set_name, kls, [answers[number].user_id for number in worded])
 
 
 def _neutral_text() -> list[str]:

@@ -19,7 +19,13 @@ from uuid import uuid4
 from mvp_align.config import Generation
 from mvp_align.errors import UserError, listed
 from mvp_align.runtime.atomic import full_disk_explained
-from mvp_align.runtime.json_files import from_json, to_json, write_json, write_json_lines
+from mvp_align.runtime.json_files import (
+    from_json,
+    read_json_lines,
+    to_json,
+    write_json,
+    write_json_lines,
+)
 
 UNANSWERED = "unanswered"
 """Where the .json file says which pairs a server gave no answer to: id -> reason."""
@@ -62,21 +68,13 @@ def write_answers(path: Path, answers: Iterable[Generated], made_with: Mapping[s
 def read_answers(path: Path) -> list[Generated]:
     """In the file's order. Raises UserError naming the line and field that is wrong, or the missing
     file."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file. Generate the answers first: mvp-align generate RUN, or"
-            " evals.metrics=[opa,spmr]."
-        )
-    answers = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                answers.append(_generated(from_json(line)))
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no generated answer ({error}). Delete the file."
-                ) from None
-    return answers
+    return read_json_lines(
+        path,
+        _generated,
+        what="generated answer",
+        remedy="Generate the answers: mvp-align generate RUN, or evals.metrics=[opa,spmr]."
+        " A broken file is to be restored, or deleted first.",
+    )
 
 
 def _generated(values: Any) -> Generated:

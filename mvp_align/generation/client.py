@@ -19,9 +19,7 @@ import json
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,76 +34,15 @@ from tenacity import (
 )
 
 from mvp_align import __version__
-from mvp_align.errors import UserError, listed
-from mvp_align.generation.completion import NO_COMPLETION, Said, said_in, token_count
 from mvp_align.generation.endpoint import Endpoint
+from mvp_align.generation.response import AttemptFailed, CallFailed, Reply, Response
 
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": ...}`"""
 
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-"""HTTP statuses that may pass."""
 NOT_UNDERSTOOD = (400, 422)
 """What servers answer to a `response_format` that they do not have (and to an input that they
 cannot take)."""
-NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
-"""OpenAI's error codes that come with 429 and do not pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the server answered. Token counts are the server's, None where it gave none."""
-
-    said: Said
-    model: str
-    """The model's name as the server reports it, often with a date."""
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    seconds: float
-    """Of the attempt that succeeded."""
-    raw: str
-    """The whole body."""
-    response_format: str
-    """json_schema, json_object or text: what the server was asked for in the end."""
-    failures: tuple[str, ...] = ()
-    """Why earlier attempts failed."""
-
-
-class CallFailed(Exception):
-    """No reply to this request; the next one may have one. `reason` is short and the same for the
-    same cause; `status` is the last HTTP status, None where there was none."""
-
-    def __init__(self, reason: str, failures: Sequence[str], status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.failures, self.status = reason, tuple(failures), status
-
-    @property
-    def words(self) -> str:
-        """The reason with what the server said of it."""
-        return self.failures[-1] if self.failures else self.reason
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the server failed, rather than refuse the request or answer nonsense."""
-        return self.status is None or self.status in AGAIN
-
-
-class AttemptFailed(Exception):
-    """One request came to nothing. `wait_seconds` is what the server asked for before the next
-    one."""
-
-    def __init__(
-        self,
-        reason: str,
-        detail: str = "",
-        *,
-        again: bool,
-        wait_seconds: float | None = None,
-        status: int | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.reason, self.detail, self.again = reason, detail, again
-        self.wait_seconds, self.status = wait_seconds, status
 
 
 @dataclass
@@ -118,8 +55,6 @@ class ChatClient:
     """How many of the response formats, best first, this server turned out not to have."""
 
     def __post_init__(self) -> None:
-        if found := self.endpoint.problems():
-            raise listed(found, f"The endpoint of {self.endpoint.model} cannot work:")
         self.key = self.endpoint.key()
 
     async def __aenter__(self) -> Self:
@@ -231,14 +166,17 @@ class ChatClient:
                 await asyncio.sleep(pause + random.uniform(0, self.endpoint.backoff_seconds))
             await self.limiter.acquire()
             began = time.monotonic()
-            status, headers, content = await self.exchange(body)
-        if status != 200:
-            raise self.refusal(status, headers, content)
-        return self.read(content, response_format, time.monotonic() - began, failures)
+            response = await self.exchange(body)
+        if response.status == 200:
+            return response.reply(response_format, time.monotonic() - began, failures)
+        failed = response.refusal()
+        if failed.wait_seconds is not None:
+            self.resume_at = max(self.resume_at, clock() + failed.wait_seconds)
+        raise failed
 
-    async def exchange(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
-        """Status, headers and body of one request. Raises AttemptFailed where there is no whole
-        answer within the limits."""
+    async def exchange(self, body: bytes) -> Response:
+        """The response to one request. Raises AttemptFailed where there is no whole one within the
+        limits."""
         url = f"{self.endpoint.base_url.rstrip('/')}/chat/completions"
         cap = self.endpoint.max_body_bytes
         content = bytearray()
@@ -257,94 +195,17 @@ class ChatClient:
                         raise AttemptFailed(
                             f"body over {cap:,} bytes", again=False, status=response.status_code
                         )
-                return response.status_code, response.headers, bytes(content)
+                return Response(
+                    self.endpoint,
+                    self.key,
+                    response.status_code,
+                    response.headers.get("retry-after", ""),
+                    bytes(content),
+                )
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptFailed("timed out", type(error).__name__, again=True) from None
         except httpx.TransportError as error:
             raise AttemptFailed("connection failed", type(error).__name__, again=True) from None
-
-    def refusal(self, status: int, headers: httpx.Headers, content: bytes) -> AttemptFailed:
-        """What a status other than 200 means for this request. Raises UserError where it means the
-        same for all."""
-        who, where = self.endpoint.model, self.endpoint.base_url
-        code, said = self.error_of(content)
-        if status == 401:
-            named = (
-                f"the key in {self.endpoint.key_env}"
-                if self.endpoint.key_env
-                else "a request without a key"
-            )
-            raise UserError(
-                f"{who}: {where} does not accept {named} (HTTP 401). Set key_env and that variable."
-            )
-        if status == 402 or (status == 429 and code in NO_CREDIT):
-            raise UserError(
-                f"{who}: {where} says that the account has no credit left (HTTP {status}). Nothing"
-                " is lost."
-            )
-        if status == 404:
-            raise UserError(
-                f"{who}: {where} knows no such address or model (HTTP 404: {said}). See base_url"
-                " and model."
-            )
-        wait = retry_after(headers.get("retry-after", "")) if status in AGAIN else None
-        if wait is not None:
-            if wait > self.endpoint.max_wait_seconds:
-                raise UserError(
-                    f"{who}: {where} asks to be left alone for {wait:,.0f} s (HTTP {status}),"
-                    f" longer than max_wait_seconds={self.endpoint.max_wait_seconds:,.0f}. What was"
-                    " answered is kept: run the same command again then."
-                )
-            self.resume_at = max(self.resume_at, asyncio.get_running_loop().time() + wait)
-        return AttemptFailed(
-            f"HTTP {status}", said, again=status in AGAIN, wait_seconds=wait, status=status
-        )
-
-    def error_of(self, content: bytes) -> tuple[str, str]:
-        """The code and the words of an error's body, the latter on one line of at most 200
-        characters."""
-        text = self.clean(content.decode("utf-8", "replace"))
-        try:
-            error = json.loads(text)["error"]
-            code, said = str(error["code"]), str(error["message"])
-        except (ValueError, LookupError, TypeError, RecursionError):
-            code, said = "", text
-        return code, " ".join(self.clean(said).split())[:200]
-
-    def read(
-        self, content: bytes, response_format: str, seconds: float, failures: tuple[str, ...]
-    ) -> Reply:
-        """The reply in a body of HTTP 200. Raises AttemptFailed where that is no chat
-        completion."""
-        raw = self.clean(content.decode("utf-8", "replace"))
-        try:
-            body = json.loads(raw)
-            said = said_in(body)
-        except NO_COMPLETION:
-            start = " ".join(raw.split())[:80]
-            problem = "HTTP 200 without a chat completion"
-            raise AttemptFailed(problem, start or "empty", again=True, status=200) from None
-        usage = body.get("usage")
-        return Reply(
-            said=replace(
-                said, text=self.clean(said.text), finish_reason=self.clean(said.finish_reason)
-            ),
-            model=self.clean(str(body.get("model") or self.endpoint.model)),
-            prompt_tokens=token_count(usage, "prompt_tokens"),
-            completion_tokens=token_count(usage, "completion_tokens"),
-            seconds=seconds,
-            raw=raw,
-            response_format=response_format,
-            failures=failures,
-        )
-
-    def clean(self, text: str) -> str:
-        """`text` as UTF-8 can hold it (JSON can name half of a surrogate pair), the key blotted
-        out."""
-        whole = text.encode("utf-8", "replace").decode()
-        return (
-            whole.replace(self.key.get_secret_value(), "[key]") if self.key is not None else whole
-        )
 
 
 def _response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
@@ -361,17 +222,3 @@ def _response_formats(json_schema: Mapping[str, Any] | None) -> list[tuple[str, 
         ("json_object", {"response_format": {"type": "json_object"}}),
         *plain,
     ]
-
-
-def retry_after(value: str) -> float | None:
-    """Seconds from now on that a Retry-After header asks for, given in seconds or as a date; None
-    where it is neither."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None

@@ -2,71 +2,67 @@
 
 import os
 import re
-from dataclasses import dataclass
+from typing import Annotated
 
 import httpx
-from pydantic import SecretStr
+from pydantic import AfterValidator, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from mvp_align.errors import UserError
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass
+def _address(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
+        raise PydanticCustomError(
+            "address",
+            "an address as https://host/v1 belongs there, without a user, a key or a query",
+        )
+    return text
+
+
+def _variable(name: str) -> str:
+    if not VARIABLE.fullmatch(name):
+        raise PydanticCustomError(
+            "variable", "the NAME of an environment variable belongs there, never the key itself"
+        )
+    return name
+
+
+@dataclass(config=ConfigDict(extra="forbid", hide_input_in_errors=True))
 class Endpoint:
     """A model on a server, and how hard it may be worked."""
 
-    base_url: str = ""
+    base_url: Annotated[str, AfterValidator(_address)]
     """Up to and including /v1, as `http://localhost:8000/v1`."""
-    model: str = ""
+    model: Annotated[str, Field(min_length=1)]
     """The model's name on that server."""
-    key_env: str | None = None
+    key_env: Annotated[str, AfterValidator(_variable)] | None = None
     """The NAME of the environment variable that holds the key; None where the server asks for
     none."""
-    concurrency: int = 8
+    concurrency: PositiveInt = 8
     """Requests under way at once."""
-    requests_per_minute: float = 600.0
+    requests_per_minute: PositiveFloat = 600.0
     """Attempts that may begin in a minute, spread evenly."""
-    attempts: int = 6
+    attempts: PositiveInt = 6
     """Requests made for one reply, all in all, before it is given up."""
-    backoff_seconds: float = 1.0
+    backoff_seconds: PositiveFloat = 1.0
     """The first wait is drawn from 0 to this, each further one from a range twice as long, up to a
     minute."""
-    max_wait_seconds: float = 600.0
+    max_wait_seconds: PositiveFloat = 600.0
     """A Retry-After above this ends the command instead of being waited for."""
-    connect_seconds: float = 10.0
-    read_seconds: float = 60.0
+    connect_seconds: PositiveFloat = 10.0
+    read_seconds: PositiveFloat = 60.0
     """Longest silence of the server."""
-    total_seconds: float = 120.0
+    total_seconds: PositiveFloat = 120.0
     """Longest time for one attempt, however slowly it trickles."""
-    max_body_bytes: int = 1_000_000
-
-    def problems(self) -> list[str]:
-        """What cannot work, each with what to do. Never shows `key_env` where it might be a key."""
-        found = []
-        try:
-            url = httpx.URL(self.base_url)
-        except (httpx.InvalidURL, TypeError):
-            url = httpx.URL("")
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-            found.append(
-                "base_url: an address as https://host/v1 belongs there, without a user, a key or a"
-                " query."
-            )
-        if not self.model:
-            found.append("model: name the model as the server knows it.")
-        if self.key_env is not None and not VARIABLE.fullmatch(self.key_env):
-            found.append(
-                "key_env: the NAME of an environment variable belongs there, never the key itself."
-            )
-        for name in (
-            "concurrency", "requests_per_minute", "attempts", "backoff_seconds",
-            "max_wait_seconds", "connect_seconds",
-            "read_seconds", "total_seconds", "max_body_bytes",
-        ):  # fmt: skip
-            if not getattr(self, name) > 0:
-                found.append(f"{name}={getattr(self, name)}: must be above 0.")
-        return found
+    max_body_bytes: PositiveInt = 1_000_000
 
     def key(self) -> SecretStr | None:
         """The key, read from the environment. Raises UserError where it is not set or cannot be a

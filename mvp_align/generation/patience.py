@@ -3,7 +3,7 @@ alike."""
 
 import asyncio
 
-from mvp_align.generation.client import CallFailed
+from mvp_align.generation.response import CallFailed
 
 GIVE_UP_AFTER = 25
 """Requests in a row that failed through the server, after which it is taken for broken."""

@@ -12,9 +12,10 @@ from tqdm.auto import tqdm
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
-from mvp_align.generation.client import CallFailed, ChatClient, Reply
+from mvp_align.generation.client import ChatClient
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.patience import Patience
+from mvp_align.generation.response import CallFailed, Reply
 from mvp_align.runtime import preemption
 from mvp_align.schema import PromptedPair
 

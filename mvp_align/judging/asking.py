@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
-from mvp_align.generation.client import CallFailed, ChatClient
+from mvp_align.generation.client import ChatClient
 from mvp_align.generation.patience import Patience
+from mvp_align.generation.response import CallFailed
 from mvp_align.judging.judges import Judge
 from mvp_align.judging.prompts import Request
 from mvp_align.judging.store import ReplyStore

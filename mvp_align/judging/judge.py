@@ -18,7 +18,7 @@ from mvp_align.judging.answer_sets import AnswerSet, answer_sets
 from mvp_align.judging.asking import RunStats, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
-from mvp_align.judging.labels import PRESETS, Rules, check_rules
+from mvp_align.judging.labels import PRESETS, Rules, check_votes
 from mvp_align.judging.prompts import JudgedAnswer, Request, merged, requests_for
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import open_store
@@ -31,7 +31,7 @@ from mvp_align.judging.verdicts import (
     write_judgements,
 )
 from mvp_align.metrics.paa import Labelled
-from mvp_align.runs.run_folder import read_config
+from mvp_align.runs.stored_config import read_config
 from mvp_align.schema import PreferencePair
 
 DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")
@@ -283,7 +283,7 @@ def relabel(run: Path, judges: Sequence[str], way: JudgingProtocol) -> None:
     that judged this way); nobody is asked anything. Raises UserError where there are none."""
     sets = answer_sets(run, read_config(run))
     names = [way.file_name(judge) for judge in judges or _judges_of(run, sets[0], way)]
-    check_rules(way.rules, len(names))
+    check_votes(way.rules, len(names))
     _check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
 
 

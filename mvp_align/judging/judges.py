@@ -2,16 +2,17 @@
 
 import difflib
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError
 from mvp_align.generation.endpoint import VARIABLE, Endpoint
-from mvp_align.runtime.naming import CONF_DIR, leaf_keys
+from mvp_align.runtime.naming import CONF_DIR
+from mvp_align.runtime.yaml_files import read_yaml
 
 JUDGES = CONF_DIR / "judge"
 SEMANTIC = "semantic"
@@ -22,24 +23,38 @@ TAKEN = ("temperature", "model", "messages", "response_format", "stream")
 """Parameters that say something else."""
 
 
-@dataclass
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", text) or text == SEMANTIC:
+        raise PydanticCustomError(
+            "name", f"letters, digits, _ and . make a name, and it is not {SEMANTIC}"
+        )
+    return text
+
+
+def _parameter(text: str) -> str:
+    if not VARIABLE.fullmatch(text) or text in TAKEN:
+        raise PydanticCustomError("parameter", "the name of a parameter belongs there")
+    return text
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
 class Judge:
     """A model that judges, as a YAML file describes it."""
 
-    name: str = ""
+    name: Annotated[str, AfterValidator(_name)]
     """In file names and reports: letters, digits, _ and . only."""
-    endpoint: Endpoint = field(default_factory=Endpoint)
-    temperature: float | None = 0.0
+    endpoint: Endpoint
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
     """null: not sent, for models that refuse it."""
-    max_tokens: int | None = 360
+    max_tokens: PositiveInt | None = 360
     """Longest reply, reasoning included. null: not sent, so that nothing bounds what a reply
     costs."""
-    yes_no_tokens: int | None = 8
+    yes_no_tokens: PositiveInt | None = 8
     """The same where Yes or No is asked."""
-    max_tokens_parameter: str = "max_tokens"
+    max_tokens_parameter: Annotated[str, AfterValidator(_parameter)] = "max_tokens"
     """What the server calls it: max_completion_tokens for OpenAI's reasoning models."""
-    usd_per_million_input: float = 0.0
-    usd_per_million_output: float = 0.0
+    usd_per_million_input: NonNegativeFloat = 0.0
+    usd_per_million_output: NonNegativeFloat = 0.0
     """Prices change: set your own."""
 
     def longest(self, ask: str) -> int | None:
@@ -51,31 +66,6 @@ class Judge:
         """What is sent beside the messages."""
         sent = {"temperature": self.temperature, self.max_tokens_parameter: self.longest(ask)}
         return {name: value for name, value in sent.items() if value is not None}
-
-    def problems(self) -> list[str]:
-        found = [f"endpoint.{problem}" for problem in self.endpoint.problems()]
-        if not re.fullmatch(r"[A-Za-z0-9_.]+", self.name) or self.name == SEMANTIC:
-            found.append(
-                f"name={self.name}: letters, digits, _ and . make a name, and it is not {SEMANTIC}."
-            )
-        if self.temperature is not None and not 0 <= self.temperature <= 2:
-            found.append(
-                f"temperature={self.temperature}: must be from 0 to 2, or null, which leaves it"
-                " out."
-            )
-        for name in ("max_tokens", "yes_no_tokens"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                found.append(f"{name}={value}: must be above 0, or null, which leaves it out.")
-        if not VARIABLE.fullmatch(self.max_tokens_parameter) or self.max_tokens_parameter in TAKEN:
-            found.append(
-                f"max_tokens_parameter={self.max_tokens_parameter}: the name of a parameter belongs"
-                " there."
-            )
-        for name in ("usd_per_million_input", "usd_per_million_output"):
-            if not getattr(self, name) >= 0:
-                found.append(f"{name}={getattr(self, name)}: must be 0 or above.")
-        return found
 
 
 def read_judge(name: str) -> Judge:
@@ -90,24 +80,7 @@ def read_judge(name: str) -> Judge:
             f"--judge {name}: no such judge. Known: {', '.join(known)}, or the path of a YAML"
             f" file.{hint}"
         )
-    shape = OmegaConf.structured(Judge(name=path.stem))
-    try:
-        judge = OmegaConf.to_object(OmegaConf.merge(shape, OmegaConf.load(path)))
-    except ConfigKeyError as error:
-        near = difflib.get_close_matches(
-            str(error.key), [key.rpartition(".")[2] for key in leaf_keys(shape)], n=1
-        )
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"{path}: no setting {error.full_key or error.key}.{hint}") from None
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        where = f"{path}, {key}" if (key := getattr(error, "full_key", None)) else str(path)
-        raise UserError(
-            f"{where}: {str(error).splitlines()[0]}. mvp_align/judging/judges.py has the fields."
-        ) from None
-    assert isinstance(judge, Judge)
-    if found := judge.problems():
-        raise listed(found, f"{path} cannot be used:")
-    return judge
+    return read_yaml(path, Judge, name=path.stem)
 
 
 def read_panel(names: list[str]) -> list[Judge]:

@@ -6,17 +6,17 @@ in it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from mvp_align.errors import UserError, listed
-from mvp_align.judging.verdicts import KINDS, Nearness, Scores, Verdict, YesNo
+from mvp_align.errors import UserError
+from mvp_align.judging.verdicts import Nearness, Scores, Verdict, YesNo
 from mvp_align.metrics.names import base_metric
+from mvp_align.runtime.yaml_files import read_yaml
 
 Label = Literal["W", "L", "TIE"]
 
@@ -25,7 +25,11 @@ SEMANTIC_EPSILON = 0.02
 to."""
 
 
-@dataclass
+Points = Annotated[float, Field(ge=-100, le=100)]
+"""A difference of scores, which go from 0 to 100."""
+
+
+@dataclass(config=ConfigDict(extra="forbid"))
 class Rules:
     """How labels are made. w, l and m are a judge's scores of answer_w, of answer_l and of the
     model's answer.
@@ -37,12 +41,12 @@ class Rules:
     """
 
     name: str = "dvb_judge"
-    ask: str = "scores"
-    """What verdict it takes: scores, yes_no or nearness."""
-    win_over_l: float = 20.0
-    win_within_w: float = 3.0
-    loss_below_w: float = 8.0
-    nearer_by: float = SEMANTIC_EPSILON
+    ask: Literal["scores", "yes_no", "nearness"] = "scores"
+    """What verdict it takes."""
+    win_over_l: Points = 20.0
+    win_within_w: Points = 3.0
+    loss_below_w: Points = 8.0
+    nearer_by: Annotated[float, Field(ge=0, le=2)] = SEMANTIC_EPSILON
     """Cosines that differ by no more are a tie."""
     votes: int | None = None
     """Judges that must agree; None: more than half of them (two of three, as in the benchmark; the
@@ -52,28 +56,6 @@ class Rules:
     violation_overrules: bool = True
     """Where W has the votes, but some judge says L and any judge lists a hard violation, the label
     is L."""
-
-    def problems(self, judges: int) -> list[str]:
-        """What cannot work with so many judges, each with what to do."""
-        found = []
-        if self.ask not in KINDS:
-            found.append(f"ask={self.ask}: must be one of {', '.join(KINDS)}.")
-        for name in ("win_over_l", "win_within_w", "loss_below_w"):
-            if not -100 <= getattr(self, name) <= 100:
-                found.append(
-                    f"{name}={getattr(self, name)}: scores go from 0 to 100, so it must be from"
-                    " -100 to 100."
-                )
-        if not 0 <= self.nearer_by <= 2:
-            found.append(
-                f"nearer_by={self.nearer_by}: cosines differ by 0 to 2, so it must be from 0 to 2."
-            )
-        if self.votes is not None and not judges / 2 < self.votes <= judges:
-            found.append(
-                f"votes={self.votes}: must be more than half of the {judges} judges, and no more"
-                " than all."
-            )
-        return found
 
 
 PRESETS = {
@@ -98,14 +80,7 @@ def read_rules(name: str) -> Rules:
         raise UserError(
             f"--preset {name}: neither a preset ({known}) nor a YAML file with rules of your own."
         )
-    try:
-        given = OmegaConf.merge(OmegaConf.structured(Rules(name=path.stem)), OmegaConf.load(path))
-        rules = OmegaConf.to_object(given)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            f"{path}: no rules ({str(error).splitlines()[0]}). See mvp_align/judging/labels.py."
-        ) from None
-    assert isinstance(rules, Rules)
+    rules = read_yaml(path, Rules, name=path.stem)
     if rules.name in PRESETS or not rules.name.replace("_", "").replace(".", "").isalnum():
         raise UserError(
             f"{path}: name={rules.name}: letters, digits, _ and . make a name, and it must not be a"
@@ -119,10 +94,13 @@ def read_rules(name: str) -> Rules:
     return rules
 
 
-def check_rules(rules: Rules, judges: int) -> None:
-    """Raise UserError with everything that cannot work."""
-    if found := rules.problems(judges):
-        raise listed(found, f"The rules {rules.name} cannot be used:")
+def check_votes(rules: Rules, judges: int) -> None:
+    """Raise UserError where so many judges cannot have the votes."""
+    if rules.votes is not None and not judges / 2 < rules.votes <= judges:
+        raise UserError(
+            f"The rules {rules.name} cannot be used: votes={rules.votes}: must be more than half of"
+            f" the {judges} judges, and no more than all."
+        )
 
 
 def judge_label(verdict: Verdict, rules: Rules) -> Label:

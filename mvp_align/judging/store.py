@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mvp_align.errors import UserError
-from mvp_align.generation.client import Reply
 from mvp_align.generation.completion import NO_COMPLETION, Said, said_in
-from mvp_align.runtime.atomic import FULL_WORDS
+from mvp_align.generation.response import Reply
+from mvp_align.runtime.atomic import FULL_WORDS, what_is_full
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -138,9 +138,12 @@ def _explained(path: Path) -> Iterator[None]:
         if "locked" in said:
             remedy = "another process is judging with it: wait for its end."
         elif any(words in said for words in DISK_FULL):
+            full, what_helps = what_is_full(error, path.parent)
+            remedy = f"{full}: {what_helps}, then run the same command again."
+        elif "I/O error" in said:  # a used-up quota too, which SQLite does not tell apart
             remedy = (
-                f"no space left on the disk: free some (df -h {path.parent}), then run the same"
-                " command again."
+                "the disk is failing, or your quota is used up (quota -s, or lfs quota): see to it,"
+                " then run the same command again."
             )
         elif "not a database" in said or "malformed" in said:
             remedy = (

@@ -14,8 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from mvp_align.errors import UserError
-from mvp_align.runtime.json_files import from_json, write_json_lines
+from mvp_align.runtime.json_files import read_json_lines, write_json_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +97,23 @@ def _as_line(judgement: Judgement) -> dict[str, Any]:
 def read_judgements(path: Path) -> list[Judgement]:
     """The file's judgements in order. Raises UserError naming the line that is none or was read by
     earlier rules, or the missing file."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file, so this judge has not judged these answers yet.")
-    judgements = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = from_json(line)
-                judgements.append(_from_line(values))
-            except (ValueError, TypeError, KeyError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no judgement ({error!r}). Judge again to write it."
-                ) from None
-            if values["replies"] and values.get("reading") != READING:
-                raise UserError(
-                    f"{path}, line {number}: its replies were read by an earlier version, which"
-                    " took what a judge drafted while it reasoned for its verdict. Run mvp-align"
-                    " judge with the same judges again: replies are kept, so nobody is asked."
-                )
-    return judgements
+    return read_json_lines(
+        path,
+        _from_line,
+        what="judgement",
+        remedy="Run mvp-align judge with the same judges: replies are kept, so nobody is asked"
+        " twice.",
+    )
 
 
 def _from_line(line: dict[str, Any]) -> Judgement:
     known = line["id"], line["user_id"]
     replies = tuple(line["replies"])
+    if replies and line.get("reading") != READING:
+        raise ValueError(
+            "its replies were read by an earlier version, which took what a judge drafted while it"
+            " reasoned for its verdict"
+        )
     for kind, shape in KINDS.items():
         if kind in line:
             return Judgement(

@@ -9,7 +9,6 @@ log-prob a token on a small neutral text that is about nobody's values. `opa/rej
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
@@ -23,23 +22,10 @@ NEUTRAL = "neutral"
 """The set that perplexity is a row of: no pairs, but passages of one text."""
 
 
-@dataclass(frozen=True, slots=True)
-class KlToBase:
-    """Mean KL to the base over the tokens of one answer, in nats."""
-
-    id: str
-    user_id: str
-    kl: float
-    tokens: int
-
-
-def kl_row(set_name: str, found: Sequence[KlToBase]) -> list[Row]:
-    """The mean over answers, clustered by user; no row where no answer has a token. `n` counts the
-    answers that have."""
-    if not found:
-        return []
-    kls, users = [d.kl for d in found], [d.user_id for d in found]
-    return [row("tuned", set_name, KL, clustered_mean(kls, users, kind_of(KL)))]
+def kl_row(set_name: str, kls: Sequence[float], users: Sequence[str]) -> list[Row]:
+    """The mean over answers, clustered by user. `kls` has of each answer the mean over its tokens,
+    in nats, of the KL to the base; `users` whose it is. No row where there is no answer."""
+    return [row("tuned", set_name, KL, clustered_mean(kls, users, kind_of(KL)))] if kls else []
 
 
 def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:

@@ -42,10 +42,11 @@ def mean_estimate(x: FloatArray, clusters: Clusters, kind: Kind, level: float = 
 
     Student's t with G-1 degrees of freedom, G the number of users, around `clustered_se`: what
     statsmodels' `cov_type="cluster"` gives for a regression on a constant, kept inside what a mean
-    of that kind can be. Where all users agree the standard error is 0, which is no certainty: the
-    interval is then a score interval with one observation a user, Wilson's (1927) for a share and
-    Tango's (1998) for a paired difference; a number has none. Raises ValueError where a value is
-    NaN or infinite.
+    of that kind can be. In closed form, because statsmodels would fit a regression for each of
+    thousands of groups; tests compare the two. Where all users agree the standard error is 0, which
+    is no certainty: the interval is then a score interval with one observation a user, Wilson's
+    (1927) for a share and Tango's (1998) for a paired difference; a number has none. Raises
+    ValueError where a value is NaN or infinite.
     """
     n, users, mean = clusters.pairs, clusters.users, float(x.mean())
     error = clustered_se(x, clusters)

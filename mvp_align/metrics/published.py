@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 from typing_extensions import override
 
 DATA = "divervalue"
@@ -64,15 +65,7 @@ class Published:
 @cache
 def published() -> Published:
     """All figures of the data file."""
-    found = yaml.safe_load(FILE.read_text(encoding="utf-8"))
-    opa, paa = (
-        [{**entry, "ids": tuple(entry["ids"])} for entry in found[name]] for name in ("opa", "paa")
-    )
-    return Published(
-        found["source"],
-        tuple(PublishedOpa(**one) for one in opa),
-        tuple(PublishedPaa(**one) for one in paa),
-    )
+    return TypeAdapter(Published).validate_python(yaml.safe_load(FILE.read_text("utf-8")))
 
 
 def published_opa(

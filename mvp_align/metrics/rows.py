@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from mvp_align.errors import UserError
-from mvp_align.runtime.json_files import from_json, write_json_lines
+from mvp_align.runtime.json_files import read_json_lines, write_json_lines
 from mvp_align.schema import is_finite
 
 
@@ -67,17 +66,9 @@ def _about(row: Row) -> tuple[str, str, str, str, str]:
 def read_rows(path: Path) -> list[Row]:
     """The rows of `path` in the file's order. Raises UserError naming the line that is no row, or
     the missing file."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file. A run writes it when it is evaluated: run its command again."
-        )
-    rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                rows.append(Row(**from_json(line)))
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: not a row of {', '.join(KEYS)} ({error})."
-                ) from None
-    return rows
+    return read_json_lines(
+        path,
+        lambda values: Row(**values),
+        what=f"row of {', '.join(KEYS)}",
+        remedy="A run writes it when it is evaluated: run its command again.",
+    )

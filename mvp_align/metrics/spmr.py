@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import clustered_mean
 from mvp_align.metrics.names import LIFT, kind_of
 from mvp_align.metrics.opa import row
 from mvp_align.metrics.rows import Row
-from mvp_align.runtime.json_files import from_json, write_json_lines
+from mvp_align.runtime.json_files import write_json_lines
 from mvp_align.schema import is_finite
 
 SPMR_THRESHOLD = 0.8
@@ -46,24 +45,6 @@ def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
     """`cosines/<stage>-<set>.jsonl`, a line an answer: all that SPMR follows from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_lines(path, map(asdict, found))
-
-
-def read_cosines(path: Path) -> list[AnswerCosines]:
-    """In the file's order. Raises UserError naming the line that is wrong, or the missing file."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file. A run writes it when evals.metrics has spmr or paa."
-        )
-    found = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                found.append(AnswerCosines(**from_json(line)))
-            except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no cosines of an answer ({error}). Delete the file."
-                ) from None
-    return found
 
 
 def similarity_values(

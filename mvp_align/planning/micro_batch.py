@@ -29,7 +29,8 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
     it is.
 
     Sizes are tried downwards among those that divide the effective batch, which therefore stays
-    what it was. All processes take the smallest size found by any. The model and the random state
+    what it was (accelerate's `find_executable_batch_size` goes down by tenths, each process by
+    itself). All processes take the smallest size found by any. The model and the random state
     are left as they were. Raises UserError where the size that is set, or a single pair, or the
     largest batch that is scored does not fit.
     """

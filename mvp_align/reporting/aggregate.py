@@ -25,7 +25,7 @@ from mvp_align.reporting.finished import (
     read_finished,
 )
 from mvp_align.reporting.results import unique
-from mvp_align.runs.run_folder import FREE_TO_CHANGE, settings
+from mvp_align.runs.stored_config import FREE_TO_CHANGE, settings
 from mvp_align.runtime.json_files import from_json
 
 WHO = ("recipe", "model.name", "data.name", "prompt.name")

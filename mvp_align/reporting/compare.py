@@ -11,7 +11,7 @@ from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
 from mvp_align.metrics.opa import acc_lift, opa_metrics, paired, users_of
 from mvp_align.reporting.references import config_of, published_lines
-from mvp_align.runs.run_folder import read_scores
+from mvp_align.runs.pair_files import read_scores
 from mvp_align.schema import PairScore
 
 

@@ -13,8 +13,8 @@ from mvp_align.metrics.opa import pair_values
 from mvp_align.metrics.profile_ablation import PREFIX
 from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.reporting.results import unique
-from mvp_align.runs.pair_files import read_values
-from mvp_align.runs.run_folder import RunFolder, read_scores
+from mvp_align.runs.pair_files import read_scores, read_values
+from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore
 
 Scores = Mapping[tuple[str, str], Sequence[PairScore]]

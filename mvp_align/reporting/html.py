@@ -81,7 +81,6 @@ def write_report(run_dir: Path) -> Path:
         facts=_facts(config, environment),
         parts=parts,
         rows=rows,
-        left_out=_flat(notes.get("left_out", {})),
         notes=notes.get("notes", []),
         config_text=config_text,
         environment_text=to_json(environment, indent=2),
@@ -174,17 +173,6 @@ def _parsed(config_text: str, run_dir: Path) -> Any:
 
 def _setting(config: Any, key: str) -> Any:
     return OmegaConf.select(config, key) if isinstance(config, DictConfig) else None
-
-
-def _flat(left_out: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """`{"train": {"too long": 3}}` as `("train: too long", "3")`."""
-    lines: list[tuple[str, str]] = []
-    for name, value in left_out.items():
-        if isinstance(value, dict):
-            lines += _flat(value, f"{prefix}{name}: ")
-        else:
-            lines.append((f"{prefix}{name}", str(value)))
-    return lines
 
 
 def _read_text(path: Path) -> str:

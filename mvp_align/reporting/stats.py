@@ -28,7 +28,8 @@ from mvp_align.metrics.regions import NOT_SAID, iso3, load_regions
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.pair_files import GroupLine, PairValues, read_groups, read_values
-from mvp_align.runs.run_folder import RunFolder, read_config
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runs.stored_config import read_config
 from mvp_align.schema import PairScore
 
 SMALL = ("suppress", "shrink")

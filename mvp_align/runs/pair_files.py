@@ -1,21 +1,23 @@
-"""Files of a run with a line a pair: whose it is and what it is broken down by, and metrics other
-than OPA's.
+"""Files of a run with a line a pair: its scores, whose it is and what it is broken down by, and
+metrics other than OPA's.
 
+`scores/<stage>-<set>.jsonl`: sums of log-probs in nats, tokens, the margin in nats a token.
 `groups/<set>.jsonl`: `{"id", "user_id", "groups": {"gender": "Female", ...}}`.
 `values/<stage>-<set>.jsonl`: `{"id", "user_id", "values": {"paa/dvb_judge": 1.0, ...}}`; a metric
 that is absent or null was not measured for that pair, which is then left out of the metric and
 counted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mvp_align.errors import UserError
 from mvp_align.metrics.groups import Tags
-from mvp_align.runtime.json_files import from_json, write_json_lines
-from mvp_align.schema import is_finite
+from mvp_align.runtime.json_files import read_json_lines, write_json_lines
+from mvp_align.schema import PairScore, is_finite
+
+T = TypeVar("T")
 
 GroupLine = tuple[str, str, Tags]
 """Id of the pair, id of its user, groups."""
@@ -69,63 +71,76 @@ def _write_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
 def read_groups(path: Path) -> dict[str, GroupLine]:
     """By the pair's id. Raises UserError where the file is missing, or naming the line that is of
     another shape."""
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file, so nobody knows who asked what. Runs of this version write it;"
-            " evaluate the adapter again (`python evaluate.py adapter=RUN/adapter ...`) to get"
-            " one."
-        )
-    found: dict[str, GroupLine] = {}
-    for number, line in _read_lines(path):
-        groups = line.get("groups")
-        if not isinstance(groups, dict) or not all(
-            isinstance(name, str) for name in groups.values()
-        ):
-            raise UserError(
-                f"{path}, line {number}, field 'groups': an object of texts belongs there."
-            )
-        found[line["id"]] = (line["id"], line["user_id"], groups)
-    return found
+    lines = _read_lines(
+        path,
+        _groups_of,
+        "Nobody knows without it who asked what. Evaluate the adapter again to have one: python"
+        " evaluate.py adapter=RUN/adapter ...",
+    )
+    return {line[0]: line for line in lines}
+
+
+def _groups_of(id: str, user_id: str, line: Mapping[str, Any]) -> GroupLine:
+    groups = line["groups"]
+    if not isinstance(groups, dict) or not all(isinstance(name, str) for name in groups.values()):
+        raise TypeError("field 'groups': an object of texts belongs there")
+    return id, user_id, groups
 
 
 def read_values(path: Path) -> list[PairValues]:
     """In the file's order; none where there is no such file. Raises UserError naming the line that
     is of another shape."""
-    found = []
-    for number, line in _read_lines(path) if path.is_file() else ():
-        values = line.get("values")
-        if not isinstance(values, dict):
-            raise UserError(
-                f"{path}, line {number}, field 'values': an object of numbers belongs there."
-            )
-        known = {metric: value for metric, value in values.items() if value is not None}
-        for metric, value in known.items():
-            if not is_finite(value):
-                raise UserError(
-                    f"{path}, line {number}, field 'values': {metric} is {value!r} where a number"
-                    " belongs."
-                )
-        found.append(PairValues(line["id"], line["user_id"], known))
-    return found
+    if not path.is_file():
+        return []
+    return _read_lines(path, _values_of, "Restore the file, or delete it and judge again.")
 
 
-def _read_lines(path: Path) -> Sequence[tuple[int, dict[str, Any]]]:
-    """Numbered objects with the texts `id` and `user_id`, each id once."""
-    found: list[tuple[int, dict[str, Any]]] = []
+def _values_of(id: str, user_id: str, line: Mapping[str, Any]) -> PairValues:
+    values = line["values"]
+    if not isinstance(values, dict):
+        raise TypeError("field 'values': an object of numbers belongs there")
+    known = {metric: value for metric, value in values.items() if value is not None}
+    for metric, value in known.items():
+        if not is_finite(value):
+            raise ValueError(f"field 'values': {metric} is {value!r} where a number belongs")
+    return PairValues(id, user_id, known)
+
+
+def _read_lines(
+    path: Path, made: Callable[[str, str, Mapping[str, Any]], T], remedy: str
+) -> list[T]:
+    """Objects with the texts `id` and `user_id`, each id once."""
     seen: set[str] = set()
-    with path.open(encoding="utf-8") as lines:
-        for number, text in enumerate(lines, start=1):
-            try:
-                line = from_json(text)
-                id, user = line["id"], line["user_id"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no line of a pair ({error!r}). Delete the file."
-                ) from None
-            if not isinstance(id, str) or not isinstance(user, str):
-                raise UserError(f"{path}, line {number}: 'id' and 'user_id' must be texts.")
-            if id in seen:
-                raise UserError(f"{path}, line {number}: pair {id} comes twice.")
-            seen.add(id)
-            found.append((number, line))
-    return found
+
+    def parse(line: Any) -> T:
+        id, user = line["id"], line["user_id"]
+        if not isinstance(id, str) or not isinstance(user, str):
+            raise TypeError("'id' and 'user_id' must be texts")
+        if id in seen:
+            raise ValueError(f"pair {id} comes twice")
+        seen.add(id)
+        return made(id, user, line)
+
+    return read_json_lines(path, parse, what="line of a pair", remedy=remedy)
+
+
+def write_scores(path: Path, scores: Iterable[PairScore]) -> None:
+    """Raises UserError where the disk is full."""
+    _write_lines(path, ({**asdict(score), "margin": score.margin} for score in scores))
+
+
+def read_scores(path: Path) -> list[PairScore]:
+    """A file of `scores/`, in its order. Raises UserError naming the line that is no score."""
+    return read_json_lines(
+        path,
+        _score_of,
+        what="score of a pair",
+        remedy="Restore the file, or score the pairs again: an unfinished run does once the file is"
+        " deleted, a finished one's adapter by python evaluate.py adapter=RUN/adapter ...",
+    )
+
+
+def _score_of(line: Any) -> PairScore:
+    """The margin follows from the rest, and is not read."""
+    del line["margin"]
+    return PairScore(**line)

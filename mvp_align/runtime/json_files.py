@@ -3,11 +3,14 @@ of it."""
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
+from mvp_align.errors import UserError
 from mvp_align.runtime.atomic import write_text
+
+T = TypeVar("T")
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
@@ -30,6 +33,37 @@ def write_json(path: Path, value: object) -> None:
 def write_json_lines(path: Path, objects: Iterable[object]) -> None:
     """Replace `path` by a line an object. Raises as `write_json`."""
     write_text(path, "".join(_checked(path, one) + "\n" for one in objects))
+
+
+def read_json_lines(path: Path, parse: Callable[[Any], T], *, what: str, remedy: str) -> list[T]:
+    """`parse` of each line's value, in the file's order.
+
+    Raises UserError with the `remedy` where the file is missing, and where a line is not `what` it
+    is to be: no JSON, or `parse` raises ValueError, KeyError or TypeError. It names the file, the
+    line, and what was wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. {remedy}")
+    found = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(parse(from_json(line.decode().rstrip("\n"))))
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: no {what} ({_reason(error)}). {remedy}"
+                ) from None
+    return found
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError():
+            return f"broken JSON: {error.msg}, at character {error.pos + 1}"
+        case KeyError():
+            return f"field {error} is missing"
+        case _:
+            return " ".join(str(error).split())
 
 
 def _checked(path: Path, value: object, indent: int | None = None) -> str:

@@ -1,12 +1,10 @@
 """A W&B workspace that compares runs, from a YAML file: `conf/dashboard.yaml`, or your own."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError
 from mvp_align.tracking.wandb import STEP
 
 if TYPE_CHECKING:
@@ -61,21 +59,6 @@ class Dashboard(Spec):
     columns: list[str] = []
     """Pinned columns of the list of runs: `summary:NAME` or `config:KEY`."""
     sections: list[Section]
-
-
-def read_dashboard(path: Path) -> Dashboard:
-    """Raises UserError with every problem of the file, each with its place."""
-    try:
-        return Dashboard.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. A clone has one in conf/dashboard.yaml.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors()
-        ]
-        raise listed(problems, f"{path} is no dashboard:") from None
 
 
 def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":

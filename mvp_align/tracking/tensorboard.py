@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from mvp_align.config import Config
 from mvp_align.runs.checkpoints import latest_valid
-from mvp_align.runs.run_folder import RunFolder, settings
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runs.stored_config import settings
 from mvp_align.runtime.variables import value
 from mvp_align.tracking.contents import Cell, Table, described, resolved
 

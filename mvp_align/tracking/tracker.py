@@ -1,5 +1,12 @@
 """Experiment tracking: Weights & Biases, TensorBoard or trackio; a run without any goes through the
-same calls."""
+same calls.
+
+Curves are sent by us, under the names of transformers' own callbacks (`rewrite_logs`). Those would
+close TensorBoard's and trackio's record when training ends, before results are known; write the
+training arguments and the model's config over the run's settings; let a tracker's error end the
+training; keep no best value in W&B's summary; and leave steps that a resumed run takes again twice
+in TensorBoard.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -11,7 +18,10 @@ from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.preemption import Preempted
 from mvp_align.schema import is_finite
 from mvp_align.tracking.contents import Table
+from mvp_align.tracking.tensorboard import TensorBoardRun
+from mvp_align.tracking.trackio import TrackioRun
 from mvp_align.tracking.variables import wandb_mode
+from mvp_align.tracking.wandb import WandbRun
 
 
 class Backend(Protocol):
@@ -25,6 +35,14 @@ class Backend(Protocol):
     def artifacts(self, folder: RunFolder) -> None: ...
 
     def finish(self, *, preempted: bool) -> None: ...
+
+
+BACKENDS: dict[str, Callable[[Config, RunFolder], Backend]] = {
+    "wandb": WandbRun,
+    "tensorboard": TensorBoardRun,
+    "trackio": TrackioRun,
+}
+"""By the name that `tracking.backend` takes. Each imports its library when it starts a run."""
 
 
 class Tracker:
@@ -93,31 +111,13 @@ def start_tracking(config: Config, folder: RunFolder) -> Tracker:
     if disabled or not folder.writes:
         return Tracker()
     try:
-        return Tracker(_start_backend(config, folder))
+        return Tracker(BACKENDS[config.tracking.backend](config, folder))
     except UserError:
         raise
     # no account, no network, a broken installation: none of them is a reason to stop
     except Exception as error:
         _warn(error)
         return Tracker()
-
-
-def _start_backend(config: Config, folder: RunFolder) -> Backend:
-    match config.tracking.backend:
-        case "wandb":
-            from mvp_align.tracking.wandb import WandbRun
-
-            return WandbRun(config, folder)
-        case "tensorboard":
-            from mvp_align.tracking.tensorboard import TensorBoardRun
-
-            return TensorBoardRun(config, folder)
-        case "trackio":
-            from mvp_align.tracking.trackio import TrackioRun
-
-            return TrackioRun(config, folder)
-        case unknown:
-            raise ValueError(f"no tracker is called {unknown}")
 
 
 def _warn(error: Exception) -> None:

@@ -2,6 +2,7 @@
 its reporters."""
 
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -15,7 +16,7 @@ from typing_extensions import override
 from mvp_align.errors import UserError
 
 
-class EvaluationCallback(TrainerCallback):
+class EvaluationCallback(TrainerCallback, ABC):
     """Measures once at each `evaluate()` of anybody's trainer, also where that goes over several
     sets.
 
@@ -28,8 +29,9 @@ class EvaluationCallback(TrainerCallback):
     """How the names of those numbers end that the terminal shows; all where there are none."""
     measured_in: FrameType | None = None
 
+    @abstractmethod
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
-        raise NotImplementedError
+        """Each number by its name, without the prefix."""
 
     @override
     def on_evaluate(

@@ -2,13 +2,14 @@
 figures are written."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import scoring, training
+from benchmarks import scoring, trainers_beside_trl, training
 from benchmarks.work import Task, evaluation_pairs, training_pairs
 
 
@@ -52,6 +53,24 @@ def test_training_agrees_with_trl_and_writes_its_figures(overrides, tmp_path: Pa
     assert figures["loss_max_rel_error"] < 1e-4
     assert figures["grad_norm_max_rel_error"] < 1e-4
     assert 0 < figures["gemm_share"] < 1
+
+
+def test_steps_beside_trl_on_a_random_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MVP_ALIGN_CACHE", os.environ.get("MVP_ALIGN_CACHE", ""))  # put back
+    app = typer.Typer()
+    app.command()(trainers_beside_trl.main)
+    words = ["tiny", "--micro", "2", "--batch", "2", "--steps", "3"]
+    result = CliRunner().invoke(app, [*words, "--parts", "steps,scoring,profile"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    found = {line["what"]: line for line in lines}
+    ours, theirs = found[training.OURS], found[training.TRL]
+    assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
+    assert ours["grad_norms"] == pytest.approx(theirs["grad_norms"], rel=1e-3)
+    assert 0 < ours["gemm_share"] < 1
+    assert found[training.TRL_PRECOMPUTED]["step_seconds"] > 0
+    assert found["scoring"]["max_abs_error_per_token"] < 1e-4
+    assert any("mm" in line["kernel"] for line in lines if line["what"] == "profile")
 
 
 def test_pairs_of_a_file_in_the_other_schema(shared: Path) -> None:

@@ -57,7 +57,6 @@ def test_three_files_and_the_bundled_stand_in(config: Config, tmp_path: Path) ->
         "ufp4_sample": "sample:ufp4",
     }
     assert data.notes == ["ufp4_sample: keys that are not read, of 3 records: 'id' in 3."]
-    assert data.repeats_dropped == {}
 
 
 def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> None:
@@ -128,7 +127,6 @@ def test_repeats_go_before_the_split(config: Config, tmp_path: Path) -> None:
     config.data.drop_repeats = True
     data = load_data(config)
     assert len(data.train) == len(data.test) == 1
-    assert data.repeats_dropped == {"train": 1}
     assert "train: 1 pairs dropped that repeat an earlier one." in data.notes
 
 

@@ -4,6 +4,7 @@ tells."""
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 import traceback
@@ -14,11 +15,14 @@ from email.utils import format_datetime
 
 import pytest
 from judge_server import completion
+from pydantic import ValidationError
 
 from mvp_align.errors import UserError
-from mvp_align.generation.client import CallFailed, ChatClient, Reply, retry_after
+from mvp_align.generation.client import ChatClient
 from mvp_align.generation.completion import Said
 from mvp_align.generation.endpoint import Endpoint
+from mvp_align.generation.response import CallFailed, Reply
+from mvp_align.runtime.yaml_files import checked
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -170,15 +174,6 @@ def test_one_request_told_to_wait_holds_all_back() -> None:
 def test_a_wait_beyond_reason_ends_the_command() -> None:
     with pytest.raises(UserError, match="left alone for 3,600 s"):
         ask_once(always(429, b"", "Retry-After: 3600"))
-
-
-def test_retry_after_is_read() -> None:
-    assert [retry_after(value) for value in ("", "soon", "nan", "inf", "-3", "0", "2.5")] == [
-        None, None, None, None, 0.0, 0.0, 2.5,
-    ]  # fmt: skip
-    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    later = retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
-    assert later is not None and 58 < later <= 60
 
 
 def test_waits_grow_and_are_drawn() -> None:
@@ -434,9 +429,18 @@ def test_a_key_that_cannot_be_sent_is_named_by_its_variable(
 
 
 def test_an_endpoint_that_cannot_work_is_told_in_one_message() -> None:
-    endpoint = Endpoint(f"https://user:{CANARY}@host/v1", "", key_env=f"sk-{CANARY}", attempts=0)
+    given = {
+        "base_url": f"https://user:{CANARY}@host/v1",
+        "model": "",
+        "key_env": f"sk-{CANARY}",
+        "attempts": 0,
+        "read_seconds": math.nan,
+    }
     with pytest.raises(UserError) as error:
-        ChatClient(endpoint)
-    for word in ("base_url", "model", "key_env: the NAME", "attempts=0"):
+        checked(Endpoint, given, "The endpoint")
+    for word in ("base_url", "model", "key_env: the NAME", "attempts=0", "read_seconds=nan"):
         assert word in str(error.value)
     assert CANARY not in str(error.value)
+    with pytest.raises(ValidationError) as shown:
+        Endpoint(**given)
+    assert CANARY not in str(shown.value)

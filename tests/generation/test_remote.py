@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from mvp_align.cli import app
-from mvp_align.config import Generation, paa_prompt
+from mvp_align.config import Generation, packaged_prompt
 from mvp_align.data.prompts import render
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import generation_prompts
@@ -27,12 +27,12 @@ from mvp_align.generation.answers import (
     open_drafts,
     read_answers,
 )
-from mvp_align.generation.client import CallFailed, Reply
 from mvp_align.generation.completion import Said
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.local import generate_locally
 from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import answer_in, generate_remotely
+from mvp_align.generation.response import CallFailed, Reply
 from mvp_align.runtime import preemption
 from mvp_align.schema import PreferencePair, PromptedPair
 
@@ -48,7 +48,7 @@ def served_folder(
     folder = tmp_path_factory.mktemp("served") / "talker"
     model = AutoModelForCausalLM.from_pretrained(talker_folder)
     tokenizer = AutoTokenizer.from_pretrained(talker_folder)
-    prompts = generation_prompts(few_pairs, paa_prompt(), tokenizer)
+    prompts = generation_prompts(few_pairs, packaged_prompt("paa"), tokenizer)
     words = [
         tokenizer(answer.answer).input_ids
         for answer in generate_locally(model, tokenizer, prompts, SETTINGS, seed=12)
@@ -76,10 +76,16 @@ def test_a_server_and_this_process_write_the_same(
     model = AutoModelForCausalLM.from_pretrained(served_folder)
     tokenizer = AutoTokenizer.from_pretrained(served_folder)
     local = generate_locally(
-        model, tokenizer, generation_prompts(few_pairs, paa_prompt(), tokenizer), settings, seed=12
+        model,
+        tokenizer,
+        generation_prompts(few_pairs, packaged_prompt("paa"), tokenizer),
+        settings,
+        seed=12,
     )
     asked = [
-        PromptedPair(pair.id, pair.user_id, render(pair, paa_prompt()), pair.chosen, pair.rejected)
+        PromptedPair(
+            pair.id, pair.user_id, render(pair, packaged_prompt("paa")), pair.chosen, pair.rejected
+        )
         for pair in few_pairs
     ]
     found = generate_remotely(endpoint, asked, parameters(settings), drafts=Drafts(None))

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from mvp_align.config import Config, paa_prompt
+from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.launch import CONF_DIR
 from mvp_align.modeling import embedder
 from mvp_align.validate import combination_problems
 from recipes.lora_dpo import main
@@ -78,9 +76,3 @@ def test_so_does_an_embedder_that_cannot_be_had(
         main(compose(*sharp, "evals=in_domain", "evals.metrics=[opa,spmr]"))
     embedder.embedder.cache_clear()
     assert not (tmp_path / "run").exists()
-
-
-def test_the_prompt_of_the_code_is_that_of_the_file() -> None:
-    written = yaml.safe_load((CONF_DIR / "prompt" / "paa.yaml").read_text("utf-8"))
-    prompt = paa_prompt()
-    assert written == {"name": prompt.name, "template": prompt.template, "chat": prompt.chat}

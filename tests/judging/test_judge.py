@@ -316,7 +316,7 @@ def test_the_judges_of_conf_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
             "no setting endpoint.base_ulr. Did you mean base_url?",
         ),
         ("max_tokens: many", "max_tokens"),
-        ("max_tokens: 0", "max_tokens=0: must be above 0"),
+        ("max_tokens: 0", "max_tokens=0: Input should be greater than 0"),
         ("name: a-b", "letters, digits"),
         ("endpoint: {key_env: sk-1234}", "the NAME of an environment variable"),
         (": :", "mine.yaml"),

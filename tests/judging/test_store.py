@@ -2,6 +2,7 @@
 file are explained."""
 
 import multiprocessing
+import resource
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mvp_align.errors import UserError
-from mvp_align.generation.client import Reply
 from mvp_align.generation.completion import Said
+from mvp_align.generation.response import Reply
 from mvp_align.judging.store import open_store
 
 
@@ -93,11 +94,25 @@ def test_a_full_disk_loses_nothing(
         for number in range(1000):
             store.add(str(number), "m", reply("x" * 10_000))
             kept += 1
-    assert "run the same command again" in str(error.value)
+    assert f"(df -h {path.parent}), then run the same command again" in str(error.value)
     assert kept > 5
     for file in path.parent.iterdir():  # to where there is room
         shutil.copy(file, tmp_path)
     assert query(tmp_path / path.name, "SELECT count(*) FROM replies") == [(kept,)]
+
+
+def test_a_write_that_fails_otherwise_may_be_a_quota(tmp_path: Path) -> None:
+    """As a file size limit here, SQLite tells a quota by `disk I/O error` alone."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (
+            open_store(tmp_path / "replies.sqlite") as store,
+            pytest.raises(UserError, match=r"your quota is used up \(quota -s"),
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+            store.add("a", "m", reply("x" * 200_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(

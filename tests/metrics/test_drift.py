@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
+from mvp_align.metrics.drift import kl_row, perplexity_row
 from mvp_align.metrics.opa import opa_rows
 from mvp_align.schema import PairScore
 
@@ -19,18 +19,11 @@ def test_perplexity_is_over_tokens_not_over_passages() -> None:
 
 
 def test_kl_is_the_mean_over_answers() -> None:
-    (row,) = kl_row(
-        "ufp4",
-        [
-            KlToBase("a", "u", 0.1, 500),
-            KlToBase("b", "u", 0.2, 1),
-            KlToBase("c", "v", 0.6, 1),
-        ],
-    )
+    (row,) = kl_row("ufp4", [0.1, 0.2, 0.6], ["u", "u", "v"])
     assert row.value == pytest.approx(0.3)
     assert (row.metric, row.set, row.n, row.users) == ("damage/kl", "ufp4", 3, 2)
     assert row.low is not None and row.low < 0.3
-    assert kl_row("ufp4", []) == []
+    assert kl_row("ufp4", [], []) == []
 
 
 def test_rejected_shift() -> None:

@@ -19,7 +19,7 @@ from mvp_align.metrics.clusters import (
     design_effect,
     naive_se,
 )
-from mvp_align.metrics.drift import KlToBase, kl_row, perplexity_row
+from mvp_align.metrics.drift import kl_row, perplexity_row
 from mvp_align.metrics.groups import break_down, group_rows, headline_rows
 from mvp_align.metrics.intervals import (
     clustered_error,
@@ -31,9 +31,8 @@ from mvp_align.metrics.intervals import (
 from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.metrics.seeds import over_seeds
 from mvp_align.metrics.shrinkage import shrunk_means
-from mvp_align.metrics.spmr import AnswerCosines, read_cosines
-from mvp_align.runs.pair_files import read_values
-from mvp_align.runs.run_folder import read_scores
+from mvp_align.metrics.spmr import AnswerCosines
+from mvp_align.runs.pair_files import read_scores, read_values
 from mvp_align.schema import PairScore
 
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
@@ -62,7 +61,7 @@ ESTIMATORS: dict[str, Callable[[float], object]] = {
         [np.array([0.1, bad]), *[np.array([0.1, 0.5])] * 4], (0, 1)
     ),
     "alpha": lambda bad: score_alpha({"one": [1.0, bad, 3.0], "other": [1.0, 2.0, 4.0]}),
-    "kl": lambda bad: kl_row("in_domain", [KlToBase("a", "u", bad, 3), KlToBase("b", "v", 0.1, 3)]),
+    "kl": lambda bad: kl_row("in_domain", [bad, 0.1], ["u", "v"]),
 }
 
 
@@ -131,15 +130,6 @@ ROW = {
     "n": 3,
     "users": 3,
 }
-COSINES = {
-    "id": "p",
-    "user_id": "u",
-    "chosen": 0.1,
-    "rejected": 0.2,
-    "chosen_with_prompt": 0.3,
-    "empty": False,
-    "finished": True,
-}
 VALUES = {"id": "p", "user_id": "u", "values": {"paa/mine": 1.0}}
 NO_JSON = ("NaN", "Infinity", "-Infinity", "1e999")
 BAD = (*NO_JSON, '"nan"', '"0.5"', "true", "[1]")
@@ -148,7 +138,6 @@ READERS = [
     # which follows from the rest, and is not read
     *((read_scores, SCORE, "margin", bad) for bad in NO_JSON),
     *((read_rows, ROW, field, bad) for field in ("value", "low", "high") for bad in BAD),
-    *((read_cosines, COSINES, "chosen", bad) for bad in BAD),
     *((read_values, VALUES, "values", bad) for bad in BAD),
 ]
 

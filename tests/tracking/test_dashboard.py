@@ -14,9 +14,10 @@ from mvp_align.errors import UserError
 from mvp_align.launch import CONF_DIR
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.tracked import summary, tables
+from mvp_align.runtime.yaml_files import read_yaml
 from mvp_align.schema import DIMENSIONS
 from mvp_align.tracking.curves import curve_of
-from mvp_align.tracking.dashboard import Bars, Lines, Table, read_dashboard
+from mvp_align.tracking.dashboard import Bars, Dashboard, Lines, Table
 
 SPEC = CONF_DIR / "dashboard.yaml"
 
@@ -70,7 +71,7 @@ def test_what_it_shows_is_what_runs_log(rows: list[Row]) -> None:
         for by, group in parts
     ]
     known = set(summary([*whole, *groups]))
-    panels = [panel for section in read_dashboard(SPEC).sections for panel in section.panels]
+    panels = [panel for section in read_yaml(SPEC, Dashboard).sections for panel in section.panels]
     assert [
         name
         for panel in panels
@@ -99,7 +100,7 @@ def test_it_is_saved_as_a_view_of_the_project(wandb_server: WandbServer) -> None
         "values",
         "project-view",
     )
-    assert view["displayName"] == read_dashboard(SPEC).name
+    assert view["displayName"] == read_yaml(SPEC, Dashboard).name
     assert json.loads(view["spec"])["section"]["runSets"][0]["grouping"]
     assert address.startswith(f"{wandb_server.url}/me/values?nw=")
     dashboard("--project", "values", "--entity", "team")
@@ -122,17 +123,17 @@ def test_a_wrong_spec_is_told_with_all_its_problems(tmp_path: Path) -> None:
         " [], color: red}]\n"
     )
     with pytest.raises(UserError) as caught:
-        read_dashboard(path)
+        read_yaml(path, Dashboard)
     said = str(caught.value)
-    assert f"{path} is no dashboard:" in said
+    assert f"{path} cannot be used:" in said
     assert "sections.0.panels.0: Input tag 'pie'" in said
     assert "sections.0.panels.1.lines.metrics: List should have at least 1 item" in said
-    assert "sections.0.panels.1.lines.color: Extra inputs are not permitted" in said
+    assert "no setting sections.0.panels.1.lines.color." in said
     path.write_text("name: [\n")
-    with pytest.raises(UserError, match="is no YAML"):
-        read_dashboard(path)
-    with pytest.raises(UserError, match="no such file"):
-        read_dashboard(tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(path, Dashboard)
+    with pytest.raises(UserError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml", Dashboard)
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

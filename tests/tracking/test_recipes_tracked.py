@@ -14,9 +14,10 @@ from mvp_align.config import Config
 from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.launch import CONF_DIR
 from mvp_align.runs.checkpoints import latest_valid
+from mvp_align.runtime.yaml_files import read_yaml
 from mvp_align.schema import PreferencePair
 from mvp_align.tracking.curves import CURVES, curve_of
-from mvp_align.tracking.dashboard import Bars, Lines, read_dashboard
+from mvp_align.tracking.dashboard import Bars, Dashboard, Lines
 from mvp_align.tracking.sync import offline_runs, sync_run
 
 Compose = Callable[..., Config]
@@ -95,7 +96,7 @@ def check_curves(folder: Path, run: StoredRun) -> None:
 
     panels = [
         panel
-        for section in read_dashboard(CONF_DIR / "dashboard.yaml").sections
+        for section in read_yaml(CONF_DIR / "dashboard.yaml", Dashboard).sections
         for panel in section.panels
     ]
     summary = run.summary()
