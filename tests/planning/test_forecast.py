@@ -155,7 +155,7 @@ def test_a_forecast_that_fails_anywhere_is_one_line(bench, monkeypatch: pytest.M
     def broken(*_: object) -> None:
         raise OSError("no such\n  device")
 
-    for part in ("available", "cpu_rate", "disk_lines"):
+    for part in ("_available", "_cpu_rate", "_disk_lines"):
         with monkeypatch.context() as patch:
             patch.setattr(forecast, part, broken)
             assert forecast_lines(made.config, made.plan, made.placement) == [
