@@ -89,7 +89,7 @@ def stats(
 ) -> None:
     """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests,
     how sure each number is."""
-    from mvp_align.metrics.metric import metric_named
+    from mvp_align.metrics.table import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.data.readers import read_pairs
-from mvp_align.metrics.groups import tags_of
-from mvp_align.metrics.opa import opa_rows
 from mvp_align.metrics.rows import write_rows
+from mvp_align.metrics.score_rows import score_rows
+from mvp_align.metrics.variables import tags_of
 from mvp_align.runs.pair_files import write_groups
 from mvp_align.runs.run_folder import open_run
 from mvp_align.schema import PairScore
@@ -34,7 +34,7 @@ def example_run(folder: Path) -> None:
     write_groups(
         run.groups("in_domain"), [(pair.id, pair.user_id, tags_of(pair)) for pair in pairs]
     )
-    write_rows(run.metrics, opa_rows("tuned", "in_domain", tuned, {}, base))
+    write_rows(run.metrics, score_rows("tuned", "in_domain", tuned, {}, base))
 
 
 def run_callbacks(example: str, model: Path) -> list[str]:

@@ -31,10 +31,9 @@ from mvp_align.metrics.rows import Row
 from mvp_align.metrics.spmr import (
     AnswerCosines,
     answer_rows,
-    form_values,
-    similarity_values,
     write_cosines,
 )
+from mvp_align.metrics.table import FORMS, SIMILARITIES
 from mvp_align.modeling.adapters import ADAPTER
 from mvp_align.modeling.embedder import cosines, embedder
 from mvp_align.modeling.fingerprint import adapter_fingerprint
@@ -186,10 +185,11 @@ def answered_rows(
     return [
         row
         for stage, near in found.items()
+        for metrics in (FORMS, SIMILARITIES)
         for row in answer_rows(
             stage,
             set_name,
-            [form_values, similarity_values],
+            metrics,
             near,
             found.get("base") if stage == "tuned" else None,
         )
@@ -198,7 +198,7 @@ def answered_rows(
 
 def _keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
     """SPMR pair by pair, so that `mvp-align stats` can break it down."""
-    values = similarity_values(found)
+    values = {metric.name: metric.of(found) for metric in SIMILARITIES}
     keep_values(
         path,
         list(values),

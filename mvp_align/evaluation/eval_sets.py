@@ -11,10 +11,12 @@ from mvp_align.config import Prompt
 from mvp_align.data.ceiling import value_blind_ceiling
 from mvp_align.data.prompts import prompted, prompts_sha256
 from mvp_align.errors import UserError
-from mvp_align.metrics.groups import tags_of, with_region
+from mvp_align.metrics.groups import with_region
 from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.opa import length_only, opa_headlines, opa_rows, row
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.opa import CEILING, LENGTH_ONLY, PROMPT_FREE
+from mvp_align.metrics.rows import Row, row
+from mvp_align.metrics.score_rows import length_only, score_headlines, score_rows
+from mvp_align.metrics.variables import tags_of
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import score_pairs
@@ -101,16 +103,16 @@ def scored_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """OPA of the whole set and its groups; where pairs have a user type, of each as a set of its
-    own (`ufp4/honesty`)."""
-    rows = opa_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
+    """Every metric of pair scores, of the whole set and its groups; where pairs have a user type,
+    of each as a set of its own (`ufp4/honesty`)."""
+    rows = score_rows(stage, subject.name, scores, subject.groups, base, min_users=min_users)
     before = {score.id: score for score in base or ()}
     for user_type in sorted(
         {tags["user_type"] for tags in subject.groups.values() if "user_type" in tags}
     ):
         part = [score for score in scores if subject.groups[score.id].get("user_type") == user_type]
         part_base = [before[score.id] for score in part] if before else None
-        rows += opa_rows(stage, f"{subject.name}/{user_type}", part, {}, part_base)
+        rows += score_rows(stage, f"{subject.name}/{user_type}", part, {}, part_base)
     return rows
 
 
@@ -126,14 +128,14 @@ def set_rows(
     """`scored_rows`, who is served worst, and what they are to be read against: the two baselines
     and the value-blind ceiling. Groups of fewer than `min_users` people are counted, not shown."""
     users = [score.user_id for score in prompt_free]
-    free = clustered_mean([float(score.margin > 0) for score in prompt_free], users, "share")
+    free = clustered_mean(PROMPT_FREE.of(prompt_free), users, PROMPT_FREE.kind)
     rows = [
         *scored_rows(subject, stage, scores, base, min_users=min_users),
-        *opa_headlines(stage, subject.name, scores, subject.groups, base, min_users=min_users),
-        row(stage, subject.name, "opa/prompt_free", free),
-        row(stage, subject.name, "opa/length_only", length_only(scores)),
+        *score_headlines(stage, subject.name, scores, subject.groups, base, min_users=min_users),
+        row(stage, subject.name, PROMPT_FREE.name, free),
+        row(stage, subject.name, LENGTH_ONLY.name, length_only(scores)),
     ]
     if subject.ceiling is not None:
         exact = Estimate(subject.ceiling, None, None, len(scores), len(set(users)))
-        rows.append(row(stage, subject.name, "opa/value_blind_ceiling", exact))
+        rows.append(row(stage, subject.name, CEILING.name, exact))
     return rows

@@ -6,7 +6,7 @@ from mvp_align.data.prompts import PAPER, render
 from mvp_align.data.readers import read_pairs
 from mvp_align.data.subsets import drawn_order
 from mvp_align.errors import UserError
-from mvp_align.metrics.opa import THRESHOLDS
+from mvp_align.metrics.opa import ACCS, MARGIN, MEAN
 from mvp_align.schema import PairScore, PromptedPair
 
 PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFERENCE, QUESTION)}
@@ -28,5 +28,5 @@ def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
 
 def opa_of(score: PairScore) -> dict[str, float]:
     """acc@0, OPA (the mean of acc@d) and the margin in nats a token, of one pair."""
-    opa = sum(score.margin > d for d in THRESHOLDS) / len(THRESHOLDS)
-    return {"acc@0": float(score.margin > 0), "opa": opa, "margin": score.margin}
+    named = {"acc@0": ACCS[0], "opa": MEAN, "margin": MARGIN}
+    return {name: metric.of([score])[0] for name, metric in named.items()}

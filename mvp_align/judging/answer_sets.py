@@ -12,8 +12,9 @@ from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import read_answers
 from mvp_align.judging.prompts import JudgedAnswer
-from mvp_align.metrics.groups import Tags, tags_of, with_region
+from mvp_align.metrics.groups import Tags, with_region
 from mvp_align.metrics.regions import load_regions
+from mvp_align.metrics.variables import tags_of
 from mvp_align.schema import PreferencePair
 
 

@@ -30,7 +30,7 @@ from mvp_align.judging.verdicts import (
     judgement_file,
     write_judgements,
 )
-from mvp_align.metrics.paa import Labelled
+from mvp_align.metrics.labelled import Labelled
 from mvp_align.runs.stored_config import read_config
 from mvp_align.schema import PreferencePair
 

@@ -21,10 +21,10 @@ from mvp_align.judging.labels import Label, Rules, judge_label, over_thresholds,
 from mvp_align.judging.verdicts import Judgement, Scores, Verdict, judgement_file, read_judgements
 from mvp_align.metrics.agreement import kappas, label_alpha, score_alpha
 from mvp_align.metrics.intervals import Estimate
+from mvp_align.metrics.labelled import GRID, PAA, PRESET, Labelled
 from mvp_align.metrics.names import base_metric
-from mvp_align.metrics.opa import row
-from mvp_align.metrics.paa import Labelled, paa_lift, paa_rows, share
-from mvp_align.metrics.rows import Row, read_rows, write_rows
+from mvp_align.metrics.paa import mean_over, paa_lift, paa_rows
+from mvp_align.metrics.rows import Row, read_rows, row, write_rows
 from mvp_align.runs.pair_files import PairValues, keep_values
 from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
 
@@ -126,7 +126,7 @@ def _won(metric: str) -> Callable[[Labelled], PairValues]:
 
     def values(one: Labelled) -> PairValues:
         return PairValues(
-            one.id, one.user_id, {} if one.label is None else {metric: float(one.label == "W")}
+            one.id, one.user_id, {} if one.label is None else {metric: PAA.of([one])[0]}
         )
 
     return values
@@ -199,9 +199,11 @@ def _grid_rows(
             for one, label in zip(answers, labels, strict=True)
             if label is not None
         ]
-        if found := share("W", relabelled):
+        if found := mean_over(PAA, relabelled):
             group = ("win_over_l,win_within_w", f"{over_l:g},{within_w:g}")
-            rows.append(row(subject.stage, subject.set, f"{metric}/grid", found, *group))
+            rows.append(
+                row(subject.stage, subject.set, GRID.name.replace(PRESET, metric), found, *group)
+            )
     return rows
 
 

@@ -4,28 +4,30 @@
 vocabulary at each position: the sequence KL of Rafailov et al. (2023, arXiv 2305.18290, equation
 3), with each token's expectation taken in full. `damage/perplexity`: exp of the mean negative
 log-prob a token on a small neutral text that is about nobody's values. `opa/rejected_shift`
-(evaluation/opa.py) is the third check, beside `opa/chosen_shift`.
+(metrics/opa.py) is the third check, beside `opa/chosen_shift`.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mvp_align.errors import WHAT_TO_TRY, UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.names import kind_of
-from mvp_align.metrics.opa import row
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.metric import Metric
+from mvp_align.metrics.rows import Row, row
 from mvp_align.schema import PairScore
 
-KL = "damage/kl"
 NEUTRAL = "neutral"
 """The set that perplexity is a row of: no pairs, but passages of one text."""
+
+KL: Metric[Any] = Metric("damage/kl", "divergence", "KL to the base, nats", False)
+PERPLEXITY: Metric[Any] = Metric("damage/perplexity", "perplexity", "perplexity", False)
 
 
 def kl_row(set_name: str, kls: Sequence[float], users: Sequence[str]) -> list[Row]:
     """The mean over answers, clustered by user. `kls` has of each answer the mean over its tokens,
     in nats, of the KL to the base; `users` whose it is. No row where there is no answer."""
-    return [row("tuned", set_name, KL, clustered_mean(kls, users, kind_of(KL)))] if kls else []
+    return [row("tuned", set_name, KL.name, clustered_mean(kls, users, KL.kind))] if kls else []
 
 
 def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
@@ -43,6 +45,6 @@ def perplexity_row(stage: str, passages: Sequence[PairScore]) -> Row:
     return row(
         stage,
         NEUTRAL,
-        "damage/perplexity",
+        PERPLEXITY.name,
         Estimate(value, None, None, len(passages), len(passages)),
     )

@@ -21,12 +21,11 @@ from mvp_align.metrics.clusters import (
     design_effect,
 )
 from mvp_align.metrics.intervals import Estimate, mean_estimate, wilson
-from mvp_align.metrics.metric import BOUNDS, Kind
+from mvp_align.metrics.metric import BOUNDS, LIFT, Kind
 from mvp_align.metrics.names import (
     BETTER,
     DEFF,
     GAP,
-    LIFT,
     SHRUNK,
     SUPPRESSED,
     WORSE,
@@ -35,16 +34,13 @@ from mvp_align.metrics.names import (
     measure,
 )
 from mvp_align.metrics.regions import region_of
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.rows import Row, row
 from mvp_align.metrics.shrinkage import shrunk_means
-from mvp_align.schema import DIMENSIONS, PreferencePair
+from mvp_align.metrics.variables import CROSSINGS
 
 Tags = Mapping[str, str]
 """What the result of one pair is broken down by: `{"gender": "Female", ...}`."""
 
-STATED = "stated_"
-"""`stated_safety` is High or Low: what the person says of safety, whatever the question is
-about."""
 Values = Mapping[str, FloatArray]
 """Metric -> its value for each pair."""
 
@@ -90,13 +86,6 @@ class Breakdown:
         return [cell for cell in self.small if cell.group_by == group_by]
 
 
-def tags_of(pair: PreferencePair) -> dict[str, str]:
-    """The groups of a pair, and High or Low for each value that its person states."""
-    stated = pair.stated_values
-    levels = {f"{STATED}{name}": stated.level(name) for name in DIMENSIONS} if stated else {}
-    return {**pair.groups, **{name: level for name, level in levels.items() if level is not None}}
-
-
 def with_region(tags: Sequence[Tags], regions: Mapping[str, str]) -> list[Tags]:
     """`region` of the birth country added, under a map of `regions.load_regions` (an empty one adds
     none); pairs without a birth country stay as they are."""
@@ -113,10 +102,10 @@ def with_region(tags: Sequence[Tags], regions: Mapping[str, str]) -> list[Tags]:
 
 
 def default_by(tags: Sequence[Tags]) -> list[str]:
-    """All that these pairs can be broken down by, and dimension crossed with level, which mean
-    little without each other."""
-    names = sorted({name for tag in tags for name in tag})
-    return sorted([*names, *(["dimension,level"] if {"dimension", "level"} <= set(names) else [])])
+    """All that these pairs can be broken down by, the crossings of `variables` included:
+    dimension and level mean little without each other."""
+    names = {name for tag in tags for name in tag}
+    return sorted([*names, *(one for one in CROSSINGS if names.issuperset(one.split(",")))])
 
 
 def break_down(
@@ -208,9 +197,9 @@ def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
         cells = breakdown.of(group_by)
         if len(cells) > 1:
             rows += [
-                row
+                extreme
                 for metric, x in values.items()
-                for row in _extremes(breakdown, cells, metric, x)
+                for extreme in _extremes(breakdown, cells, metric, x)
             ]
     return rows
 
@@ -299,15 +288,4 @@ def number_row(breakdown: Breakdown, metric: str, cell: Cell, value: float) -> R
 
 
 def breakdown_row(breakdown: Breakdown, metric: str, where: Where, estimate: Estimate) -> Row:
-    return Row(
-        stage=breakdown.stage,
-        set=breakdown.set,
-        metric=metric,
-        group_by=where[0],
-        group=where[1],
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        n=estimate.n,
-        users=estimate.users,
-    )
+    return row(breakdown.stage, breakdown.set, metric, estimate, *where)

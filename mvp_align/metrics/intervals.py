@@ -25,7 +25,7 @@ class Estimate:
 
 
 def clustered_mean(
-    values: Sequence[float], clusters: Sequence[str], kind: Kind = "number"
+    values: Sequence[float] | FloatArray, clusters: Sequence[str], kind: Kind = "number"
 ) -> Estimate:
     """`mean_estimate` of `values`, `clusters` naming the user of each. Raises ValueError where
     `values` is empty or lengths differ."""

@@ -1,16 +1,19 @@
-"""Every metric as a value: what it is called, what kind of number it is, and which way is better.
+"""What a metric is: a value that says what it is called, what kind of number it is, which way is
+better, and how it is taken of one pair.
 
-Means, intervals, breakdowns, tables and aggregates read these values, and nothing else says what a
-name means. A name that is not here is an error. What is derived from a metric (`_lift`, `_gap` ...)
-stands in `evaluation.names`.
+Means, intervals, breakdowns, tables and aggregates read such values; `metrics.table` lists them
+all. What is derived from a metric (`_lift`, `_gap` ...) stands in `metrics.names`.
 """
 
 import math
-import re
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
 
-from mvp_align.errors import UserError
+T = TypeVar("T")
+
+LIFT = "_lift"
+"""After a metric's name: tuned minus base on the same pairs."""
 
 Kind = Literal[
     "share",
@@ -60,9 +63,9 @@ UNITS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """`name` may hold places, as `paa/<preset>/loss`: then it is a family, and `metric_named` gives
-    its members.
+class Metric(Generic[T]):
+    """`name` may hold places, as `paa/<preset>/loss`: then it is a family, and
+    `table.metric_named` gives its members. An empty `label` is the name without `opa/`.
 
     `higher_is_better` is None where neither end is: such a metric has no worst group, and nobody is
     better off by it. `lifted`: tuned minus base, pair by pair, says what training did.
@@ -73,94 +76,29 @@ class Metric:
     label: str
     higher_is_better: bool | None = None
     lifted: bool = False
+    per_pair: Callable[[T], float] | None = None
+    """Its value of one pair, of which it is the mean; None where it is no mean over pairs. T is
+    what it is taken of, such as a `PairScore`."""
+    by_group: bool = False
+    """Every run breaks it down by who asked; `mvp-align stats` breaks down the rest too."""
+    headline: bool = False
+    """Every run has its lift too."""
+    beside: str = ""
+    """The metric that it is to be read against, below which it is shown."""
+    same_for_every_model: bool = False
+    """It follows from the pairs alone."""
 
     @property
     def unit(self) -> str:
         return UNITS.get(self.kind, "")
 
-
-ACC = "opa/acc@0"
-CEILING = "opa/value_blind_ceiling"
-SHARE_OF_CEILING = "opa/share_of_ceiling"
-
-METRICS = (
-    Metric("opa/acc@<d>", "share", "", higher_is_better=True, lifted=True),
-    Metric("opa/mean", "share", "OPA (mean of acc@d)", higher_is_better=True, lifted=True),
-    Metric("opa/margin", "nats", "mean margin, nats", higher_is_better=True, lifted=True),
-    Metric("opa/chosen_shift", "nats", "chosen shift, nats"),
-    Metric("opa/rejected_shift", "nats", "rejected shift, nats"),
-    Metric("opa/prompt_free", "share", "without prompt", lifted=True),
-    Metric("opa/length_only", "share", "length alone"),
-    Metric(CEILING, "share", "value-blind ceiling"),
-    Metric(SHARE_OF_CEILING, "ratio", "share of the ceiling", higher_is_better=True),
-    Metric("opa/profile/<kind>", "share", "", lifted=True),
-    Metric("opa/profile/<kind>/margin", "nats", "", lifted=True),
-    Metric("answers/empty", "share", "answers: empty", higher_is_better=False, lifted=True),
-    Metric(
-        "answers/cut",
-        "share",
-        "answers: cut at the token limit",
-        higher_is_better=False,
-        lifted=True,
-    ),
-    Metric("spmr@<d>", "share", "SPMR at <d>", higher_is_better=True, lifted=True),
-    Metric(
-        "spmr_authors@<d>",
-        "share",
-        "SPMR at <d>, prompt included",
-        higher_is_better=True,
-        lifted=True,
-    ),
-    Metric(
-        "paa/semantic",
-        "share",
-        "nearer the fitting text (semantic, no judge)",
-        higher_is_better=True,
-        lifted=True,
-    ),
-    Metric("paa/semantic/loss", "share", "nearer the contradicting one", higher_is_better=False),
-    Metric("paa/semantic/tie", "share", "neither"),
-    Metric("paa/<preset>", "share", "", higher_is_better=True, lifted=True),
-    Metric("paa/<preset>/loss", "share", "", higher_is_better=False),
-    Metric("paa/<preset>/tie", "share", ""),
-    Metric("paa/<preset>/coverage", "share", "", higher_is_better=True),
-    Metric("paa/<preset>/low", "share", "", higher_is_better=True),
-    Metric("paa/<preset>/high", "share", "", higher_is_better=True),
-    Metric("paa/<preset>/grid", "share", "", higher_is_better=True),
-    Metric("paa/<preset>/alpha", "agreement", "", higher_is_better=True),
-    Metric("paa/<preset>/alpha_scores", "agreement", "", higher_is_better=True),
-    Metric("damage/kl", "divergence", "KL to the base, nats", higher_is_better=False),
-    Metric("damage/perplexity", "perplexity", "perplexity", higher_is_better=False),
-    Metric("own/share/<name>", "share", "", lifted=True),
-    Metric("own/number/<name>", "number", "", lifted=True),
-)
-"""Exact names come before families that match them too. An empty label is the name without `opa/`.
-`own/`: metrics of files in `values/` that somebody else put there."""
-
-PLACES = {
-    "<d>": r"\d+(?:\.\d+)?",
-    "<preset>": r"[\w.-]+",
-    "<kind>": r"[a-z]+",
-    "<name>": r"[\w.@/-]+",
-}
+    def of(self, pairs: Iterable[T]) -> list[float]:
+        """Its value of each of `pairs`. Raises ValueError where it is no mean over pairs."""
+        if self.per_pair is None:
+            raise ValueError(f"{self.name} is no mean over pairs")
+        return [self.per_pair(pair) for pair in pairs]
 
 
-def metric_named(name: str) -> Metric:
-    """The metric of that name, places and label filled in. Raises UserError where there is none."""
-    for metric in METRICS:
-        if found := re.fullmatch(pattern(metric.name), name):
-            label = metric.label or name.removeprefix("opa/")
-            for place, text in zip(
-                re.findall("<[a-z]+>", metric.name), found.groups(), strict=True
-            ):
-                label = label.replace(place, text)
-            return replace(metric, name=name, label=label)
-    raise UserError(
-        f"{name}: no metric of that name is known, so nobody can say what its numbers are. A share"
-        " of your own is own/share/NAME, any other number own/number/NAME; the others stand in"
-        " mvp_align/metrics/metric.py."
-    )
-
-
-def pattern(name: str) -> str:
-    return re.sub("<[a-z]+>", lambda place: f"({PLACES[place[0]]})", re.escape(name))
+def kind_of_lift(kind: Kind) -> Kind:
+    """What the difference of two values of that kind is."""
+    return OF_LIFT.get(kind, "number")

@@ -1,16 +1,17 @@
 """What is derived from a metric, and what its name then says.
 
-A metric of pairs (`opa/acc@0`, a name of `evaluation.metrics`) has a mean for the whole set and for
+A metric of pairs (`opa/acc@0`, a name of `metrics.table`) has a mean for the whole set and for
 each group. What is derived from it appends a word: `opa/acc@0_gap`. `_lift` is tuned minus base on
 the same pairs, `_vs_RUN_lift` this run minus RUN; both are metrics of pairs themselves, so
 `opa/acc@0_lift_gap` is how unlike the lifts of groups are.
 """
 
 from functools import cache
+from typing import Any
 
-from mvp_align.metrics.metric import OF_LIFT, Kind, Metric, metric_named
+from mvp_align.metrics.metric import LIFT, Kind, Metric, kind_of_lift
+from mvp_align.metrics.table import metric_named
 
-LIFT = "_lift"
 VERSUS = "_vs_"
 
 SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
@@ -49,7 +50,7 @@ def base_metric(metric: str) -> str:
 
 
 @cache
-def measure(metric: str) -> Metric:
+def measure(metric: str) -> Metric[Any]:
     """The metric that a name, derived or not, is about. Raises UserError where there is none."""
     return metric_named(base_metric(metric))
 
@@ -72,5 +73,5 @@ def kind_of(metric: str) -> Kind:
     kind = measure(metric).kind
     rest = metric
     while rest.endswith(LIFT):
-        kind, rest = OF_LIFT.get(kind, "number"), rest.removesuffix(LIFT)
+        kind, rest = kind_of_lift(kind), rest.removesuffix(LIFT)
     return kind

@@ -5,51 +5,24 @@ its bounds: all unlabelled answers lost (`/low`), all won (`/high`). MVPBench (a
 DiverValue-Bench: PAA = W / N.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from mvp_align.metrics.groups import break_down, default_by, group_rows, headline_rows
 from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.opa import Groups, row
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.labelled import PAA, PRESET, Labelled
+from mvp_align.metrics.metric import Metric, kind_of_lift
+from mvp_align.metrics.rows import Row, row
+from mvp_align.metrics.score_rows import Groups
+from mvp_align.metrics.table import OF_JUDGED, OF_LABELLED
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """One answer's label: W, L or TIE, or None and why there is none."""
-
-    id: str
-    user_id: str
-    label: str | None
-    unscored: str = ""
-
-
-def _paa(answers: Sequence[Labelled]) -> Estimate | None:
-    """Share of W among the labelled answers, its interval clustered by user; None where none is
-    labelled."""
-    return share("W", [one for one in answers if one.label is not None])
-
-
-def share(label: str, answers: Sequence[Labelled]) -> Estimate | None:
+def mean_over(metric: Metric[Labelled], answers: Sequence[Labelled]) -> Estimate | None:
+    """The mean, its interval clustered by user; None where there are no answers."""
     if not answers:
         return None
-    return clustered_mean(
-        [float(one.label == label) for one in answers], [one.user_id for one in answers], "share"
-    )
-
-
-def _bounds(answers: Sequence[Labelled]) -> dict[str, Estimate]:
-    """`coverage`: share that has a label; `low` and `high`: PAA were all others lost, or won. Each
-    over all answers."""
-    users = [one.user_id for one in answers]
-    values = {
-        "coverage": [float(one.label is not None) for one in answers],
-        "low": [float(one.label == "W") for one in answers],
-        "high": [float(one.label in ("W", None)) for one in answers],
-    }
-    return {name: clustered_mean(value, users, "share") for name, value in values.items()}
+    return clustered_mean(metric.of(answers), [one.user_id for one in answers], metric.kind)
 
 
 def paa_rows(
@@ -63,16 +36,11 @@ def paa_rows(
     """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it; PAA by
     each group of `min_users` people and more, the lowest of them and the gaps."""
     labelled = [one for one in answers if one.label is not None]
-    whole: Mapping[str, Estimate | None] = {
-        metric: _paa(answers),
-        f"{metric}/loss": share("L", labelled),
-        f"{metric}/tie": share("TIE", labelled),
-        **{f"{metric}/{name}": estimate for name, estimate in _bounds(answers).items()},
-    }
     rows = [
-        row(stage, set_name, name, estimate)
-        for name, estimate in whole.items()
-        if estimate is not None
+        row(stage, set_name, one.name.replace(PRESET, metric), estimate)
+        for metrics, counted in ((OF_LABELLED, labelled), (OF_JUDGED, answers))
+        for one in metrics
+        if (estimate := mean_over(one, counted)) is not None
     ]
     if not labelled:
         return rows
@@ -80,15 +48,16 @@ def paa_rows(
     breakdown = break_down(
         stage, set_name, [one.user_id for one in labelled], tags, default_by(tags), min_users
     )
-    values = {metric: np.array([float(one.label == "W") for one in labelled])}
+    values = {metric: np.array(PAA.of(labelled))}
     return rows + group_rows(breakdown, values) + headline_rows(breakdown, values)
 
 
 def paa_lift(base: Sequence[Labelled], tuned: Sequence[Labelled]) -> Estimate | None:
     """PAA minus the base's over the pairs that have a label in both; None where there are none."""
-    before = {one.id: one.label for one in base if one.label is not None}
+    before = {one.id: one for one in base if one.label is not None}
     both = [one for one in tuned if one.label is not None and one.id in before]
     if not both:
         return None
-    lifts = [float(one.label == "W") - float(before[one.id] == "W") for one in both]
-    return clustered_mean(lifts, [one.user_id for one in both], "difference")
+    then = PAA.of(before[one.id] for one in both)
+    lifts = [now - was for now, was in zip(PAA.of(both), then, strict=True)]
+    return clustered_mean(lifts, [one.user_id for one in both], kind_of_lift(PAA.kind))

@@ -12,9 +12,11 @@ is the same name and `_lift`.
 from collections.abc import Mapping, Sequence
 
 from mvp_align.metrics.intervals import clustered_mean
-from mvp_align.metrics.names import LIFT, kind_of
-from mvp_align.metrics.opa import row, users_of
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.names import VERSUS, kind_of
+from mvp_align.metrics.opa import PROFILE, UNDER_PROFILE
+from mvp_align.metrics.rows import Row, row
+from mvp_align.metrics.score_rows import users_of
 from mvp_align.schema import PairScore
 
 CONTRASTS = (
@@ -25,8 +27,8 @@ CONTRASTS = (
     ("given", "none"),
     ("given", "shuffled"),
 )
-PREFIX = "opa/profile/"
-VALUES_OVER_SHUFFLED = f"{PREFIX}values_vs_shuffled_lift"
+PREFIX = PROFILE.removesuffix("<kind>")
+VALUES_OVER_SHUFFLED = f"{PREFIX}values{VERSUS}shuffled{LIFT}"
 LEVEL = "shuffled_level"
 """What that lift is broken down by: pairs for which the other person states `another` level of the
 very dimension that the pair is about, and the `same` level, for whom both profiles ask for one
@@ -90,15 +92,16 @@ def _level_rows(
 
 def _pair_values(scores: ByKind) -> dict[str, list[float]]:
     """What each metric is the mean of: its value for each pair, in their order."""
-    found: dict[str, list[float]] = {}
-    for kind, part in scores.items():
-        found[f"{PREFIX}{kind}"] = [float(score.margin > 0) for score in part]
-        found[f"{PREFIX}{kind}/margin"] = [score.margin for score in part]
+    found = {
+        metric.name.replace("<kind>", kind): metric.of(part)
+        for kind, part in scores.items()
+        for metric in UNDER_PROFILE
+    }
     for kind, other in CONTRASTS:
         if kind in scores and other in scores:
-            for what in ("", "/margin"):
-                lift = _minus(found[f"{PREFIX}{kind}{what}"], found[f"{PREFIX}{other}{what}"])
-                found[f"{PREFIX}{kind}{what}_vs_{other}_lift"] = lift
+            for metric in UNDER_PROFILE:
+                name, others = (metric.name.replace("<kind>", one) for one in (kind, other))
+                found[f"{name}{VERSUS}{other}{LIFT}"] = _minus(found[name], found[others])
     return found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from mvp_align.metrics.intervals import Estimate
 from mvp_align.runtime.json_files import read_json_lines, write_json_lines
 from mvp_align.schema import is_finite
 
@@ -17,7 +18,7 @@ class Row:
     `value` is a share from 0 to 1, or nats a token for `opa/margin` and `opa/chosen_shift`; `low`
     and `high` bound its 95 % interval, clustered by user, and are None where none can be had. `n`
     counts pairs, `users` the clusters. Groups of too few people have no row: `<metric>_suppressed`
-    counts them. The other endings: `evaluation.names`, docs/statistics.md.
+    counts them. The other endings: `metrics.names`, docs/statistics.md.
     """
 
     stage: str
@@ -40,6 +41,23 @@ class Row:
 
 
 KEYS = tuple(field.name for field in fields(Row))
+
+
+def row(
+    stage: str, set_name: str, metric: str, estimate: Estimate, group_by: str = "", group: str = ""
+) -> Row:
+    return Row(
+        stage=stage,
+        set=set_name,
+        metric=metric,
+        group_by=group_by,
+        group=group,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        users=estimate.users,
+    )
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -7,14 +7,13 @@ alone; `spmr_authors` prompt and answer together, as the benchmark's script does
 cosine by what the two texts have in common, the prompt.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mvp_align.metrics.intervals import clustered_mean
-from mvp_align.metrics.names import LIFT, kind_of
-from mvp_align.metrics.opa import row
-from mvp_align.metrics.rows import Row
+from mvp_align.metrics.metric import LIFT, Metric, kind_of_lift
+from mvp_align.metrics.rows import Row, row
 from mvp_align.runtime.json_files import write_json_lines
 from mvp_align.schema import is_finite
 
@@ -47,55 +46,73 @@ def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
     write_json_lines(path, map(asdict, found))
 
 
-def similarity_values(
-    found: Sequence[AnswerCosines], threshold: float = SPMR_THRESHOLD
-) -> dict[str, list[float]]:
-    """What each SPMR metric is the mean of: 1 above the threshold, strictly; an empty answer is
-    0."""
-    return {
-        f"spmr@{threshold:g}": [float(not n.empty and n.chosen > threshold) for n in found],
-        f"spmr_authors@{threshold:g}": [
-            float(not n.empty and n.chosen_with_prompt > threshold) for n in found
-        ],
-    }
+def _near(answer: AnswerCosines) -> float:
+    return float(not answer.empty and answer.chosen > SPMR_THRESHOLD)
 
 
-def form_values(found: Sequence[AnswerCosines]) -> dict[str, list[float]]:
-    return {
-        "answers/empty": [float(n.empty) for n in found],
-        "answers/cut": [float(not n.finished) for n in found],
-    }
+def _near_with_prompt(answer: AnswerCosines) -> float:
+    return float(not answer.empty and answer.chosen_with_prompt > SPMR_THRESHOLD)
 
 
-Values = Callable[[Sequence[AnswerCosines]], Mapping[str, list[float]]]
+def _empty(answer: AnswerCosines) -> float:
+    return float(answer.empty)
+
+
+def _cut(answer: AnswerCosines) -> float:
+    return float(not answer.finished)
+
+
+SPMR = Metric(
+    f"spmr@{SPMR_THRESHOLD:g}",
+    "share",
+    f"SPMR at {SPMR_THRESHOLD:g}",
+    higher_is_better=True,
+    lifted=True,
+    per_pair=_near,
+)
+"""Strictly above the threshold; an empty answer is near nothing."""
+SPMR_AUTHORS = Metric(
+    f"spmr_authors@{SPMR_THRESHOLD:g}",
+    "share",
+    f"SPMR at {SPMR_THRESHOLD:g}, prompt included",
+    higher_is_better=True,
+    lifted=True,
+    per_pair=_near_with_prompt,
+)
+EMPTY = Metric("answers/empty", "share", "answers: empty", False, lifted=True, per_pair=_empty)
+CUT = Metric(
+    "answers/cut",
+    "share",
+    "answers: cut at the token limit",
+    higher_is_better=False,
+    lifted=True,
+    per_pair=_cut,
+)
 
 
 def answer_rows(
     stage: str,
     set_name: str,
-    measures: Sequence[Values],
+    metrics: Sequence[Metric[AnswerCosines]],
     found: Sequence[AnswerCosines],
     base: Sequence[AnswerCosines] | None = None,
 ) -> list[Row]:
-    """A row a metric, clustered by user; against `base`, the paired difference (`..._lift`) over
-    the pairs that both stages answered. No rows where `found` is empty."""
+    """A row a metric, clustered by user; then, against `base`, the paired differences (`..._lift`)
+    over the pairs that both stages answered. No rows where `found` is empty."""
     if not found:
         return []
-    users = [n.user_id for n in found]
-    before = {n.id: n for n in base or ()}
-    both = [n for n in found if n.id in before]
-    rows = []
-    for measure in measures:
-        for metric, values in measure(found).items():
-            rows.append(
-                row(stage, set_name, metric, clustered_mean(values, users, kind_of(metric)))
-            )
-        if both:
-            now, then = measure(both), measure([before[n.id] for n in both])
-            for metric, values in now.items():
-                lifts = [a - b for a, b in zip(values, then[metric], strict=True)]
-                estimate = clustered_mean(
-                    lifts, [n.user_id for n in both], kind_of(f"{metric}{LIFT}")
-                )
-                rows.append(row(stage, set_name, f"{metric}{LIFT}", estimate))
+    users = [answer.user_id for answer in found]
+    before = {answer.id: answer for answer in base or ()}
+    both = [(answer, before[answer.id]) for answer in found if answer.id in before]
+    rows = [
+        row(stage, set_name, metric.name, clustered_mean(metric.of(found), users, metric.kind))
+        for metric in metrics
+    ]
+    for metric in metrics if both else ():
+        if metric.lifted:
+            now, then = (metric.of(side) for side in zip(*both, strict=True))
+            lifts = [a - b for a, b in zip(now, then, strict=True)]
+            whose = [answer.user_id for answer, _ in both]
+            estimate = clustered_mean(lifts, whose, kind_of_lift(metric.kind))
+            rows.append(row(stage, set_name, f"{metric.name}{LIFT}", estimate))
     return rows

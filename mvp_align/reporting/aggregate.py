@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.errors import UserError
-from mvp_align.metrics.metric import CEILING
-from mvp_align.metrics.names import LIFT, kind_of
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.names import kind_of
+from mvp_align.metrics.opa import CEILING
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.seeds import SeedEstimate, over_means, over_seeds
 from mvp_align.reporting.finished import (
@@ -178,7 +179,9 @@ def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> G
                 f" {first} and {run.folder}. Name one of them."
             )
         group.seeds.append(run.seed)
-        group.ceilings |= {row.set: row.value for row in finished.rows if row.metric == CEILING}
+        group.ceilings |= {
+            row.set: row.value for row in finished.rows if row.metric == CEILING.name
+        }
         found.append(finished)
     known = {run.seed for run in runs}
     group.problems += [f"seed {seed}: missing." for seed in expected if seed not in known]

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from mvp_align.data.sets import SETS
 from mvp_align.metrics.drift import NEUTRAL
-from mvp_align.metrics.metric import ACC
 from mvp_align.metrics.names import in_percent, is_change
+from mvp_align.metrics.opa import ACC, MEAN
 from mvp_align.metrics.seeds import Interval
 from mvp_align.reporting.aggregate import Group, Summary
 from mvp_align.reporting.finished import LIFTED
@@ -29,7 +29,7 @@ LEGEND = (
     " pair averaged over the seeds; - where it was not kept pair by pair, or not of the same"
     " pairs); over seeds, had others been drawn (t over the seeds' means); over both, either."
 )
-PAPER = "The paper's row: OPA (mean of acc@d) in %, tuned ± sd over seeds"
+PAPER = f"The paper's row: {MEAN.label} in %, tuned ± sd over seeds"
 CSV_HEADS = (
     "configuration", "set", "metric", "model", "mean", "sd", "people_low", "people_high",
     "seeds_low", "seeds_high",
@@ -233,7 +233,7 @@ def _numbers(row: Summary) -> list[str]:
 def _columns(groups: Sequence[Group]) -> list[str]:
     """The paper has no column for a synthetic stand-in."""
     names = unique(
-        row.set for group in groups for row in group.summaries if row.metric == "opa/mean"
+        row.set for group in groups for row in group.summaries if row.metric == MEAN.name
     )
     names = [name for name in names if not (name in SETS and SETS[name].synthetic)]
     return [f"{name} {stage}" for name in names for stage in ("base", "tuned")]
@@ -247,7 +247,7 @@ def _paper_rows(groups: Sequence[Group]) -> list[list[str]]:
         found = {
             f"{row.set} {row.stage}": row.estimate
             for row in group.summaries
-            if row.metric == "opa/mean"
+            if row.metric == MEAN.name
         }
         values = []
         for column in _columns(groups):

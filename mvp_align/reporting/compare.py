@@ -9,7 +9,10 @@ from rich.text import Text
 
 from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.opa import acc_lift, opa_metrics, paired, users_of
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.names import kind_of
+from mvp_align.metrics.opa import ACC, MARGIN
+from mvp_align.metrics.score_rows import lifts, score_estimates, score_values, users_of
 from mvp_align.reporting.references import config_of, published_lines
 from mvp_align.runs.pair_files import read_scores
 from mvp_align.schema import PairScore
@@ -37,8 +40,8 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     ):
         table.add_column(column, justify="left" if column == "run" else "right")
     for run, scores in scored.items():
-        metrics = opa_metrics(scores)
-        acc, margin = metrics["opa/acc@0"], metrics["opa/margin"]
+        metrics = score_estimates(scores)
+        acc, margin = metrics[ACC], metrics[MARGIN.name]
         if scores is first:
             differences = ("", "")
         else:
@@ -85,8 +88,12 @@ def _differences_to(
             f"{first_run} and {run} were scored on different pairs, so they cannot be compared pair"
             " by pair."
         )
-    margins = [now.margin - before.margin for before, now in paired(first, scores)]
-    return acc_lift(scores, first), clustered_mean(margins, users_of(scores))
+    changes, users = lifts(score_values(scores), score_values(first), LIFT), users_of(scores)
+    acc, margin = (
+        clustered_mean(changes[change], users, kind_of(change))
+        for change in (f"{ACC}{LIFT}", f"{MARGIN.name}{LIFT}")
+    )
+    return acc, margin
 
 
 def _verdict(difference: Estimate, first: str, other: str) -> str:

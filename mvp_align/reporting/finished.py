@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvp_align.errors import UserError
-from mvp_align.metrics.metric import CEILING, metric_named
-from mvp_align.metrics.names import LIFT, VERSUS, is_derived
-from mvp_align.metrics.opa import pair_values
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.names import VERSUS, is_derived
+from mvp_align.metrics.opa import CEILING, PROMPT_FREE
 from mvp_align.metrics.profile_ablation import PREFIX
 from mvp_align.metrics.rows import Row, read_rows
+from mvp_align.metrics.score_rows import pair_values
+from mvp_align.metrics.table import CHANGES, SCORED, metric_named
 from mvp_align.reporting.results import unique
 from mvp_align.runs.pair_files import read_scores, read_values
 from mvp_align.runs.run_folder import RunFolder
@@ -54,7 +56,7 @@ class Finished:
             for row in self.rows
             if row.stage in STAGES and not row.group_by and "/" not in row.set
         ]
-        means = {row.metric for row in whole if _is_mean(row.metric)} - {CEILING}
+        means = {row.metric for row in whole if _is_mean(row.metric)} - {CEILING.name}
         found: dict[Key, Row] = {}
         for row in whole:
             of = row.metric.removesuffix(LIFT)
@@ -80,11 +82,16 @@ def read_finished(folder: Path) -> Finished:
     scores = _read_all_scores(files, rows)
     finished = Finished(folder, rows, scores, _pair_metrics(files, scores))
     told = finished.told()
+    added_since = {
+        *(metric.name for metric in SCORED),
+        *(metric.name for metric in CHANGES),
+    }.difference(row.metric for row in rows)
     for key, metric in finished.pairs.items():
         found = sum(metric.values) / len(metric.values)
         if key not in told:
-            # which only `mvp-align stats` writes
-            if key[2] != LIFTED and not key[1].startswith("own/"):
+            # which only `mvp-align stats` writes, or which the run was too early for
+            fits = key[2] == LIFTED or key[1].startswith("own/") or key[1] in added_since
+            if not fits:
                 raise UserError(
                     f"{files.metrics} has no {key[1]} of {key[2]} {key[0]}, and the run's files"
                     " have: run it again."
@@ -99,8 +106,8 @@ def read_finished(folder: Path) -> Finished:
 
 def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     """Of every set and stage that `rows` speak of."""
-    # the neutral text's perplexity is no set of pairs
-    scored = (row for row in rows if row.metric.startswith("opa/"))
+    names = {metric.name for metric in SCORED}
+    scored = (row for row in rows if row.metric in names)
     subjects = unique(
         (row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set
     )
@@ -124,17 +131,15 @@ def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
 
 
 def _pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
-    """What the run's files hold pair by pair: OPA of `scores`, the metrics of `values/`, and their
-    lifts."""
+    """What the run's files hold pair by pair: the metrics of `scores`, those of `values/`, and
+    their lifts."""
     found: dict[Key, PairMetric] = {}
     for stage, name in scores:
         if name.endswith(FREE):
             continue
         base = scores.get(("base", name)) if stage == "tuned" else None
         values = pair_values(scores[stage, name], base)
-        values["opa/prompt_free"] = [
-            float(score.margin > 0) for score in scores[stage, f"{name}{FREE}"]
-        ]
+        values[PROMPT_FREE.name] = PROMPT_FREE.of(scores[stage, f"{name}{FREE}"])
         ids, users = zip(*pairs_of(scores[stage, name]), strict=True)
         found |= {(name, metric, stage): PairMetric(ids, users, x) for metric, x in values.items()}
         lines = read_values(files.values(stage, name))

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
@@ -114,7 +115,7 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
     parts = []
     for name in results.sets():
         sections = results.sections(name)
-        everyone = results.line(name, "opa/acc@0", label="everyone")
+        everyone = results.line(name, ACC, label="everyone")
         unit = counted(name, prompts)
         parts.append(
             SetPart(

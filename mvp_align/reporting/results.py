@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from mvp_align.data.sets import IN_DOMAIN, SETS
 from mvp_align.metrics.drift import NEUTRAL
-from mvp_align.metrics.metric import ACC, CEILING, SHARE_OF_CEILING
+from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import (
     BETTER,
     DEFF,
@@ -24,34 +24,21 @@ from mvp_align.metrics.names import (
     is_derived,
     measure,
 )
+from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING
 from mvp_align.metrics.profile_ablation import PREFIX
 from mvp_align.metrics.rows import Row
+from mvp_align.metrics.table import METRICS
+from mvp_align.metrics.variables import VARIABLES
 from mvp_align.schema import DIMENSIONS
 
-SAME_FOR_EVERY_MODEL = ("opa/length_only", CEILING)
-FIRST = (ACC, "opa/length_only", "opa/prompt_free", CEILING)
-BREAKDOWNS = {
-    "dimension": "By value dimension",
-    "level": "By stated level",
-    "dimension,level": "By dimension and level",
-    "user_type": "By user type",
-}
+SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
+FIRST = (ACC, *(metric.name for metric in METRICS if metric.beside == ACC))
+BREAKDOWNS = {one.name: f"By {one.label}" for one in VARIABLES if one.section}
 """What is always broken down, with its heading; the rest (countries, ages) stands in the full table
 of the page."""
-
-PEOPLE = {
-    "region": "region of birth",
-    "birth_country": "country of birth",
-    "age": "age",
-    "gender": "gender",
-    "education": "education",
-    "employment_status": "employment",
-    "marital_status": "marital status",
-    "english_proficiency": "English",
-}
+PEOPLE = {one.name: one.label for one in VARIABLES if one.extremes}
 """What people are told apart by, and how a reader meets it."""
-SHOWN_PEOPLE = ("region", "age", "gender")
-"""Those whose groups the page shows one by one; the others' groups stand in its full table."""
+SHOWN_PEOPLE = tuple(one.name for one in VARIABLES if one.one_by_one)
 
 CROSSED = re.compile(r",(?! )")
 """Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after
@@ -120,12 +107,10 @@ class Results:
         parts = [
             self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)
         ]
-        sections = [
-            (title, self.groups(set_name, group_by)) for group_by, title in BREAKDOWNS.items()
-        ]
+        found = {group_by: self.groups(set_name, group_by) for group_by in BREAKDOWNS}
         if parts:
-            sections[-1] = (BREAKDOWNS["user_type"], parts)
-        return [(title, lines) for title, lines in sections if lines]
+            found["user_type"] = parts
+        return [(BREAKDOWNS[group_by], lines) for group_by, lines in found.items() if lines]
 
     def line(
         self, set_name: str, metric: str, group_by: str = "", group: str = "", *, label: str = ""
@@ -141,8 +126,10 @@ class Results:
             metric=metric,
             base=base,
             tuned=tuned,
-            lift=find("tuned", f"{metric}_lift"),
-            ceiling=find("tuned", CEILING) or find("base", CEILING) if metric == ACC else None,
+            lift=find("tuned", f"{metric}{LIFT}"),
+            ceiling=find("tuned", CEILING.name) or find("base", CEILING.name)
+            if metric == ACC
+            else None,
             counted=metric not in FIRST[1:],
         )
 
@@ -159,7 +146,7 @@ class Results:
         lines = [line for name in ordered if (line := self.line(set_name, name)).base or line.tuned]
         if share := _share_of_ceiling(self.line(set_name, ACC)):
             lines.insert(
-                1 + max(i for i, line in enumerate(lines) if line.metric == CEILING), share
+                1 + max(i for i, line in enumerate(lines) if line.metric == CEILING.name), share
             )
         return lines
 
@@ -181,8 +168,8 @@ class Results:
         return lines
 
     def people(self, set_name: str) -> list[tuple[str, list[Line], str]]:
-        """By region, age and gender: a heading, acc@0 of each group, and what was held back, in
-        words."""
+        """By what the page shows one by one: a heading, acc@0 of each group, and what was held
+        back, in words."""
         held = {line.label: held_back(line.held) for line in self.who(set_name)}
         sections = [(PEOPLE[by], self.groups(set_name, by)) for by in SHOWN_PEOPLE]
         return [
@@ -261,7 +248,7 @@ def _share_of_ceiling(acc: Line) -> Line | None:
         return Row(
             row.stage,
             row.set,
-            SHARE_OF_CEILING,
+            SHARE_OF_CEILING.name,
             "",
             "",
             row.value / ceiling,
@@ -272,7 +259,11 @@ def _share_of_ceiling(acc: Line) -> Line | None:
         )
 
     return Line(
-        label_of(SHARE_OF_CEILING), SHARE_OF_CEILING, over(acc.base), over(acc.tuned), counted=False
+        label_of(SHARE_OF_CEILING.name),
+        SHARE_OF_CEILING.name,
+        over(acc.base),
+        over(acc.tuned),
+        counted=False,
     )
 
 
@@ -280,8 +271,8 @@ def label_of(metric: str) -> str:
     """In words, moved in where it is to be read beside the line above it."""
     if is_derived(metric):
         return metric.removeprefix("opa/")
-    beside = metric in (*FIRST[1:], SHARE_OF_CEILING) or metric.startswith("paa/semantic/")
-    return "  " * beside + measure(metric).label
+    found = measure(metric)
+    return ("  " if found.beside else "") + found.label
 
 
 def unique(names: Iterable[T]) -> list[T]:

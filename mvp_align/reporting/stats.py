@@ -21,11 +21,11 @@ from mvp_align.metrics.groups import (
     with_region,
 )
 from mvp_align.metrics.intervals import mean_estimate
-from mvp_align.metrics.metric import BOUNDS
-from mvp_align.metrics.names import LIFT, VERSUS, base_metric, family, kind_of, measure
-from mvp_align.metrics.opa import lifts, opa_values
+from mvp_align.metrics.metric import BOUNDS, LIFT
+from mvp_align.metrics.names import VERSUS, base_metric, family, kind_of, measure
 from mvp_align.metrics.regions import NOT_SAID, iso3, load_regions
 from mvp_align.metrics.rows import Row, read_rows, write_rows
+from mvp_align.metrics.score_rows import lifts, score_values
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.pair_files import GroupLine, PairValues, read_groups, read_values
 from mvp_align.runs.run_folder import RunFolder
@@ -189,26 +189,26 @@ def _unknown_countries(tags: Sequence[Tags]) -> list[str]:
 def _measured_in(
     run: Path, set_name: str, groups: Mapping[str, GroupLine], against: Path | None
 ) -> list[Measured]:
-    """Of both stages, OPA and the metrics of `values/`, with what sets the tuned one apart from the
-    base and `against`."""
+    """Of both stages, the metrics of scores and of `values/`, with what sets the tuned one apart
+    from the base and `against`."""
     folder = RunFolder(run, resumed=False, writes=False)
     other = RunFolder(against.resolve(), resumed=False, writes=False) if against else None
     base = folder.read_scores("base", set_name)
     tuned = folder.read_scores("tuned", set_name)
     found = []
     if base:
-        found.append(_opa_of("base", base, opa_values(base)))
+        found.append(_of_scores("base", base, score_values(base)))
     if tuned:
         if base and _ids_of(base) != _ids_of(tuned):
             raise UserError(
                 f"{run}: base and tuned scores of {set_name} are of different pairs. Run it again."
             )
-        values = dict(opa_values(tuned, base or None))
+        values = dict(score_values(tuned, base or None))
         if other:
             values |= _versus(
                 tuned, other.read_scores("tuned", set_name), run, other.path, set_name
             )
-        found.append(_opa_of("tuned", tuned, values))
+        found.append(_of_scores("tuned", tuned, values))
     compared = {"base": {}, "tuned": {LIFT: folder.values("base", set_name)}}
     if other:
         compared["tuned"][f"{VERSUS}{other.path.name}{LIFT}"] = other.values("tuned", set_name)
@@ -224,7 +224,7 @@ def _measured_in(
     return found
 
 
-def _opa_of(stage: str, scores: Sequence[PairScore], values: Values) -> Measured:
+def _of_scores(stage: str, scores: Sequence[PairScore], values: Values) -> Measured:
     return Measured(stage, _ids_of(scores), tuple(score.user_id for score in scores), values, 0)
 
 
@@ -244,7 +244,7 @@ def _versus(
             f"{run} and {other} have no tuned scores of the same pairs of {set_name}, so they"
             " cannot be compared."
         )
-    return lifts(opa_values(scores), opa_values(others), f"{VERSUS}{other.name}{LIFT}")
+    return lifts(score_values(scores), score_values(others), f"{VERSUS}{other.name}{LIFT}")
 
 
 def _other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:

@@ -9,12 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.errors import UserError
+from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import (
     BETTER,
     BOOTSTRAP,
     DEFF,
     GAP,
-    LIFT,
     P_HOLM,
     SE,
     SHRUNK,

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.metrics.drift import NEUTRAL
+from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, nothing_shown
 from mvp_align.reporting.profile_ablation import HEADING, OVER_SHUFFLED, profile_lines, verdict
@@ -132,7 +133,7 @@ def _add(table: Table, line: Line) -> None:
         Text(shown(line.base, unit="")),
         Text(
             shown(line.tuned, unit=""),
-            style="bold" if line.metric in ("opa/acc@0", *OVER_SHUFFLED) else "",
+            style="bold" if line.metric in (ACC, *OVER_SHUFFLED) else "",
         ),
         Text(shown(line.lift, unit="")),
         str(counts.n) if counts else "",
@@ -143,7 +144,7 @@ def _add(table: Table, line: Line) -> None:
 def _footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
     notes = []
     for name in results.sets():
-        acc = results.line(name, "opa/acc@0")
+        acc = results.line(name, ACC)
         if acc.base and acc.tuned and (nothing := nothing_shown(acc.lift)):
             notes.append(f"{name}: {nothing}{f': {shown(acc.lift)} points' if acc.lift else ''}.")
         if against := against_ceiling(acc):

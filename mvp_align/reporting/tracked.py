@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
-from mvp_align.metrics.names import LIFT
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import KEYS, Row
+from mvp_align.metrics.variables import VARIABLES
 from mvp_align.reporting.results import Line, Results, unique
 from mvp_align.reporting.samples import Sample
 from mvp_align.tracking.contents import Cell, Table
 
-IN_SUMMARY = ("dimension", "level")
-"""Breakdowns few enough in groups that each group is a number of its own, comparable over runs."""
+IN_SUMMARY = tuple(one.name for one in VARIABLES if one.in_summary)
 
 GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n", "users"]
 
@@ -23,11 +24,7 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
     }
     results = Results(rows)
     for set_name in results.sets():
-        shown = (
-            row
-            for row in rows
-            if row.set == set_name and row.group_by and row.metric == "opa/acc@0"
-        )
+        shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == ACC)
         for group_by in unique(row.group_by for row in shown):
             lines = results.groups(set_name, group_by)
             if lines:  # other metrics than acc@0 have groups of their own
@@ -59,7 +56,7 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     groups; a lift of a whole set has its interval beside it, `..._lift_low` and `..._lift_high`."""
     found: dict[str, float] = {}
     for row in rows:
-        if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != "opa/acc@0"):
+        if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != ACC):
             continue
         name = "/".join(filter(None, (row.stage, row.set, row.metric, row.group_by, row.group)))
         found[name] = row.value

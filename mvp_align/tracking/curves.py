@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from mvp_align.metrics.table import SCORED
+
 EVAL = "eval/<set>/"
 """Before a metric of an evaluation on the way; `<set>` is its set's name, for UF-P-4 its user
 type's as well."""
@@ -27,8 +29,11 @@ CURVES = (
     Curve("train/rewards/accuracies", "max"),
     Curve("train/grad_norm"),
     Curve("train/learning_rate"),
-    Curve(f"{EVAL}opa/acc@0", "max"),
-    Curve(f"{EVAL}opa/margin"),
+    *(
+        Curve(f"{EVAL}{metric.name}", "max" if metric.headline else None)
+        for metric in SCORED
+        if metric.by_group
+    ),
 )
 
 HEADLINES = tuple(curve.name.removeprefix(EVAL) for curve in CURVES if curve.name.startswith(EVAL))

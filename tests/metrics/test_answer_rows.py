@@ -8,10 +8,9 @@ import pytest
 from mvp_align.metrics.spmr import (
     AnswerCosines,
     answer_rows,
-    form_values,
-    similarity_values,
     write_cosines,
 )
+from mvp_align.metrics.table import FORMS, SIMILARITIES
 
 
 def near(
@@ -36,17 +35,15 @@ FOUND = [
 
 
 def test_spmr_is_the_share_strictly_above_the_threshold() -> None:
-    assert similarity_values(FOUND) == {
+    assert {metric.name: metric.of(FOUND) for metric in SIMILARITIES} == {
         "spmr@0.8": [1, 0, 1, 0, 0],
         "spmr_authors@0.8": [0, 1, 1, 0, 1],
     }
-    assert similarity_values(FOUND, 0.5)["spmr@0.5"] == [1, 1, 1, 0, 0]
 
 
 def test_rows_count_the_empty_and_the_cut() -> None:
     rows = {
-        row.metric: row
-        for row in answer_rows("base", "in_domain", [form_values, similarity_values], FOUND)
+        row.metric: row for row in answer_rows("base", "in_domain", [*FORMS, *SIMILARITIES], FOUND)
     }
     assert set(rows) == {"answers/empty", "answers/cut", "spmr@0.8", "spmr_authors@0.8"}
     assert rows["answers/empty"].value == rows["answers/cut"].value == 0.2
@@ -59,7 +56,7 @@ def test_the_lift_is_paired_over_what_both_stages_answered() -> None:
     base = [near("1a", 0.1), near("1b", 0.9), near("2b", 0.9), near("9z", 0.9)]
     rows = {
         row.metric: row
-        for row in answer_rows("tuned", "in_domain", [form_values, similarity_values], FOUND, base)
+        for row in answer_rows("tuned", "in_domain", [*FORMS, *SIMILARITIES], FOUND, base)
         if row.metric.endswith("_lift")
     }
     lift = rows["spmr@0.8_lift"]
@@ -69,7 +66,7 @@ def test_the_lift_is_paired_over_what_both_stages_answered() -> None:
 
 
 def test_no_answers_no_rows() -> None:
-    assert answer_rows("base", "in_domain", [form_values], []) == []
+    assert answer_rows("base", "in_domain", FORMS, []) == []
 
 
 def test_the_file_holds_all_that_the_metrics_follow_from(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from mvp_align.metrics.drift import kl_row, perplexity_row
-from mvp_align.metrics.opa import opa_rows
+from mvp_align.metrics.score_rows import score_rows
 from mvp_align.schema import PairScore
 
 
@@ -29,9 +29,9 @@ def test_kl_is_the_mean_over_answers() -> None:
 def test_rejected_shift() -> None:
     base = [PairScore("a", "u", -4, -8, 4, 4), PairScore("b", "v", -4, -8, 4, 2)]
     tuned = [PairScore("a", "u", -3, -12, 4, 4), PairScore("b", "v", -4, -9, 4, 2)]
-    rows = {row.metric: row.value for row in opa_rows("tuned", "in_domain", tuned, {}, base)}
+    rows = {row.metric: row.value for row in score_rows("tuned", "in_domain", tuned, {}, base)}
     assert rows["opa/rejected_shift"] == pytest.approx((-1 - 0.5) / 2)
     assert rows["opa/chosen_shift"] == pytest.approx(0.125)
     assert "opa/rejected_shift" not in {
-        row.metric for row in opa_rows("base", "in_domain", base, {})
+        row.metric for row in score_rows("base", "in_domain", base, {})
     }

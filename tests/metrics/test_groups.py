@@ -18,7 +18,6 @@ from mvp_align.metrics.groups import (
     default_by,
     group_rows,
     headline_rows,
-    tags_of,
     with_region,
 )
 from mvp_align.metrics.intervals import mean_estimate, wilson
@@ -33,6 +32,7 @@ from mvp_align.metrics.names import (
 )
 from mvp_align.metrics.regions import load_regions
 from mvp_align.metrics.rows import Row
+from mvp_align.metrics.variables import tags_of
 from mvp_align.schema import PreferencePair, StatedValues
 
 ACC, LIFT = "opa/acc@0", "opa/acc@0_lift"

@@ -8,21 +8,14 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.judging.labels import PRESETS
-from mvp_align.metrics.metric import (
-    BOUNDS,
-    METRICS,
-    OF_LIFT,
-    PLACES,
-    UNITS,
-    Metric,
-    metric_named,
-    pattern,
-)
-from mvp_align.metrics.names import DERIVED, LIFT, base_metric, kind_of, measure
-from mvp_align.metrics.opa import BY_GROUP, pair_values
-from mvp_align.metrics.paa import Labelled, paa_rows
+from mvp_align.metrics.labelled import Labelled
+from mvp_align.metrics.metric import BOUNDS, LIFT, OF_LIFT, UNITS, Metric
+from mvp_align.metrics.names import DERIVED, base_metric, kind_of, measure
+from mvp_align.metrics.paa import paa_rows
 from mvp_align.metrics.profile_ablation import profile_rows
-from mvp_align.metrics.spmr import AnswerCosines, form_values, similarity_values
+from mvp_align.metrics.score_rows import BY_GROUP, pair_values
+from mvp_align.metrics.spmr import AnswerCosines, answer_rows
+from mvp_align.metrics.table import FORMS, METRICS, PLACES, SIMILARITIES, metric_named, pattern
 from mvp_align.reporting.results import FIRST, label_of
 from mvp_align.schema import PairScore
 
@@ -35,11 +28,10 @@ def measured() -> set[str]:
     """What the code that measures really says."""
     rows = paa_rows("tuned", "in_domain", "paa/dvb_judge-blind-swap", LABELLED, {}, 1)
     shown = dict.fromkeys(("none", "demographics", "values", "shuffled", "given"), SCORES)
+    rows += answer_rows("tuned", "in_domain", [*FORMS, *SIMILARITIES], ANSWERS, ANSWERS)
     rows += profile_rows("tuned", "in_domain", shown, shown, {"p0": True})
     return {
         *pair_values(SCORES, SCORES),
-        *similarity_values(ANSWERS),
-        *form_values(ANSWERS),
         *(row.metric for row in rows),
         "damage/kl",
         "damage/perplexity",
@@ -80,7 +72,7 @@ def test_an_unknown_name_is_an_error_and_no_share(name: str) -> None:
         ("opa/rejected_shift", "nats", None, "nats/token", "rejected shift, nats"),
         ("paa/mine/loss", "share", False, "%", "paa/mine/loss"),
         ("paa/semantic", "share", True, "%", "nearer the fitting text (semantic, no judge)"),
-        ("spmr@0.75", "share", True, "%", "SPMR at 0.75"),
+        ("spmr@0.8", "share", True, "%", "SPMR at 0.8"),
         ("damage/perplexity", "perplexity", False, "", "perplexity"),
         ("damage/kl", "divergence", False, "nats/token", "KL to the base, nats"),
         ("paa/mine/alpha", "agreement", True, "", "paa/mine/alpha"),

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 
 from mvp_align.evaluation.eval_sets import EvalSet, score_set, scored_rows, set_rows
 from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.metric import metric_named
-from mvp_align.metrics.opa import (
-    THRESHOLDS,
-    acc_lift,
-    length_only,
-    opa_metrics,
-    opa_rows,
-    opa_values,
-    pair_values,
-)
+from mvp_align.metrics.opa import THRESHOLDS
 from mvp_align.metrics.rows import Row
+from mvp_align.metrics.score_rows import (
+    length_only,
+    pair_values,
+    score_estimates,
+    score_rows,
+    score_values,
+)
+from mvp_align.metrics.table import metric_named
 from mvp_align.schema import PairScore
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -65,7 +64,7 @@ def test_the_margin_is_of_means_over_tokens_not_of_sums() -> None:
     )
     assert (score.chosen_logp_mean, score.rejected_logp_mean) == (-2.0, -2.5)
     assert score.margin == 0.5  # by sums the rejected answer would win
-    assert opa_metrics([score])["opa/acc@0"].value == 1
+    assert score_estimates([score])["opa/acc@0"].value == 1
 
 
 def test_thresholds_are_the_benchmarks() -> None:
@@ -80,7 +79,7 @@ def test_acc_counts_margins_strictly_above(threshold: int) -> None:
         with_margin(2, threshold - 1e-6),
     ]
     assert on_the_edge[0].margin == threshold
-    assert opa_metrics(on_the_edge)[f"opa/acc@{threshold}"].value == pytest.approx(1 / 3)
+    assert score_estimates(on_the_edge)[f"opa/acc@{threshold}"].value == pytest.approx(1 / 3)
 
 
 def test_acc_at_a_fifth_is_strict_too() -> None:
@@ -88,12 +87,12 @@ def test_acc_at_a_fifth_is_strict_too() -> None:
         "p", "u", chosen_logp=0.2, rejected_logp=0.0, chosen_tokens=1, rejected_tokens=1
     )
     assert score.margin == 0.2
-    assert opa_metrics([score])["opa/acc@0.2"].value == 0
-    assert opa_metrics([score])["opa/acc@0"].value == 1
+    assert score_estimates([score])["opa/acc@0.2"].value == 0
+    assert score_estimates([score])["opa/acc@0"].value == 1
 
 
 def test_every_metric_by_hand() -> None:
-    metrics = opa_metrics(of_margins([-1, 0, 0.1, 0.5, 3, 9]))
+    metrics = score_estimates(of_margins([-1, 0, 0.1, 0.5, 3, 9]))
     assert {name: estimate.value for name, estimate in metrics.items()} == pytest.approx(
         {
             "opa/acc@0": 4 / 6,
@@ -112,12 +111,12 @@ def test_every_metric_by_hand() -> None:
 def test_natural_margins_cannot_pass_a_third() -> None:
     """Under 2 nats a token only two of the six thresholds can be met: why the mean of an untouched
     model is low."""
-    assert opa_metrics(of_margins([1.9] * 5))["opa/mean"].value == pytest.approx(2 / 6)
+    assert score_estimates(of_margins([1.9] * 5))["opa/mean"].value == pytest.approx(2 / 6)
 
 
 @given(margins)
 def test_the_mean_is_over_the_six_and_acc_falls_with_d(drawn: list[float]) -> None:
-    metrics = opa_metrics(of_margins(drawn))
+    metrics = score_estimates(of_margins(drawn))
     accuracies = [metrics[f"opa/acc@{d:g}"].value for d in THRESHOLDS]
     assert metrics["opa/mean"].value == pytest.approx(sum(accuracies) / 6)
     assert accuracies == sorted(accuracies, reverse=True)
@@ -133,7 +132,7 @@ def test_the_mean_is_over_the_six_and_acc_falls_with_d(drawn: list[float]) -> No
 
 @given(st.lists(st.tuples(st.floats(-12, 12), st.sampled_from("abc")), min_size=1, max_size=30))
 def test_every_share_and_its_bounds_are_shares(drawn: list[tuple[float, str]]) -> None:
-    for name, estimate in opa_metrics(
+    for name, estimate in score_estimates(
         [with_margin(n, m, u) for n, (m, u) in enumerate(drawn)]
     ).items():
         if name == "opa/margin":
@@ -146,8 +145,8 @@ def test_every_share_and_its_bounds_are_shares(drawn: list[tuple[float, str]]) -
 
 def test_intervals_are_clustered_by_user() -> None:
     values = [1, 1, 1, -1, -1, -1, 1, 1, 1]
-    alone = opa_metrics(of_margins(values))["opa/acc@0"]
-    together = opa_metrics([with_margin(n, m, f"u{n // 3}") for n, m in enumerate(values)])[
+    alone = score_estimates(of_margins(values))["opa/acc@0"]
+    together = score_estimates([with_margin(n, m, f"u{n // 3}") for n, m in enumerate(values)])[
         "opa/acc@0"
     ]
     assert (alone.users, together.users) == (9, 3)
@@ -163,22 +162,22 @@ def test_chosen_shift_is_below_0_where_chosen_answers_became_less_probable() -> 
     shift = chosen_shift(tuned, base)
     assert shift.value == pytest.approx(-0.3)
     assert shift.high > shift.value > shift.low
-    assert opa_metrics(tuned)["opa/margin"].value == pytest.approx(4)
+    assert score_estimates(tuned)["opa/margin"].value == pytest.approx(4)
     assert chosen_shift(base, tuned).value == pytest.approx(0.3)
     assert chosen_shift(base, base).value == 0
 
 
 def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Estimate:
-    return opa_metrics(scores, base)["opa/chosen_shift"]
+    return score_estimates(scores, base)["opa/chosen_shift"]
 
 
 def test_one_list_of_metrics_feeds_rows_statistics_and_values() -> None:
     base, tuned = of_margins([-1, -1, 2, -1]), of_margins([0.5, -1, 2, 3])
     values = pair_values(tuned, base)
     assert {"opa/chosen_shift", "opa/rejected_shift"} == values.keys() - pair_values(tuned).keys()
-    whole = {r.metric: r.value for r in opa_rows("tuned", "in_domain", tuned, {}, base)}
-    assert whole.keys() - {"opa/acc@0_lift"} == values.keys() == opa_metrics(tuned, base).keys()
-    arrays = opa_values(tuned, base)
+    whole = {r.metric: r.value for r in score_rows("tuned", "in_domain", tuned, {}, base)}
+    assert whole.keys() == values.keys() | {"opa/acc@0_lift"} == score_estimates(tuned, base).keys()
+    arrays = score_values(tuned, base)
     lifted = {f"{metric}_lift" for metric in values if metric_named(metric).lifted}
     assert arrays.keys() == values.keys() | lifted
     assert lifted == {
@@ -186,6 +185,10 @@ def test_one_list_of_metrics_feeds_rows_statistics_and_values() -> None:
     }
     for metric, x in whole.items():
         assert x == pytest.approx(arrays[metric].mean())
+
+
+def acc_lift(scores: list[PairScore], base: list[PairScore]) -> Estimate:
+    return score_estimates(scores, base)["opa/acc@0_lift"]
 
 
 def test_lift_is_of_the_same_pairs() -> None:
@@ -201,7 +204,7 @@ def test_lift_is_of_the_same_pairs() -> None:
 def test_the_lift_of_pairs_that_all_rise_alike_is_surer_than_either_accuracy() -> None:
     base, tuned = of_margins([-1] * 8 + [1] * 12), of_margins([-1] * 7 + [1] * 13)
     lift = acc_lift(tuned, base)
-    before, after = (opa_metrics(scores)["opa/acc@0"] for scores in (base, tuned))
+    before, after = (score_estimates(scores)["opa/acc@0"] for scores in (base, tuned))
     assert lift.value == pytest.approx(after.value - before.value) == pytest.approx(0.05)
     assert lift.high - lift.low < min(before.high - before.low, after.high - after.low)
 
@@ -255,8 +258,8 @@ GROUPS = {
 
 def test_rows_of_the_set_and_of_its_groups() -> None:
     scores = of_margins([0.5, -1, 2, -0.25])
-    rows = opa_rows("base", "in_domain", scores, GROUPS)
-    assert {r.metric for r in rows if not r.group_by} == {*opa_metrics(scores)}
+    rows = score_rows("base", "in_domain", scores, GROUPS)
+    assert {r.metric for r in rows if not r.group_by} == {*score_estimates(scores)}
     assert {r.metric for r in rows if r.group_by} == {"opa/acc@0", "opa/margin"}
     assert {(r.stage, r.set) for r in rows} == {("base", "in_domain")}
     assert len(rows) == 8 + 2 * 8
@@ -274,7 +277,7 @@ def test_rows_of_the_set_and_of_its_groups() -> None:
 
 def test_rows_against_the_base() -> None:
     base, tuned = of_margins([-1, -1, 2, -1]), of_margins([0.5, -1, 2, 3])
-    rows = opa_rows("tuned", "in_domain", tuned, GROUPS, base)
+    rows = score_rows("tuned", "in_domain", tuned, GROUPS, base)
     assert find(rows, "opa/acc@0_lift").value == 0.5
     assert find(rows, "opa/chosen_shift").value == 0
     assert find(rows, "opa/acc@0_lift", "dimension,level", "safety,High").value == 1

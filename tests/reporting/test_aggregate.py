@@ -22,8 +22,8 @@ from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
 from mvp_align.metrics.names import is_derived
-from mvp_align.metrics.opa import opa_rows, row
-from mvp_align.metrics.rows import read_rows, write_rows
+from mvp_align.metrics.rows import read_rows, row, write_rows
+from mvp_align.metrics.score_rows import score_rows
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
 from mvp_align.reporting.aggregate_tables import (
     PAPER,
@@ -77,7 +77,7 @@ def make(compose: Callable[..., Config]) -> Make:
                 free = scores_of([-score.margin for score in scores], users)
                 run.write_scores(stage, name, scores)
                 run.write_scores(stage, f"{name}-prompt_free", free)
-                rows += opa_rows(stage, name, scores, {}, base if stage == "tuned" else None)
+                rows += score_rows(stage, name, scores, {}, base if stage == "tuned" else None)
                 blind = clustered_mean([float(score.margin > 0) for score in free], users, "share")
                 rows.append(row(stage, name, "opa/prompt_free", blind))
         write_rows(run.metrics, rows)
@@ -336,6 +336,21 @@ def test_runs_that_are_not_among_the_numbers_are_named(make: Make, tmp_path: Pat
         "torn: broken",
     ):
         assert word in text
+
+
+def test_a_metric_added_since_is_taken_of_what_the_runs_keep(make: Make, tmp_path: Path) -> None:
+    for seed in (12, 13):
+        make(tmp_path / f"s{seed}", seed)
+    (known,), _ = aggregate([str(tmp_path)])
+    for seed in (12, 13):
+        path = tmp_path / f"s{seed}" / "metrics.jsonl"
+        write_rows(path, [row for row in read_rows(path) if "opa/margin" not in row.metric])
+    (group,), _ = aggregate([str(tmp_path)])
+    assert group.seeds == [12, 13] and not group.problems
+    found, before = (
+        {(one.set, one.metric, one.stage): one for one in each.summaries} for each in (group, known)
+    )
+    assert found == before
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mvp_align.metrics.metric import ACC
-from mvp_align.metrics.opa import THRESHOLDS, opa_metrics, opa_rows
+from mvp_align.metrics.opa import ACC, THRESHOLDS
 from mvp_align.metrics.rows import Row
+from mvp_align.metrics.score_rows import score_estimates, score_rows
 from mvp_align.reporting.headline import against_ceiling, nothing_shown, sentence
 from mvp_align.reporting.results import Line, Results
 from mvp_align.reporting.terminal import print_results
@@ -48,7 +48,10 @@ def test_two_people_show_nothing_however_large_the_numbers() -> None:
     base = scores_of([True, True, True, *[False] * 7], users)
     tuned = scores_of([True] * 10, users)
     results = Results(
-        [*opa_rows("base", "in_domain", base, {}), *opa_rows("tuned", "in_domain", tuned, {}, base)]
+        [
+            *score_rows("base", "in_domain", base, {}),
+            *score_rows("tuned", "in_domain", tuned, {}, base),
+        ]
     )
     found = sentence(results.line("in_domain", ACC), "people", unseen=True)
     assert (
@@ -144,7 +147,7 @@ def test_no_bound_is_claimed_that_margins_may_pass() -> None:
         PairScore(f"p{n}", f"u{n}", -1.0, -1.0 - (2.5 if n % 5 == 0 else 1.0), 1, 1)
         for n in range(100)
     ]
-    assert opa_metrics(one_in_five)["opa/mean"].value > 0.34
+    assert score_estimates(one_in_five)["opa/mean"].value > 0.34
 
 
 def test_what_80_percent_takes() -> None:

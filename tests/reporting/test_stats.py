@@ -20,8 +20,8 @@ from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import clustered_mean
 from mvp_align.metrics.names import derivation
-from mvp_align.metrics.opa import opa_rows, pair_values, row
-from mvp_align.metrics.rows import Row, read_rows, write_rows
+from mvp_align.metrics.rows import Row, read_rows, row, write_rows
+from mvp_align.metrics.score_rows import pair_values, score_rows
 from mvp_align.reporting.stats import Choices, write_statistics
 from mvp_align.reporting.stats_tables import print_statistics
 from mvp_align.runs.pair_files import (
@@ -80,8 +80,8 @@ def run_of(folder: Path, seed: int = 0, people: dict[str, int] = COUNTRIES, each
     write_rows(
         run.metrics,
         [
-            *opa_rows("base", "in_domain", base, {}),
-            *opa_rows("tuned", "in_domain", tuned, {}, base),
+            *score_rows("base", "in_domain", base, {}),
+            *score_rows("tuned", "in_domain", tuned, {}, base),
             row("tuned", "in_domain", "opa/prompt_free", free),
             row("tuned", "ufp4", "opa/acc@0", free),
         ],

@@ -1,0 +1,142 @@
+"""Log-probs of pairs as rows: every metric that is taken of a pair's score, of the whole set and of
+its groups."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mvp_align.metrics.groups import (
+    Breakdown,
+    Values,
+    break_down,
+    default_by,
+    group_rows,
+    headline_rows,
+)
+from mvp_align.metrics.intervals import Estimate, clustered_mean
+from mvp_align.metrics.metric import LIFT
+from mvp_align.metrics.names import kind_of
+from mvp_align.metrics.opa import LENGTH_ONLY
+from mvp_align.metrics.rows import Row, row
+from mvp_align.metrics.table import CHANGES, SCORED, metric_named
+from mvp_align.schema import PairScore
+
+HEADLINE_LIFTS = tuple(f"{metric.name}{LIFT}" for metric in SCORED if metric.headline)
+BY_GROUP = (
+    *(metric.name for metric in SCORED if metric.by_group),
+    *(metric.name for metric in CHANGES if metric.by_group),
+    *HEADLINE_LIFTS,
+)
+"""What every run breaks down; `mvp-align stats` breaks down the rest too."""
+
+Groups = Mapping[str, Mapping[str, str]]
+"""Pair id -> what its result is broken down by."""
+
+
+def pair_values(
+    scores: Sequence[PairScore], base: Sequence[PairScore] | None = None
+) -> dict[str, list[float]]:
+    """What each metric is the mean of: its value for each pair, in their order; against `base` also
+    the metrics of what training changed. Raises ValueError where `base` is not of the same pairs in
+    the same order."""
+    values = {metric.name: metric.of(scores) for metric in SCORED}
+    if base is not None:
+        both = paired(base, scores)
+        values |= {metric.name: metric.of(both) for metric in CHANGES}
+    return values
+
+
+def paired(
+    base: Sequence[PairScore], scores: Sequence[PairScore]
+) -> list[tuple[PairScore, PairScore]]:
+    """The two runs' scores pair by pair. Raises ValueError where they are not of the same pairs in
+    the same order."""
+    if [score.id for score in base] != [score.id for score in scores]:
+        raise ValueError("the two lists of scores are not of the same pairs in the same order")
+    return list(zip(base, scores, strict=True))
+
+
+def score_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> Values:
+    """Every metric of `pair_values` as an array [pairs]; against `base` also the lifts."""
+    values = {
+        metric: np.asarray(x, dtype=np.float64) for metric, x in pair_values(scores, base).items()
+    }
+    return values if base is None else {**values, **lifts(values, score_values(base), LIFT)}
+
+
+def lifts(values: Values, before: Values, suffix: str) -> Values:
+    """Of every metric that both have and that is set against another model's: the difference, pair
+    by pair."""
+    return {
+        f"{metric}{suffix}": x - before[metric]
+        for metric, x in values.items()
+        if metric in before and metric_named(metric).lifted
+    }
+
+
+def score_estimates(
+    scores: Sequence[PairScore], base: Sequence[PairScore] | None = None
+) -> dict[str, Estimate]:
+    """The mean of every metric, and against `base` the headlines' lifts, with intervals clustered
+    by user. A lift is a paired difference, so its interval is narrower than either mean's."""
+    users = users_of(scores)
+    return {
+        metric: clustered_mean(x, users, kind_of(metric))
+        for metric, x in score_values(scores, base).items()
+        if not metric.endswith(LIFT) or metric in HEADLINE_LIFTS
+    }
+
+
+def length_only(scores: Sequence[PairScore]) -> Estimate:
+    """acc@0 of a judge that sees token counts alone, longer or shorter, whichever fits these pairs
+    better; ties half."""
+    longer = LENGTH_ONLY.of(scores)
+    prefers_longer = sum(longer) >= len(longer) / 2
+    return clustered_mean(
+        longer if prefers_longer else [1 - x for x in longer], users_of(scores), LENGTH_ONLY.kind
+    )
+
+
+def score_rows(
+    stage: str,
+    set_name: str,
+    scores: Sequence[PairScore],
+    groups: Groups,
+    base: Sequence[PairScore] | None = None,
+    *,
+    min_users: int = 1,
+) -> list[Row]:
+    """Rows of the whole set, then of `BY_GROUP` by each group of `min_users` people and more."""
+    whole = score_estimates(scores, base)
+    rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
+    breakdown = _breakdown(stage, set_name, scores, groups, min_users)
+    return rows + group_rows(breakdown, _by_group(score_values(scores, base)))
+
+
+def score_headlines(
+    stage: str,
+    set_name: str,
+    scores: Sequence[PairScore],
+    groups: Groups,
+    base: Sequence[PairScore] | None,
+    *,
+    min_users: int,
+) -> list[Row]:
+    """Worst groups, gaps, design effects, and who is better off."""
+    breakdown = _breakdown(stage, set_name, scores, groups, min_users)
+    return headline_rows(breakdown, _by_group(score_values(scores, base)))
+
+
+def _by_group(values: Values) -> Values:
+    return {metric: values[metric] for metric in BY_GROUP if metric in values}
+
+
+def _breakdown(
+    stage: str, set_name: str, scores: Sequence[PairScore], groups: Groups, min_users: int
+) -> Breakdown:
+    tags = [groups.get(score.id, {}) for score in scores]
+    return break_down(stage, set_name, users_of(scores), tags, default_by(tags), min_users)
+
+
+def users_of(scores: Sequence[PairScore]) -> list[str]:
+    return [score.user_id for score in scores]
