@@ -209,9 +209,7 @@ def merge(
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
-    set_name: Annotated[
-        str, typer.Option("--set", help="in_domain, ufp4 or ufp4_sample.")
-    ] = "in_domain",
+    set_name: Annotated[str, typer.Option("--set", help="A name of evals.sets.")] = "in_domain",
     limit: Annotated[
         int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")
     ] = None,

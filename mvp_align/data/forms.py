@@ -2,6 +2,7 @@
 and what helps."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 TURNS = re.compile(r"\s*Human:.*\n\s*Assistant:", re.DOTALL)
@@ -11,10 +12,10 @@ AS_TEXTS = (
 )
 
 
-def form_of(record: dict[str, Any]) -> tuple[str, str] | None:
+def form_of(record: dict[str, Any], texts: Sequence[str]) -> tuple[str, str] | None:
     """The field that gives the form of a record away, and what to say of it; None for a record of
-    no such form."""
-    if "question" in record and "answer_w" in record:
+    no such form, or one that has all `texts`, the keys that its format reads."""
+    if all(isinstance(record.get(key), str) for key in texts):
         return None
     chosen, rejected = record.get("chosen"), record.get("rejected")
     for key in ("prompt", "chosen", "rejected"):

@@ -7,9 +7,9 @@ from itertools import chain
 from unicodedata import normalize
 
 from mvp_align.config import Config
-from mvp_align.data.formats import UFP4_USER_TYPES, names_person
+from mvp_align.data.formats.record import names_person
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
-from mvp_align.data.sets import IN_DOMAIN, NO_FILES, SETS, chosen_sets
+from mvp_align.data.sets import IN_DOMAIN, SETS, chosen_sets, no_files, set_source
 from mvp_align.data.sources import is_there, open_source
 from mvp_align.data.splits import check_disjoint, split_by_user
 from mvp_align.data.subsets import STRATA
@@ -98,7 +98,7 @@ def load_data(config: Config) -> DataSets:
         )
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
     others = {
-        name: read_out_of_domain(name, config.evals.ufp4)
+        name: read_out_of_domain(name, set_source(name, config))
         for name in chosen_sets(config)
         if SETS[name].out_of_domain
     }
@@ -126,30 +126,31 @@ def load_data(config: Config) -> DataSets:
     )
 
 
-def read_out_of_domain(name: str, folder: str | None) -> ReadPairs:
-    """The bundled stand-in, or, of `ufp4`, the real files in `folder`.
+def read_out_of_domain(name: str, source: str | None) -> ReadPairs:
+    """The pairs of a set out of domain, from where they lie.
 
-    Raises UserError where they are not given, are not UF-P-4's four, or are the stand-in's.
+    Raises UserError where that is not given, is the bundled stand-in of the set, or holds other
+    files than the set consists of.
     """
-    sample = "sample:ufp4"
-    if SETS[name].synthetic:
-        return read_pairs(sample, "ufp4")
-    if folder is None:
-        raise UserError(NO_FILES)
-    read = read_pairs(folder, "ufp4")
-    if read.sha256 == open_source(sample).sha256:
-        raise UserError(
-            f"evals.ufp4={folder} holds the bundled synthetic stand-in: that is"
-            " evals.sets=[ufp4_sample]."
-        )
+    known = SETS[name]
+    if source is None:
+        raise UserError(no_files(name))
+    read = read_pairs(source, known.format)
+    for stand_in, other in SETS.items():
+        if other.stands_in_for == name and read.sha256 == open_source(other.source).sha256:
+            raise UserError(
+                f"evals.{name}={source} holds the bundled synthetic stand-in: that is"
+                f" evals.sets=[{stand_in}]."
+            )
     found = {pair.groups.get("user_type", "") for pair in read.pairs}
-    if found != set(UFP4_USER_TYPES):
-        absent, other = sorted(set(UFP4_USER_TYPES) - found), sorted(found - set(UFP4_USER_TYPES))
-        wrong = [f"lacks {name}.json" for name in absent] + [
-            f"also holds {name or 'other'}.json" for name in other
+    wanted = set(known.user_types)
+    if wanted and found != wanted:
+        wrong = [f"lacks {one}.json" for one in sorted(wanted - found)] + [
+            f"also holds {one or 'other'}.json" for one in sorted(found - wanted)
         ]
         raise UserError(
-            f"evals.ufp4={folder}: UF-P-4 is four files, and this folder {', '.join(wrong)}."
+            f"evals.{name}={source}: {known.files} belong there, and this folder"
+            f" {', '.join(wrong)}."
         )
     return read
 
@@ -194,7 +195,7 @@ def _given_sources(config: Config) -> dict[str, str]:
     if in_domain and data.train is None and data.test is None:
         raise UserError(
             "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to"
-            " train, with data.format=mvpbench|ufp4|pairs, or use data=sample."
+            " train, with data.format={'|'.join(FORMATS)}, or use data=sample."
         )
     return {name: source for name, source in sources.items() if source is not None}
 

@@ -5,16 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from mvp_align.data.formats import (
-    FORMATS,
-    TEXT_KEYS,
-    UFP4_USER_TYPES,
-    nearest_field,
-    number_as_text,
-    to_pair,
-    unread_keys,
-)
+from mvp_align.data.formats import FORMATS
+from mvp_align.data.formats.record import number_as_text
 from mvp_align.data.forms import form_of
+from mvp_align.data.record_checks import nearest_field, to_pair, unread_keys
 from mvp_align.data.sources import Opened, open_source
 from mvp_align.errors import UserError, listed
 from mvp_align.schema import PreferencePair
@@ -46,13 +40,13 @@ class ReadPairs:
 
 
 def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
-    """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) as `mvpbench`,
-    `ufp4` or `pairs`.
+    """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) in one of
+    FORMATS.
 
     Texts stay exactly as they stand in the file. Only the first `limit` records of each file are
-    looked at at all. In a folder each file's stem becomes the group `user_type`; a single UF-P-4
-    file has one where its stem is one of UF-P-4's four. Records that name no person get the prompt
-    as their user (`prompt-<hash>`). Ids are unique.
+    looked at at all. In a folder each file's stem becomes the group `user_type`; a single file
+    has one where its stem is among its format's `user_types`. Records that name no person get the
+    prompt as their user (`prompt-<hash>`). Ids are unique.
 
     Raises:
         UserError: naming every file, row (from 0) or line (from 1, .jsonl) and field that is wrong,
@@ -67,7 +61,7 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     opened = open_source(source, limit)
     problems = [problem for file in opened.files for problem in file.problems]
     if not problems:
-        _refuse_other_form(opened)
+        _refuse_other_form(opened, format)
         _refuse_other_format(opened, source, format)
     unread, misspelt = _other_keys(opened, format)
     pairs, same, wrong = _checked_pairs(opened, format)
@@ -89,9 +83,7 @@ def _checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], i
     given, same = _given_ids(opened, format), 0
     for file in opened.files:
         user_type = (
-            file.stem
-            if opened.is_folder or (format == "ufp4" and file.stem in UFP4_USER_TYPES)
-            else None
+            file.stem if opened.is_folder or file.stem in FORMATS[format].user_types else None
         )
         for index, (place, value) in enumerate(file.rows):
             place = f"{file.name} {place}"
@@ -126,7 +118,7 @@ def _objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
 
 def _given_ids(opened: Opened, format: str) -> set[object]:
     """The ids that records give themselves: none that is made up may be one of them."""
-    if format == "ufp4":  # whose ids are all made up
+    if not FORMATS[format].has_ids:  # they are all made up
         return set()
     return {
         name
@@ -155,9 +147,10 @@ def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]
     return dict(unread), problems
 
 
-def _refuse_other_form(opened: Opened) -> None:
+def _refuse_other_form(opened: Opened, format: str) -> None:
     """One plain sentence where records have the form of another tool."""
-    found = [(place, form) for place, value in _objects(opened) if (form := form_of(value))]
+    texts = FORMATS[format].texts
+    found = [(place, form) for place, value in _objects(opened) if (form := form_of(value, texts))]
     if found:
         place, (field, what) = found[0]
         count = f"{len(found)} of {sum(len(file.rows) for file in opened.files)} records"
@@ -168,21 +161,22 @@ def _refuse_other_format(opened: Opened, source: str, format: str) -> None:
     """One plain sentence where the records are of another format, instead of a dozen missing fields
     a row."""
     records = [value for _, value in _objects(opened)]
-    if any(key in record for record in records for key in TEXT_KEYS[format]):
+    texts = FORMATS[format].texts
+    if any(key in record for record in records for key in texts):
         return
     fits = [
         name
-        for name, keys in TEXT_KEYS.items()
-        if records and all(k in r for r in records for k in keys)
+        for name, known in FORMATS.items()
+        if records and all(key in record for record in records for key in known.texts)
     ]
     if fits:
         file, wanted, there = (
             opened.files[0],
-            ", ".join(TEXT_KEYS[format]),
-            ", ".join(TEXT_KEYS[fits[0]]),
+            ", ".join(texts),
+            ", ".join(FORMATS[fits[0]].texts),
         )
         raise UserError(
-            f"{file.name} {file.rows[0][0]}, field '{TEXT_KEYS[format][0]}': data.format={format}"
+            f"{file.name} {file.rows[0][0]}, field '{texts[0]}': data.format={format}"
             f" reads {wanted}, but the records of {source} hold {there}; set"
             f" data.format={' or data.format='.join(fits)}."
         )

@@ -1,7 +1,7 @@
 """What is said of judged answers: PAA (MVPBench, arXiv 2509.08022, and DiverValue-Bench: W / N) and
 what belongs beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvp_align.metrics.metric import Metric
 
@@ -51,15 +51,17 @@ ALPHA: Metric[Labelled] = Metric(f"{PRESET}/alpha", "agreement", "", True)
 ALPHA_SCORES: Metric[Labelled] = Metric(f"{PRESET}/alpha_scores", "agreement", "", True)
 
 _SEMANTIC = "paa/semantic"
-SEMANTIC: tuple[Metric[Labelled], ...] = (
-    Metric(
-        _SEMANTIC,
-        "share",
-        "nearer the fitting text (semantic, no judge)",
-        higher_is_better=True,
-        lifted=True,
+SEMANTIC = (
+    replace(PAA, name=_SEMANTIC, label="nearer the fitting text (semantic, no judge)"),
+    *(
+        replace(one, name=one.name.replace(PRESET, _SEMANTIC), label=label, beside=_SEMANTIC)
+        for one, label in (
+            (LOSS, "nearer the contradicting one"),
+            (TIE, "neither"),
+            (COVERAGE, ""),
+            (LOW, ""),
+            (HIGH, ""),
+        )
     ),
-    Metric(f"{_SEMANTIC}/loss", "share", "nearer the contradicting one", False, beside=_SEMANTIC),
-    Metric(f"{_SEMANTIC}/tie", "share", "neither", beside=_SEMANTIC),
 )
 """The same metrics of the preset that no judge stands behind, in words of their own."""

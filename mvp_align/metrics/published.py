@@ -68,15 +68,10 @@ def published() -> Published:
     return TypeAdapter(Published).validate_python(yaml.safe_load(FILE.read_text("utf-8")))
 
 
-def published_opa(
-    data: str, model_id: str, prompt: str, set_name: str, ufp4: str | None = None
-) -> PublishedOpa | None:
+def published_opa(data: str, model_id: str, prompt: str, set_name: str) -> PublishedOpa | None:
     """The figure to put beside a run on `set_name` with these settings; None where none is
-    comparable.
-
-    `ufp4` is `evals.ufp4`: in runs of 0.1.0, the set of that name without it is the bundled sample.
-    """
-    if data != DATA or prompt != PROMPT or (set_name == "ufp4" and ufp4 is None):
+    comparable."""
+    if data != DATA or prompt != PROMPT:
         return None
     return next(
         (one for one in published().opa if one.set == set_name and model_id in one.ids), None

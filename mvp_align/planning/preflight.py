@@ -217,7 +217,7 @@ def _validation_set(
             "evals.every_steps scores validation pairs during training: set data.val=PATH."
         )
     return make_eval_set(
-        "in_domain",
+        IN_DOMAIN,
         draw(data.val, config.evals.every_pairs, config.seed),
         config.prompt,
         tokenizer,

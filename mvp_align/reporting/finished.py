@@ -13,7 +13,7 @@ from mvp_align.metrics.opa import CEILING, PROMPT_FREE
 from mvp_align.metrics.profile_ablation import PREFIX
 from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.metrics.score_rows import pair_values
-from mvp_align.metrics.table import CHANGES, SCORED, metric_named
+from mvp_align.metrics.table import BASELINES, CHANGES, SCORED, metric_named
 from mvp_align.reporting.results import unique
 from mvp_align.runs.pair_files import read_scores, read_values
 from mvp_align.runs.run_folder import RunFolder
@@ -106,7 +106,7 @@ def read_finished(folder: Path) -> Finished:
 
 def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     """Of every set and stage that `rows` speak of."""
-    names = {metric.name for metric in SCORED}
+    names = {metric.name for metric in (*SCORED, *BASELINES)}
     scored = (row for row in rows if row.metric in names)
     subjects = unique(
         (row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set

@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
-from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
+from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.opa import ACC
@@ -18,7 +18,7 @@ from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.profile_ablation import HEADING, profile_lines, verdict
-from mvp_align.reporting.references import published_lines
+from mvp_align.reporting.references import name_now, published_lines
 from mvp_align.reporting.results import (
     PROMPT_SETS,
     Line,
@@ -104,9 +104,7 @@ def _template() -> Any:
 
 
 def _title_of(name: str, config: Any) -> str:
-    # of a run of 0.1.0, which called its stand-in so
-    if name == UFP4 and _setting(config, "evals.ufp4") is None:
-        name = UFP4_SAMPLE
+    name = name_now(name, config)
     return SETS[name].title if name in SETS else "A neutral text" if name == NEUTRAL else name
 
 

@@ -9,6 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mvp_align.data.sets import UFP4, UFP4_SAMPLE
 from mvp_align.metrics.published import published, published_opa, published_paa
 from mvp_align.metrics.rows import Row
 
@@ -22,13 +23,20 @@ def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> lis
     keys = ("data.name", "model.id", "prompt.name")
     data, model, prompt = (str(OmegaConf.select(config, key)) for key in keys)
     lines = []
-    if opa := published_opa(data, model, prompt, set_name, OmegaConf.select(config, "evals.ufp4")):
+    if opa := published_opa(data, model, prompt, name_now(set_name, config)):
         lines.append(f"OPA (mean of acc@d), base -> tuned (± over the authors' seeds): {opa}")
     if any(row.metric.startswith("paa/dvb_") for row in rows) and (
         paa := published_paa(data, model)
     ):
         lines.append(f"PAA by three judges, on the whole benchmark: {paa}")
     return [f"published ({published().source}), not measured here: {line}" for line in lines]
+
+
+def name_now(set_name: str, config: Any) -> str:
+    """What the set of a run is called by now: where nobody gave UF-P-4's files, 0.1.0 scored the
+    bundled stand-in by its name."""
+    given = isinstance(config, DictConfig) and OmegaConf.select(config, "evals.ufp4") is not None
+    return UFP4_SAMPLE if set_name == UFP4 and not given else set_name
 
 
 def config_of(run: Path) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mvp_align.data.sets import IN_DOMAIN, SETS
+from mvp_align.data.sets import SETS, names_people
 from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import (
@@ -316,13 +316,7 @@ def prompt_sets(
     sets: Sequence[str], data_format: str, noted: Sequence[str] | None = None
 ) -> list[str]:
     """Those of `sets` whose records name no person, so that `users` counts prompts. `noted` is what
-    the run's notes.json says of it; without, it is told by the format: UF-P-4's schema carries no
-    person."""
+    the run's notes.json says of it; without, it is told by the format of each set."""
     if noted is not None:
         return [name for name in sets if name in noted]
-    return [
-        name
-        for name in sets
-        if name in SETS
-        and (SETS[name].out_of_domain or (name == IN_DOMAIN and data_format == "ufp4"))
-    ]
+    return [name for name in sets if name in SETS and not names_people(name, data_format)]

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mvp_align.config import Config
-from mvp_align.data.sets import UFP4_SAMPLE
+from mvp_align.data.sets import SETS, set_source
 from mvp_align.data.sources import is_there, locate_source
 from mvp_align.modeling.packaged import loaded, packaged_gguf
 
@@ -68,10 +68,11 @@ def inputs_of(config: Config) -> dict[str, str]:
         "data.train": data.train,
         "data.val": data.val,
         "data.test": data.test,
-        "evals.ufp4": evals.ufp4,
     }
-    if UFP4_SAMPLE in evals.sets:
-        sources[UFP4_SAMPLE] = "sample:ufp4"
+    for name, known in SETS.items():
+        if known.out_of_domain and name in evals.sets:
+            key = name if known.source else f"evals.{name}"
+            sources[key] = set_source(name, config)
     paths: dict[str, Path] = {}
     for key, source in sources.items():
         if source is not None and not source.startswith("hf:") and is_there(source):

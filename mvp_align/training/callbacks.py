@@ -32,7 +32,7 @@ from typing_extensions import override
 from mvp_align.config import Prompt
 from mvp_align.data.load import read_out_of_domain
 from mvp_align.data.prompts import PAPER
-from mvp_align.data.sets import UFP4, UFP4_SAMPLE
+from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set, scored_rows
 from mvp_align.modeling.source import context_length
@@ -167,7 +167,9 @@ class OODCallback(OPACallback):
         else:
             self.name = UFP4_SAMPLE if source is None else UFP4
             super().__init__(
-                read_out_of_domain(self.name, source).pairs, tokenizer, batch_size=batch_size
+                read_out_of_domain(self.name, source or SETS[UFP4_SAMPLE].source).pairs,
+                tokenizer,
+                batch_size=batch_size,
             )
 
 

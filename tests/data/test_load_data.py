@@ -7,8 +7,8 @@ import pytest
 
 from mvp_align.config import Config
 from mvp_align.data import sources
-from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.data.load import load_data
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair
 
@@ -60,7 +60,7 @@ def test_three_files_and_the_bundled_stand_in(config: Config, tmp_path: Path) ->
 
 
 def test_a_head_of_one_group_alone_is_told(config: Config, tmp_path: Path) -> None:
-    for user_type, users in zip(UFP4_USER_TYPES, ("ab", "cd"), strict=False):
+    for user_type, users in zip(SETS[UFP4].user_types, ("ab", "cd"), strict=False):
         write(tmp_path / "mixed" / f"{user_type}.json", users)
     write(tmp_path / "one" / "honesty.json", "ef")
     config.data.train, config.data.test = str(tmp_path / "mixed"), str(tmp_path / "one")
@@ -79,10 +79,10 @@ def test_ufp4_is_its_four_files_alone(config: Config, tmp_path: Path) -> None:
     data = load_data(config)
     # nobody asked for the stand-in
     assert list(data.by_set) == ["in_domain"] and list(data.read) == ["train"]
-    for name in UFP4_USER_TYPES:
+    for name in SETS[UFP4].user_types:
         write(tmp_path / "real" / f"{name}.json", "x")
     config.evals.ufp4 = str(tmp_path / "real")
-    assert ids(load_data(config).by_set["ufp4"]) == [f"{name}-0" for name in UFP4_USER_TYPES]
+    assert ids(load_data(config).by_set["ufp4"]) == [f"{name}-0" for name in SETS[UFP4].user_types]
     (tmp_path / "real" / "honesty.json").rename(tmp_path / "real" / "honest.json")
     with pytest.raises(UserError, match=r"lacks honesty\.json, also holds honest\.json"):
         load_data(config)
@@ -182,7 +182,8 @@ def test_the_bundled_sample() -> None:
     )
     data = load_data(config)
     assert data.train and data.val and data.test and data.notes == []
-    assert {pair.groups["user_type"] for pair in data.by_set["ufp4_sample"]} == set(UFP4_USER_TYPES)
+    found = {pair.groups["user_type"] for pair in data.by_set["ufp4_sample"]}
+    assert found == set(SETS[UFP4].user_types)
     assert data.prompt_sets == ["ufp4_sample"]
     assert all({"dimension", "age", "birth_country"} <= pair.groups.keys() for pair in data.test)
 

@@ -36,20 +36,20 @@ def test_paa_by_model_agrees_with_the_chart_by_country(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "model", "prompt", "set_name", "ufp4", "tuned"),
+    ("data", "model", "prompt", "set_name", "tuned"),
     [
-        ("divervalue", LLAMA, "paper", "in_domain", None, 83.29),
-        ("divervalue", LLAMA, "paper", "ufp4", "folder", 20.49),
-        ("divervalue", LLAMA, "paper", "ufp4", None, None),  # the bundled sample
-        ("divervalue", LLAMA, "preference", "in_domain", None, None),
-        ("divervalue", "meta-llama/Llama-2-7b-chat-hf", "paper", "in_domain", None, None),
-        ("sample", LLAMA, "paper", "in_domain", None, None),
+        ("divervalue", LLAMA, "paper", "in_domain", 83.29),
+        ("divervalue", LLAMA, "paper", "ufp4", 20.49),
+        ("divervalue", LLAMA, "paper", "ufp4_sample", None),
+        ("divervalue", LLAMA, "preference", "in_domain", None),
+        ("divervalue", "meta-llama/Llama-2-7b-chat-hf", "paper", "in_domain", None),
+        ("sample", LLAMA, "paper", "in_domain", None),
     ],
 )
 def test_opa_is_shown_for_the_same_data_model_and_prompt(
-    data: str, model: str, prompt: str, set_name: str, ufp4: str | None, tuned: float | None
+    data: str, model: str, prompt: str, set_name: str, tuned: float | None
 ) -> None:
-    found = published_opa(data, model, prompt, set_name, ufp4)
+    found = published_opa(data, model, prompt, set_name)
     assert (found.tuned if found else None) == tuned
 
 

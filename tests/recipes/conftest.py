@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mvp_align.config import Config
-from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.data.sets import SETS, UFP4
 
 Run = Callable[..., Path]
 
@@ -18,7 +18,7 @@ def ufp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """UF-P-4's four files, two rows each."""
     folder = tmp_path_factory.mktemp("data") / "ufp4"
     folder.mkdir()
-    for number, user_type in enumerate(UFP4_USER_TYPES):
+    for number, user_type in enumerate(SETS[UFP4].user_types):
         rows = [
             {
                 "prompt": f"Is {user_type} worth {n} coins?",

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.config import Config
-from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.data.load import load_data
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import answers_path, read_answers
 from mvp_align.metrics.spmr import AnswerCosines
@@ -245,7 +245,7 @@ def test_a_limit_draws_from_every_group_and_a_raised_one_adds(
         return sorted(answer.id.rpartition("-")[0] for answer in read_answers(path))
 
     said = generate(folder, "--stage", "base", *options, "--limit", "4")
-    assert types() == sorted(UFP4_USER_TYPES)
+    assert types() == sorted(SETS[UFP4].user_types)
     assert "4 answers to 4 pairs" in said
     assert "4 of 8 pairs, drawn by seed 12 evenly over user_type (1 of each of 4)." in said
     four = read_answers(path)

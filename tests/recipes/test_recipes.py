@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from run_files import WEIGHTS, adapter_bytes, lines, logged, score_bytes
 
-from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.errors import AlreadyDone
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> No
     rows = lines(finished / "metrics.jsonl")
     assert all(list(row) == ROW_KEYS for row in rows)
     assert {row["stage"] for row in rows} == {"base", "tuned"}
-    parts = {f"ufp4/{name}" for name in UFP4_USER_TYPES}
+    parts = {f"ufp4/{name}" for name in SETS[UFP4].user_types}
     assert {row["set"] for row in rows} == {"in_domain", "ufp4", "neutral", *parts}
     assert {row["metric"] for row in rows if row["set"] == "neutral"} == {"damage/perplexity"}
     whole = {(r["stage"], r["set"], r["metric"]): r for r in rows if not r["group_by"]}

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from wandb_server import WandbServer
 
 from mvp_align.cli import app
-from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.errors import UserError
 from mvp_align.launch import CONF_DIR
 from mvp_align.metrics.rows import Row
@@ -57,7 +57,7 @@ def test_what_it_shows_is_what_runs_log(rows: list[Row]) -> None:
     sets = (
         {row.set for row in rows}
         | {*others}
-        | {f"{name}/{part}" for name in others for part in UFP4_USER_TYPES}
+        | {f"{name}/{part}" for name in others for part in SETS[UFP4].user_types}
     )
     whole = [
         Row(stage, name, row.metric, "", "", 0.5, None, None, 1, 1)

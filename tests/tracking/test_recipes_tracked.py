@@ -11,7 +11,7 @@ import pytest
 from wandb_server import StoredRun, WandbServer
 
 from mvp_align.config import Config
-from mvp_align.data.formats import UFP4_USER_TYPES
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.launch import CONF_DIR
 from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime.yaml_files import read_yaml
@@ -37,7 +37,7 @@ def told(
         {"prompt": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
         for pair in few_pairs
     ]
-    for number, user_type in enumerate(UFP4_USER_TYPES):
+    for number, user_type in enumerate(SETS[UFP4].user_types):
         (tmp_path / "ufp4" / f"{user_type}.json").write_text(json.dumps(records[number::8]))
     small = ["data.limit=10", "evals.every_steps=1", "evals.every_pairs=2", "train.max_steps=2"]
     small += [f"evals.ufp4={tmp_path / 'ufp4'}"]

@@ -21,8 +21,8 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from mvp_align.data.formats import UFP4_USER_TYPES
 from mvp_align.data.readers import read_pairs
+from mvp_align.data.sets import SETS, UFP4
 from mvp_align.errors import UserError
 from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.logps import score_pairs
@@ -187,7 +187,7 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
         (margins > 0).double().mean().item()
     )
     assert found["eval_ufp4_sample/opa/margin"] == pytest.approx(margins.mean().item(), abs=1e-6)
-    for user_type in UFP4_USER_TYPES:
+    for user_type in SETS[UFP4].user_types:
         part = torch.tensor([pair.groups["user_type"] == user_type for pair in pairs])
         assert part.sum() >= 15
         assert found[f"eval_ufp4_sample/{user_type}/opa/acc@0"] == pytest.approx(
@@ -201,7 +201,7 @@ def test_ood_is_pooled_and_by_user_type(plain_model, rows: Rows, tokenizer, tmp_
 def test_real_files_and_the_stand_in_go_by_their_names(
     plain_model, tokenizer, tmp_path: Path
 ) -> None:
-    for user_type in UFP4_USER_TYPES:
+    for user_type in SETS[UFP4].user_types:
         (tmp_path / f"{user_type}.json").write_text(
             '[{"prompt": "Why?", "chosen": "So.", "rejected": "No."}]'
         )

@@ -1,0 +1,147 @@
+"""What every data format is made of: the types of its fields, the ids that stand in for a person,
+and `Format`, the value that a format is.
+
+The models are strict (no text where a number belongs) but let extra keys pass: the benchmarks'
+files carry more than is used, and `record_checks.unread_keys` names what else there is. A key that
+is null counts as absent, because Parquet and Hugging Face datasets write absent keys so.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from mvp_align.data.parsers import json_kind
+from mvp_align.schema import DIMENSIONS, PreferencePair
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("blank", "is blank; write the text, or leave the record out")
+    return text
+
+
+def _whole_characters(text: str) -> str:
+    """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file
+    takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PydanticCustomError(
+            "surrogate",
+            "holds half of a surrogate pair at character {at}, which is no character; write the"
+            " text again",
+            {"at": error.start},
+        ) from error
+    return text
+
+
+def _whole_float_as_int(value: object) -> object:
+    """75.0 counts as 75: a table that once held an empty cell comes back with floats. From 2^53 on
+    a float may have lost digits, and two ids may have become one."""
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if whole else value  # type: ignore[call-overload]
+
+
+def number_as_text(value: object) -> object:
+    value = _whole_float_as_int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def profile_entries(value: object) -> dict[str, str]:
+    """`{"age": 65, "retired": true}` as texts, `{"age": "65", "retired": "yes"}`, without what is
+    null or blank; none of a profile that is no object."""
+    if not isinstance(value, dict):
+        return {}
+    entries = {}
+    for key, entry in value.items():
+        if isinstance(entry, bool):
+            entry = "yes" if entry else "no"
+        elif isinstance(entry, float) and math.isfinite(entry):
+            entry = str(_whole_float_as_int(entry))
+        entry = number_as_text(entry)
+        if "," in str(key):  # it becomes the name of a breakdown, and `gender,age` is one of two
+            raise PydanticCustomError(
+                "profile", "has the key '{key}'; take the comma out of it", {"key": key}
+            )
+        if entry is not None and not isinstance(entry, str):
+            raise PydanticCustomError(
+                "profile",
+                "holds {kind} at '{key}'; write a text or a number there, or leave the key out",
+                {"key": key, "kind": _kind_of(entry)},
+            )
+        if entry and entry.strip():
+            entries[str(key)] = entry
+    return entries
+
+
+def profile_as_text(value: object) -> object:
+    """`{"age": "65+", "birth_country": "Chile"}` becomes `Age: 65+, Birth country: Chile.`; a text
+    stays as it is."""
+    if not isinstance(value, dict):
+        return value
+    parts = [
+        f"{key[:1].upper()}{key[1:].replace('_', ' ')}: {text}"
+        for key, text in profile_entries(value).items()
+    ]
+    return ", ".join(parts) + "." if parts else ""
+
+
+def _kind_of(value: object) -> str:
+    """`json_kind`, and NaN by its name."""
+    return "NaN" if isinstance(value, float) and math.isnan(value) else json_kind(value)
+
+
+def known_dimension(name: str) -> str:
+    if name not in DIMENSIONS:
+        raise PydanticCustomError(
+            "dimension",
+            "is '{name}'; use one of {known}",
+            {"name": name, "known": ", ".join(DIMENSIONS)},
+        )
+    return name
+
+
+Plain = Annotated[str, AfterValidator(_whole_characters)]
+Text = Annotated[Plain, AfterValidator(_not_blank)]
+Identifier = Annotated[Text, BeforeValidator(number_as_text)]
+Score = Annotated[int, BeforeValidator(_whole_float_as_int), Field(ge=0, le=100)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """`to_pair` makes a pair of a record without its null keys, which `record` has to take; the id
+    that it is handed is for records that give none. It raises pydantic's ValidationError."""
+
+    record: type[Record]
+    to_pair: Callable[[dict[str, Any], str], PreferencePair]
+    texts: tuple[str, str, str]
+    """The keys of the question, the fitting and the contradicting answer."""
+    passed_over: tuple[str, ...] = ()
+    """Keys that the format's own files carry and that are not read, without a word about it."""
+    names_people: bool = True
+    """Whether its records say whose they are."""
+    user_types: tuple[str, ...] = ()
+    """Names of files, without extension, that are the user type of all their records."""
+
+    @property
+    def has_ids(self) -> bool:
+        return "id" in self.record.model_fields
+
+
+def prompt_as_user(prompt: str) -> str:
+    """The `user_id` of records that name no person: rows of one prompt stay together in splits and
+    intervals."""
+    return f"prompt-{sha256(prompt.strip().encode()).hexdigest()[:8]}"
+
+
+def names_person(pair: PreferencePair) -> bool:
+    return pair.user_id != prompt_as_user(pair.question)
