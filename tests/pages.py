@@ -45,6 +45,22 @@ def blocks() -> Iterator[Found]:
             yield Found(str(page.relative_to(ROOT)), language, text)
 
 
+def patched(root: Path, diff: str) -> tuple[str, str]:
+    """The name of the file that a diff is of, and its text under `root` with the hunks in it. A
+    hunk has no line numbers: its old lines must stand in the file once."""
+    head, _, body = diff.partition("\n")
+    name = head.removeprefix("--- ")
+    text = (root / name).read_text(encoding="utf-8")
+    for hunk in body.split("@@\n"):
+        lines = hunk.splitlines(keepends=True)
+        old, new = (
+            "".join(line[1:] for line in lines if not line.startswith(other)) for other in "+-"
+        )
+        assert text.count(old) == 1, f"{name}: {old!r} does not stand there once"
+        text = text.replace(old, new)
+    return name, text
+
+
 def prose(page: Path) -> str:
     return BLOCK.sub("", page.read_text(encoding="utf-8"))
 

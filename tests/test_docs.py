@@ -25,6 +25,7 @@ from pages import (
     inline,
     is_ours,
     is_setting,
+    patched,
     prose,
     settings,
     source_text,
@@ -105,6 +106,7 @@ LANGUAGES: dict[str, str] = {
     "python": "test_python_compiles_and_its_imports_resolve",
     "json": "test_data_parses",
     "yaml": "test_data_parses",
+    "diff": "test_a_diff_fits_its_file",
     "text": "test_printed_text_is_what_is_printed",
     "mermaid": "test_the_picture_shows_every_room",
 }
@@ -126,6 +128,13 @@ def test_python_compiles_and_its_imports_resolve(block: Found) -> None:
 @pytest.mark.parametrize("block", [b for b in blocks() if b.language in ("json", "yaml")], ids=str)
 def test_data_parses(block: Found) -> None:
     assert (json.loads if block.language == "json" else yaml.safe_load)(block.text)
+
+
+@pytest.mark.parametrize("block", [b for b in blocks() if b.language == "diff"], ids=str)
+def test_a_diff_fits_its_file(block: Found) -> None:
+    """That what it leads to works is for tests/test_extending.py."""
+    name, text = patched(ROOT, block.text)
+    compile(text, name, "exec")
 
 
 def test_the_example_pair_is_read(tmp_path: Path) -> None:

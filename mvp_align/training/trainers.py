@@ -47,17 +47,18 @@ class TrainerParts:
     callbacks: Sequence[TrainerCallback] = ()
 
 
-def dpo_trainer(parts: TrainerParts) -> PairTrainer:
+def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrainer) -> PairTrainer:
     """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place.
 
     The reference is the base model, with the adapter switched off, or the adapter in
     `train.reference`; never a silent copy of the adapter that training starts from
-    (hiyouga/LLaMA-Factory#8459).
+    (hiyouga/LLaMA-Factory#8459). A `trainer_class` of your own has a loss of your own.
     """
     config, plan, model = parts.config, parts.plan, parts.model
-    progress = _make_progress_callbacks(plan, parts.placement, fresh_sigmoid(config))
+    first_loss = fresh_sigmoid(config) and trainer_class is PairTrainer
+    progress = _make_progress_callbacks(plan, parts.placement, first_loss)
     with _unrounded(model):
-        trainer = PairTrainer(
+        trainer = trainer_class(
             model=model,
             args=dpo_arguments(config, plan, parts.placement, parts.checkpoints),
             train_dataset=pair_dataset(plan.train),
