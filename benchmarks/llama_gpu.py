@@ -28,7 +28,7 @@ from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.simulation import simulate
-from mvp_align.runtime.naming import CONF_DIR
+from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
 
 SCORED = 8

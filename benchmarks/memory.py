@@ -26,7 +26,7 @@ from mvp_align.modeling.source import load_tokenizer
 from mvp_align.planning.forecast import CONTEXT_GIB, FRAGMENTED, simulated
 from mvp_align.planning.preflight import make_plan
 from mvp_align.planning.simulation import simulate
-from mvp_align.runtime.naming import CONF_DIR
+from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.plan import Plan

@@ -14,7 +14,7 @@ from mvp_align.data.load import load_data
 from mvp_align.data.prompts import prompted
 from mvp_align.launch import to_config
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.runtime.naming import CONF_DIR
+from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.scoring.packing import PackedSequence, pack_answers
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs

@@ -1,23 +1,20 @@
-"""`mvp-align`: what is done with finished runs and adapters. Training and evaluating are `train.py`
-and `evaluate.py`."""
+"""Fine-tune LLaMA-family models to people's stated values, and see for whom it worked."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mvp_align.errors import UserError, listed
+from mvp_align import __version__
+from mvp_align.commands import finished_run
+from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
-from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cache = typer.Typer(
     no_args_is_help=True, help="Log-probs of base models and references, kept for later runs."
 )
@@ -29,19 +26,43 @@ RunFolders = Annotated[
     list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")
 ]
 
+HYDRA_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the command, which changes files of the folder `run`, do so while no other process
-    does."""
 
-    @wraps(command)
-    def alone(*, run: Path, **options: object) -> None:
-        from mvp_align.runs.lock import locked
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mvp-align {__version__}")
+        raise typer.Exit
 
-        with locked(run):
-            command(run=run, **options)
 
-    return alone
+@app.callback(help=__doc__)
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print it."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(context_settings=HYDRA_WORDS, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train by a recipe, measured before and after. `mvp-align train --help` lists all settings."""
+    _run_hydra("train", context.args)
+
+
+@app.command(context_settings=HYDRA_WORDS, add_help_option=False)
+def evaluate(context: typer.Context) -> None:
+    """The same measurements of any model or adapter: `mvp-align evaluate adapter=PATH`."""
+    _run_hydra("evaluate", context.args)
+
+
+def _run_hydra(config_name: str, words: list[str]) -> None:
+    from mvp_align.launch import run
+
+    # which Hydra reads, and a run keeps as its command
+    sys.argv = [f"{sys.argv[0]} {config_name}", *words]
+    run(config_name)
 
 
 @app.command()
@@ -55,238 +76,11 @@ def compare(
     print_comparison(runs, set_name)
 
 
-@app.command()
-@_writes_to_run
-def stats(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    against: Annotated[
-        Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")
-    ] = None,
-    by: Annotated[
-        str, typer.Option(help="Names with commas between them, as region,gender; by default all.")
-    ] = "",
-    cross: Annotated[
-        list[str] | None, typer.Option(help="Two names to cross, as region,gender; can come again.")
-    ] = None,
-    regions: Annotated[
-        str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")
-    ] = "",
-    min_users: Annotated[
-        int | None,
-        typer.Option(
-            help="Groups of fewer people are not shown as they are; by default as the run has it."
-        ),
-    ] = None,
-    small: Annotated[
-        str, typer.Option(help="What is done with them: suppress or shrink.")
-    ] = "suppress",
-    bootstrap: Annotated[int, typer.Option(help="How often people are drawn anew.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of those draws.")] = 12,
-    set_name: Annotated[str, typer.Option("--set")] = "in_domain",
-    metric: Annotated[
-        str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
-    ] = "opa/acc@0",
-) -> None:
-    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests,
-    how sure each number is."""
-    from mvp_align.metrics.table import metric_named
-    from mvp_align.reporting.stats import SMALL, Choices, write_statistics
-    from mvp_align.reporting.stats_tables import print_statistics
-
-    metric_named(metric)  # a misspelt one is told before anything is worked out
-    if small not in SMALL:
-        raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
-    for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
-        if value is not None and value < least:
-            raise UserError(f"{name} {value}: must be {least} or above.")
-    names = tuple(name.strip() for name in by.split(",") if name.strip())
-    choices = Choices(
-        set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed
-    )
-    print_statistics(write_statistics(run, choices, against), metric)
-
-
-@app.command()
-@_writes_to_run
-def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Write report.html of a run again, from its files alone."""
-    from mvp_align.reporting.html import write_report
-
-    typer.echo(write_report(run))
-
-
-@app.command()
-@_writes_to_run
-def judge(
-    run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
-    judges: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--judge",
-            help="A name of conf/judge, a YAML file, or semantic; several times for a panel.",
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help=(
-                "dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your"
-                " own."
-            )
-        ),
-    ] = None,
-    blind: Annotated[
-        bool, typer.Option("--blind", help="Do not tell judges which reference is which.")
-    ] = False,
-    swap: Annotated[
-        bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")
-    ] = False,
-    limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
-    replies: Annotated[
-        Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")
-    ] = None,
-    relabel: Annotated[
-        bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")
-    ] = False,
-) -> None:
-    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and
-    never paid for twice."""
-    from mvp_align.judging import judge as judging
-    from mvp_align.judging.judges import SEMANTIC, read_panel
-    from mvp_align.judging.labels import check_votes, read_rules
-
-    names = judges or []
-    way = judging.JudgingProtocol(
-        read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap
-    )
-    judging.check_protocol(way, names)
-    if relabel:
-        judging.relabel(run, names, way)
-    elif names == [SEMANTIC]:
-        check_votes(way.rules, 1)
-        judging.judge_semantically(run, way)
-    else:
-        panel = read_panel(names)
-        check_votes(way.rules, len(panel))
-        install_signal_handlers()
-        judging.judge_run(
-            run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
-        )
-
-
-@app.command()
-def merge(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    target: Annotated[Path, typer.Argument(help="Folder to write the merged model to.")],
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
-    base: Annotated[
-        str | None,
-        typer.Option(
-            help="The unquantised base (id or folder) of a run on one that is stored in 4 bits."
-        ),
-    ] = None,
-) -> None:
-    """Fold a run's adapter into its base model: one safetensors model that any server loads."""
-    from mvp_align.modeling.hardware import DTYPES
-    from mvp_align.runs.stored_config import model_of, read_config
-    from mvp_align.scoring.merge import merge_adapter
-
-    if precision not in DTYPES:
-        raise UserError(f"--precision {precision}: must be one of {', '.join(DTYPES)}.")
-    any_base = read_config(run).adapter_base == "any"
-    error = merge_adapter(
-        model_of(run), run / "adapter", target, precision, base=base, any_base=any_base
-    )
-    typer.echo(
-        f"{target}: merged in fp32, stored in {precision}; log-probs within {error:.1e} nats a"
-        " token of the adapter's."
-    )
-
-
-@app.command()
-@_writes_to_run
-def generate(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
-    set_name: Annotated[str, typer.Option("--set", help="A name of evals.sets.")] = "in_domain",
-    limit: Annotated[
-        int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the most probable token each time.")
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
-    key_env: Annotated[
-        str | None,
-        typer.Option(help="The NAME of the environment variable that holds the server's key."),
-    ] = None,
-    max_tokens_parameter: Annotated[
-        str | None, typer.Option(help="What the server calls it, such as max_completion_tokens.")
-    ] = None,
-    leave_out: Annotated[
-        list[str] | None,
-        typer.Option(help="temperature or seed: not sent to the server, which refuses it."),
-    ] = None,
-) -> None:
-    """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not
-    given is the run's."""
-    from mvp_align.data.sets import SETS
-    from mvp_align.generation.endpoint import Endpoint
-    from mvp_align.generation.remote import LEFT_OUT, Server
-    from mvp_align.runs.stored_config import model_of, read_config
-    from mvp_align.runtime.yaml_files import checked
-    from mvp_align.validate import combination_problems
-    from recipes.generate import STAGES, generate_for_run
-
-    problems = [
-        f"--{option} {value}: must be one of {', '.join(known)}."
-        for option, value, known in (("stage", stage, STAGES), ("set", set_name, SETS))
-        if value not in known
-    ]
-    if (endpoint is None) != (model is None) or (
-        endpoint is None and (key_env or max_tokens_parameter or leave_out)
-    ):
-        problems.append(
-            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter and"
-            " --leave-out to them."
-        )
-    problems += [
-        f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}."
-        for name in leave_out or ()
-        if name not in LEFT_OUT
-    ]
-    if temperature is not None and "temperature" in (leave_out or ()):
-        problems.append("--temperature and --leave-out temperature say opposite things.")
-    config = read_config(run)
-    given = {
-        "limit": limit,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size,
-    }
-    for name, value in given.items():
-        if value is not None:
-            setattr(config.generation, name, value)
-    problems += [
-        problem for problem in combination_problems(config) if problem.startswith("generation.")
-    ]
-    if problems:
-        raise listed(problems, "This command cannot run:")
-    server = None
-    if endpoint and model:
-        names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
-        served = {"base_url": endpoint, "model": model, "key_env": key_env}
-        server = Server(checked(Endpoint, served, f"The endpoint of {model}"), *names)
-    else:
-        config.model = model_of(run)
-    install_signal_handlers()
-    typer.echo(generate_for_run(run, stage, set_name, config, server))
+app.command()(finished_run.stats)
+app.command()(finished_run.report)
+app.command()(finished_run.judge)
+app.command()(finished_run.merge)
+app.command()(finished_run.generate)
 
 
 @app.command()
@@ -434,11 +228,13 @@ def dashboard(
     ] = False,
 ) -> None:
     """Make a W&B workspace that compares runs: training, OPA in and out of domain, groups."""
-    from mvp_align.runtime.naming import CONF_DIR
+    from mvp_align.runtime.folders import find_config
     from mvp_align.runtime.yaml_files import read_yaml
     from mvp_align.tracking.dashboard import Dashboard, as_json, save, workspace
 
-    wanted = read_yaml(spec or CONF_DIR / "dashboard.yaml", Dashboard)
+    shown = spec or find_config("dashboard.yaml")
+    assert shown is not None  # the package has one
+    wanted = read_yaml(shown, Dashboard)
     if dry_run:
         typer.echo(as_json(workspace(wanted, project, entity or "")))
     else:

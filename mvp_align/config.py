@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from hydra.core.config_store import ConfigStore
 
-from mvp_align.runtime.naming import CONF_DIR, DEFAULT_NAME
+from mvp_align.runtime.folders import CONF_DIR
+from mvp_align.runtime.naming import DEFAULT_NAME
 
 
 def _one_of(*choices: str) -> str:

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,12 +28,21 @@ from mvp_align.data.sets import chosen_sets
 from mvp_align.errors import AlreadyDone, UserError, listed
 from mvp_align.modeling.adapter_folder import adopt_adapter_lora
 from mvp_align.overrides import sweeps
+from mvp_align.overrides.adapter_run import adopt_run, adoption_line
 from mvp_align.overrides.inert import inert
+from mvp_align.overrides.search_path import search_own_config
 from mvp_align.overrides.sweeps import name_override, parsed, shared_folders, sweep_points
 from mvp_align.overrides.words import ambiguous, in_quotes, type_of, with_lists
 from mvp_align.runs.run_folder import check_folder
+from mvp_align.runtime.folders import (
+    CONF_DIR,
+    config_groups,
+    config_options,
+    load_recipe,
+    replaced_files,
+)
 from mvp_align.runtime.libraries import find_home, set_up_libraries
-from mvp_align.runtime.naming import CONF_DIR, leaf_keys, name_by_content
+from mvp_align.runtime.naming import leaf_keys, name_by_content
 from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
 from mvp_align.runtime.recipes import recipe_problem
 from mvp_align.validate import combination_problems
@@ -55,7 +65,11 @@ class Command:
     remarks: list[str]
 
 
-def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
+def run_recipe(config: typed.Config) -> None:
+    load_recipe(config.recipe).main(config)
+
+
+def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> None:
     """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or
     once a sweep value).
 
@@ -68,8 +82,11 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
         set_up_libraries()
         install_signal_handlers()
         try:
+            adopt_run(config_name, config, HydraConfig.get().overrides.task)
             made = to_config(config)
             look_first(made)
+            if not rank() and not made.train.dry_run:
+                print(f"Run folder: {made.run.dir}")
             job(made)
         except AlreadyDone as done:
             if not rank():
@@ -92,6 +109,7 @@ def run(config_name: str, job: Callable[[typed.Config], None]) -> None:
             )
             sys.exit(1)
 
+    search_own_config()  # here too: --help lists presets without a check
     sys.argv = with_lists(sys.argv)
     words = get_args_parser().parse_args()
     if words.help or words.hydra_help or _prepared(config_name, words):
@@ -115,9 +133,9 @@ def _prepared(config_name: str, words: Namespace) -> bool:
         return False
     except UserError as error:
         _stop(error) if not rank() else sys.exit(2)  # all processes find the same
-    if not (words.cfg or rank()):
+    if not rank():
         for remark in command.remarks:
-            print(remark)
+            print(remark, file=sys.stderr if words.cfg else sys.stdout)
     if words.multirun and command.name:
         place = sys.argv.index(words.overrides[0])  # argparse takes overrides that stand together
         sys.argv[place:place] = command.name
@@ -178,6 +196,7 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
     """What this command line stands for. Raises one UserError with every wrong override, every
     impossible combination, every setting that would change nothing, every folder that runs would
     share, and a sweep where it is no `multirun`."""
+    search_own_config()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
             composed = [_compose(config_name, point) for point in sweep_points(words)]
@@ -203,7 +222,16 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
     )
     if problems + refused + shared:
         raise listed(problems + refused + shared, "This command cannot run:")
-    return Command(name, configs, said)
+    return Command(name, configs, said + _origins(config_name, composed, words))
+
+
+def _origins(config_name: str, composed: list[DictConfig], words: list[str]) -> list[str]:
+    """Where things come from that no word of the command names."""
+    lines = [adoption_line(config_name, one, words) for one in composed]
+    replaced = replaced_files()
+    if replaced:
+        lines.append(f"Taken from this folder, not from the package: {', '.join(replaced)}.")
+    return list(dict.fromkeys(line for line in lines if line))
 
 
 def _compose(config_name: str, words: list[str]) -> DictConfig:
@@ -230,14 +258,14 @@ def _override_problem(config_name: str, word: str) -> str | None:
             to_config(_compose(config_name, point))
     except WRONG as error:
         key, _, value = word.lstrip("+~").partition("=")
-        groups = sorted(path.name for path in CONF_DIR.iterdir() if path.is_dir())
+        groups = config_groups()
         known = [*leaf_keys(OmegaConf.structured(typed.Config))]
         group = key.partition("@")[0]  # prompt@generation.prompt
-        if group in groups and value not in _options(group):
-            wrong = next((one for one in value.split(",") if one not in _options(group)), value)
+        options = config_options(group)
+        if group in groups and value not in options:
+            wrong = next((one for one in value.split(",") if one not in options), value)
             return (
-                f"{word}: no such {group}. Known:"
-                f" {', '.join(_options(group))}.{_nearest(wrong, _options(group))}"
+                f"{word}: no such {group}. Known: {', '.join(options)}.{_nearest(wrong, options)}"
             )
         if key not in (*known, *groups):
             return (
@@ -278,16 +306,12 @@ def _hydra_problems(config_name: str, words: list[str]) -> list[str]:
         to_config(_compose(config_name, words))
     except WRONG as error:
         hint = (
-            " `pip install -e '.[slurm]'` brings it."
+            " `pip install 'mvp-align[slurm]'` brings it."
             if "launcher/submitit_slurm'" in str(error)
             else ""
         )
         return [f"{' '.join(words)}: {_first_line(error).rstrip('.')}.{hint}"]
     return []
-
-
-def _options(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,57 @@
-"""`mvp-align cache`: what is kept is shown, and goes when it is told to."""
+"""`mvp-align`: its entry points equal train.py and evaluate.py; `mvp-align cache` shows and removes
+what is kept."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from mvp_align import __version__
 from mvp_align.cli import app
 from mvp_align.errors import UserError
 from mvp_align.scoring.cache import open_cache
 from mvp_align.scoring.identity import logps_folder
 from mvp_align.scoring.tokens import Answer
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "code"),
+    [
+        ("train", ["--cfg", "job", "train.beta=0.25"], 0),
+        ("train", ["-m", "train.batch_size=8,9", "train.betta=1"], 2),
+        ("train", ["--no-such-option"], 2),
+        ("evaluate", ["--help"], 0),
+        ("evaluate", ["data=files"], 2),
+    ],
+)
+def test_the_command_equals_the_script(
+    name: str, words: list[str], code: int, tmp_path: Path
+) -> None:
+    started = ([str(ROOT / f"{name}.py")], ["-m", "mvp_align.cli", name])
+    script, command = (
+        subprocess.run([sys.executable, *start, *words], cwd=tmp_path, capture_output=True)
+        for start in started
+    )
+    assert script.returncode == command.returncode == code, command.stderr
+    # argparse names the program
+    command_words = command.stderr.replace(b"cli.py " + name.encode(), name.encode() + b".py")
+    assert (script.stdout, script.stderr.split()) == (command.stdout, command_words.split())
+
+
+def test_help_and_version_import_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mvp_align.cli import main; sys.argv = ['mvp-align', sys.argv[1]]\n"
+        "try: main()\n"
+        "finally: print({'torch', 'transformers', 'hydra', 'pydantic'} & {*sys.modules})"
+    )
+    for word, shown in (("--help", "evaluate"), ("--version", f"mvp-align {__version__}\n")):
+        command = [sys.executable, "-c", code, word]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert shown in done.stdout and done.stdout.endswith("set()\n")
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 that they agree."""
 
 import ast
+import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +145,57 @@ def test_every_entry_point_is_a_command_of_the_package_or_its_dependencies() -> 
     assert sections()["%runscript"] == ['exec accelerate launch "$@"']
     for command in ("accelerate", "mvp-align"):
         assert Path(sys.executable).with_name(command).is_file()
+
+
+def test_its_steps_make_an_image_that_runs(tmp_path: Path) -> None:
+    """Each COPY, and the RUN that makes the environment, in their order and without docker. pip
+    installs this package alone: its dependencies are those that are installed here."""
+    pytest.importorskip("hatchling", reason="hatchling is not installed: `make setup`")
+    app, venv = tmp_path / "app", tmp_path / "venv"
+    app.mkdir()
+    for word, rest in instructions():
+        if word == "COPY":
+            *sources, target = shlex.split(rest)
+            for source in sources:
+                copy_as_docker_does(ROOT / source, app / target, into_folder=target.endswith("/"))
+        elif word == "RUN" and "pip install" in rest:
+            make, install = rest.replace("/opt/venv", str(venv)).split(" && ")
+            assert make == f"--mount=type=cache,target=/root/.cache/pip python3 -m venv {venv}"
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+            (site,) = venv.glob("lib/python*/site-packages")
+            packages = [path for path in sys.path if Path(path).name == site.name]
+            (site / "dependencies.pth").write_text("\n".join(packages))
+            # pip reads a false PIP_NO_BUILD_ISOLATION as its flag
+            alone = {"PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+            in_image(install, app, venv, **alone)
+    folders = "import mvp_align.runtime.folders as f; print(f.CONF_DIR, *f.recipe_files().values())"
+    found = in_image(f"python -c {shlex.quote(folders)}", tmp_path, venv).split()
+    assert found[0] == str(app / "conf") and str(app / "recipes" / "lora_dpo.py") in found
+    launch = "python -m accelerate.commands.accelerate_cli launch"
+    assert "beta: 0.1" in in_image(f"{launch} {shlex.join(json.loads(of('CMD')[0]))}", app, venv)
+    in_image(shlex.join(json.loads(of("HEALTHCHECK")[0].partition("CMD ")[2])), app, venv)
+
+
+def in_image(command: str, cwd: Path, venv: Path, **variables: str) -> str:
+    """What the shell command prints."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"PATH": f"{venv}/bin:{os.environ['PATH']}"} | variables
+    done = subprocess.run(
+        command, shell=True, cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def copy_as_docker_does(source: Path, target: Path, *, into_folder: bool) -> None:
+    """A folder's content into `target`; a file to `target`, or into it."""
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
+    else:
+        target = target / source.name if into_folder else target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 # apptainer.def

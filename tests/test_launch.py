@@ -467,9 +467,8 @@ def test_a_sweep_runs_each_value_and_a_finished_run_is_no_error(tmp_path: Path) 
     done = program(str(script), "-m", "seed=12,13", cwd=tmp_path, script="")
     assert done.returncode == 0, done.stderr
     names = [f"lora_dpo-smollm2_135m-sample-paper-{seed}" for seed in (12, 13)]
-    assert [line for line in done.stdout.splitlines() if line.startswith("ran")] == [
-        f"ran {n} Config" for n in names
-    ]
+    said = [line for line in done.stdout.splitlines() if line.startswith(("Run folder", "ran"))]
+    assert said == [line for n in names for line in (f"Run folder: outputs/{n}", f"ran {n} Config")]
     assert (
         f"outputs/{names[0]} is DONE. To run it again: run.on_exists=overwrite, or another"
         " run.name." in done.stdout

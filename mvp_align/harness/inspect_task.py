@@ -1,4 +1,4 @@
-"""`mvp_opa`, a task of Inspect: `inspect eval mvp_align/harness/inspect_task.py --model hf/ID`.
+"""`mvp_opa`, a task of Inspect: `inspect eval mvp_align/mvp_opa --model hf/ID`.
 
 Inspect's models generate; they do not say how probable a given answer was. So nothing is generated
 here: the scorer takes the transformers model that Inspect's `hf` provider has loaded and gives the

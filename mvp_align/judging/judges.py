@@ -11,10 +11,9 @@ from pydantic_core import PydanticCustomError
 
 from mvp_align.errors import UserError
 from mvp_align.generation.endpoint import VARIABLE, Endpoint
-from mvp_align.runtime.naming import CONF_DIR
+from mvp_align.runtime.folders import config_options, find_config
 from mvp_align.runtime.yaml_files import read_yaml
 
-JUDGES = CONF_DIR / "judge"
 SEMANTIC = "semantic"
 """The judge that is no model behind a server: nearness in meaning, computed here."""
 
@@ -71,9 +70,10 @@ class Judge:
 def read_judge(name: str) -> Judge:
     """The judge of `conf/judge/`, or of the YAML file, that `name` names. Raises UserError with all
     that is wrong."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else JUDGES / f"{name}.yaml"
-    if not path.is_file():
-        known = [*sorted(file.stem for file in JUDGES.glob("*.yaml")), SEMANTIC]
+    own_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if own_file else find_config(f"judge/{name}.yaml")
+    if path is None or not path.is_file():
+        known = [*config_options("judge"), SEMANTIC]
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(

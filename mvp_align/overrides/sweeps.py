@@ -14,6 +14,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mvp_align.config import Config
+from mvp_align.overrides.adapter_run import adopt_run
 from mvp_align.runtime.naming import DEFAULT_NAME, leaf_keys, name_by_content
 
 
@@ -59,6 +60,7 @@ def compose(config_name: str, words: list[str]) -> DictConfig:
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):
         del composed["hydra"]
+    adopt_run(config_name, composed, words)
     name_by_content(composed)
     return composed
 
@@ -118,5 +120,6 @@ def _run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str]
             config = deepcopy(composed)
             for value in parsed([*values]):
                 OmegaConf.update(config, value.key_or_group, value.value(), merge=False)
+            adopt_run(config_name, config, words)
             name_by_content(config)
             yield [*options, *values], str(config.run.dir)

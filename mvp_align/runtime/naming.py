@@ -10,12 +10,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-CONF_DIR = Path(__file__).parents[2] / "conf"
+from mvp_align.runtime.folders import find_config
 
 DEFAULT_NAME = "${default_name:}"
 LONGEST = 120
@@ -46,8 +46,8 @@ def name_by_content(config: DictConfig) -> None:
 
 
 def _read_preset(group: str, name: str) -> DictConfig | None:
-    path = CONF_DIR / group / f"{name}.yaml"
-    if not os.path.isfile(path):  # noqa: PTH113 - pathlib's raises where a name is too long for a file
+    path = find_config(f"{group}/{name}.yaml")
+    if path is None:
         return None
     preset = OmegaConf.load(path)
     assert isinstance(preset, DictConfig)

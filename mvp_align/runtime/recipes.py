@@ -5,20 +5,19 @@ A recipe is a file `recipes/NAME.py` with a function `main(config)` and, at its 
 
     RECIPE = Recipe(trains_on="pairs", reference=True)
 
-The folder `recipes/` of the current directory comes before this package's own.
+`mvp_align.runtime.folders` finds and loads it.
 """
 
 import ast
 import difflib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from mvp_align.errors import UserError
-
-RECIPE_DIR = Path(__file__).parents[2] / "recipes"
-
+from mvp_align.runtime.folders import recipe_files
 
 TRAINS_ON = ("pairs", "chosen", "nothing")
 
@@ -42,17 +41,24 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that train, in alphabetical order."""
-    return sorted(
-        name for name, path in _files().items() if (found := _read(path)) and found.trains
-    )
+    """The recipes that train, in alphabetical order. Files that cannot be read are none: a folder
+    called `recipes` may hold anything."""
+    names = []
+    for name, path in recipe_files().items():
+        with suppress(UserError):
+            if (found := _read(path)) and found.trains:
+                names.append(name)
+    return sorted(names)
 
 
 def recipe_problem(name: str) -> str | None:
-    """What is wrong with `recipe=NAME`; None where nothing is."""
-    known = recipe_names()
-    if name in known:
+    """What is wrong with `recipe=NAME`; None where nothing is. Raises UserError where there is such
+    a file, and it cannot be read."""
+    path = recipe_files().get(name)
+    found = _read(path) if path else None
+    if found and found.trains:
         return None
+    known = recipe_names()
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     meant = f" Did you mean '{close[0]}'?" if close else ""
     return f"no such recipe. Known: {', '.join(known)}.{meant}"
@@ -60,21 +66,20 @@ def recipe_problem(name: str) -> str | None:
 
 def recipe_named(name: str) -> Recipe:
     """Raises UserError where no file of that name has a RECIPE."""
-    path = _files().get(name)
+    path = recipe_files().get(name)
     found = _read(path) if path else None
     if found is None:
         raise UserError(f"recipe={name}: {recipe_problem(name)}")
     return found
 
 
-def _files() -> dict[str, Path]:
-    folders = (RECIPE_DIR, Path.cwd() / "recipes")
-    return {path.stem: path for folder in folders for path in folder.glob("*.py")}
-
-
 @cache
 def _read(path: Path) -> Recipe | None:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    try:
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is no Python that can be read: {error}.") from None
+    for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "RECIPE":
             words = node.value.keywords if isinstance(node.value, ast.Call) else []
             try:

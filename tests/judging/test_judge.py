@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from mvp_align.cli import app
 from mvp_align.errors import UserError
 from mvp_align.judging.judge import same_model
-from mvp_align.judging.judges import JUDGES, read_judge
+from mvp_align.judging.judges import read_judge
 from mvp_align.judging.labels import PRESETS, judge_label, panel_label
 from mvp_align.judging.verdicts import Scores, YesNo, read_judgements
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.modeling.embedder import packaged_folder
+from mvp_align.runtime.folders import CONF_DIR
 
 
 def judge(*words: object) -> Result:
@@ -301,7 +302,7 @@ def test_the_judges_of_conf_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="MVP_ALIGN_JUDGE_MODEL"):
         read_judge("local")
     monkeypatch.setenv("MVP_ALIGN_JUDGE_MODEL", "mine")
-    for path in JUDGES.glob("*.yaml"):
+    for path in (CONF_DIR / "judge").glob("*.yaml"):
         judge = read_judge(path.stem)
         assert judge.name == path.stem
         assert (judge.temperature, judge.max_tokens) == (0, 360)

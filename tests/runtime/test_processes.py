@@ -26,7 +26,12 @@ ROOT = Path(__file__).parents[2]
 STEPS = 3
 
 
-def started(processes: int, overrides: list[str]) -> subprocess.Popen[str]:
+ENTRY_POINT = ("--module", "mvp_align.cli", "train")
+
+
+def started(
+    processes: int, overrides: list[str], program: tuple[str, ...] = ("train.py",)
+) -> subprocess.Popen[str]:
     start = [
         sys.executable,
         "-m",
@@ -46,7 +51,7 @@ def started(processes: int, overrides: list[str]) -> subprocess.Popen[str]:
         str(processes),
         "--main_process_port",
         "0",
-        "train.py",
+        *program,
         *overrides,
     ]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -55,8 +60,8 @@ def started(processes: int, overrides: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def launch(processes: int, overrides: list[str]) -> str:
-    process = started(processes, overrides)
+def launch(processes: int, overrides: list[str], program: tuple[str, ...] = ("train.py",)) -> str:
+    process = started(processes, overrides, program)
     out, errors = process.communicate(timeout=500)
     assert process.returncode == 0, out + errors
     return out
@@ -83,8 +88,9 @@ def scores(run: Path, name: str) -> dict[str, tuple[float, float]]:
 
 
 def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> None:
+    """One through train.py, and two through the command that equals it."""
     runs = {}
-    for processes in (1, 2):
+    for processes, program in ((1, ("train.py",)), (2, ENTRY_POINT)):
         runs[processes] = tmp_path / f"{processes}"
         overrides = [
             f"run.dir={runs[processes]}",
@@ -92,7 +98,7 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
             f"train.max_steps={STEPS}",
             "evals=in_domain",
         ]
-        launch(processes, [*sharp, *overrides, "train.micro_batch_size=1"])
+        launch(processes, [*sharp, *overrides, "train.micro_batch_size=1"], program)
     random_states = {n: {path.name for path in newest(runs[n]).glob("rng_state*")} for n in runs}
     assert random_states == {1: {"rng_state.pth"}, 2: {"rng_state_0.pth", "rng_state_1.pth"}}
     for stage in ("base", "tuned"):

@@ -54,6 +54,20 @@ def test_what_cannot_be_read_is_named(
         recipe_named("wrong")
 
 
+def test_a_file_that_is_no_python_is_named_where_it_is_asked_for_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "old.py").write_text("print 'hello'\n")
+    (tmp_path / "recipes" / "soup.py").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    assert recipe_names() == ["lora_dpo", "lora_sft"]
+    assert recipe_problem("lora_dpo") is None
+    for name in ("old", "soup"):
+        with pytest.raises(UserError, match=rf"recipes/{name}\.py is no Python"):
+            recipe_problem(name)
+
+
 def test_an_evaluation_is_no_recipe_to_train_by() -> None:
     assert recipe_problem("lora_dpo") is None
     assert recipe_problem("evaluate") == "no such recipe. Known: lora_dpo, lora_sft."

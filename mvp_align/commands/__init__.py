@@ -1,0 +1,1 @@
+"""Commands of `mvp-align`, which imports what each needs when it is called."""
