@@ -24,7 +24,10 @@ def check_overrides(name: str, words: list[str]) -> None:
 
 def check_script(words: list[str]) -> None:
     """`train.py` and `evaluate.py`, whatever starts them."""
-    (at,) = [number for number, word in enumerate(words) if word in ("train.py", "evaluate.py")]
+    names = ("train.py", "evaluate.py")
+    if "--module" in words:
+        names, words = ("train", "evaluate"), words[words.index("mvp_align.cli") + 1 :]
+    (at,) = [number for number, word in enumerate(words) if word in names]
     check_overrides(Path(words[at]).stem, words[at + 1 :])
 
 
