@@ -72,8 +72,8 @@ def read_answers(path: Path) -> list[Generated]:
         path,
         _generated,
         what="generated answer",
-        remedy="Generate the answers: mvp-align generate RUN, or evals.metrics=[opa,spmr]."
-        " A broken file is to be restored, or deleted first.",
+        remedy="Generate the answers first: mvp-align generate RUN, or evals.metrics=[opa,spmr]."
+        " Restore a broken file, or delete it before that.",
     )
 
 

@@ -101,8 +101,8 @@ def read_judgements(path: Path) -> list[Judgement]:
         path,
         _from_line,
         what="judgement",
-        remedy="Run mvp-align judge with the same judges: replies are kept, so nobody is asked"
-        " twice.",
+        remedy="Run mvp-align judge with the same judges again: replies are kept, so nobody is"
+        " asked.",
     )
 
 
