@@ -1,5 +1,4 @@
-"""What ends a command without being a defect: entry points print it plainly, without a
-traceback."""
+"""Errors that are not defects. Entry points print them without a traceback."""
 
 from pathlib import Path
 
@@ -7,7 +6,7 @@ from typing_extensions import override
 
 
 class UserError(Exception):
-    """What was wrong and what to do about it, in words for the person who ran the command."""
+    """A user's mistake: the message says what was wrong and what to do about it."""
 
 
 WHAT_TO_TRY = (
@@ -16,11 +15,11 @@ WHAT_TO_TRY = (
     " Otherwise try hardware.precision=fp32 (fp16 overflows at 65504), and check the model's or"
     " adapter's files."
 )
-"""Of a model that gives no finite log-probs."""
+"""Remedies for a model without finite log-probs."""
 
 
 class AlreadyDone(Exception):
-    """The folder holds this very run, finished: there is nothing to do."""
+    """The folder holds exactly this run, finished, so there is nothing to do."""
 
     def __init__(self, path: Path, more: str = "") -> None:
         super().__init__(path, more)
@@ -34,7 +33,7 @@ class AlreadyDone(Exception):
 
 
 def listed(problems: list[str], heading: str) -> UserError:
-    """All problems in one message, so that nobody has to fix them one run at a time."""
+    """Combine all problems in one message, so that users can fix them at once."""
     shown = problems[:20]
     lines = [heading, *(f"  - {problem}" for problem in shown)]
     if len(problems) > len(shown):

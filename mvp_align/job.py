@@ -1,12 +1,14 @@
-"""What recipes are made of: a job that is planned, and one that runs.
+"""Building blocks of recipes: a planned job, and a running one.
 
-job = Job.prepare(config)                  data, tokenizer and plan, printed
-with job.start() as run:                   the run folder, the tracker
-    model = run.new_adapter()
-    base = run.evaluate("base", model)
-    run.train(dpo_trainer, model)
-    tuned = run.evaluate("tuned", model)
-    run.finish(base, tuned)                rows, report, DONE
+A recipe that trains:
+
+    job = Job.prepare(config)                  data, tokenizer and plan, printed
+    with job.start() as run:                   the run folder, the tracker
+        model = run.new_adapter()
+        base = run.evaluate("base", model)
+        run.train(dpo_trainer, model)
+        tuned = run.evaluate("tuned", model)
+        run.finish(base, tuned)                rows, report, DONE
 """
 
 from collections.abc import Callable, Iterator
@@ -83,7 +85,7 @@ from mvp_align.training.trainers import TrainerParts
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that is known before the model loads."""
+    """Everything that is known before the model loads."""
 
     config: Config
     placement: Placement
@@ -93,8 +95,7 @@ class Job:
 
     @classmethod
     def prepare(cls, config: Config) -> Self:
-        """Read the data, plan the run and print the plan. Raises UserError for whatever would stop
-        the run later."""
+        """Read the data, and make and print the plan. Raises UserError for whatever would fail."""
         placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
         data = load_data(config)
         tokenizer = run_tokenizer(config.model, config.adapter)
@@ -104,7 +105,7 @@ class Job:
 
     @contextmanager
     def start(self) -> Iterator["JobRun"]:
-        """Open the run folder and the tracker. Raises what `open_run` does."""
+        """Open the run folder and the tracker. Raises the same errors as `open_run`."""
         folder = open_run(Path(self.config.run.dir), self.config)
         with start_tracking(self.config, folder) as tracker:
             yield JobRun(self, self.plan, folder, tracker)
@@ -112,22 +113,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """What one stage, `base` or `tuned`, made of the run's sets."""
+    """Scores and answers of one stage, `base` or `tuned`, on the run's sets."""
 
     model: PreTrainedModel | PeftModel
     scores: dict[str, tuple[list[PairScore], list[PairScore]]]
-    """Set name -> scores with the prompt, scores without it."""
+    """Set name -> (scores with the prompt, scores without it)."""
     answers: dict[str, list[Generated]]
-    """Set name -> answers to its pairs; empty where no metric needs any."""
+    """Set name -> answers to its pairs. Empty if no metric needs answers."""
 
 
 @dataclass(slots=True)
 class JobRun:
-    """A job whose folder and tracker are open."""
+    """A running job, with its folder and tracker open."""
 
     job: Job
     plan: Plan
-    """The job's; `new_adapter` decides its micro-batch."""
+    """The job's plan; `new_adapter` decides its micro-batch."""
     folder: RunFolder
     tracker: Tracker
 
@@ -139,14 +140,13 @@ class JobRun:
         return load_base(self.config.model, self.job.placement, self.config.quantization)
 
     def load_adapter(self, base: PreTrainedModel) -> PeftModel:
-        """The adapter that the config names, to be evaluated."""
+        """Load the adapter that the config names, for evaluation."""
         assert self.config.adapter is not None
         any_base = self.config.adapter_base == "any"
         return load_adapter(base, Path(self.config.adapter), any_base=any_base)
 
     def new_adapter(self) -> PeftModel:
-        """The base with an adapter to train. The largest passes are tried here, so that what does
-        not fit fails before anything is scored."""
+        """Load the base with an adapter to train. Fails now if the largest passes do not fit."""
         model = start_adapter(self.load_base(), self.config)
         self.plan = fit_micro_batch(self.plan, model, self.config)
         return model
@@ -154,10 +154,10 @@ class JobRun:
     def evaluate(
         self, stage: Literal["base", "tuned"], model: PreTrainedModel | PeftModel
     ) -> Evaluated:
-        """Score every evaluation set and generate the answers that `evals.metrics` need, or read
-        what an interrupted process of this run has done, and of the base model what any run did.
+        """Score every evaluation set and generate the answers that `evals.metrics` need.
 
-        The base of a PeftModel is evaluated with its adapter switched off.
+        Reads what an interrupted process of this run has already done, and log-probs of the base
+        model from any run. With `stage="base"`, a PeftModel is evaluated with its adapter disabled.
         """
         if stage == "base" and isinstance(model, PeftModel):
             base = model.get_base_model()
@@ -170,17 +170,17 @@ class JobRun:
         return Evaluated(model, scores, self._answers(stage, model))
 
     def train(self, make_trainer: Callable[[TrainerParts], Trainer], model: PeftModel) -> None:
-        """Train `model`, from the newest whole checkpoint if the run has one, and save its adapter.
+        """Train `model`, from the latest valid checkpoint if there is one, and save its adapter.
 
-        Raises UserError where the disk fills up or the adapter ends as it began, and Preempted, a
-        checkpoint written, where the run is asked to stop.
+        Raises UserError if the disk is full or training leaves the adapter unchanged, and
+        Preempted, after writing a checkpoint, if the run is asked to stop.
         """
         trainer = make_trainer(self._trainer_parts(model))
         start = adapter_fingerprint(model, ADAPTER)
         checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
         if checkpoint is not None and self.folder.writes:
             print(f"Going on from {checkpoint}")
-        # At its end the Trainer would take a step more where that is amid an epoch.
+        # If the checkpoint is the last one and amid an epoch, the Trainer would take one more step.
         if checkpoint is not None and at_the_end(checkpoint):
             model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
         else:
@@ -197,7 +197,7 @@ class JobRun:
         save_adapter(model, self.job.tokenizer, self.folder.adapter, writes=self.folder.writes)
 
     def finish(self, base: Evaluated, tuned: Evaluated | None = None) -> None:
-        """Write metrics.jsonl, the report and, last, DONE; print the table."""
+        """Write metrics.jsonl, the report and, last, DONE, and print the table."""
         rows = [*self._score_rows(base, tuned), *self._answer_rows(base, tuned)]
         model = tuned.model if tuned else base.model
         if tuned and isinstance(model, PeftModel):
@@ -207,8 +207,7 @@ class JobRun:
             self._report([*rows, *rows_of_profiles(self.plan.profiles, self.folder)])
 
     def _logps(self) -> Path:
-        """Where log-probs of the base model and of references are kept: with all other runs', or
-        with this run alone."""
+        """Return the folder for log-probs of base and references, shared by all runs or not."""
         return logps_folder() if self.config.run.logp_cache else self.folder.logps
 
     def _logp_cache(self, stage: str, model: PreTrainedModel | PeftModel) -> LogpCache:
@@ -264,9 +263,8 @@ class JobRun:
         )
 
     def _callbacks(self) -> list[TrainerCallback]:
-        """The tracker, and, every `evals.every_steps` steps, OPA on validation pairs and on each
-        set that is out of domain, and PAA on answers to validation pairs where it is among the
-        metrics."""
+        """Return the tracking callback and, with `evals.every_steps`, OPA on validation pairs and
+        out-of-domain sets, and PAA on answers to validation pairs if `evals.metrics` has it."""
         plan, config, tokenizer = self.plan, self.config, self.job.tokenizer
         if plan.val_set is None:
             return [TrackingCallback(self.tracker)]
@@ -279,11 +277,10 @@ class JobRun:
             found.append(
                 PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed)
             )
-        return [*found, TrackingCallback(self.tracker)]  # last: it sends what the others found
+        return [*found, TrackingCallback(self.tracker)]  # last: it sends what the others compute
 
     def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
-        """Every metric of both stages, set by set; groups of fewer than `evals.min_users` people
-        are counted, not shown."""
+        """Return all metrics by set. Groups below `evals.min_users` users are only counted."""
         rows: list[Row] = []
         users = self.config.evals.min_users
         for subject in self.plan.eval_sets:
@@ -295,7 +292,7 @@ class JobRun:
         return rows
 
     def _answer_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
-        """What is measured on both stages' answers, set by set; nothing where there are none."""
+        """Return every metric of both stages' answers, set by set; empty without answers."""
         rows: list[Row] = []
         stages = {"base": base.answers, "tuned": tuned.answers if tuned else {}}
         for subject in self.plan.eval_sets:
@@ -306,8 +303,7 @@ class JobRun:
         return rows
 
     def _drift_rows(self, model: PeftModel, tuned: Evaluated) -> list[Row]:
-        """How far training moved the model where nobody asked it to: KL to the base on its answers,
-        perplexity of a neutral text before and after."""
+        """Return unintended changes: KL to the base on answers, perplexity of a neutral text."""
         rows: list[Row] = []
         tokenizer, size = self.job.tokenizer, self.config.evals.batch_size
         for subject in self.plan.eval_sets if tuned.answers else ():
@@ -321,7 +317,7 @@ class JobRun:
         return [*rows, perplexity("tuned", model, tokenizer, size, cache)]
 
     def _write_records(self, model: PreTrainedModel | PeftModel) -> None:
-        """environment.json, notes.json and groups/."""
+        """Write environment.json, notes.json and groups/."""
         run, data = self.folder, self.job.data
         adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
         loaded = identity(model, ADAPTER if adapter else None)  # by all: each may hold a part

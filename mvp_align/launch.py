@@ -1,8 +1,8 @@
-"""From the command line to a typed config: every mistake is found first and told in one message.
+"""From the command line to a typed config, reporting all mistakes at once.
 
-Hydra stops at the first wrong override. `check_command` composes each override by itself as well,
-and each value of a sweep, so that a message lists all mistakes, and then asks `mvp_align.validate`
-for combinations that cannot work. Nothing here imports torch.
+Hydra stops at the first wrong override. So `check_command` also composes each override separately,
+and each value of a sweep, to list all mistakes. Then it asks `mvp_align.validate` for impossible
+combinations. Nothing here imports torch.
 """
 
 import difflib
@@ -47,21 +47,21 @@ from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_ha
 from mvp_align.runtime.recipes import recipe_problem
 from mvp_align.validate import combination_problems
 
-# ValueError: what Hydra makes of `experiment=null`
+# ValueError is what Hydra raises for `experiment=null`
 WRONG = (HydraException, OmegaConfBaseException, ValueError)
 
 LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
-"""What gloo and NCCL say in the processes that are left when one has died."""
+"""Errors of gloo and NCCL in the remaining processes after one has died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line that can run."""
+    """A valid command line."""
 
     name: list[str]
-    """The override of a sweep's `run.name` that tells its runs apart, where there must be one."""
+    """Override of a sweep's `run.name` that distinguishes its runs, if needed."""
     configs: list[typed.Config]
-    """Those of a sweep together try every value."""
+    """Configs that together cover every value of a sweep."""
     remarks: list[str]
 
 
@@ -70,15 +70,14 @@ def run_recipe(config: typed.Config) -> None:
 
 
 def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> None:
-    """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job` (once, or
-    once a sweep value).
+    """Check the command line against `conf/<config_name>.yaml`, then let Hydra run `job`.
 
-    A user's mistake ends the process with exit code 2 and a message without a traceback, a request
-    to stop with 85.
+    A sweep runs it once per value. A user's mistake exits with code 2 and a message without a
+    traceback, a stop request with 85.
     """
 
     def composed(config: DictConfig) -> None:
-        # these two here, because a launcher of sweeps may run this in a process of its own
+        # set up here, because a sweep launcher may run this in a new process
         set_up_libraries()
         install_signal_handlers()
         try:
@@ -119,35 +118,37 @@ def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> N
 
 
 def _prepared(config_name: str, words: Namespace) -> bool:
-    """Check the command line, and complete that of a sweep. False where its run is done. Exits with
-    2 for a mistake."""
+    """Check the command line, and complete a sweep's. Returns False if its run is already done.
+
+    Exits with 2 for a mistake.
+    """
     alone = not words.multirun and _processes() == 1
     try:
         find_home()
         command = check_command(config_name, words.overrides, multirun=words.multirun)
         if alone and not (words.cfg or words.info):
-            # here already: Hydra's own start takes as long as all this
+            # check early, because starting Hydra takes as long as everything before
             look_first(command.configs[0])
     except AlreadyDone as done:
         print(done)
         return False
     except UserError as error:
-        _stop(error) if not rank() else sys.exit(2)  # all processes find the same
+        _stop(error) if not rank() else sys.exit(2)  # all processes find the same mistake
     if not rank():
         for remark in command.remarks:
             print(remark, file=sys.stderr if words.cfg else sys.stdout)
     if words.multirun and command.name:
-        place = sys.argv.index(words.overrides[0])  # argparse takes overrides that stand together
+        place = sys.argv.index(words.overrides[0])  # argparse expects overrides to be adjacent
         sys.argv[place:place] = command.name
     return True
 
 
 def look_first(config: typed.Config) -> None:
-    """Before data and models: does the folder hold this run, finished, or another one, or is
-    somebody at work in it?
+    """Check the run folder before loading data and models.
 
-    A process alone tells without torch. Several agree, as a file system may tell them different
-    things.
+    Does it hold this run, finished, or another run, or is another process using it? A single
+    process finds out without torch. Several processes agree on the answer, because a file system
+    may tell them different things.
     """
     if config.train.dry_run:
         return
@@ -159,7 +160,7 @@ def look_first(config: typed.Config) -> None:
     from mvp_align.modeling.hardware import resolve_hardware
     from mvp_align.runtime.processes import broadcast_from_main
 
-    resolve_hardware(config.hardware)  # which decides on devices, and must be the first to
+    resolve_hardware(config.hardware)  # must come first, because it decides on devices
     broadcast_from_main(look)
 
 
@@ -168,12 +169,15 @@ def _processes() -> int:
 
 
 def rank() -> int:
-    """Which of the processes of a distributed run this is; 0 speaks for all."""
+    """Return this process's rank in a distributed run. Rank 0 prints for all."""
     return _number_in("RANK", 0)
 
 
 def _number_in(variable: str, default: int) -> int:
-    """What is no number is told by `mvp_align.runtime.variables`."""
+    """Return a variable as a number.
+
+    `mvp_align.runtime.variables` reports values that are not one.
+    """
     number = os.environ.get(variable, "")
     return int(number) if number.isdecimal() else default
 
@@ -184,7 +188,7 @@ def _stop(error: UserError, rank: int = 0) -> NoReturn:
 
 
 def to_config(config: DictConfig) -> typed.Config:
-    """The composed config as dataclasses, interpolations and `evals.sets=[auto]` resolved."""
+    """Convert the config to dataclasses, resolving interpolations and `evals.sets=[auto]`."""
     name_by_content(config)
     made = OmegaConf.to_object(config)
     assert isinstance(made, typed.Config)
@@ -193,9 +197,11 @@ def to_config(config: DictConfig) -> typed.Config:
 
 
 def check_command(config_name: str, words: list[str], *, multirun: bool = True) -> Command:
-    """What this command line stands for. Raises one UserError with every wrong override, every
-    impossible combination, every setting that would change nothing, every folder that runs would
-    share, and a sweep where it is no `multirun`."""
+    """Return what this command line stands for.
+
+    Raises one UserError with every wrong override, impossible combination, setting without effect
+    and shared folder, and with sweeps if `multirun` is not set.
+    """
     search_own_config()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
         try:
@@ -211,18 +217,18 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
                 for word in words
                 if word not in hydras and (problem := _override_problem(config_name, word))
             ] + _hydra_problems(config_name, hydras)
-            # Where each works alone, Hydra's own words on the combination.
+            # if each works alone, use Hydra's message on the combination
             raise listed(problems or [_first_line(error)], "This command cannot run:") from None
         swept = [ambiguous(word) for word in words if len(sweep_points([word])) > 1]
     if swept and not multirun and "hydra.mode=MULTIRUN" not in words:
         raise listed(swept, "This command cannot run:")
-    refused, said = inert(keys, configs)
+    refused, notes = inert(keys, configs)
     problems = list(
         dict.fromkeys(problem for config in configs for problem in combination_problems(config))
     )
     if problems + refused + shared:
         raise listed(problems + refused + shared, "This command cannot run:")
-    return Command(name, configs, said + _origins(config_name, composed, words))
+    return Command(name, configs, notes + _origins(config_name, composed, words))
 
 
 def _origins(config_name: str, composed: list[DictConfig], words: list[str]) -> list[str]:
@@ -235,7 +241,7 @@ def _origins(config_name: str, composed: list[DictConfig], words: list[str]) -> 
 
 
 def _compose(config_name: str, words: list[str]) -> DictConfig:
-    """The config of one run. Hydra lets `+key=value` add any key; here that is an error too."""
+    """Compose the config of one run. Hydra lets `+key=value` add any key; here that is an error."""
     composed = sweeps.compose(config_name, words)
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
     if added:
@@ -251,8 +257,7 @@ def _compose(config_name: str, words: list[str]) -> DictConfig:
 
 
 def _override_problem(config_name: str, word: str) -> str | None:
-    """What is wrong with one override taken alone, with the nearest known name; None where nothing
-    is."""
+    """Return what is wrong with a single override, with the nearest known name, or None."""
     try:
         for point in sweep_points([word]):
             to_config(_compose(config_name, point))
@@ -260,7 +265,7 @@ def _override_problem(config_name: str, word: str) -> str | None:
         key, _, value = word.lstrip("+~").partition("=")
         groups = config_groups()
         known = [*leaf_keys(OmegaConf.structured(typed.Config))]
-        group = key.partition("@")[0]  # prompt@generation.prompt
+        group = key.partition("@")[0]  # like prompt@generation.prompt
         options = config_options(group)
         if group in groups and value not in options:
             wrong = next((one for one in value.split(",") if one not in options), value)
@@ -300,8 +305,7 @@ def _composes(config_name: str, word: str) -> bool:
 
 
 def _hydra_problems(config_name: str, words: list[str]) -> list[str]:
-    """What is wrong with the overrides of Hydra itself, which only together make sense: a launcher
-    and its resources."""
+    """Check overrides of Hydra itself together, such as a launcher and its resources."""
     try:
         to_config(_compose(config_name, words))
     except WRONG as error:
@@ -319,5 +323,5 @@ def _first_line(error: Exception) -> str:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` means `cpu`
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)  # at 0.6, `gpu` matches `cpu`
     return f" Did you mean '{close[0]}'?" if close else ""

@@ -1,5 +1,7 @@
-"""The only shapes that cross rooms: records become `PreferencePair`s, everything after reads
-those."""
+"""Data types shared by all rooms.
+
+Records become `PreferencePair`s, and everything later reads those.
+"""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ DIMENSIONS = (
     "personalisation",
     "helpfulness",
 )
-"""The seven value dimensions of MVPBench, spelt as the benchmark spells them."""
+"""The seven value dimensions of MVPBench, in the benchmark's spelling."""
 
 Level = Literal["High", "Low"]
 
@@ -24,7 +26,10 @@ LOW_UP_TO = 60
 
 
 def level(score: int) -> Level | None:
-    """High from 80, Low up to 60, None between (MVPBench, arXiv 2509.08022). `score` is 0-100."""
+    """Return High from 80, Low up to 60, None between (MVPBench, arXiv 2509.08022).
+
+    `score` is 0-100.
+    """
     if score >= HIGH_FROM:
         return "High"
     if score <= LOW_UP_TO:
@@ -34,8 +39,10 @@ def level(score: int) -> Level | None:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Who is asking, in PRISM's vocabulary. The fields are those that the benchmark's training
-    prompt shows."""
+    """The user who asks, in PRISM's vocabulary.
+
+    Its fields are those of the benchmark's training prompt.
+    """
 
     age: str
     gender: str
@@ -48,7 +55,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class StatedValues:
-    """A person's stated scores, integers 0-100, one per dimension."""
+    """A user's stated scores, integers 0-100, one per dimension."""
 
     creativity: int
     fluency: int
@@ -62,8 +69,10 @@ class StatedValues:
         return level(int(getattr(self, dimension)))
 
     def preference(self) -> str:
-        """The benchmark's preference text, as `High fluency, Low creativity.`; empty where all
-        scores lie between."""
+        """Return the benchmark's preference text, like `High fluency, Low creativity.`.
+
+        Empty if no score is High or Low.
+        """
         high = [f"High {d}" for d in DIMENSIONS if self.level(d) == "High"]
         low = [f"Low {d}" for d in DIMENSIONS if self.level(d) == "Low"]
         return ", ".join(high + low) + "." if high or low else ""
@@ -71,14 +80,13 @@ class StatedValues:
 
 @dataclass(frozen=True, slots=True)
 class PreferencePair:
-    """One question, the answer that fits the asking person's values, and the one that contradicts
-    them.
+    """A question, the answer that fits the asking user's values, and one that contradicts them.
 
-    `user_id` is the unit of splits and of clustered intervals: the person, or, in records that name
-    no person, the prompt (`prompt-<hash>`), because rows that repeat a prompt are no more
-    independent than rows of one person. `profile_text` is a profile given as free text (UF-P-4,
-    your own pairs); `profile` a structured one (MVPBench). `groups` holds what results are broken
-    down by, such as `{"dimension": "safety", "level": "High"}`.
+    `user_id` is the unit of splits and of clustered intervals. In records that name no user, it is
+    the prompt (`prompt-<hash>`), because rows that repeat a prompt are no more independent than
+    rows of one user. `profile_text` is a free-text profile (UF-P-4, own pairs), `profile` a
+    structured one (MVPBench). `groups` holds what results are broken down by, such as
+    `{"dimension": "safety", "level": "High"}`.
     """
 
     id: str
@@ -94,18 +102,16 @@ class PreferencePair:
 
 
 def is_finite(value: object) -> bool:
-    """Whether `value` is a number that can be averaged and compared: neither NaN, nor infinite, nor
-    a text or bool."""
+    """Return whether `value` is a finite number, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """What the model makes of one pair: sums of token log-probabilities in nats, and the token
-    counts behind them.
+    """A model's scores of one pair: summed token log-probs in nats, and token counts.
 
-    Raises ValueError where a sum is no finite number (`margin > d` would call such a pair wrong) or
-    an answer has no token.
+    Raises ValueError if a sum is not finite (`margin > d` would count such a pair as wrong), or an
+    answer has no token.
     """
 
     id: str
@@ -136,14 +142,13 @@ class PairScore:
 
     @property
     def margin(self) -> float:
-        """Difference of the means over tokens, nats a token (MVPBench's OPA margin)."""
+        """Difference of the mean log-probs per token, in nats (MVPBench's OPA margin)."""
         return self.chosen_logp_mean - self.rejected_logp_mean
 
 
 @dataclass(frozen=True, slots=True)
 class PromptedPair:
-    """A pair as text that a model reads: the rendered prompt and two answers that follow it with no
-    separator."""
+    """A pair as text: the rendered prompt, and two answers that follow without separator."""
 
     id: str
     user_id: str

@@ -1,1 +1,1 @@
-"""One file a job, read top to bottom."""
+"""One file per job, read top to bottom."""

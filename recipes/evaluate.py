@@ -1,5 +1,7 @@
-"""The checks of the recipes on any model or adapter, without training: base against adapter, or the
-base alone."""
+"""Evaluate any model or adapter without training: base against adapter, or the base alone.
+
+It measures the same as the training recipes do.
+"""
 
 from mvp_align.config import Config
 from mvp_align.job import Job

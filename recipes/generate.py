@@ -1,5 +1,7 @@
-"""`mvp-align generate`: answers for a finished run, by its own model or by a server, and their rows
-in its metrics.jsonl."""
+"""`mvp-align generate`: generate answers for a finished run, locally or by a server.
+
+Then measure them and update the run's metrics.jsonl.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -46,13 +48,13 @@ STAGES = ("base", "tuned")
 def generate_for_run(
     run_dir: Path, stage: str, set_name: str, config: Config, server: Server | None = None
 ) -> str:
-    """Answers of one stage to one set of the run in `run_dir`, by `config.generation`; what was
-    done, in a sentence or two.
+    """Generate one stage's answers to one set of a run, and return a summary.
 
-    Pairs are those that the run scored. With a `server` its model answers, whatever `stage` is: say
-    `tuned` where the tuned model is served. Every metric of answers is then measured anew on both
-    stages' answers to the set. Raises UserError for an unfinished run, a stage that it has no
-    adapter for, and answers there that were made otherwise.
+    `config.generation` has the settings. The pairs are those that the run scored. With a `server`,
+    its model answers, whatever `stage` is: pass `tuned` if it serves the tuned model. All answer
+    metrics are then computed again for both stages on this set. Raises UserError for an unfinished
+    run, a stage whose adapter is missing, and existing answers that were generated with other
+    settings.
     """
     run = RunFolder(run_dir, resumed=True)
     if not run.done.is_file():
@@ -100,7 +102,7 @@ def generate_for_run(
 
 
 def adapter_of(run: RunFolder, config: Config) -> Path:
-    """What a run trained, or, of an evaluation, what it evaluated."""
+    """Return the adapter that the run trained or, for an evaluation, evaluated."""
     if run.adapter.is_dir():
         return run.adapter
     if config.adapter is None:
@@ -117,10 +119,10 @@ def answers_of_server(
     run: RunFolder,
     config: Config,
 ) -> list[Generated]:
-    """Those that are there and those that come now. What failed stands in the .json file and is
-    asked for next time.
+    """Return the server's answers, both existing and new.
 
-    Raises UserError where none came, or the server was given up.
+    Failures are recorded in the .json file and requested again next time. Raises UserError if no
+    answer arrived, or if we gave up on the server.
     """
     path = answers_path(run.path, stage, set_name)
     generation, endpoint = config.generation, server.endpoint
@@ -144,8 +146,8 @@ def answers_of_server(
         )
         known |= {answer.id: answer for answer in asked.answers}
         if not known:
-            said = reasons(asked.failures.values())
-            raise UserError(f"{endpoint.base_url} answered nothing: {said}.{hint(said)}")
+            why = reasons(asked.failures.values())
+            raise UserError(f"{endpoint.base_url} answered nothing: {why}.{hint(why)}")
         answered = [known[pair.id] for pair in pairs if pair.id in known]
         how |= drawn(generation, config.seed)
         write_answers(path, answered, how | {UNANSWERED: asked.failures})
@@ -158,8 +160,8 @@ def answers_of_server(
     return [known[pair.id] for pair in pairs if pair.id in known]
 
 
-def hint(said: str) -> str:
-    """What helps where a server does not take a parameter."""
+def hint(why: str) -> str:
+    """Return a hint on the options that help if the server rejects a parameter."""
     found = [
         (
             " --max-tokens-parameter NAME renames that limit (OpenAI's reasoning models:"
@@ -168,13 +170,13 @@ def hint(said: str) -> str:
             else f" --leave-out {name} does not send it."
         )
         for name in ("max_tokens", *LEFT_OUT)
-        if name in said
+        if name in why
     ]
     return "".join(found)
 
 
 def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[PromptedPair]:
-    """What is sent as a user's turn: the server applies its model's chat template itself."""
+    """Return prompts to send as user turns. The server applies its model's chat template itself."""
     return [
         PromptedPair(pair.id, pair.user_id, render(pair, prompt), pair.chosen, pair.rejected)
         for pair in pairs
@@ -184,7 +186,7 @@ def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[Promp
 def answers_there(
     run: RunFolder, set_name: str, pairs: Sequence[PreferencePair]
 ) -> dict[str, list[Generated]]:
-    """By stage, those to `pairs`."""
+    """Return the existing answers to `pairs`, by stage."""
     wanted = {pair.id for pair in pairs}
     paths = {stage: answers_path(run.path, stage, set_name) for stage in STAGES}
     found = {stage: read_answers(path) for stage, path in paths.items() if path.is_file()}
@@ -213,7 +215,7 @@ def summary(path: Path, pairs: Sequence[PreferencePair], answers: Sequence[Gener
 
 
 def reasons(failures: Iterable[str]) -> str:
-    """`HTTP 400: no such thing (12 pairs), timed out (3 pairs)`, the three most frequent ones."""
+    """Return the three most frequent reasons, like `HTTP 400: no such thing (12 pairs), ...`."""
     return ", ".join(
         f"{reason} ({count} pairs)" for reason, count in Counter(failures).most_common(3)
     )

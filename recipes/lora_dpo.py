@@ -1,8 +1,7 @@
-"""LoRA + DPO: an adapter learns to find the answer that fits a person's values more probable than
-the one that does not.
+"""LoRA + DPO: the adapter learns to prefer the answer that fits the user's values.
 
-The base model is scored, an adapter is trained with TRL's DPOTrainer, the base model as reference,
-and the same sets are scored again.
+Score the base model, train an adapter with TRL's DPOTrainer and the base model as reference, and
+score the same sets again.
 """
 
 from mvp_align.config import Config

@@ -1,8 +1,7 @@
-"""LoRA + SFT: the same adapter and data as `lora_dpo`, trained on the chosen answers alone. The
-baseline without DPO.
+"""LoRA + SFT: the same adapter and data as `lora_dpo`, trained on chosen answers only.
 
-The base model is scored, an adapter is trained with TRL's SFTTrainer on the chosen answers, and the
-same sets are scored again.
+This is the baseline without DPO. Score the base model, train an adapter with TRL's SFTTrainer on
+the chosen answers, and score the same sets again.
 """
 
 from mvp_align.config import Config

@@ -122,23 +122,24 @@ def judge(
     from mvp_align.judging import judge as judging
     from mvp_align.judging.judges import SEMANTIC, read_panel
     from mvp_align.judging.labels import check_votes, read_rules
+    from mvp_align.judging.protocol import JudgingProtocol, check_protocol
 
     names = judges or []
-    way = judging.JudgingProtocol(
+    protocol = JudgingProtocol(
         read_rules(preset or ("semantic" if names == [SEMANTIC] else "dvb_judge")), blind, swap
     )
-    judging.check_protocol(way, names)
+    check_protocol(protocol, names)
     if relabel:
-        judging.relabel(run, names, way)
+        judging.relabel(run, names, protocol)
     elif names == [SEMANTIC]:
-        check_votes(way.rules, 1)
-        judging.judge_semantically(run, way)
+        check_votes(protocol.rules, 1)
+        judging.judge_semantically(run, protocol)
     else:
         panel = read_panel(names)
-        check_votes(way.rules, len(panel))
+        check_votes(protocol.rules, len(panel))
         install_signal_handlers()
         judging.judge_run(
-            run, panel, way, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
+            run, panel, protocol, replies or run / "replies.sqlite", limit_usd=limit_usd, yes=yes
         )
 
 

@@ -1,1 +1,1 @@
-"""Records in: read, check and split preference pairs, and say what the model is shown of them."""
+"""Read, check and split preference pairs, and define what the model is shown of them."""

@@ -1,5 +1,4 @@
-"""How far a model gets without knowing who is asking: the number that a result about values has to
-be read against."""
+"""The accuracy that a model can reach without knowing who asks: a reference for results."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,21 +7,20 @@ from mvp_align.schema import PreferencePair
 
 
 def value_blind_ceiling(pairs: Sequence[PreferencePair]) -> float:
-    """The highest acc@0 (share of pairs, 0.5 to 1) that a model can reach which sees the question,
-    never the person.
+    """Return the highest acc@0 (0.5 to 1) that a model can reach from the question alone.
 
-    Such a model answers the same comparison the same way for everyone. Where two people differ over
-    the same two answers to the same question it is wrong for one of them, so of each group
-    (question, {two answers}) at most the more frequent direction is right. The ceiling is the sum
-    of those counts over the number of pairs. At 1.0 these pairs cannot show that a model uses the
-    profile; an accuracy above the ceiling proves that it does.
+    Such a model answers the same comparison the same way for everyone. If two users disagree about
+    the same two answers to the same question, it is wrong for one of them. So of each group
+    (question, {two answers}), at most the more frequent direction is right. The ceiling is the sum
+    of those counts over the number of pairs. At 1.0, these pairs cannot show that a model uses the
+    profile. An accuracy above the ceiling proves that it does.
 
-    Exact for models that compare two answers, and for models that score answers one by one
-    (log-probabilities) as long as the majorities of no question run in a circle (a over b, b over
-    c, c over a); a circle makes it an upper bound.
+    The ceiling is exact for models that compare two answers. For models that score answers one by
+    one (log-probs), it is exact unless the majorities of a question form a cycle (a over b, b over
+    c, c over a), which makes it an upper bound.
 
     Raises:
-        ValueError: no pairs.
+        ValueError: if there are no pairs.
     """
     if not pairs:
         raise ValueError("no pairs: the ceiling of nothing is not a number")

@@ -1,5 +1,4 @@
-"""Preference records as other tools write them, recognised so that one message says what they are
-and what helps."""
+"""Recognise preference records in other tools' formats, to name the format and a remedy."""
 
 import re
 from collections.abc import Sequence
@@ -55,8 +54,10 @@ def form_of(record: dict[str, Any], texts: Sequence[str]) -> tuple[str, str] | N
 
 
 def _is_message(value: object) -> bool:
-    """One message, or a list that starts with one: `{"role": ..., "content": ...}` or `{"from":
-    ..., "value": ...}`."""
+    """Return whether `value` is a message, or a list that starts with one.
+
+    A message is `{"role": ..., "content": ...}` or `{"from": ..., "value": ...}`.
+    """
     if isinstance(value, list) and value:
         value = value[0]
     return isinstance(value, dict) and (

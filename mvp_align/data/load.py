@@ -1,5 +1,4 @@
-"""All pairs of a run, from its config: read, freed of repeats where asked, split by person, checked
-for overlap."""
+"""Load all pairs of a run: read them, drop repeats if asked, split by user, check overlap."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,7 @@ from mvp_align.schema import PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class DataSets:
-    """The run's pairs by set, empty where a set is not given. No person stands in two of train, val
-    and test.
+    """The run's pairs by set; empty if a set is not given. Train, val and test share no users.
 
     `out_of_domain` has those of `evals.sets`, by name. `read` has what was read of each source
     (keys train, val, test and the sets out of domain), and `notes` says in sentences what was left
@@ -42,8 +40,7 @@ class DataSets:
 
     @property
     def prompt_sets(self) -> list[str]:
-        """The sets in which no record names a person, so that prompts are counted, and drawn from,
-        in people's stead."""
+        """Sets whose records name no user, so that prompts are counted and resampled instead."""
         return [
             name
             for name, pairs in self.by_set.items()
@@ -52,21 +49,21 @@ class DataSets:
 
 
 def load_data(config: Config) -> DataSets:
-    """Read `data.train`, `data.val`, `data.test` and what `evals.sets` has out of domain.
+    """Read `data.train`, `data.val`, `data.test` and the out-of-domain sets of `evals.sets`.
 
-    Without `data.test` the share `data.test_share` of the users of `data.train` is held out, the
-    same for the same `seed`. `data.limit` and `data.drop_repeats` concern the `data.*` sources
-    alone.
+    Without `data.test`, the share `data.test_share` of the users of `data.train` is held out, the
+    same ones for the same `seed`. `data.limit` and `data.drop_repeats` apply to `data.*` sources
+    only.
 
     Raises:
-        UserError: nothing to train or test on, a source that cannot be read, or a person on two
-        sides.
+        UserError: if there is nothing to train or test on, a source cannot be read, or a user is in
+            two of the sets.
     """
     sources = _given_sources(config)
     notes: list[str] = []
     for name in ("train", "val"):
-        # Evaluating needs the test set only; train and val, where they are there, serve to find
-        # people on two sides.
+        # Evaluation needs only the test set. If train and val exist, they are checked for shared
+        # users.
         if (
             not recipe_named(config.recipe).trains
             and "test" in sources
@@ -156,8 +153,7 @@ def read_out_of_domain(name: str, source: str | None) -> ReadPairs:
 
 
 def _person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> list[str]:
-    """Where prompts stand for people, and where ids that differ hardly at all count as several
-    people."""
+    """Note where prompts replace users, and where almost equal ids count as several users."""
     notes = []
     for name, found in pairs.items():
         unnamed = sum(not names_person(pair) for pair in found)
@@ -187,8 +183,10 @@ def _person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> 
 
 
 def _given_sources(config: Config) -> dict[str, str]:
-    """The `data.*` sources that the config names. Raises UserError where the run would have nothing
-    to work on."""
+    """Return the `data.*` sources in the config.
+
+    Raises UserError if the run would have no pairs.
+    """
     data = config.data
     sources = {"train": data.train, "val": data.val, "test": data.test}
     in_domain = recipe_named(config.recipe).trains or IN_DOMAIN in chosen_sets(config)
@@ -201,8 +199,7 @@ def _given_sources(config: Config) -> dict[str, str]:
 
 
 def _head_lines(read: Mapping[str, ReadPairs], limit: int) -> list[str]:
-    """Where the head of a file, which `data.limit` takes, is of one dimension, level or user type
-    alone."""
+    """Note sets where the records that `data.limit` keeps share a dimension, level or user type."""
     lines = []
     for name, result in read.items():
         values = {group: {pair.groups.get(group) for pair in result.pairs} for group in STRATA}

@@ -1,9 +1,7 @@
-"""A file's bytes as parsed values: JSON, JSON Lines, CSV, TSV and Parquet, each of them gzipped
-too.
+"""Parse a file's bytes as JSON, JSON Lines, CSV, TSV or Parquet, gzipped or not.
 
-Nothing here knows what a record should hold; `formats` does. What is wrong with a file's bytes
-comes back as words in `Records.problems`, so that `readers` can report it together with what is
-wrong inside the records.
+Nothing here knows what a record should contain; `formats` does. Problems with a file's bytes go
+into `Records.problems`, so that `readers` can report them together with problems in the records.
 """
 
 import csv
@@ -21,10 +19,10 @@ from pathlib import PurePath
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """One file's records (or one Hugging Face split's), at most the first `limit`, not yet checked.
+    """Up to `limit` unchecked records of one file, or of one Hugging Face split.
 
-    `rows` pairs each record's place, as `row 3` (from 0) or `line 4` (from 1, JSON Lines and
-    tables), with its parsed value.
+    `rows` holds each record's place, like `row 3` (from 0) or `line 4` (from 1, JSON Lines and
+    tables), and its parsed value.
     """
 
     name: str
@@ -34,15 +32,13 @@ class Records:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`dvb.jsonl.gz` as ("dvb", ".jsonl"): the stem, and the extension that says how to parse
-    it."""
+    """Split `dvb.jsonl.gz` into ("dvb", ".jsonl"). The extension selects a parser."""
     path = PurePath(name[:-3] if name.lower().endswith(".gz") else name)
     return path.stem, path.suffix.lower()
 
 
 def parse(data: bytes, records: Records, extension: str, limit: int | None) -> None:
-    """Add the first `limit` records of a file, or what is wrong with it. `extension` is a key of
-    PARSERS."""
+    """Add the first `limit` records of a file, or its problems. `extension` is a key of PARSERS."""
     if data[:2] == GZIP and records.name.lower().endswith(".gz"):
         try:
             data = gzip.decompress(data)
@@ -92,7 +88,7 @@ def _parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
     text = _decode(data, records)
     if text is None:
         return
-    # Not splitlines(): JSON texts may hold U+2028 and the like unescaped, and those end no line.
+    # not splitlines(): JSON strings may contain U+2028 and the like, which do not end a line
     filled = (
         (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
     )
@@ -107,8 +103,7 @@ def _parse_jsonl(data: bytes, records: Records, limit: int | None) -> None:
 
 
 def _spread_out(first: str) -> str:
-    """What is wrong with a .jsonl file whose first line opens something that it does not close;
-    empty where it closes it."""
+    """Describe a .jsonl file whose first line is not a whole record; empty if it is."""
     opens = first.strip()
     if opens.startswith("[") and not opens.endswith("]"):
         return "holds one list, not an object on each line; name the file .json"
@@ -118,8 +113,10 @@ def _spread_out(first: str) -> str:
 
 
 def _parse_table(data: bytes, records: Records, limit: int | None, delimiter: str) -> None:
-    """Every cell is a text, exactly as it stands; an empty cell counts as absent. The first line
-    names the columns."""
+    """Parse a table whose first line names the columns.
+
+    Every cell is kept as text, unchanged. Empty cells count as absent.
+    """
     text = _decode(data, records)
     if text is None:
         return
@@ -146,7 +143,7 @@ def _parse_table(data: bytes, records: Records, limit: int | None, delimiter: st
 
 
 def _table_lines(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line that it starts on."""
+    """Yield each non-empty row with the line that it starts on."""
     reader, began = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
     for cells in reader:
         if cells:
@@ -193,11 +190,11 @@ OTHER_KINDS = {
     b"PAR1": "Parquet: name it .parquet",
     b"PK\x03\x04": "a ZIP archive: unpack it",
 }
-"""How files begin that are no text."""
+"""First bytes of common files that are not text."""
 
 
 def _decode(data: bytes, records: Records) -> str | None:
-    encoding = json.detect_encoding(data)  # by the byte order mark, and by where zero bytes stand
+    encoding = json.detect_encoding(data)  # by the byte order mark and the positions of zero bytes
     if not encoding.startswith("utf-8"):
         name = encoding.upper().removesuffix("-LE").removesuffix("-BE")
         records.problems.append(
@@ -205,7 +202,7 @@ def _decode(data: bytes, records: Records) -> str | None:
         )
         return None
     try:
-        # a byte order mark, as Windows tools write it, is no mistake
+        # accept a byte order mark, which Windows tools write
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         kind = next((what for begin, what in OTHER_KINDS.items() if data.startswith(begin)), None)
@@ -222,8 +219,7 @@ def _decode(data: bytes, records: Records) -> str | None:
 
 
 def _decode_json(text: str, records: Records, remedy: str, first_line: int = 1) -> object:
-    """The parsed value; where `text` is broken, a problem is added to `records` and None comes
-    back."""
+    """Parse `text`. If it is broken, add a problem to `records` and return None."""
     try:
         value: object = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
@@ -236,7 +232,7 @@ def _decode_json(text: str, records: Records, remedy: str, first_line: int = 1) 
             f"{records.name} line {first_line}: an object has the key {error} twice; leave one of"
             " the two out."
         )
-    # a number of thousands of digits, lists nested a thousand deep
+    # a number with thousands of digits, or lists nested a thousand deep
     except (ValueError, RecursionError) as error:
         records.problems.append(
             f"{records.name} line {first_line}: JSON that cannot be read ({error}); {remedy}."
@@ -247,8 +243,7 @@ def _decode_json(text: str, records: Records, remedy: str, first_line: int = 1) 
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Raises KeyError where a key stands twice: JSON's own reader would drop the first without a
-    word."""
+    """Build a dict. Raises KeyError for a repeated key, which `json` would silently overwrite."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise KeyError(
@@ -258,7 +253,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def json_kind(value: object) -> str:
-    """What a parsed value is, in the words of JSON: `an object`, `a list`, `a text`, ..."""
+    """Name the type of a parsed value in the words of JSON: `an object`, `a list`, `a text`, ..."""
     kinds = {
         type(None): "null",
         dict: "an object",

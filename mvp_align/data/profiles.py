@@ -1,10 +1,10 @@
-"""The same pairs under several profiles: does a model use who is asking, or does any profile do?
+"""Show the same pairs with different profiles: does a model use who asks, or would any profile do?
 
-Four kinds, asked for by `evals.profiles`. `none` shows the question alone, `demographics` the
-paper's prompt, `values` the paper's prompt and the person's stated values, `shuffled` the person's
-demographics and another person's values. A profile in free text (UF-P-4, your own pairs) says both
-at once: there `demographics` and `values` are one kind, `given`, and `shuffled` shows another
-profile of the set.
+`evals.profiles` selects from four kinds. `none` shows only the question, `demographics` the paper's
+prompt, `values` the paper's prompt and the user's stated values, and `shuffled` the user's
+demographics and another user's values. A free-text profile (UF-P-4, own pairs) states both at once.
+There, `demographics` and `values` are one kind, `given`, and `shuffled` shows another profile of
+the set.
 """
 
 from collections import Counter, defaultdict
@@ -20,20 +20,17 @@ from mvp_align.schema import PreferencePair
 KINDS = ("none", "demographics", "values", "shuffled")
 QUESTION, PREFERENCE = packaged_prompt("question"), packaged_prompt("preference")
 SHUFFLE_SEED = 12
-"""Of the draw of other people, and no setting: the runs of every seed are to show a person the same
-other's values."""
+"""Fixed, so that runs of every seed show a user the same other user's values."""
 NO_OTHER = "nobody in the set has other values to show instead"
 
 
 @dataclass(frozen=True, slots=True)
 class Swapped:
-    """For each kind the prompt, and the same pairs in the same order as that prompt is to show
-    them.
+    """For each kind, its prompt and the same pairs, in the same order, as that prompt shows them.
 
-    `level_changed` says of pairs that are about one value dimension (its id the key) whether
-    `shuffled` shows another level of that very dimension: where it shows the same level, values and
-    shuffled values ask for the same answer. `left_out` counts pairs by the reason why they are
-    under no kind.
+    For pairs about one value dimension, `level_changed` says by pair id whether `shuffled` shows
+    another level of that dimension. If it shows the same level, values and shuffled values ask for
+    the same answer. `left_out` counts the pairs that no kind includes, by reason.
     """
 
     kinds: Mapping[str, tuple[Prompt, list[PreferencePair]]]
@@ -42,15 +39,16 @@ class Swapped:
 
 
 def swap_profiles(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
-    """Every pair that all `kinds` can be shown for; no pair, and the reasons, where that is
-    none."""
+    """Return every pair that all `kinds` can show, and count the others by reason."""
     structured = any(pair.profile is not None for pair in pairs)
     return _swap_values(pairs, kinds) if structured else _swap_texts(pairs, kinds)
 
 
 def _swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
-    """Structured profiles: `shuffled` keeps a person's demographics and takes the values of another
-    user."""
+    """Swap structured profiles.
+
+    `shuffled` keeps a user's demographics and shows another user's values.
+    """
     left_out: Counter[str] = Counter()
     shows_values = bool({"values", "shuffled"} & set(kinds))
     kept = []
@@ -62,7 +60,7 @@ def _swap_values(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapp
         kept += [] if reason else [pair]
     shuffled = kept
     if "shuffled" in kinds:
-        first = {pair.user_id: pair for pair in reversed(kept)}  # of each user
+        first = {pair.user_id: pair for pair in reversed(kept)}  # the first pair of each user
         donors = derangement({user: pair.preference for user, pair in first.items()})
         left_out.update(NO_OTHER for pair in kept if pair.user_id not in donors)
         kept = [pair for pair in kept if pair.user_id in donors]
@@ -90,7 +88,7 @@ def _level_changes(
 
 
 def _swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swapped:
-    """Profiles in free text: `shuffled` takes another text of the set."""
+    """Swap free-text profiles: `shuffled` shows another text of the set."""
     kept = [pair for pair in pairs if pair.profile_text.strip()]
     left_out = Counter({"names no profile": len(pairs) - len(kept)})
     shuffled = kept
@@ -105,13 +103,12 @@ def _swap_texts(pairs: Sequence[PreferencePair], kinds: Sequence[str]) -> Swappe
 
 
 def derangement(texts: Mapping[str, str]) -> dict[str, str]:
-    """Person -> another person whose text differs, drawn at random, each person the other of at
-    most one.
+    """Assign each user another user with a different text, at random, each used at most once.
 
-    People in an order where equal texts stand together, the order of people and of texts drawn;
-    each gets the one who stands as many places on as the most frequent text has people. So nobody
-    gets their own, nor an equal text, unless more than half of all share one: as few as possible
-    then have no other, and are not in what is returned.
+    Users are ordered so that equal texts are adjacent, with users and texts in random order. Each
+    user gets the one that follows at a distance equal to the size of the largest group of equal
+    texts. So nobody gets their own or an equal text, unless more than half of all users share one.
+    Then as few as possible have no counterpart and are missing from the result.
     """
     draw = np.random.default_rng(SHUFFLE_SEED)
     same: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Records in, pairs out: every record checked, every problem of a source in one message."""
+"""Read records into pairs: check every record, and report all problems of a source at once."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,19 @@ from mvp_align.schema import PreferencePair
 SAME_RECORD = "repeats the id and content of an earlier record"
 MISSPELT = 0.85
 ALIKE = 0.6
-"""How alike (difflib's ratio) an unknown key is to a known one to be refused as its misspelling, or
-named beside it."""
+"""Similarity (difflib's ratio) to a known key at which we report an unknown one.
+
+At MISSPELT we reject it as a misspelling, at ALIKE we name the known key next to it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPairs:
-    """What was read of one source. `records` counts what was looked at: the pairs and what
-    `left_out` counts by reason.
+    """Pairs read from one source. `records` counts the pairs plus all of `left_out`, by reason.
 
-    `sha256` (hex) is over the file's bytes; over the concatenation of a folder's files in order of
-    name; over the canonical JSON of the records kept of a Hugging Face dataset. `unread` counts the
-    records that have a key which the format does not read, by the key and, in words, the known key
-    that it is like.
+    `sha256` (hex) covers a file's bytes, a folder's files concatenated in order of name, or the
+    canonical JSON of the records kept of a Hugging Face dataset. `unread` counts records with a key
+    that the format does not read, by the key and, if there is one, a similar known key.
     """
 
     pairs: list[PreferencePair]
@@ -49,8 +49,8 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     prompt as their user (`prompt-<hash>`). Ids are unique.
 
     Raises:
-        UserError: naming every file, row (from 0) or line (from 1, .jsonl) and field that is wrong,
-        and what to do.
+        UserError: naming every wrong file, row (from 0) or line (from 1, .jsonl) and field, with
+            remedies.
     """
     if format not in FORMATS:
         near = get_close_matches(format, FORMATS, n=1)
@@ -76,8 +76,7 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
 
 
 def _checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], int, list[str]]:
-    """The pairs, how many records were left out because they repeat one, and all that is wrong with
-    records."""
+    """Return the pairs, the number of repeated records left out, and all problems with records."""
     kept: dict[str, tuple[PreferencePair, str]] = {}
     problems: list[str] = []
     given, same = _given_ids(opened, format), 0
@@ -109,7 +108,7 @@ def _checked_pairs(opened: Opened, format: str) -> tuple[list[PreferencePair], i
 
 
 def _objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every record that is an object, with its file and place."""
+    """Yield every record that is an object, with its file and place."""
     for file in opened.files:
         yield from (
             (f"{file.name} {place}", value) for place, value in file.rows if isinstance(value, dict)
@@ -128,8 +127,10 @@ def _given_ids(opened: Opened, format: str) -> set[object]:
 
 
 def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
-    """How many records have a key that is not read, and, as problems, the keys that are likely
-    misspelt: a `userid` that is passed over would put one person on both sides of a split."""
+    """Count records with unread keys, and return likely misspellings as problems.
+
+    Ignoring a misspelt `userid` would put one user on both sides of a split.
+    """
     unread: Counter[str] = Counter()
     misspelt: dict[tuple[str, str], list[str]] = {}
     for place, value in _objects(opened):
@@ -148,7 +149,7 @@ def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]
 
 
 def _refuse_other_form(opened: Opened, format: str) -> None:
-    """One plain sentence where records have the form of another tool."""
+    """Raise one plain error if the records have another tool's format."""
     texts = FORMATS[format].texts
     found = [(place, form) for place, value in _objects(opened) if (form := form_of(value, texts))]
     if found:
@@ -158,8 +159,10 @@ def _refuse_other_form(opened: Opened, format: str) -> None:
 
 
 def _refuse_other_format(opened: Opened, source: str, format: str) -> None:
-    """One plain sentence where the records are of another format, instead of a dozen missing fields
-    a row."""
+    """Raise one plain error if the records fit another `data.format`.
+
+    Otherwise each row would report a dozen missing fields.
+    """
     records = [value for _, value in _objects(opened)]
     texts = FORMATS[format].texts
     if any(key in record for record in records for key in texts):
@@ -183,8 +186,7 @@ def _refuse_other_format(opened: Opened, source: str, format: str) -> None:
 
 
 def drop_repeats(pairs: Iterable[PreferencePair]) -> tuple[list[PreferencePair], int]:
-    """The first of those that share question, chosen and rejected, in their order, and how many
-    were dropped."""
+    """Drop pairs that repeat an earlier one's question, chosen and rejected, and count them."""
     first: dict[tuple[str, str, str], PreferencePair] = {}
     total = 0
     for pair in pairs:

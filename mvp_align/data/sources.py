@@ -1,5 +1,4 @@
-"""Where records come from: files, folders, the bundled sample and Hugging Face datasets, as plain
-parsed values."""
+"""Open sources of records: files, folders, the bundled sample and Hugging Face datasets."""
 
 import hashlib
 import json
@@ -23,7 +22,7 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source's files in order, and the SHA-256 (hex) of their bytes, one after the other."""
+    """A source's files in order, and the SHA-256 (hex) of their concatenated bytes."""
 
     files: list[Records]
     sha256: str
@@ -33,11 +32,11 @@ class Opened:
 def open_source(source: str, limit: int | None = None) -> Opened:
     """Read and parse `source`, one of `KINDS`, keeping the first `limit` records of each file.
 
-    A Hugging Face dataset has no bytes of its own: its hash is over the canonical JSON of the
+    A Hugging Face dataset has no bytes of its own, so its hash covers the canonical JSON of the
     records that are kept.
 
     Raises:
-        UserError: nothing is there, or it is of a kind that cannot be read.
+        UserError: if the source does not exist or is of an unsupported kind.
     """
     if source.startswith("hf:"):
         return _open_hub(source, limit)
@@ -61,8 +60,10 @@ def sample_root() -> Traversable:
 
 
 def is_there(source: str) -> bool:
-    """Whether a path or a sample exists; a Hugging Face id counts as there, because only loading it
-    tells."""
+    """Return whether a path or sample exists.
+
+    A Hugging Face id counts as existing, because only loading it can tell.
+    """
     if source.startswith("hf:"):
         return True
     try:
@@ -73,7 +74,7 @@ def is_there(source: str) -> bool:
 
 
 def locate_source(source: str) -> Traversable:
-    """The file or folder that `source` names. Raises UserError where there is none."""
+    """Return the file or folder that `source` names. Raises UserError if there is none."""
     if source.startswith("sample:"):
         name = source.removeprefix("sample:")
         root = sample_root()
@@ -114,7 +115,7 @@ def _is_read(file: Traversable) -> bool:
 
 
 def _read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, Records]:
-    """A file's bytes and records. Raises UserError for an extension that no parser knows."""
+    """Return a file's bytes and records. Raises UserError for an unknown extension."""
     stem, extension = split_name(file.name)
     if extension not in PARSERS:
         raise UserError(f"{name}: cannot read the extension '{extension}'; give {KINDS}.")
@@ -131,15 +132,15 @@ def _read_file(file: Traversable, name: str, limit: int | None) -> tuple[bytes, 
 
 
 def _open_hub(source: str, limit: int | None) -> Opened:
-    # Late: it takes seconds to import, and files do not need it.
+    # imported here: it takes seconds, and files do not need it
     import datasets  # type: ignore[import-untyped, unused-ignore]
 
     name, _, split = source.removeprefix("hf:").partition(":")
-    if not datasets.config.HF_HUB_OFFLINE:  # which HF_DATASETS_OFFLINE sets as well
+    if not datasets.config.HF_HUB_OFFLINE:  # also set by HF_DATASETS_OFFLINE
         hub.ask_first()
     try:
         loaded: Any = datasets.load_dataset(name, split=split or None)
-    # the hub, the network and the dataset's files fail in many libraries' classes
+    # the Hub, the network and the dataset's files raise errors of many libraries
     except Exception as error:
         if datasets.config.HF_HUB_OFFLINE:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Splits by person: whoever is trained on is never tested on."""
+"""Splits by user: nobody is in both training and test data."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,14 +11,13 @@ from mvp_align.schema import PreferencePair
 def split_by_user(
     pairs: Sequence[PreferencePair], test_share: float, seed: int
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
-    """Training and test pairs, each in the order given, with `round(test_share * users)` users
-    tested, at least one.
+    """Return training and test pairs, each in the given order.
 
-    Depends on the set of user ids and the seed alone, not on the order of the pairs. At least one
-    user is trained on.
+    `round(test_share * users)` users are tested, with at least one user on each side. The split
+    depends only on the set of user ids and the seed, not on the order of pairs.
 
     Raises:
-        UserError: fewer than two users, or a share outside (0, 1).
+        UserError: if there are fewer than two users, or the share is outside (0, 1).
     """
     if not 0 < test_share < 1:
         raise UserError(f"data.test_share={test_share}: must lie between 0 and 1.")
@@ -35,8 +34,7 @@ def split_by_user(
 
 
 def check_disjoint(sets: Mapping[str, Sequence[PreferencePair]]) -> None:
-    """Raise UserError naming the users, five at most for each two sets, who stand in more than one
-    of `sets`."""
+    """Raise UserError if users are in more than one of `sets`, naming up to five per two sets."""
     users = {name: {pair.user_id for pair in pairs} for name, pairs in sets.items()}
     problems = []
     for one, other in combinations(users, 2):

@@ -1,8 +1,7 @@
-"""A part of a set that stands for the whole: drawn by the seed, evenly over the groups that the set
-is made of.
+"""Draw a representative part of a set by the seed, evenly over the set's groups.
 
-The first pairs of a set do not: files are sorted, UF-P-4's one user type after another. A larger
-draw holds every smaller one, so that answers that are there stay of use.
+The first pairs of a set are not representative, because files are sorted: UF-P-4 has one user type
+after another. A larger draw contains every smaller one, so that existing answers stay useful.
 """
 
 from collections import Counter, defaultdict
@@ -12,13 +11,18 @@ from hashlib import sha256
 from mvp_align.schema import PreferencePair
 
 STRATA = ("user_type", "dimension", "level")
-"""What the sets are made of: UF-P-4 of user types, MVPBench of dimensions and levels. Own pairs may
-have none of it."""
+"""The groups that sets consist of: user types in UF-P-4, dimensions and levels in MVPBench.
+
+A user's own pairs may have none.
+"""
 
 
 def draw(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> list[PreferencePair]:
-    """`count` of `pairs`, in their order, or all where there are no more: as many of each stratum
-    as of any other, as far as each has them. Depends on ids, groups and seed, not on the order."""
+    """Draw `count` of `pairs`, keeping their order, or return all if there are no more.
+
+    Takes equally many of each stratum, as far as it has enough. Depends on ids, groups and the
+    seed, not on the order of pairs.
+    """
     if count is None or count >= len(pairs):
         return list(pairs)
     drawn = {pair.id for pair in drawn_order(pairs, seed)[:count]}
@@ -26,8 +30,10 @@ def draw(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> list[
 
 
 def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePair]:
-    """All of `pairs`, so that any first ones are a draw: rounds of one pair of each stratum, in an
-    order drawn anew each round."""
+    """Order `pairs` so that every prefix is a draw.
+
+    Takes one pair of each stratum per round, with a new random order of strata in each round.
+    """
     strata: dict[tuple[str, ...], list[PreferencePair]] = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: _chance(seed, pair.id)):
         strata[_stratum_of(pair)].append(pair)
@@ -40,8 +46,11 @@ def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePa
 
 
 def drawn_line(pairs: Sequence[PreferencePair], count: int | None, seed: int) -> str:
-    """`40 of 480 pairs, drawn by seed 12 evenly over user_type (10 of each of 4)`; empty where all
-    are taken."""
+    """Describe a draw.
+
+    For example, `40 of 480 pairs, drawn by seed 12 evenly over user_type (10 of each of 4)`.
+    Returns "" if all pairs are used.
+    """
     if count is None or count >= len(pairs):
         return ""
     line = f"{count:,} of {len(pairs):,} pairs, drawn by seed {seed}"

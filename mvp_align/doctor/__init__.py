@@ -1,1 +1,1 @@
-"""Is this machine ready? Checks of what runs stand on, from Python to the hub."""
+"""Checks of whether this machine is ready for runs, from Python to the Hub."""

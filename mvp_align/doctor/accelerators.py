@@ -1,5 +1,4 @@
-"""What computes: torch and its CUDA, the driver, the GPUs, NCCL, 4-bit layers, and how processes
-are launched."""
+"""Check torch and its CUDA, the driver, GPUs, NCCL, 4-bit layers, and accelerate's config."""
 
 import os
 import shutil
@@ -12,16 +11,18 @@ from typing import Any
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
 
 LAUNCH_CONFLICTS: Mapping[str, tuple[object, ...]] = {
-    "mixed_precision": ("no", False),  # YAML's own reading of a bare `no`
+    "mixed_precision": ("no", False),  # how YAML reads a bare `no`
     "distributed_type": ("NO", False, "MULTI_GPU", "MULTI_CPU"),
     "num_machines": (1,),
 }
-"""Keys of accelerate's config file, with the values under which `hardware.*` and the run folder
-mean what they say."""
+"""Keys of accelerate's config file, with their harmless values.
+
+Other values would contradict `hardware.*` or the run folder.
+"""
 
 
 def torch_build() -> Finding:
-    """torch's own CUDA, beside what the driver says of itself."""
+    """Compare torch's CUDA with the driver."""
     import torch
 
     driver, built = _driver_version(), torch.version.cuda
@@ -48,7 +49,7 @@ def torch_build() -> Finding:
 
 
 def _driver_version() -> str | None:
-    """NVIDIA's driver as nvidia-smi tells it; None where there is none, or it shows no GPU."""
+    """Return the NVIDIA driver's version by nvidia-smi, or None without a driver or a GPU."""
     try:
         command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
@@ -58,11 +59,13 @@ def _driver_version() -> str | None:
 
 
 def unless_full(check: Callable[[], Finding]) -> Finding:
-    """`check`'s finding, or a warning where the GPU has no memory left for it, as beside a run that
-    makes full use of it."""
+    """Return `check`'s finding, or a warning if the GPU has no free memory to run it.
+
+    That is normal while a run uses the GPU.
+    """
     try:
         return check()
-    # torch.OutOfMemoryError, or CUDA's own where it cannot even begin
+    # torch.OutOfMemoryError, or CUDA's own error if it cannot even initialise
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
@@ -73,8 +76,10 @@ def unless_full(check: Callable[[], Finding]) -> Finding:
 
 
 def gpus() -> Finding:
-    """Each GPU does a small matrix product: a capability that torch was not built for shows here
-    and not in a run."""
+    """Run a small matrix product on each GPU.
+
+    A capability that torch was not built for fails here instead of in a run.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -133,8 +138,7 @@ def nccl() -> Finding:
 
 
 def four_bit() -> Finding:
-    """Quantise a small layer to NF4 where runs would, and see that it still multiplies as it
-    did."""
+    """Quantise a small layer to NF4 on the device that runs use, and compare its output."""
     import torch
     from bitsandbytes.nn import Linear4bit
 
@@ -148,7 +152,7 @@ def four_bit() -> Finding:
         exact, close = plain(x), layer.to(device)(x.to(device)).cpu()
     error = float((close - exact).norm() / exact.norm())
     found = f"{version('bitsandbytes')} on {device}: NF4 within {100 * error:.0f} %"
-    if not error < 0.2:  # nan is not; a uniform 4-bit grid would err by some 10 %
+    if not error < 0.2:  # also fails for NaN; a uniform 4-bit grid would be off by about 10 %
         return fail(
             found,
             "quantization=4bit would be wrong here: install the bitsandbytes of constraints.txt.",
@@ -157,15 +161,14 @@ def four_bit() -> Finding:
 
 
 def launch_config() -> Finding:
-    """accelerate's own config file: `accelerate launch` reads it wherever a flag does not say
-    otherwise."""
+    """Check accelerate's config file, which `accelerate launch` uses unless a flag overrides it."""
     import yaml
     from accelerate.commands.config.config_args import default_config_file
 
     path = Path(default_config_file)
     if not path.is_file():
         return ok(f"none at {path}: the launcher's defaults")
-    config = yaml.safe_load(path.read_text("utf-8"))  # of which JSON is a part
+    config = yaml.safe_load(path.read_text("utf-8"))  # YAML includes JSON
     if not isinstance(config, dict):
         return warn(
             f"{path} holds no settings", "Delete it, or write it again with `accelerate config`."
@@ -180,8 +183,10 @@ def launch_config() -> Finding:
 
 
 def launch_problems(config: Mapping[str, Any]) -> list[str]:
-    """What in the file fights with ours: precision and placement are `hardware.*`'s, and
-    torch.compile is nobody's."""
+    """List settings in the file that conflict with ours.
+
+    `hardware.*` decides on precision and placement, and we do not use torch.compile.
+    """
     import torch
 
     wrong = [

@@ -1,4 +1,4 @@
-"""All checks in turn, and the table of what they found."""
+"""Run all checks, and print a table of their findings."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +15,10 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def run_checks(*, offline: bool) -> list[Finding]:
-    """A finding a check; `offline` leaves out what would ask the network. Changes nothing, raises
-    nothing."""
+    """Return one finding per check.
+
+    `offline` skips network requests. Changes and raises nothing.
+    """
     return [attempt(name, check) for name, check in checks(offline=offline).items()]
 
 
@@ -33,7 +35,7 @@ def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
         "Slurm": machine.slurm,
         "memory": machine.memory,
         "disk of outputs/": lambda: machine.disk(Path("outputs"), 5, "run.dir=FOLDER"),
-        # LLaMA-2-7B: 13.5
+        # LLaMA-2-7B has 13.5 GB
         "disk of the hub cache": lambda: machine.disk(machine.hub_cache(), 15, "HF_HOME=FOLDER"),
         "disk of our cache": lambda: machine.disk(machine.own_cache(), 1, "MVP_ALIGN_CACHE=FOLDER"),
         "Hugging Face hub": lambda: machine.hub(offline=offline),
@@ -43,7 +45,7 @@ def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
 
 
 def print_findings(findings: Sequence[Finding], console: Console | None = None) -> None:
-    """A line a check, what to do below what was found."""
+    """Print one line per check, with the remedy below."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("", no_wrap=True)
     table.add_column("check", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What a check says: one line, with what to do where something is amiss, and never a secret."""
+"""Findings of checks: one line each, with a remedy if something is wrong, and never a secret."""
 
 import os
 import re
@@ -15,8 +15,10 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level` is `warn` where some runs would suffer and `fail` where none would work as it says.
-    `remedy` is what to do."""
+    """One line of `mvp-align doctor`.
+
+    `level` is `warn` if some runs would suffer, and `fail` if none would work as configured.
+    """
 
     check: str
     level: Level
@@ -37,11 +39,13 @@ def fail(found: str, remedy: str) -> Finding:
 
 
 def attempt(name: str, check: Callable[[], Finding]) -> Finding:
-    """The check's line under its name, free of secrets; where the check itself breaks, a failed
-    line with the error."""
+    """Run a check, and return its finding with its name and without secrets.
+
+    If the check itself breaks, the finding is a failure with the error.
+    """
     try:
         found = check()
-    except Exception as error:  # whatever it is, the other checks still have something to say
+    except Exception as error:  # whatever breaks, the other checks are still useful
         lines = str(error).strip().splitlines()
         words = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         found = fail(words, "The check itself broke: look into this error first.")
@@ -51,8 +55,7 @@ def attempt(name: str, check: Callable[[], Finding]) -> Finding:
 
 
 def without_secrets(text: str) -> str:
-    """`text` without the values of variables that are named like secrets, tokens, and passwords in
-    addresses."""
+    """Redact tokens, passwords in URLs, and values of variables that are named like secrets."""
     for name, value in os.environ.items():
         if SECRET_NAME.search(name) and len(value) > 3:
             text = text.replace(value, "REDACTED")

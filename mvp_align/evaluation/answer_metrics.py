@@ -1,5 +1,7 @@
-"""Answers of one stage to a set, and what is measured on them and on what training may have broken:
-for recipes and the command line."""
+"""Generate one stage's answers to a set, and measure answers and drift.
+
+Used by recipes and by the command line.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -56,8 +58,7 @@ def needs_answers(config: Config) -> bool:
 def generation_prompts(
     pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
 ) -> list[PromptedPair]:
-    """What the model is shown: a user's turn where its tokenizer has a chat template, else the text
-    alone."""
+    """Return what the model is shown: a user turn if it has a chat template, else plain text."""
     return prompted(
         pairs, replace(prompt, chat=prompt.chat and bool(tokenizer.chat_template)), tokenizer
     )
@@ -66,8 +67,10 @@ def generation_prompts(
 def check_answerable(
     pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, config: Config
 ) -> None:
-    """Raise UserError, before anything is trained, for what would stop the answers after it: a
-    prompt that leaves no room for one, an embedder that cannot be had."""
+    """Raise UserError before training for anything that would stop generation after it.
+
+    That is a prompt that leaves no room for an answer, or an embedder that is not available.
+    """
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
     check_room(load_model_config(config.model), ids, config.generation.max_new_tokens)
@@ -84,11 +87,11 @@ def answer_set(
     run: RunFolder,
     config: Config,
 ) -> list[Generated]:
-    """Answers to `pairs`, in their order and in `answers/`: those that are there, an interrupted
-    process's included, and new ones to the other pairs. `data_sha256` is the hash of the file that
-    the pairs were read from.
+    """Return answers to `pairs`, in order, and write them to `answers/`.
 
-    Raises UserError where answers made otherwise are there, and Preempted.
+    Reuses existing answers, also those of an interrupted process, and generates the missing ones.
+    `data_sha256` is the hash of the file that the pairs come from. Raises UserError if existing
+    answers were generated with other settings, and Preempted.
     """
     path = answers_path(run.path, stage, set_name)
     how = _made_with(model, tokenizer, data_sha256, config)
@@ -112,7 +115,7 @@ def answer_set(
 def _made_with(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, data_sha256: str, config: Config
 ) -> dict[str, Any]:
-    """All that answers depend on."""
+    """Return everything that answers depend on."""
     generation = config.generation
     template = (
         tokenizer.get_chat_template()
@@ -135,13 +138,16 @@ def _made_with(
 def _answer_cosines(
     pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt
 ) -> list[AnswerCosines]:
-    """By MiniLM, in the order of `answers`, which are to these pairs in the same order."""
+    """Compare each answer with its pair's references by MiniLM.
+
+    `answers` and `pairs` are in one order.
+    """
     texts = [answer.answer.strip() for answer in answers]
     shown = [render(pair, prompt) for pair in pairs]
     with_prompt = [before + text for before, text in zip(shown, texts, strict=True)]
     references = [pair.chosen for pair in pairs], [pair.rejected for pair in pairs]
     fitting_with_prompt = [before + pair.chosen for before, pair in zip(shown, pairs, strict=True)]
-    # In one go, so that a text that is compared twice is embedded once.
+    # one call, so that each distinct text is embedded once
     found = cosines(
         [*texts, *texts, *with_prompt], [*references[0], *references[1], *fitting_with_prompt]
     )
@@ -166,10 +172,10 @@ def answered_rows(
     prompt: Prompt,
     run: RunFolder,
 ) -> list[Row]:
-    """SPMR and form of both stages' `answers` to one set, and the tuned one's lifts; `cosines/` is
-    written.
+    """Return SPMR and form of both stages' `answers` to one set, with the tuned stage's lifts.
 
-    A pair that a stage has no answer to is not in that stage's rows, nor in the lifts.
+    Writes `cosines/`. A pair that a stage has no answer to is missing from that stage's rows and
+    from the lifts.
     """
     by_id = {pair.id: pair for pair in pairs}
     found: dict[str, list[AnswerCosines]] = {}
@@ -197,7 +203,7 @@ def answered_rows(
 
 
 def _keep_similarities(path: Path, found: Sequence[AnswerCosines]) -> None:
-    """SPMR pair by pair, so that `mvp-align stats` can break it down."""
+    """Save SPMR per pair, so that `mvp-align stats` can break it down."""
     values = {metric.name: metric.of(found) for metric in SIMILARITIES}
     keep_values(
         path,
@@ -219,7 +225,7 @@ def kl_rows(
     answers: Sequence[Generated],
     config: Config,
 ) -> list[Row]:
-    """`damage/kl` on the tuned model's answers, tokenised again as text after their prompts."""
+    """Return `damage/kl` on the tuned model's answers, tokenised again after their prompts."""
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     texts = [
         encode(prompt.prompt + answer.answer, tokenizer)
@@ -235,8 +241,10 @@ def kl_rows(
 
 
 def _neutral_text() -> list[str]:
-    """The passages of data/neutral.txt, written for this project (CC-BY-4.0, as the bundled
-    sample)."""
+    """Return the passages of data/neutral.txt.
+
+    They were written for this project (CC-BY-4.0, like the bundled sample).
+    """
     text = (files("mvp_align.data") / "neutral.txt").read_text(encoding="utf-8")
     return [passage.strip() for passage in text.split("\n\n") if passage.strip()]
 
@@ -248,13 +256,15 @@ def perplexity(
     batch_size: int,
     cache: LogpCache,
 ) -> Row:
-    """Of the neutral text: each passage by itself, after a BOS (or EOS) token, which is not
-    counted."""
+    """Compute perplexity on the neutral text.
+
+    Each passage is scored separately after a BOS (or EOS) token, which does not count.
+    """
     passages = []
     for number, text in enumerate(_neutral_text()):
         ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
         answer = Answer(tuple(ids), 1)
-        # equal answers are scored once
+        # equal answers are scored only once
         passages.append(TokenizedPair(str(number), str(number), answer, answer))
     scores: list[PairScore] = score_pairs(
         model, passages, batch_size=batch_size, label=f"{stage} neutral", cache=cache

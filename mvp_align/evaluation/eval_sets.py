@@ -1,5 +1,7 @@
-"""A set of pairs made ready to be scored, and what scoring it says: one piece of code for recipes,
-callbacks and `evaluate.py`."""
+"""Prepare sets of pairs, score them, and compute their metrics.
+
+Recipes, callbacks and `evaluate.py` share this code.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +27,10 @@ from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """Pairs within the length limits, tokenised once with their prompt and once without.
+    """Pairs within the length limits, tokenised with and without their prompt.
 
-    `ceiling` is the best acc@0 of a model that ignores who is asking; None where no question is
-    asked of people who disagree, because it would be 100 % and say nothing.
+    `ceiling` is the best acc@0 of a model that ignores who is asking. It is None if no question is
+    asked by users who disagree, because it would then be 100 % and carry no information.
     """
 
     name: str
@@ -39,7 +41,7 @@ class EvalSet:
     over_limit: int
     merged: int
     prompts_sha256: str = ""
-    """Of what is shown before the answers (`data.prompts.prompts_sha256`)."""
+    """Hash of the prompts (`data.prompts.prompts_sha256`)."""
 
 
 def make_eval_set(
@@ -52,10 +54,11 @@ def make_eval_set(
     max_tokens: int,
     regions: Mapping[str, str] | None = None,
 ) -> EvalSet:
-    """`regions`: a map of `load_regions`, by which each pair gets the region of its person's birth
-    country.
+    """Build an eval set.
 
-    Raises UserError where no pair is within the limits."""
+    `regions` is a map from `load_regions`, by which each pair gets its user's region of birth.
+    Raises UserError if no pair is within the limits.
+    """
     texts = prompted(pairs, prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     fits = [
@@ -86,7 +89,7 @@ def make_eval_set(
 def score_set(
     model: nn.Module, subject: EvalSet, stage: str, batch_size: int, cache: LogpCache | None = None
 ) -> tuple[list[PairScore], list[PairScore]]:
-    """Scores with the prompt, and without it."""
+    """Return scores with the prompt and scores without it."""
     label = f"{stage} {subject.name}"
     scores = score_pairs(model, subject.pairs, batch_size=batch_size, label=label, cache=cache)
     free = score_pairs(
@@ -125,8 +128,11 @@ def set_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """`scored_rows`, who is served worst, and what they are to be read against: the two baselines
-    and the value-blind ceiling. Groups of fewer than `min_users` people are counted, not shown."""
+    """Return `scored_rows`, the worst-served groups, and baselines to compare with.
+
+    Those are the prompt-free and length-only baselines and the value-blind ceiling. Groups with
+    fewer than `min_users` users are counted but not shown.
+    """
     users = [score.user_id for score in prompt_free]
     free = clustered_mean(PROMPT_FREE.of(prompt_free), users, PROMPT_FREE.kind)
     rows = [

@@ -1,8 +1,7 @@
-"""The profile checks of a run: the pairs of each set made ready under every profile, scored, and
-made into rows.
+"""The profile ablation of a run: score each set's pairs under every kind of profile.
 
-Scores lie beside the others as `scores/<stage>-<set>-profile_<kind>.jsonl`. What a kind shows
-stands in `mvp_align.data.profiles`, what the rows mean in `mvp_align.metrics.profile_ablation`.
+Scores are written to `scores/<stage>-<set>-profile_<kind>.jsonl`. `mvp_align.data.profiles` defines
+the kinds, `mvp_align.metrics.profile_ablation` the metrics.
 """
 
 from collections import Counter
@@ -30,9 +29,11 @@ OVER_LIMIT = "over the token limits under one of the profiles"
 
 @dataclass(frozen=True, slots=True)
 class ProfilePasses:
-    """The same pairs of one set, in the same order, tokenised under each kind of profile; no kind
-    where no pair can be shown under all. `level_changed` is `Swapped`'s, `left_out` counts the
-    set's pairs that are not here, by reason."""
+    """The pairs of one set, in the same order, tokenised under each kind of profile.
+
+    `kinds` is empty if no pair can be shown under all of them. `level_changed` comes from
+    `Swapped`. `left_out` counts the set's other pairs by reason.
+    """
 
     kinds: Mapping[str, list[TokenizedPair]]
     level_changed: Mapping[str, bool]
@@ -42,8 +43,10 @@ class ProfilePasses:
 def profile_passes(
     pairs: Sequence[PreferencePair], config: Config, tokenizer: PreTrainedTokenizerBase
 ) -> ProfilePasses:
-    """All are chat turns where the run's own prompt is one, and all are within the run's token
-    limits."""
+    """Tokenise the pairs under each kind of profile, and drop those over the run's token limits.
+
+    They are chat turns if the run's own prompt is one.
+    """
     limits, swapped = config.data, swap_profiles(pairs, config.evals.profiles)
     tokenized = {
         kind: (
@@ -73,7 +76,7 @@ def profile_passes(
 
 
 def pass_lines(profiles: Mapping[str, ProfilePasses]) -> list[str]:
-    """What will be scored, set by set."""
+    """Describe what will be scored, set by set."""
     lines = []
     for name, passes in profiles.items():
         scored = max((len(pairs) for pairs in passes.kinds.values()), default=0)
@@ -89,7 +92,7 @@ def pass_lines(profiles: Mapping[str, ProfilePasses]) -> list[str]:
 
 
 def missing_lines(profiles: Mapping[str, ProfilePasses]) -> list[str]:
-    """What is left out of the checks alone, and why."""
+    """List pairs that only the profile ablation leaves out, with the reasons."""
     return [
         f"{name}: {count} pairs left out of the profile checks: {reason}"
         for name, passes in profiles.items()
@@ -109,8 +112,7 @@ def measure_profiles(
     config: Config,
     cache: LogpCache,
 ) -> None:
-    """Score every pass and write its scores, except what an interrupted process of this run wrote
-    already."""
+    """Score every pass and write its scores, skipping what an interrupted process already wrote."""
     for name, passes in profiles.items():
         for kind, pairs in passes.kinds.items():
             if broadcast_from_main(partial(_scored, run, stage, name, kind, pairs)) is not None:
@@ -125,13 +127,13 @@ def measure_profiles(
 def _scored(
     run: RunFolder, stage: str, name: str, kind: str, pairs: Sequence[TokenizedPair]
 ) -> list[PairScore] | None:
-    """The scores of exactly these pairs, if the run has them."""
+    """Return the scores of exactly these pairs, if the run has them."""
     known = run.read_scores(stage, _scores_name(name, kind)) or []
     return known if [score.id for score in known] == [pair.id for pair in pairs] else None
 
 
 def rows_of_profiles(profiles: Mapping[str, ProfilePasses], run: RunFolder) -> list[Row]:
-    """Every profile metric of the stages whose scores the run has."""
+    """Return every profile metric of the stages whose scores the run has."""
     rows: list[Row] = []
     for name, passes in profiles.items():
         found = {

@@ -1,1 +1,1 @@
-"""Answers that a model, or a server, writes to the questions of a set; the chat client."""
+"""Generation of answers by a local model or a server, and the chat client."""

@@ -1,10 +1,11 @@
-"""Generated answers as files: a line a pair, beside what they were generated with; and those of an
-unfinished set.
+"""Files of generated answers, their settings, and drafts of an unfinished set.
 
-answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
-answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, hash of the data ...
-answers/.<stage>-<set>/*.jsonl       what was written so far: a file a process, synced line by
-                                     line, gone at the end
+One answer per line:
+
+    answers/<stage>-<set>.jsonl          id, user_id, answer, tokens, finished
+    answers/<stage>-<set>.json           model, adapter, prompt, temperature, seed, data hash ...
+    answers/.<stage>-<set>/*.jsonl       drafts: one file per process, synced after every batch or
+                                         reply, removed at the end
 """
 
 import os
@@ -28,18 +29,20 @@ from mvp_align.runtime.json_files import (
 )
 
 UNANSWERED = "unanswered"
-"""Where the .json file says which pairs a server gave no answer to: id -> reason."""
+"""Key of the .json file for pairs that a server did not answer: id -> reason."""
 DRAWN = "drawn"
-"""Where it says how many pairs of the set were drawn, and by which seed; absent where all were
-taken."""
+"""Key of the .json file for how many pairs were drawn, and with which seed.
+
+Absent if all were used.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """The answer to one pair's question, as the model wrote it (blanks at its ends included).
+    """A generated answer, exactly as the model wrote it, including surrounding whitespace.
 
-    `tokens` counts its tokens without the one that ends it (None where a server does not say);
-    `finished` is false where it was cut at the token limit.
+    `tokens` does not count the final stop token, and is None if a server does not report it.
+    `finished` is false if the answer was cut at the token limit.
     """
 
     id: str
@@ -58,16 +61,17 @@ def answers_path(run: Path, stage: str, set_name: str) -> Path:
 
 
 def write_answers(path: Path, answers: Iterable[Generated], made_with: Mapping[str, Any]) -> None:
-    """The answers and, before them, what they were made with. Raises UserError where the disk is
-    full."""
+    """Write the settings, then the answers. Raises UserError if the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path.with_suffix(".json"), made_with)
     write_json_lines(path, map(asdict, answers))
 
 
 def read_answers(path: Path) -> list[Generated]:
-    """In the file's order. Raises UserError naming the line and field that is wrong, or the missing
-    file."""
+    """Read answers in the file's order.
+
+    Raises UserError if the file is missing or a line is invalid, naming the line and the field.
+    """
     return read_json_lines(
         path,
         _generated,
@@ -78,7 +82,10 @@ def read_answers(path: Path) -> list[Generated]:
 
 
 def _generated(values: Any) -> Generated:
-    """Raises ValueError or TypeError where a field is missing, unknown or of another type."""
+    """Parse one answer.
+
+    Raises ValueError or TypeError for a missing, unknown or wrongly typed field.
+    """
     answer = Generated(**values)
     types = {"id": str, "user_id": str, "answer": str, "tokens": int | None, "finished": bool}
     for name, kind in types.items():
@@ -89,17 +96,17 @@ def _generated(values: Any) -> Generated:
 
 
 def drawn(generation: Generation, seed: int) -> dict[str, Any]:
-    """What the .json file says of the draw."""
+    """Return what the .json file records about the draw."""
     return {} if generation.limit is None else {DRAWN: {"limit": generation.limit, "seed": seed}}
 
 
 def answers_made_so(
     path: Path, made_with: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Generated]:
-    """The answers in `path` by their pair's id; none where there is no file yet.
+    """Return the answers in `path` by pair id, or nothing if there is no file yet.
 
-    Raises UserError where they were made otherwise, or some are to other pairs while answers to
-    `wanted` (ids) are missing: what took hours, or was paid for, is never overwritten.
+    Raises UserError if they were made with other settings, or if some belong to other pairs while
+    answers to `wanted` (ids) are missing. Answers took hours or money, so we never overwrite them.
     """
     if not path.is_file():
         return {}
@@ -132,12 +139,14 @@ def answers_made_so(
 
 @dataclass(slots=True)
 class Drafts:
-    """The answers of an unfinished set, by a key that says all they depend on. Appended and synced,
-    never rewritten: a process killed at any moment loses what it had not handed over, and no
-    more."""
+    """Answers of an unfinished set, by a key that covers everything they depend on.
+
+    They are appended and synced, never rewritten, so a killed process loses only answers that were
+    not yet added.
+    """
 
     folder: Path | None
-    """None: forgotten with the process."""
+    """None keeps them in memory only."""
     known: dict[str, Generated] = field(default_factory=dict)
     file: BufferedWriter | None = None
 
@@ -153,14 +162,17 @@ class Drafts:
             self.file = None
 
     def add(self, answers: Mapping[str, Generated]) -> None:
-        """Keep these, on the disk before this returns. Raises UserError where it is full."""
+        """Add answers, and sync them to disk before returning.
+
+        Raises UserError if the disk is full.
+        """
         fresh = {key: answer for key, answer in answers.items() if key not in self.known}
         self.known.update(fresh)
         if self.folder is None or not fresh:
             return
         lines = [to_json({"key": key, **asdict(answer)}) for key, answer in fresh.items()]
         with full_disk_explained(self.folder):
-            # a file of its own for each process: no lock, and no half line of another before it
+            # one file per process: no lock, and no partial line of another process before ours
             if self.file is None:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.file = (self.folder / f"{uuid4().hex}.jsonl").open("xb")
@@ -169,14 +181,16 @@ class Drafts:
             os.fsync(self.file.fileno())
 
     def discard(self) -> None:
-        """Remove them from the disk, once the whole set is written."""
+        """Remove the drafts from disk, once the whole set is written."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def open_drafts(path: Path) -> dict[str, Generated]:
-    """What unfinished processes left for the answers file `path`; a line cut off by a kill is
-    passed over."""
+    """Return what unfinished processes left for the answers file `path`.
+
+    Skips lines that were cut off when a process was killed.
+    """
     known: dict[str, Generated] = {}
     for file in sorted(drafts_folder(path).glob("*.jsonl")):
         for line in file.read_bytes().splitlines():

@@ -1,18 +1,18 @@
-"""What the body of a chat completion says, in the shapes that OpenAI-compatible servers give it."""
+"""Parse the body of a chat completion, in the variants of OpenAI-compatible servers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 FINISHED = ("", "stop", "eos", "eos_token", "end_turn", "stop_sequence")
-"""Finish reasons of a message that came to its own end; some servers name none."""
+"""Finish reasons of complete messages. Some servers give none."""
 CUT = ("length", "max_tokens", "max_output_tokens", "model_length")
-"""Finish reasons of one that met the token limit, or the model's context."""
+"""Finish reasons of messages cut at the token limit or at the model's context."""
 FILTERED = ("content_filter", "safety", "prohibited_content", "refusal")
 REASONING_FIELDS = ("reasoning_content", "reasoning")
 REASONING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 NO_COMPLETION = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What reading a body raises that is no chat completion."""
+"""Exceptions from reading a body that is not a chat completion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +20,21 @@ class Said:
     """A model's message."""
 
     text: str
-    """Empty where it said nothing."""
+    """Empty if the model said nothing."""
     finish_reason: str = "stop"
     refused: bool = False
-    """It declined, in the field or part that servers have for that."""
+    """The model declined, in the server's field or part for refusals."""
     reasoned: bool = False
-    """It has reasoning in a field or part of its own, which is not in `text`."""
+    """The model sent reasoning in a separate field or part, which is not in `text`."""
 
     @property
     def cut(self) -> bool:
-        """Whether it met the token limit."""
+        """Whether the message reached the token limit."""
         return self.finish_reason.lower() in CUT
 
     @property
     def withheld(self) -> str:
-        """Why `text` is not what the model had to say; empty where it is, if perhaps cut."""
+        """Why `text` is not the model's message; empty if it is, even if cut."""
         if self.refused:
             return "the model refused"
         reason = self.finish_reason.lower()
@@ -44,7 +44,7 @@ class Said:
 
 
 def said_in(body: Any) -> Said:
-    """The first choice's message in a parsed body. Raises NO_COMPLETION where there is none."""
+    """Return the first choice's message in a parsed body. Raises NO_COMPLETION if there is none."""
     choice = body["choices"][0]
     message = choice["message"]
     refused = bool(message.get("refusal"))
@@ -69,6 +69,6 @@ def said_in(body: Any) -> Said:
 
 
 def token_count(usage: object, name: str) -> int | None:
-    """A token count as a server reports it; None where it reports none, or nonsense."""
+    """Return a token count reported by a server, or None if it is missing or invalid."""
     value = usage.get(name) if isinstance(usage, Mapping) else None
     return value if isinstance(value, int) and 0 <= value < 2**53 else None

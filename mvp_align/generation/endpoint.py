@@ -1,4 +1,4 @@
-"""Where a model is served, and how hard that server may be worked."""
+"""Address, key, rate limits and timeouts of a model server."""
 
 import os
 import re
@@ -37,36 +37,39 @@ def _variable(name: str) -> str:
 
 @dataclass(config=ConfigDict(extra="forbid", hide_input_in_errors=True))
 class Endpoint:
-    """A model on a server, and how hard it may be worked."""
+    """A model on a server, with its rate limits and timeouts."""
 
     base_url: Annotated[str, AfterValidator(_address)]
-    """Up to and including /v1, as `http://localhost:8000/v1`."""
+    """Up to and including /v1, like `http://localhost:8000/v1`."""
     model: Annotated[str, Field(min_length=1)]
-    """The model's name on that server."""
+    """Name of the model on that server."""
     key_env: Annotated[str, AfterValidator(_variable)] | None = None
-    """The NAME of the environment variable that holds the key; None where the server asks for
-    none."""
+    """NAME of the environment variable with the key; None if the server needs no key."""
     concurrency: PositiveInt = 8
-    """Requests under way at once."""
+    """Requests in flight at once."""
     requests_per_minute: PositiveFloat = 600.0
-    """Attempts that may begin in a minute, spread evenly."""
+    """Attempts that may start per minute, evenly spaced."""
     attempts: PositiveInt = 6
-    """Requests made for one reply, all in all, before it is given up."""
+    """Attempts per request before giving up."""
     backoff_seconds: PositiveFloat = 1.0
-    """The first wait is drawn from 0 to this, each further one from a range twice as long, up to a
-    minute."""
+    """Upper bound of the first wait in seconds.
+
+    Waits are drawn from 0 to the bound, which doubles each time, up to a minute.
+    """
     max_wait_seconds: PositiveFloat = 600.0
-    """A Retry-After above this ends the command instead of being waited for."""
+    """A Retry-After above this ends the command."""
     connect_seconds: PositiveFloat = 10.0
     read_seconds: PositiveFloat = 60.0
     """Longest silence of the server."""
     total_seconds: PositiveFloat = 120.0
-    """Longest time for one attempt, however slowly it trickles."""
+    """Longest time for one attempt, even if data keeps arriving."""
     max_body_bytes: PositiveInt = 1_000_000
 
     def key(self) -> SecretStr | None:
-        """The key, read from the environment. Raises UserError where it is not set or cannot be a
-        header's value."""
+        """Read the key from the environment.
+
+        Raises UserError if it is not set or is not a valid header value.
+        """
         if self.key_env is None:
             return None
         value = SecretStr(os.environ.get(self.key_env, "").strip())
@@ -75,7 +78,7 @@ class Endpoint:
                 f"{self.model}: the key is read from {self.key_env}, which is not set: export it"
                 " first."
             )
-        # libraries would show it in their complaint
+        # libraries would show the key in their error
         if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
             raise UserError(
                 f"{self.model}: {self.key_env} holds spaces or characters outside ASCII: set it"

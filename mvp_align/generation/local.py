@@ -1,10 +1,9 @@
-"""Answers of a model in this process: batched, left-padded, with a KV cache; the same ones for the
-same seed.
+"""Generate answers in this process: batched, left-padded, with a KV cache, reproducible by seed.
 
-What an answer says depends on its own prompt, the settings and the seed, not on its batch: greedy
-answers equal those of one prompt at a time, and each drawn answer has random numbers of its own.
-(The logits of another batch differ in their last bits, so a near-tie may fall otherwise; batches
-are therefore fixed before the first one runs, and a resumed run keeps them.)
+An answer depends on its own prompt, the settings and the seed, not on its batch. Greedy answers
+equal those generated one at a time, and each sampled answer has its own random numbers. Logits do
+differ between batches in their last bits, which can decide a near-tie differently. So batches are
+fixed before the first one runs, and a resumed run uses the same ones.
 """
 
 import hashlib
@@ -38,7 +37,7 @@ from mvp_align.scoring.logps import causal_model
 from mvp_align.scoring.tokens import encode, start_token
 
 MARK = "mvp-align-answer"
-"""Stands for an answer where the chat template is asked what comes after one."""
+"""Placeholder answer, to find out what the chat template puts after an answer."""
 
 
 def generate_locally(
@@ -51,15 +50,15 @@ def generate_locally(
     drafts: Drafts | None = None,
     label: str = "generating",
 ) -> list[Generated]:
-    """An answer to each prompt, in their order.
+    """Generate an answer to each prompt, in order.
 
-    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper, with an active adapter
-    acting; its mode and config are restored. Generation ends at the model's EOS or its chat
-    template's end of a turn. Under several processes each generates its share and all return
-    everything; the batches, and so the answers, are those of one process.
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper, and an active adapter
+    is used. Its mode and config are restored. Generation ends at the model's EOS or at the chat
+    template's end of turn. With several processes, each generates its share and all return
+    everything. The batches, and so the answers, are the same as with one process.
 
-    Raises UserError where a prompt and `max_new_tokens` exceed the model's context, and Preempted
-    between two batches, all finished ones kept in `drafts`.
+    Raises UserError if a prompt plus `max_new_tokens` exceeds the model's context, and Preempted
+    between two batches, with all finished answers kept in `drafts`.
     """
     drafts = drafts or Drafts(None)
     ids = [encode(prompt.prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
@@ -92,7 +91,7 @@ def generate_locally(
     )
     with bar, drafts, _answering(causal_model(model)) as causal:
         for number in range(passes):
-            raise_if_stop_requested()  # as often in all processes
+            raise_if_stop_requested()  # the same number of calls in every process
             if number >= len(todo):
                 continue
             batch = todo[number]
@@ -107,8 +106,7 @@ def generate_locally(
 
 
 def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Raise UserError where the longest of the prompts leaves no room for an answer in the model's
-    context."""
+    """Raise UserError if the longest prompt leaves no room for an answer in the model's context."""
     context = context_length(shape)
     longest = max(map(len, ids), default=0)
     room = context - longest if context is not None else max_new_tokens
@@ -123,8 +121,10 @@ def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_to
 
 
 def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: EOS of the tokenizer and of the model, and what ends a turn in the
-    chat template."""
+    """Return the token ids that end an answer.
+
+    These are EOS of the tokenizer and of the model, and the chat template's end of turn.
+    """
     found: set[int] = set()
     shape = causal.config.get_text_config()
     for given in (
@@ -142,7 +142,7 @@ def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
 
 
 def _key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation, seed: int) -> str:
-    """All that an answer depends on besides the model."""
+    """Hash everything that an answer depends on besides the model."""
     drawn = (settings.temperature, seed) if settings.temperature else (0,)
     known = [id, ids, stops, settings.max_new_tokens, *drawn]
     return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()
@@ -150,9 +150,11 @@ def _key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation
 
 @contextmanager
 def _answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
-    """`causal` in evaluation mode, without gradients, and without the defaults that its authors
-    chose for generation (a repetition penalty, say), which `generate` would mix in unasked; as it
-    was afterwards."""
+    """Set eval mode, disable gradients, and restore `causal` afterwards.
+
+    Also removes the generation defaults of the model's authors (such as a repetition penalty),
+    which `generate` would otherwise apply without being asked.
+    """
     was_training, defaults = causal.training, causal.generation_config
     causal.eval()
     causal.generation_config = GenerationConfig()
@@ -173,7 +175,7 @@ def batch_answers(
     settings: Generation,
     seed: int,
 ) -> list[Generated]:
-    """One batch, in its order."""
+    """Generate the answers of one batch, in order."""
     width = max(map(len, ids))
     padded = torch.full((len(ids), width), int(tokenizer.pad_token_id))
     mask = torch.zeros_like(padded)
@@ -208,7 +210,7 @@ def batch_answers(
 def _answer_of(
     prompt: PromptedPair, row: list[int], stops: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> Generated:
-    """The text up to the first stop token."""
+    """Decode the text up to the first stop token."""
     end = next((place for place, token in enumerate(row) if token in stops), None)
     text = str(
         tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -217,17 +219,17 @@ def _answer_of(
 
 
 def uniforms(seed: int, id: str, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """A pair's own random numbers from 0 up to 1, one a token."""
+    """Return a pair's own random numbers in [0, 1), one per token."""
     name = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8])
     return np.random.default_rng([seed, name]).random(count)
 
 
 class Draw(LogitsProcessor):
-    """Leaves each row one token: where its next random number falls among softmax(logits /
-    temperature), laid end to end.
+    """Sample one token per row by inverting the CDF of softmax(logits / temperature).
 
-    `uniforms` [rows, new tokens] float64; `width` the prompts' length. transformers' own sampling
-    draws all rows of a batch from one generator, so that an answer depends on those beside it.
+    `uniforms` [rows, new tokens] is float64; `width` is the length of the prompts. transformers'
+    own sampling draws all rows of a batch from one generator, so an answer would depend on its
+    batch.
     """
 
     def __init__(self, uniforms: Tensor, temperature: float, width: int) -> None:

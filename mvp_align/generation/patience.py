@@ -1,22 +1,24 @@
-"""When a server is no longer worth asking: it fails again and again, or refuses everything
-alike."""
+"""Decide when to stop sending requests to a server.
+
+That is when requests keep failing, or when it refuses all of them for the same reason.
+"""
 
 import asyncio
 
 from mvp_align.generation.response import CallFailed
 
 GIVE_UP_AFTER = 25
-"""Requests in a row that failed through the server, after which it is taken for broken."""
+"""Consecutive requests without a reply after which the server counts as broken."""
 REFUSALS = 5
-"""Equal refusals in a row, before any reply, after which the rest is taken to be refused as
-well."""
+"""Equal consecutive refusals, before any reply, after which we expect only refusals."""
 
 
 class Patience:
-    """What the requests to one server, made at once by several workers, came to so far.
+    """State of the requests to one server, shared by several workers.
 
-    `heard`: an earlier process had a reply to such a request. Until there is one, a single worker
-    asks, so that what is refused to all costs few requests; the others wait for `settled`.
+    `heard` means that an earlier process got a reply to such a request. Until there is one, a
+    single worker sends requests, so that a general refusal costs few of them. The others wait for
+    `settled`.
     """
 
     def __init__(self, *, heard: bool) -> None:
@@ -24,7 +26,7 @@ class Patience:
         self.failed = self.refused = 0
         self.last_refusal = ""
         self.given_up = ""
-        """Why no further request is worth making; empty where one is."""
+        """Why further requests are pointless; empty if they are not."""
         self.settled = asyncio.Event()
         if heard:
             self.settled.set()

@@ -1,5 +1,7 @@
-"""Answers of a model behind an OpenAI-compatible endpoint: the server applies its own chat template
-and ends its answers."""
+"""Generate answers with a model behind an OpenAI-compatible endpoint.
+
+The server applies its own chat template and stop tokens.
+"""
 
 import asyncio
 import hashlib
@@ -20,21 +22,21 @@ from mvp_align.runtime import preemption
 from mvp_align.schema import PromptedPair
 
 LEFT_OUT = ("temperature", "seed")
-"""Parameters that need not be sent."""
+"""Parameters that may be omitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where answers come from, and which parameters it takes."""
+    """A server to generate answers, and the parameters that it accepts."""
 
     endpoint: Endpoint
     max_tokens: str = "max_tokens"
-    """What it calls the limit of an answer's tokens."""
+    """The server's name for the limit of new tokens."""
     left_out: tuple[str, ...] = ()
-    """What is not sent to it, out of LEFT_OUT."""
+    """Parameters not to send, from LEFT_OUT."""
 
     def parameters(self, settings: Generation, seed: int) -> dict[str, float | int]:
-        """What is sent beside the prompt. `seed` is a request that not every server heeds."""
+        """Return the parameters to send with each prompt. Not every server honours `seed`."""
         sent = {
             "temperature": settings.temperature,
             self.max_tokens: settings.max_new_tokens,
@@ -45,13 +47,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class RemoteAnswers:
-    """The answers that came, in the order of the prompts, and why the others did not: pair id ->
-    reason."""
+    """Answers in the order of the prompts, and failures: pair id -> reason."""
 
     answers: list[Generated]
     failures: dict[str, str] = field(default_factory=dict)
     given_up: str = ""
-    """Why the server was not asked any further; empty where it was."""
+    """Why we stopped sending requests; empty if we did not."""
 
 
 def generate_remotely(
@@ -62,12 +63,12 @@ def generate_remotely(
     drafts: Drafts,
     label: str = "generating",
 ) -> RemoteAnswers:
-    """An answer to each prompt, each a user's turn of its own; kept in `drafts` as they come, and
-    not asked for again. `parameters` are sent with each (`Server.parameters`).
+    """Send each prompt as a user turn, and return the answers.
 
-    A request that fails for good leaves its pair without an answer, and is made again by the next
-    call. Raises UserError where nothing can come of further requests, and Preempted where the
-    process is asked to stop.
+    Answers are kept in `drafts` as they arrive and are not requested again. `parameters` go with
+    each request (see `Server.parameters`). If a request fails for good, its pair has no answer
+    until the next call tries again. Raises UserError if further requests are pointless, and
+    Preempted if the process is asked to stop.
     """
     keys = [_remote_key(endpoint, prompt, parameters) for prompt in prompts]
     failures, given_up = asyncio.run(ask_all(endpoint, prompts, keys, parameters, drafts, label))
@@ -80,7 +81,7 @@ def generate_remotely(
 def _remote_key(
     endpoint: Endpoint, prompt: PromptedPair, parameters: Mapping[str, float | int]
 ) -> str:
-    """All that a request consists of."""
+    """Hash everything in a request."""
     parts = [endpoint.base_url, endpoint.model, prompt.id, prompt.prompt, *parameters.items()]
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
 
@@ -93,7 +94,7 @@ async def ask_all(
     drafts: Drafts,
     label: str,
 ) -> tuple[dict[str, str], str]:
-    """Pair id -> why there is no answer, and why the server was given up, if it was."""
+    """Send all missing requests. Return failures (pair id -> reason) and why we gave up, or ""."""
     waiting = iter(
         [(key, prompt) for key, prompt in zip(keys, prompts, strict=True) if key not in drafts]
     )
@@ -127,7 +128,7 @@ async def ask_all(
                 try:
                     for key, prompt in waiting:  # shared by all workers: each takes the next one
                         if hopeless or patience.given_up or preemption.request:
-                            return  # what is under way may be paid for already: it is waited for
+                            return  # wait for requests in flight: they may already be paid for
                         await ask_once(key, prompt)
                         bar.update()
                 finally:
@@ -142,7 +143,7 @@ async def ask_all(
 
 
 def answer_in(reply: Reply, prompt: PromptedPair) -> Generated:
-    """A server that names no reason for its end is taken to have finished."""
+    """Convert a reply. Without a finish reason, the answer counts as finished."""
     said = reply.said
     return Generated(
         prompt.id, prompt.user_id, said.text, reply.completion_tokens, finished=not said.cut

@@ -1,1 +1,1 @@
-"""OPA in the tools that people already use: lm-evaluation-harness and Inspect."""
+"""OPA in other evaluation tools: lm-evaluation-harness and Inspect."""

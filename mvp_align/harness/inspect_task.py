@@ -1,9 +1,9 @@
 """`mvp_opa`, a task of Inspect: `inspect eval mvp_align/mvp_opa --model hf/ID`.
 
-Inspect's models generate; they do not say how probable a given answer was. So nothing is generated
-here: the scorer takes the transformers model that Inspect's `hf` provider has loaded and gives the
-two answers to our own scoring. Other providers are refused: a multiple-choice question about the
-two answers would be another measure.
+Inspect's models generate, and do not report log-probs of given answers. So this task generates
+nothing: its scorer takes the transformers model that Inspect's `hf` provider loaded, and scores the
+two answers with our own code. Other providers are rejected, because a multiple-choice question
+about the two answers would measure something else.
 """
 
 import anyio
@@ -30,10 +30,10 @@ BY_USER = [mean(), stderr(cluster="user_id")]
 def mvp_opa(
     data: str = "sample:test.json", format: str = "mvpbench", prompt: str = "paper"
 ) -> Task:
-    """A sample a pair: the rendered prompt, the fitting answer as target. `-T data=PATH -T
-    format=pairs -T prompt=question`.
+    """Return a task with one sample per pair: the rendered prompt, and the chosen answer as target.
 
-    Raises UserError where the data cannot be read.
+    Options: `-T data=PATH -T format=pairs -T prompt=question`. Raises UserError if the data cannot
+    be read.
     """
     samples = [
         Sample(
@@ -80,7 +80,7 @@ def opa() -> Scorer:
 
 
 def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """What the `hf` provider has loaded. Raises UserError for any other."""
+    """Return what the `hf` provider loaded. Raises UserError for other providers."""
     api = get_model().api
     model, tokenizer = getattr(api, "model", None), getattr(api, "tokenizer", None)
     if not isinstance(model, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase):
@@ -95,8 +95,10 @@ def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def scored(
     text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PairScore | None:
-    """None where the pair is over the token limits or the model's context: Inspect counts it as
-    unscored."""
+    """Score a pair, or return None if it exceeds the token limits or the model's context.
+
+    Inspect counts those as unscored.
+    """
     (pair,) = tokenize_pairs([text], tokenizer).pairs
     longest = min(Data.max_tokens, context_length(model.config) or Data.max_tokens)
     if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:

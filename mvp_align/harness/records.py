@@ -1,4 +1,4 @@
-"""Pairs as other tools take them: read and rendered as in a run of our own."""
+"""Pairs for other tools, read and rendered as in our own runs."""
 
 from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import PREFERENCE, QUESTION
@@ -10,13 +10,15 @@ from mvp_align.metrics.opa import ACCS, MARGIN, MEAN
 from mvp_align.schema import PairScore, PromptedPair
 
 PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFERENCE, QUESTION)}
-"""What is shown before the answers, by the names of `conf/prompt/`."""
+"""Prompts by their names in `conf/prompt/`."""
 
 
 def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
-    """The pairs of `data`, in `mvpbench`, `ufp4` or `pairs` format, in an order of which any first
-    ones are a draw even over groups: both tools' `--limit` takes those. Raises UserError as
-    `read_pairs` does."""
+    """Read the pairs of `data`, in `mvpbench`, `ufp4` or `pairs` format, as texts.
+
+    Every prefix of their order is evenly drawn over groups, because `--limit` of both tools takes a
+    prefix. Raises the same UserErrors as `read_pairs`.
+    """
     if prompt not in PROMPTS:
         raise UserError(f"prompt={prompt}: must be one of {', '.join(PROMPTS)}.")
     shown = PROMPTS[prompt]
@@ -27,6 +29,6 @@ def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
 
 
 def opa_of(score: PairScore) -> dict[str, float]:
-    """acc@0, OPA (the mean of acc@d) and the margin in nats a token, of one pair."""
+    """Return acc@0, OPA (the mean of acc@d) and the margin, in nats per token, of one pair."""
     named = {"acc@0": ACCS[0], "opa": MEAN, "margin": MARGIN}
     return {name: metric.of([score])[0] for name, metric in named.items()}

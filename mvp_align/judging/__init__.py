@@ -1,2 +1,4 @@
-"""Judges: models behind OpenAI-compatible servers that score answers, and the rules that make
-labels of their scores."""
+"""Judges that score answers, and the rules that turn their scores into labels.
+
+A judge is a model behind an OpenAI-compatible server, or MiniLM similarity computed locally.
+"""

@@ -1,5 +1,7 @@
-"""The generated answers of a run, each with the pair that it answers, re-read from the run's
-data."""
+"""Load a run's generated answers with the pairs that they answer.
+
+The pairs are read again from the run's data.
+"""
 
 import json
 from collections.abc import Mapping
@@ -20,24 +22,28 @@ from mvp_align.schema import PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class AnswerSet:
-    """Answers of one stage (base, tuned, step-N) to one set, in the file's order; `cut` of them hit
-    the token limit."""
+    """Answers of one stage (base, tuned, step-N) to one set, in the file's order.
+
+    `cut` counts answers that reached the token limit.
+    """
 
     stage: str
     set: str
     cases: list[JudgedAnswer]
     cut: int
     model: str
-    """What wrote them, as `answers/<stage>-<set>.json` tells; empty where it does not."""
+    """The model that generated the answers, by `answers/<stage>-<set>.json`; empty if unknown."""
     groups: Mapping[str, Tags]
-    """By the pair's id."""
+    """By pair id."""
     min_users: int
-    """Groups of fewer people are counted, not shown."""
+    """Groups with fewer users are counted but not shown."""
 
 
 def answer_sets(run: Path, config: Config) -> list[AnswerSet]:
-    """Every file of `answers/`. Raises UserError where there is none, or an answer's pair is not in
-    the run's data."""
+    """Read every file of `answers/`.
+
+    Raises UserError if there is none, or if an answer's pair is not in the run's data.
+    """
     files = sorted((run / "answers").glob("*.jsonl"))
     if not files:
         raise UserError(

@@ -1,5 +1,7 @@
-"""Ask judges for the replies that the store lacks, several at a time, until all are there or no
-more can be had."""
+"""Request missing replies from judges, several at a time.
+
+Stops when all replies are there or no more can be had.
+"""
 
 import asyncio
 import random
@@ -18,29 +20,29 @@ from mvp_align.judging.store import ReplyStore
 from mvp_align.runtime import preemption
 
 GRACE_SECONDS = 10
-"""What requests under way are given to end, when asked to stop: they may be paid for already."""
+"""Time for requests in flight after a stop request, since they may already be paid for."""
 
 
 @dataclass
 class RunStats:
-    """What came of asking one judge."""
+    """Counts and failures from requesting one judge's replies."""
 
     replies: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     uncounted: int = 0
-    """Replies for which the server named no tokens."""
+    """Replies for which the server reported no token counts."""
     unanswered: dict[str, str] = field(default_factory=dict)
     """Key -> why there is no reply."""
     words: dict[str, str] = field(default_factory=dict)
-    """Each of these reasons -> the same with the server's words, where it first occurred."""
+    """Each of these reasons -> its first occurrence with the server's own words."""
     given_up: str = ""
-    """Why the server was not asked any further; empty where it was."""
+    """Why we stopped sending requests; empty if we did not."""
 
 
 @dataclass
 class Round:
-    """One judge being asked."""
+    """State of requesting one judge's replies."""
 
     judge: Judge
     requests: Mapping[str, Request]
@@ -53,12 +55,13 @@ class Round:
 def ask(
     todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
 ) -> list[RunStats]:
-    """Ask each judge its requests (by key) and keep the replies. `heard`: names of those who
-    replied to others before.
+    """Send each judge its requests (by key), and keep the replies.
+
+    `heard` holds the names of judges that already replied to other requests.
 
     Raises:
-        Preempted: asked to stop; requests under way were given time to end.
-        UserError: nothing can come of going on.
+        Preempted: on a stop request, after giving requests in flight time to finish.
+        UserError: if it is pointless to go on.
     """
     return asyncio.run(ask_all(todo, store, heard))
 
@@ -72,7 +75,7 @@ async def ask_all(
         for judge, requests in todo
         if requests
     ]
-    # Not a TaskGroup: it would cut off the requests under way to other judges when one fails.
+    # not a TaskGroup, which would cancel requests to other judges when one judge fails
     ended = await asyncio.gather(
         *(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True
     )
@@ -86,9 +89,11 @@ async def ask_all(
 
 
 async def ask_judge(one: Round, place: int) -> None:
-    """Workers share one iterator of requests. There are more of them than requests may be under
-    way, because some wait before they try again. The order is drawn, so that what fails each time
-    is not what every command begins with."""
+    """Send one judge's requests by several workers that share one iterator.
+
+    There are more workers than requests allowed in flight, because some wait before a retry. The
+    order is random, so that requests that always fail are not the first ones of every run.
+    """
     waiting = iter(random.sample(list(one.requests.items()), len(one.requests)))
     async with ChatClient(one.judge.endpoint) as client:
         with tqdm(
@@ -102,8 +107,7 @@ async def ask_judge(one: Round, place: int) -> None:
 
 
 async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Wait for the workers. When one fails, or a signal asks to stop, the others may finish what
-    they began, for a while."""
+    """Wait for the workers. After a failure or a stop request, give the others time to finish."""
     pending, deadline, failure = workers, float("inf"), None
     while pending:
         done, pending = await asyncio.wait(
@@ -131,7 +135,7 @@ async def one_by_one(
     *,
     first: bool,
 ) -> None:
-    """A worker. All but the first wait until it is known that the server replies at all."""
+    """Run one worker. All but the first wait until it is clear whether the server replies."""
     if not first:
         await one.patience.settled.wait()
     try:
@@ -155,7 +159,7 @@ async def ask_once(one: Round, client: ChatClient, key: str, request: Request) -
         one.patience.failure(failed)
         asked.given_up = one.patience.given_up
     else:
-        one.store.add(key, model, reply)  # before anything else: it may have cost money
+        one.store.add(key, model, reply)  # first of all: it may have cost money
         one.patience.reply()
         asked.replies += 1
         asked.prompt_tokens += reply.prompt_tokens or 0

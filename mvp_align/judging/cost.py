@@ -1,4 +1,4 @@
-"""What judging will cost at most, told before, and what it did cost, told after."""
+"""Estimate the maximum cost of judging, and report the actual cost."""
 
 import sys
 from collections import Counter
@@ -17,15 +17,17 @@ from mvp_align.judging.judges import Judge
 from mvp_align.judging.prompts import Request
 
 TOKENS_A_MESSAGE = 8
-"""What chat templates put around a message, at most."""
+"""Upper bound of tokens that a chat template adds to a message."""
 BYTES_A_TOKEN = 3
-"""Where no tokenizer is at hand: English takes 4 to 5, so the estimate errs to the dear side."""
+"""Used without a tokenizer. English has 4 to 5 bytes per token, so this overestimates the cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """Requests still to be made to a judge, and their tokens: the longest that replies may be, None
-    where nothing bounds them."""
+    """Requests that remain for a judge, and their tokens.
+
+    `completion_tokens` counts replies of maximum length, and is None if nothing limits them.
+    """
 
     judge: Judge
     requests: int
@@ -35,7 +37,10 @@ class CostEstimate:
 
     @property
     def usd(self) -> float:
-        """Infinite where replies cost something and nothing bounds them."""
+        """The maximum cost in USD.
+
+        Infinite if replies cost money and nothing limits their length.
+        """
         if self.completion_tokens is None:
             return (
                 inf
@@ -68,8 +73,11 @@ def _usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
 
 
 def token_counter(run: Path) -> Callable[[str], int]:
-    """Counts by the tokenizer beside the run's adapter, or by bytes. Judges' own tokenizers need a
-    network; theirs are larger, so they make fewer tokens of a text."""
+    """Return a counter that uses the tokenizer next to the run's adapter, or bytes.
+
+    Loading the judges' own tokenizers would need a network. They have larger vocabularies, so they
+    make fewer tokens of the same text.
+    """
     path = run / "adapter" / "tokenizer.json"
     if not path.is_file():
         return lambda text: -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
@@ -84,8 +92,7 @@ def estimate(
     kept: Iterable[str],
     count: Callable[[str], int],
 ) -> CostEstimate:
-    """Of the requests of kind `ask` (scores or yes_no) whose keys are not among those of kept
-    replies."""
+    """Estimate the cost of requests of kind `ask` (scores or yes_no) that have no reply yet."""
     known = set(kept)
     todo = [request for key, request in requests.items() if key not in known]
     counted: dict[str, int] = {}  # the task is the same in all
@@ -103,8 +110,10 @@ def estimate(
 
 
 def consent(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> None:
-    """Show what it may cost, and ask above the limit. Raises UserError where the answer is no, or
-    nobody is there to ask."""
+    """Show the maximum cost, and ask for confirmation if it exceeds the limit.
+
+    Raises UserError if the user declines, or if there is no terminal to ask on.
+    """
     for one in estimates:
         typer.echo(one)
     total = sum(one.usd for one in estimates)
@@ -119,9 +128,9 @@ def consent(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> N
 
 
 def spent(judge: Judge, asked: RunStats) -> str:
-    """What was used, by the server's own count."""
+    """Describe what was used, by the server's own counts."""
     cost = _usd(judge, asked.prompt_tokens, asked.completion_tokens)
-    told = (
+    uncounted = (
         f", not counting {asked.uncounted:,} replies whose tokens the server did not tell"
         if asked.uncounted
         else ""
@@ -132,5 +141,5 @@ def spent(judge: Judge, asked: RunStats) -> str:
     )
     return (
         f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in,"
-        f" {asked.completion_tokens:,} out, {cost:,.2f} USD{told}{failed}"
+        f" {asked.completion_tokens:,} out, {cost:,.2f} USD{uncounted}{failed}"
     )

@@ -1,8 +1,8 @@
-"""`mvp-align judge`: answers of a run -> replies -> verdicts -> labels -> rows of `metrics.jsonl`.
+"""`mvp-align judge`: from a run's answers to replies, verdicts, labels, and rows of metrics.jsonl.
 
-Replies are kept before anything is made of them, verdicts are re-read from them at each run, and
-labels are made of the verdicts' files alone, so that other rules need neither a judge nor its
-replies (`relabel`).
+Replies are stored before anything else happens to them. Verdicts are parsed from them again in
+every run. Labels depend only on the verdict files, so `relabel` needs neither a judge nor its
+replies.
 """
 
 import re
@@ -18,8 +18,9 @@ from mvp_align.judging.answer_sets import AnswerSet, answer_sets
 from mvp_align.judging.asking import RunStats, ask
 from mvp_align.judging.cost import consent, estimate, spent, token_counter
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
-from mvp_align.judging.labels import PRESETS, Rules, check_votes
+from mvp_align.judging.labels import PRESETS, check_votes
 from mvp_align.judging.prompts import JudgedAnswer, Request, merged, requests_for
+from mvp_align.judging.protocol import JudgingProtocol
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import open_store
 from mvp_align.judging.verdicts import (
@@ -36,14 +37,14 @@ from mvp_align.schema import PreferencePair
 
 DATE = re.compile(r"-(\d{4}-\d\d-\d\d|\d{4,8})$")
 LIMIT_USD = 5.0
-"""Above it, somebody is asked first."""
+"""Maximum cost in USD without asking for confirmation."""
 HINTS = {
     "max_tokens": (
         "In the judge's file, max_tokens_parameter: max_completion_tokens renames that parameter."
     ),
     "temperature": "In the judge's file, temperature: null leaves it out.",
 }
-"""What helps, by a word of a refusal."""
+"""Remedies, by a word in the server's refusal."""
 CUT_HINT = (
     "For longer replies raise max_tokens (yes_no_tokens) in the judge's file: reasoning counts as"
     " well."
@@ -51,31 +52,8 @@ CUT_HINT = (
 
 
 @dataclass(frozen=True, slots=True)
-class JudgingProtocol:
-    """How judges are asked, and what is made of what they say."""
-
-    rules: Rules
-    blind: bool = False
-    swap: bool = False
-
-    @property
-    def options(self) -> str:
-        return "-blind" * self.blind + "-swap" * self.swap
-
-    @property
-    def metric(self) -> str:
-        """Other ways of asking measure something else, so they have names of their own."""
-        return f"paa/{self.rules.name}{self.options}"
-
-    def file_name(self, judge: str) -> str:
-        """What stands for the judge in the name of its file: judgements do not depend on the rules,
-        but on the question."""
-        return judge + ("-yes_no" if self.rules.ask == "yes_no" else "") + self.options
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
-    """One answer and the requests that its verdict takes, by key; or why it cannot be judged."""
+    """One answer and the requests for its verdict, by key, or why it cannot be judged."""
 
     case: JudgedAnswer
     requests: Mapping[str, Request] = field(default_factory=dict)
@@ -85,22 +63,23 @@ class Question:
 def judge_run(
     run: Path,
     judges: Sequence[Judge],
-    way: JudgingProtocol,
+    protocol: JudgingProtocol,
     replies: Path,
     *,
     limit_usd: float,
     yes: bool,
 ) -> None:
-    """Have all answers of the run judged by all judges, and write `judgements/`, `labels/` and the
-    rows of PAA.
+    """Have all judges judge all answers of the run.
 
-    Raises UserError, and Preempted where the process is asked to stop; every reply that came is
-    kept.
+    Writes `judgements/`, `labels/` and the rows of PAA. Raises UserError, and Preempted if the
+    process is asked to stop; every reply received so far is kept.
     """
     sets = answer_sets(run, read_config(run))
     _warn_of_same_model(judges, sets)
     questions = {
-        judge.name: [[_question_of(case, judge, way) for case in subject.cases] for subject in sets]
+        judge.name: [
+            [_question_of(case, judge, protocol) for case in subject.cases] for subject in sets
+        ]
         for judge in judges
     }
     wanted = {
@@ -117,7 +96,7 @@ def judge_run(
         known = store.known(key for requests in wanted.values() for key in requests)
         count = token_counter(run)
         consent(
-            [estimate(one, way.rules.ask, wanted[one.name], known, count) for one in judges],
+            [estimate(one, protocol.rules.ask, wanted[one.name], known, count) for one in judges],
             limit_usd,
             yes,
         )
@@ -130,7 +109,7 @@ def judge_run(
         ]
         for judge, requests in todo:
             if requests:
-                judge.endpoint.key()  # a missing one is told before anybody is asked
+                judge.endpoint.key()  # report a missing key before any request is sent
         heard = {judge.name for judge in judges if not known.keys().isdisjoint(wanted[judge.name])}
         outcomes = ask(todo, store, heard)
         for judge, asked in zip(judges, outcomes, strict=True):
@@ -138,25 +117,34 @@ def judge_run(
             typer.echo(spent(judge, asked))
         known |= store.known(key for _, requests in todo for key in requests)
     for judge in judges:
-        longest = judge.longest(way.rules.ask)
+        longest = judge.longest(protocol.rules.ask)
         for subject, part in zip(sets, questions[judge.name], strict=True):
             found = [_judgement_of(question, known, unanswered, longest) for question in part]
             write_judgements(
-                judgement_file(run, subject.stage, subject.set, way.file_name(judge.name)), found
+                judgement_file(run, subject.stage, subject.set, protocol.file_name(judge.name)),
+                found,
             )
     answers = write_results(
-        run, sets, [way.file_name(judge.name) for judge in judges], way.rules, way.metric
+        run,
+        sets,
+        [protocol.file_name(judge.name) for judge in judges],
+        protocol.rules,
+        protocol.metric,
     )
     _check_outcome(
-        {judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)}, answers, way
+        {judge.name: asked for judge, asked in zip(judges, outcomes, strict=True)},
+        answers,
+        protocol,
     )
 
 
 def _check_outcome(
-    asked: Mapping[str, RunStats], answers: Sequence[Labelled], way: JudgingProtocol
+    asked: Mapping[str, RunStats], answers: Sequence[Labelled], protocol: JudgingProtocol
 ) -> None:
-    """Raise UserError where a judge (by name) was given up, in its server's words, and where no
-    answer has a label."""
+    """Raise UserError if we gave up on a judge (by name), or if no answer has a label.
+
+    The message quotes the server.
+    """
     labelled = any(one.label for one in answers)
     problems = {
         name: f"was not asked any further: {one.given_up}"
@@ -180,17 +168,19 @@ def _check_outcome(
         raise UserError(" ".join([*sentences, *hints, kept]))
     if not labelled:
         hint = f" {CUT_HINT}" * any("cut at" in one.unscored for one in answers)
-        raise UserError(f"{way.metric}: not one answer has a label, for the reasons above.{hint}")
+        raise UserError(
+            f"{protocol.metric}: not one answer has a label, for the reasons above.{hint}"
+        )
 
 
-def _question_of(case: JudgedAnswer, judge: Judge, way: JudgingProtocol) -> Question:
+def _question_of(case: JudgedAnswer, judge: Judge, protocol: JudgingProtocol) -> Question:
     try:
         requests = requests_for(
             case,
-            way.rules.ask,
-            judge.parameters(way.rules.ask),
-            blind=way.blind,
-            swap=way.swap,
+            protocol.rules.ask,
+            judge.parameters(protocol.rules.ask),
+            blind=protocol.blind,
+            swap=protocol.swap,
         )
     except Unparsed as problem:
         return Question(case, problem=str(problem))
@@ -203,8 +193,10 @@ def _judgement_of(
     unanswered: Mapping[str, str],
     longest: int | None,
 ) -> Judgement:
-    """The verdict in the replies to one question, each of at most `longest` tokens, or why there is
-    none."""
+    """Return the verdict from the replies to one question, or why there is none.
+
+    Each reply has at most `longest` tokens.
+    """
     pair, keys = question.case.pair, tuple(question.requests)
     verdicts, problem = [], question.problem
     for key, request in question.requests.items():
@@ -223,8 +215,11 @@ def _judgement_of(
 
 
 def _verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
-    """Raises Unparsed. A reply that was cut or stopped is none even where it holds a verdict: it
-    might have gone on to take it back."""
+    """Parse a reply. Raises Unparsed.
+
+    A reply that was cut or stopped never counts, even if it contains a verdict: its end might have
+    taken the verdict back.
+    """
     if said.withheld:
         raise Unparsed(said.withheld)
     alone = " in its reasoning" if said.reasoned and not said.text.strip() else ""
@@ -237,9 +232,11 @@ def _verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
     return request.parse(said.text)
 
 
-def judge_semantically(run: Path, way: JudgingProtocol) -> None:
-    """The same with nearness in meaning in the judge's place: no network, and no judge of values
-    either."""
+def judge_semantically(run: Path, protocol: JudgingProtocol) -> None:
+    """Judge the run by MiniLM similarity instead of a judge.
+
+    This needs no network, and does not judge values.
+    """
     sets = answer_sets(run, read_config(run))
     for subject in sets:
         near = nearness(
@@ -250,11 +247,13 @@ def judge_semantically(run: Path, way: JudgingProtocol) -> None:
             for case, verdict in zip(subject.cases, near, strict=True)
         ]
         write_judgements(judgement_file(run, subject.stage, subject.set, SEMANTIC), found)
-    _check_outcome({}, write_results(run, sets, [SEMANTIC], way.rules, way.metric), way)
+    _check_outcome(
+        {}, write_results(run, sets, [SEMANTIC], protocol.rules, protocol.metric), protocol
+    )
 
 
 def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Nearness]:
-    """Of each answer to its pair's two references, by MiniLM."""
+    """Return each answer's similarity to its pair's two references, by MiniLM."""
     from mvp_align.modeling.embedder import cosines
 
     texts = [answer.strip() for answer in answers]
@@ -267,41 +266,56 @@ def nearness(pairs: Sequence[PreferencePair], answers: Sequence[str]) -> list[Ne
 
 
 def judge_answers(run: Path, judge: str) -> None:
-    """What `evals.judge` asks for at the end of a run: by one judge and the benchmark's rules, or
-    semantically."""
+    """Judge a run's answers as `evals.judge` asks.
+
+    That is by one judge and the benchmark's rules, or by similarity (`semantic`).
+    """
     if judge == SEMANTIC:
         judge_semantically(run, JudgingProtocol(PRESETS[SEMANTIC]))
     else:
-        way = JudgingProtocol(PRESETS["dvb_judge"])
+        protocol = JudgingProtocol(PRESETS["dvb_judge"])
         judge_run(
-            run, [read_judge(judge)], way, run / "replies.sqlite", limit_usd=LIMIT_USD, yes=False
+            run,
+            [read_judge(judge)],
+            protocol,
+            run / "replies.sqlite",
+            limit_usd=LIMIT_USD,
+            yes=False,
         )
 
 
-def relabel(run: Path, judges: Sequence[str], way: JudgingProtocol) -> None:
-    """Labels and rows by other rules, from the judgements that are there (of `judges`, or of all
-    that judged this way); nobody is asked anything. Raises UserError where there are none."""
+def relabel(run: Path, judges: Sequence[str], protocol: JudgingProtocol) -> None:
+    """Compute labels and rows by other rules from existing judgements, without any request.
+
+    Uses the judgements of `judges`, or of all that judged by this protocol. Raises UserError if
+    there are none.
+    """
     sets = answer_sets(run, read_config(run))
-    names = [way.file_name(judge) for judge in judges or _judges_of(run, sets[0], way)]
-    check_votes(way.rules, len(names))
-    _check_outcome({}, write_results(run, sets, names, way.rules, way.metric), way)
+    names = [protocol.file_name(judge) for judge in judges or _judges_of(run, sets[0], protocol)]
+    check_votes(protocol.rules, len(names))
+    _check_outcome({}, write_results(run, sets, names, protocol.rules, protocol.metric), protocol)
 
 
-def _judges_of(run: Path, subject: AnswerSet, way: JudgingProtocol) -> list[str]:
-    """Who judged these answers in this way, going by the files. Names of judges hold no hyphen."""
+def _judges_of(run: Path, subject: AnswerSet, protocol: JudgingProtocol) -> list[str]:
+    """Return who judged these answers by this protocol, according to the files.
+
+    Names of judges contain no hyphen.
+    """
     start = judgement_file(run, subject.stage, subject.set, "").stem
     names = [
         path.stem.removeprefix(start)
         for path in sorted((run / "judgements").glob(f"{start}*.jsonl"))
     ]
     judges = [
-        name.partition("-")[0] for name in names if name == way.file_name(name.partition("-")[0])
+        name.partition("-")[0]
+        for name in names
+        if name == protocol.file_name(name.partition("-")[0])
     ]
-    found = [judge for judge in judges if (judge == SEMANTIC) == (way.rules.ask == "nearness")]
+    found = [judge for judge in judges if (judge == SEMANTIC) == (protocol.rules.ask == "nearness")]
     if not found:
         raise UserError(
             f"{run / 'judgements'}: nobody judged {subject.stage} {subject.set} in the way of"
-            f" {way.metric} yet."
+            f" {protocol.metric} yet."
         )
     return found
 
@@ -320,23 +334,8 @@ def _warn_of_same_model(judges: Sequence[Judge], sets: Sequence[AnswerSet]) -> N
 
 
 def same_model(one: str, other: str) -> bool:
-    """By the last part of the name, whoever serves it, and without the date that may end it."""
+    """Compare the last parts of two model names, ignoring a date at the end."""
     first, second = (
         DATE.sub("", name.rstrip("/").rpartition("/")[2].lower()) for name in (one, other)
     )
     return first == second != ""
-
-
-def check_protocol(way: JudgingProtocol, judges: Sequence[str]) -> None:
-    """Raise UserError where these judges cannot be asked in this way."""
-    if way.rules.ask != "scores" and (way.blind or way.swap):
-        raise UserError(
-            f"--blind and --swap are about two references; {way.rules.name} shows a judge one, or"
-            " none."
-        )
-    if SEMANTIC in judges and len(judges) > 1:
-        raise UserError(f"--judge {SEMANTIC} is no model that scores, so it judges alone.")
-    if judges and (SEMANTIC in judges) != (way.rules.ask == "nearness"):
-        raise UserError(
-            f"--judge {SEMANTIC} and rules that go by nearness (--preset semantic) belong together."
-        )

@@ -1,4 +1,4 @@
-"""Who judges: `conf/judge/<name>.yaml`, or a file of your own with the same fields."""
+"""Judges from `conf/judge/<name>.yaml`, or from a user's file with the same fields."""
 
 import difflib
 import re
@@ -15,11 +15,11 @@ from mvp_align.runtime.folders import config_options, find_config
 from mvp_align.runtime.yaml_files import read_yaml
 
 SEMANTIC = "semantic"
-"""The judge that is no model behind a server: nearness in meaning, computed here."""
+"""The judge without a server: MiniLM similarity, computed here."""
 
 
 TAKEN = ("temperature", "model", "messages", "response_format", "stream")
-"""Parameters that say something else."""
+"""Parameter names that have another meaning in a request."""
 
 
 def _name(text: str) -> str:
@@ -38,38 +38,41 @@ def _parameter(text: str) -> str:
 
 @dataclass(config=ConfigDict(extra="forbid"))
 class Judge:
-    """A model that judges, as a YAML file describes it."""
+    """A judge model, as described by a YAML file."""
 
     name: Annotated[str, AfterValidator(_name)]
-    """In file names and reports: letters, digits, _ and . only."""
+    """Used in file names and reports: letters, digits, _ and . only."""
     endpoint: Endpoint
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
-    """null: not sent, for models that refuse it."""
+    """null does not send it, for models that reject it."""
     max_tokens: PositiveInt | None = 360
-    """Longest reply, reasoning included. null: not sent, so that nothing bounds what a reply
-    costs."""
+    """Longest reply, including reasoning.
+
+    null does not send it, so the cost of a reply has no limit.
+    """
     yes_no_tokens: PositiveInt | None = 8
-    """The same where Yes or No is asked."""
+    """Longest reply to a yes/no question."""
     max_tokens_parameter: Annotated[str, AfterValidator(_parameter)] = "max_tokens"
-    """What the server calls it: max_completion_tokens for OpenAI's reasoning models."""
+    """The server's name for the limit: max_completion_tokens for OpenAI's reasoning models."""
     usd_per_million_input: NonNegativeFloat = 0.0
     usd_per_million_output: NonNegativeFloat = 0.0
     """Prices change: set your own."""
 
     def longest(self, ask: str) -> int | None:
-        """Tokens that a reply to a question of this kind (scores or yes_no) may take; None where
-        nothing bounds them."""
+        """Return the token limit for replies to `ask` (scores or yes_no), or None."""
         return self.yes_no_tokens if ask == "yes_no" else self.max_tokens
 
     def parameters(self, ask: str) -> dict[str, float | int]:
-        """What is sent beside the messages."""
+        """Return the parameters to send with the messages."""
         sent = {"temperature": self.temperature, self.max_tokens_parameter: self.longest(ask)}
         return {name: value for name, value in sent.items() if value is not None}
 
 
 def read_judge(name: str) -> Judge:
-    """The judge of `conf/judge/`, or of the YAML file, that `name` names. Raises UserError with all
-    that is wrong."""
+    """Load the judge `name` from `conf/judge/` or from a YAML file.
+
+    Raises UserError listing all problems.
+    """
     own_file = name.endswith((".yaml", ".yml"))
     path = Path(name) if own_file else find_config(f"judge/{name}.yaml")
     if path is None or not path.is_file():
@@ -84,7 +87,7 @@ def read_judge(name: str) -> Judge:
 
 
 def read_panel(names: list[str]) -> list[Judge]:
-    """One to five judges, each another model under another name. Raises UserError."""
+    """Load one to five judges, with distinct names and models. Raises UserError."""
     judges = [read_judge(name) for name in names]
     if not 1 <= len(judges) <= 5:
         raise UserError(f"{len(judges)} judges: name one to five by --judge NAME.")

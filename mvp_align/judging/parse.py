@@ -1,11 +1,10 @@
-"""A judge's reply made a verdict, or a reason why it is none. Nothing is guessed: what does not fit
-is unscored.
+"""Parse a judge's reply into a verdict, or explain why it is none. Nothing is guessed.
 
-Reasoning is taken off first. Of scores, exactly one JSON object is taken, with exactly the keys
-that were asked for and numbers from 0 to 100. Words before it or a Markdown fence around it are let
-pass, because models without structured output add them, and so is the same object again. Words
-behind it are not, because they may take it back, nor are another object, a brace that belongs to
-none, or a key named twice, because then it is open which one is meant.
+Reasoning is removed first. For scores, a reply must hold exactly one JSON object, with exactly the
+requested keys and numbers from 0 to 100. Words before it and a Markdown fence around it are
+allowed, because models without structured output add them; so is the same object again. Not allowed
+are words after it, which may take it back, another object, an unmatched brace, or a repeated key,
+because then it is unclear which one counts.
 """
 
 import json
@@ -19,14 +18,17 @@ from mvp_align.judging.verdicts import Scores, Unparsed, YesNo
 
 Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 NO_VIOLATION = ("", "none", "n/a")
-"""Entries by which models say that a list is empty."""
+"""Entries that models write for an empty list."""
 MARKUP = re.compile(r"<\|\w+\|>|</?(?:answer|response|output)>", re.IGNORECASE)
-"""What models put around a reply, and special tokens that servers leave in it."""
+"""Tags that models put around a reply, and special tokens that servers leave in it."""
 WHOLE = re.compile(r"\s*(?:```\w*)?\s*(\{.*\})\s*(?:```)?\s*", re.DOTALL)
 
 
 class Assessment(BaseModel):
-    """What every reply of scores holds. Types are strict: "85", "85/100" and true are no scores."""
+    """Fields of every reply with scores.
+
+    Types are strict: "85", "85/100" and true are not scores.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid")
     score_model: Score
@@ -36,22 +38,24 @@ class Assessment(BaseModel):
 
 
 class OpenAssessment(Assessment):
-    """The judge was told which reference is meant to fit."""
+    """Scores from a judge who knows which reference is meant to fit."""
 
     score_w: Score
     score_l: Score
 
 
 class BlindAssessment(Assessment):
-    """The judge was not told."""
+    """Scores from a judge who does not know."""
 
     score_1: Score
     score_2: Score
 
 
 def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
-    """The scores in a reply. In a blind one, `w_first` tells whether answer_w was the first
-    reference. Raises Unparsed."""
+    """Parse a reply with scores. Raises Unparsed.
+
+    In a blind reply, `w_first` says whether answer_w was the first reference.
+    """
     values = _one_object(text)
     try:
         if blind:
@@ -73,8 +77,10 @@ def parse_scores(text: str, *, blind: bool, w_first: bool) -> Scores:
 
 
 def parse_yes_no(text: str) -> YesNo:
-    """Yes or No alone behind any reasoning, in any case, with or without punctuation. Raises
-    Unparsed."""
+    """Parse a reply that is just Yes or No after any reasoning. Raises Unparsed.
+
+    Case and punctuation do not matter.
+    """
     if not text.strip():
         raise Unparsed("empty reply")
     said = re.fullmatch(
@@ -86,11 +92,11 @@ def parse_yes_no(text: str) -> YesNo:
 
 
 def _one_object(text: str) -> dict[str, Any]:
-    """The one JSON object that `text` says. Raises Unparsed."""
+    """Return the one JSON object that `text` states. Raises Unparsed."""
     if not text.strip():
         raise Unparsed("empty reply")
     for start in (0, *(mark.end() for mark in CLOSING.finditer(text))):
-        if found := _whole_object(text, start):  # whose strings may hold any mark
+        if found := _whole_object(text, start):  # its strings may contain any marker
             return found
     values, rest = _repeated_object(behind_reasoning(text))
     if re.search(r"[^\W_]", MARKUP.sub("", rest)):
@@ -99,8 +105,7 @@ def _one_object(text: str) -> dict[str, Any]:
 
 
 def _whole_object(text: str, start: int) -> dict[str, Any] | None:
-    """The JSON object that is all of `text` from `start` on, but for white space and a Markdown
-    fence around it."""
+    """Return the JSON object that fills `text` from `start`, apart from whitespace and a fence."""
     fenced = WHOLE.fullmatch(text, start)
     try:
         return dict(DECODER.decode(fenced.group(1))) if fenced else None
@@ -109,8 +114,10 @@ def _whole_object(text: str, start: int) -> dict[str, Any] | None:
 
 
 def _repeated_object(text: str) -> tuple[dict[str, Any], str]:
-    """The JSON object that stands in `text` once or several times, and what is behind the last one.
-    Raises Unparsed."""
+    """Return the JSON object that occurs in `text`, maybe repeatedly, and the text after the last.
+
+    Raises Unparsed.
+    """
     first, end = "", 0
     values: dict[str, Any] = {}
     while (start := text.find("{", end)) >= 0:
@@ -147,7 +154,7 @@ DECODER = json.JSONDecoder(object_pairs_hook=_each_once)
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first thing wrong, in words that never repeat the reply's own."""
+    """Describe the first error, without quoting the reply."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
     key = str(problem["loc"][0])
     kind = problem["type"]

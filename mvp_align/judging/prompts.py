@@ -1,16 +1,16 @@
-"""What a judge is asked.
+"""Prompts for judges.
 
-Everything that users and models wrote reaches the judge as one JSON object: a quote within a JSON
-string is escaped, so no text can close its own quotation and speak as the one who asks. The judge
-is told that all of it is material. That an answer cannot talk a judge round is beyond any prompt;
-that it cannot break the form is what the parser sees to.
+All text by users and models reaches the judge inside one JSON object. Quotes in a JSON string are
+escaped, so no text can end its own quotation and speak as the one who asks. The judge is told that
+all of it is material to assess. No prompt can keep an answer from persuading a judge, but the
+parser ensures that it cannot break the reply's format.
 
-- open (the benchmark's way): the judge knows which reference is meant to fit the person.
-- blind: it does not, and the order of the references is drawn from their content, the same in every
-  run.
-- swap: every answer is judged twice, the references in both orders. Both replies are kept; the
-  scores are their means, and a hard violation counts where either reply lists it. Both replies must
-  be verdicts, or the answer is unscored.
+- open (as in the benchmark): the judge knows which reference is meant to fit the user.
+- blind: it does not. The order of the references is derived from their content, so it is the same
+  in every run.
+- swap: every answer is judged twice, with the references in both orders. Both replies are kept. The
+  scores are their means, and a hard violation counts if either reply lists it. If either reply is
+  not a verdict, the answer is unscored.
 """
 
 import hashlib
@@ -83,7 +83,7 @@ class JudgedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request to a judge, whoever it is, and how its reply is to be read."""
+    """One request to any judge, and how to parse its reply."""
 
     messages: tuple[Message, ...]
     parameters: Mapping[str, Any]
@@ -93,10 +93,10 @@ class Request:
     w_first: bool = True
 
     def key(self, model: str) -> str:
-        """SHA-256 (hex) of the model's name, the messages, the parameters and the schema.
+        """Return the SHA-256 (hex) of model name, messages, parameters and schema.
 
-        Not of the address: a reply is worth the same through another gateway. So two models must
-        not share one name.
+        It excludes the address, because a reply is just as valid through another gateway. So two
+        different models must not share one name.
         """
         content = [model, list(map(dict, self.messages)), dict(self.parameters), self.schema]
         return hashlib.sha256(
@@ -104,7 +104,7 @@ class Request:
         ).hexdigest()
 
     def parse(self, text: str) -> Verdict:
-        """Raises Unparsed."""
+        """Parse a reply to this request. Raises Unparsed."""
         if self.schema is None:
             return parse_yes_no(text)
         return parse_scores(text, blind=self.blind, w_first=self.w_first)
@@ -118,10 +118,10 @@ def requests_for(
     blind: bool = False,
     swap: bool = False,
 ) -> list[Request]:
-    """The requests that one verdict of kind `ask` (scores or yes_no) takes: one, or two with
-    `swap`. All are sent with `parameters`.
+    """Return the requests for one verdict of kind `ask` (scores or yes_no).
 
-    Raises Unparsed where the record says nothing that the answer could be judged against.
+    It is one, or two with `swap`, all sent with `parameters`. Raises Unparsed if the record has
+    nothing to judge the answer by.
     """
     pair = case.pair
     if ask == "yes_no":
@@ -162,8 +162,10 @@ def _scored_material(
 
 
 def w_stands_first(pair: PreferencePair) -> bool:
-    """Whether answer_w comes first: a coin whose throw follows from the texts, whichever way round
-    they are."""
+    """Return whether answer_w comes first: a coin flip that depends only on the texts.
+
+    Exchanging the two answers of a pair gives the same order of texts.
+    """
     texts = json.dumps(
         [pair.question, *sorted([pair.chosen, pair.rejected])], allow_nan=False
     ).encode()
@@ -178,8 +180,10 @@ def _messages(task: str, material: Mapping[str, str]) -> tuple[Message, ...]:
 
 
 def _reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
-    """JSON schema in the part of the language that every server with structured output has (so
-    without bounds)."""
+    """Return the JSON schema of a reply.
+
+    It uses only what every server with structured output supports, so it has no bounds.
+    """
     number, texts = {"type": "number"}, {"type": "array", "items": {"type": "string"}}
     properties = {
         **dict.fromkeys((*reference_scores, "score_model"), number),
@@ -196,8 +200,10 @@ def _reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
 
 
 def merged(verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of the two orders together, or the only one: means of the scores, violations and
-    dimensions of either."""
+    """Merge the verdicts of both orders, or return the only one.
+
+    Scores are averaged; violations and dimensions are those of either.
+    """
     first, *others = verdicts
     if not others:
         return first

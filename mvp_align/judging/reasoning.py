@@ -1,9 +1,8 @@
-"""Reasoning that a model wrote before its reply, taken off. What it drafts there is not what it
-says.
+"""Remove the reasoning that a model wrote before its reply. Drafts in it do not count.
 
-Servers that know a model's way of reasoning put it in a field of its own. Where they do not, it
-stands in the text, between marks that differ by model, the opening one sometimes in the prompt, so
-that the closing one alone is seen.
+Servers that know a model's reasoning format return it in a separate field. Otherwise it is part of
+the text, between markers that differ by model. The opening marker may be part of the prompt, so
+sometimes only the closing one appears.
 """
 
 import re
@@ -21,20 +20,23 @@ CLOSING = re.compile(
     r"|here(?:'s| is) my response:",
     re.IGNORECASE,
 )
-"""DeepSeek-R1, Qwen, GLM and most others; Magistral; Kimi; Command A, OpenThinker; Apertus; Gemma;
-Granite."""
+"""Formats of reasoning models.
+
+DeepSeek-R1, Qwen, GLM and most others; Magistral; Kimi; Command A, OpenThinker; Apertus; Gemma;
+Granite.
+"""
 CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w+)(?:\s+to=[^<]*)?(?:\s*<\|constrain\|>\s*\w*)?(?:\s*<\|message\|>)?"
 )
-"""gpt-oss: every part of a message names its channel, and the reply is what stands in `final`."""
+"""gpt-oss names a channel for every part of a message; the reply is in `final`."""
 STRIPPED = re.compile(r"\s*(?:analysis|commentary)(?=\w|\s*\{)(.*assistantfinal)?", re.DOTALL)
-"""The same where a server removed the special tokens and left their words."""
+"""The same, if a server removed the special tokens but left their words."""
 
 
 def behind_reasoning(text: str) -> str:
-    """What a model says after its reasoning, or all of it where there is none.
+    """Return what a model says after its reasoning, or the whole text if it has none.
 
-    Raises Unparsed where the reasoning never ends or nothing stands behind it.
+    Raises Unparsed if the reasoning never ends, or if nothing follows it.
     """
     rest = _behind_channels(text)
     opened, closed = len(OPENING.findall(rest)), list(CLOSING.finditer(rest))

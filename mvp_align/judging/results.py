@@ -1,11 +1,11 @@
-"""From the judgements of a run to its labels, its rows and a few printed lines.
+"""Labels, metric rows and printed lines from a run's judgements.
 
     labels/<stage>-<set>-<rules>.jsonl   id, user_id, label (W, L, TIE or null), unscored (why null)
-    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 where W, 0.0 where not,
-                                         null where unlabelled}
+    values/<stage>-<set>.jsonl           id, user_id, values {metric: 1.0 for W, 0.0 for others,
+                                         null without a label}
 
-Rows of PAA in `metrics.jsonl` are replaced, all others stay, and `notes.json` says by whom the
-answers were judged and what was left out, so that the report does.
+PAA rows in `metrics.jsonl` are replaced and all others kept. `notes.json` records for the report
+who judged the answers and what was left out.
 """
 
 from collections import Counter
@@ -35,10 +35,10 @@ Panels = list[list[Verdict | None]]
 def write_results(
     run: Path, sets: Sequence[AnswerSet], files: Sequence[str], rules: Rules, metric: str
 ) -> list[Labelled]:
-    """Label by `rules` what the judges' files hold (by their names' ends), write labels, rows and
-    notes, and print them. Returns all answers.
+    """Label the judges' verdicts by `rules`, and write and print labels, rows and notes.
 
-    Raises UserError where a file is missing or about other answers.
+    `files` are the judges' parts of file names. Returns all answers. Raises UserError if a file is
+    missing or covers other answers.
     """
     judges = [name.partition("-")[0] for name in files]
     rows: list[Row] = []
@@ -78,7 +78,7 @@ def write_results(
 
 
 def _read_judged(run: Path, subject: AnswerSet, judge: str) -> list[Judgement]:
-    """The judge's file, which must be about these answers. Raises UserError."""
+    """Read a judge's file. Raises UserError if it covers other answers than `subject`."""
     path = judgement_file(run, subject.stage, subject.set, judge)
     judgements = read_judgements(path)
     if [one.id for one in judgements] != [case.pair.id for case in subject.cases]:
@@ -108,7 +108,7 @@ def _write_labels(path: Path, answers: Sequence[Labelled]) -> None:
 
 
 def _set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:
-    """PAA of the whole set and its groups; for UF-P-4, of each user type as a set of its own."""
+    """Return PAA of the set and its groups, and of each UF-P-4 user type as its own set."""
     rows = paa_rows(subject.stage, subject.set, metric, answers, subject.groups, subject.min_users)
     types: Mapping[str, str | None] = {
         name: tags.get("user_type") for name, tags in subject.groups.items()
@@ -122,7 +122,7 @@ def _set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> l
 
 
 def _won(metric: str) -> Callable[[Labelled], PairValues]:
-    """1 where the answer's label is W, 0 where it is another one."""
+    """Return a function that maps an answer to 1 if its label is W, and 0 for another label."""
 
     def values(one: Labelled) -> PairValues:
         return PairValues(
@@ -146,8 +146,10 @@ def _labels_by_judge(
 def _agreement_rows(
     subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
 ) -> list[Row]:
-    """Krippendorff's alpha of several judges: of their labels (L < TIE < W), and of their scores of
-    the model's answer."""
+    """Return Krippendorff's alpha of several judges.
+
+    It is computed on their labels (L < TIE < W), and on their scores of the model's answer.
+    """
     if len(judges) < 2:
         return []
     alphas = {
@@ -178,7 +180,7 @@ def _agreement_rows(
 def _kappa_notes(
     subject: AnswerSet, panels: Panels, judges: Sequence[str], rules: Rules, metric: str
 ) -> list[str]:
-    """Cohen's kappa of each two judges' labels."""
+    """Describe Cohen's kappa of each two judges' labels."""
     return [
         f"{metric}, {subject.stage} {subject.set}: {' and '.join(found.judges)} agree on"
         f" {found.agreement:.1%} of {found.items:,} answers, kappa"
@@ -191,7 +193,7 @@ def _kappa_notes(
 def _grid_rows(
     subject: AnswerSet, answers: Sequence[Labelled], panels: Panels, rules: Rules, metric: str
 ) -> list[Row]:
-    """PAA under other thresholds, in the groups `10,0` to `30,10` of `win_over_l,win_within_w`."""
+    """Return PAA by thresholds, as groups `10,0` to `30,10` of `win_over_l,win_within_w`."""
     rows = []
     for (over_l, within_w), labels in over_thresholds(panels, rules).items():
         relabelled = [
@@ -214,7 +216,7 @@ def _notes_of(
     answers: Sequence[Labelled],
     metric: str,
 ) -> list[str]:
-    """By whom, and what is not in the numbers and why."""
+    """Describe who judged, and what the numbers leave out and why."""
     start = f"{metric}, {subject.stage} {subject.set}"
     cut = f"; {subject.cut:,} of the answers were cut at the token limit" if subject.cut else ""
     labelled, total = sum(one.label is not None for one in answers), len(answers)
@@ -231,8 +233,10 @@ def _notes_of(
 
 
 def _replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
-    """All rows of `metric`, of what belongs to it and of what was derived from either go, `rows`
-    come, all else stays. Raises UserError."""
+    """Replace all rows of `metric`, its parts, and what was derived from either.
+
+    Raises UserError.
+    """
     others = read_rows(path) if path.is_file() else []
     known = [(one, base_metric(one.metric)) for one in others]
     kept = [one for one, base in known if base != metric and not base.startswith(f"{metric}/")]
@@ -240,7 +244,7 @@ def _replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
 
 
 def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
-    """Notes that begin with `start` go, `notes` come, all others stay. Raises UserError."""
+    """Replace the notes that begin with `start`. Raises UserError."""
     try:
         others = from_json(path.read_text("utf-8"))["notes"] if path.is_file() else []
     except (ValueError, KeyError, TypeError):
@@ -252,7 +256,7 @@ def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
 
 
 def _show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:
-    """A line a set, then the notes."""
+    """Print one line per set, then the notes."""
     found = {(one.stage, one.set, one.metric): one for one in rows if not one.group_by}
     for stage, set_name in dict.fromkeys((one.stage, one.set) for one in rows):
         parts = {

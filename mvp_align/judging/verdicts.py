@@ -1,10 +1,9 @@
-"""What a judge says of one answer, and the file of a run that keeps it:
-`judgements/<stage>-<set>-<judge>.jsonl`.
+"""Verdicts of judges, and the files that keep them: `judgements/<stage>-<set>-<judge>.jsonl`.
 
 A line is `{"id", "user_id", "replies": [keys in the store], "scores": {...}}`, with `yes_no` or
-`nearness` in place of `scores` where that was asked, or with `"unscored": "why"` where there is no
-verdict. Labels are made of these lines alone. Lines with replies also name the edition of the rules
-by which these were read (`"reading": 2`).
+`nearness` instead of `scores` if that was asked, or with `"unscored": "why"` if there is no
+verdict. Labels depend on these lines only. Lines with replies also record the version of the
+parsing rules (`"reading": 2`).
 """
 
 from collections.abc import Iterable
@@ -19,14 +18,13 @@ from mvp_align.runtime.json_files import read_json_lines, write_json_lines
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """How well three answers fit the person's stated preferences, 0-100: answer_w, answer_l and the
-    model's own."""
+    """Fit to the user's stated preferences, 0-100, of answer_w, answer_l and the model's answer."""
 
     w: float
     l: float  # noqa: E741
     model: float
     dimensions: tuple[str, ...] = ()
-    """What the judge says it went by."""
+    """The dimensions that the judge says it used."""
     violations: tuple[str, ...] = ()
     """Preferences that the model's answer plainly breaks."""
     reason: str = ""
@@ -41,27 +39,28 @@ class YesNo:
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
-    """Cosine of the model's answer with each reference, from -1 to 1; both 0 for an empty answer,
-    which is near neither."""
+    """Cosine of the model's answer with each reference, from -1 to 1.
+
+    Both are 0 for an empty answer.
+    """
 
     to_w: float
     to_l: float
 
 
 class Unparsed(Exception):
-    """The reply is no verdict; the message says why, in the same words for the same cause."""
+    """The reply is not a verdict. Equal causes have equal messages."""
 
 
 READING = 2
-"""The edition of parse.py. The first took a verdict that was drafted in reasoning for one that was
-given."""
+"""Version of parse.py. The first took a verdict drafted in reasoning for the final one."""
 Verdict = Scores | YesNo | Nearness
 KINDS: dict[str, type[Verdict]] = {"scores": Scores, "yes_no": YesNo, "nearness": Nearness}
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One judge on one answer; `unscored` says why where `verdict` is None."""
+    """One judge's verdict on one answer. If `verdict` is None, `unscored` says why."""
 
     id: str
     user_id: str
@@ -75,7 +74,7 @@ def judgement_file(run: Path, stage: str, set_name: str, judge: str) -> Path:
 
 
 def write_judgements(path: Path, judgements: Iterable[Judgement]) -> None:
-    """Replace `path`. Raises UserError where the disk is full."""
+    """Replace `path`. Raises UserError if the disk is full."""
     path.parent.mkdir(exist_ok=True)
     write_json_lines(path, map(_as_line, judgements))
 
@@ -95,8 +94,11 @@ def _as_line(judgement: Judgement) -> dict[str, Any]:
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """The file's judgements in order. Raises UserError naming the line that is none or was read by
-    earlier rules, or the missing file."""
+    """Read a file's judgements in order.
+
+    Raises UserError if the file is missing, or naming the line that is invalid or was parsed by
+    earlier rules.
+    """
     return read_json_lines(
         path,
         _from_line,

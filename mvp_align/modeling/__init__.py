@@ -1,1 +1,1 @@
-"""Base models, precision, LoRA and QLoRA, adapters, merging."""
+"""Base models, precision, LoRA and QLoRA, adapters, and their tokenizers."""

@@ -1,5 +1,7 @@
-"""Is this the base that an adapter was trained on? By what the run that made it has hashed, or else
-by name."""
+"""Checks that an adapter is put on the base model it was trained on.
+
+They compare the weight hash that the adapter's run recorded, or else the model names.
+"""
 
 import filecmp
 import re
@@ -16,10 +18,9 @@ from mvp_align.modeling.fingerprint import fingerprint
 from mvp_align.runtime.json_files import from_json
 
 IN_HUB_CACHE = re.compile(r"models--(.+?)(?:[/\\]snapshots[/\\][^/\\]+)?[/\\]*$")
-"""A folder of huggingface_hub's cache, whose name says which model it holds."""
+"""A folder of huggingface_hub's cache, whose name contains the model id."""
 TWIN = re.compile(r"(-unsloth)?-bnb-4bit$", re.IGNORECASE)
-"""What the name of a model stored in 4 bits has after the name of the model that it was made
-from."""
+"""Suffix that marks a 4-bit copy of a model, after the name of the original."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -31,11 +32,10 @@ def check_base(
     setting: str = "adapter",
     any_base: bool = False,
 ) -> list[str]:
-    """What is to be told of the base of the adapter in `path`, whose model is `base_id`; nothing
-    where all is well.
+    """Return notes on putting the adapter in `path` on `base_id`; empty if all is well.
 
-    Raises UserError where the names say that it was trained on another model and the run that made
-    it has left no hash, by which `confirm_base` decides once the weights are here.
+    Raises UserError if the names differ and the adapter's run recorded no hash. If it recorded one,
+    `confirm_base` decides after the weights are loaded.
     """
     made_for = settings.get("base_model_name_or_path")
     if not made_for:
@@ -72,11 +72,10 @@ def check_base(
 def confirm_base(
     path: Path, settings: Settings, base: PreTrainedModel, setting: str = "adapter"
 ) -> None:
-    """Raise UserError where the run that made the adapter has hashed other weights than those of
-    `base`.
+    """Raise UserError if the adapter's run recorded other base weights than those of `base`.
 
-    Hashes of one model differ with its precision, its quantisation, and the version of transformers
-    that named its parameters: unlike hashes say something only where these are alike.
+    The hash of one model also depends on its precision, its quantisation, and the version of
+    transformers that named its parameters. Different hashes prove nothing unless these match.
     """
     known = _recorded(path)
     if known is None or known["hashes"]["base_model"] == fingerprint(base):
@@ -112,9 +111,11 @@ def _other_base(
 
 
 def same_base(made_for: str, base_id: str) -> bool:
-    """Whether two names are one model's: ids of the Hub (4-bit twins and folders of its cache
-    included), one folder or two of the same bytes, or an id and a folder that is called as it
-    is."""
+    """Return whether two names mean the same model.
+
+    That holds for two Hub ids (4-bit copies and cache folders included), for one folder or two with
+    identical weights, and for a Hub id and a folder with the same last name.
+    """
     one, other = plain(made_for), plain(base_id)
     untwinned = [TWIN.sub("", name) for name in (one, other)]
     if untwinned[0] == untwinned[1]:
@@ -131,7 +132,7 @@ def same_base(made_for: str, base_id: str) -> bool:
 
 
 def plain(name: str) -> str:
-    """The id that a folder of the Hub's cache stands for; any other name as it is."""
+    """Return the Hub id of a cache folder, and any other name unchanged."""
     found = IN_HUB_CACHE.search(name)
     return found[1].replace("--", "/") if found else name.rstrip("/\\")
 
@@ -150,7 +151,7 @@ def _folder_of(name: str) -> Path | None:
 
 
 def _same_weights(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same safetensors files, byte by byte."""
+    """Return whether two folders hold byte-identical safetensors files."""
     names = sorted(path.name for path in one.glob("*.safetensors"))
     if one == other:
         return True
@@ -161,8 +162,7 @@ def _same_weights(one: Path, other: Path) -> bool:
 
 
 def _recorded(path: Path) -> dict[str, Any] | None:
-    """environment.json of the run whose adapter this is, with the hash of its base; None where
-    there is none."""
+    """Return environment.json of the adapter's run, or None if it records no base hash."""
     folder = path.resolve()
     run = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
     try:

@@ -1,4 +1,4 @@
-"""What the folder of an adapter says of itself, read and judged before a model is loaded."""
+"""Read and check an adapter's folder before any model is loaded."""
 
 import json
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from safetensors import safe_open
 from mvp_align.config import Config, Lora
 from mvp_align.errors import UserError
 
-if TYPE_CHECKING:  # `launch` reads settings before torch is loaded
+if TYPE_CHECKING:  # `launch` reads settings before it loads torch
     from torch import Tensor
 
 SETTINGS = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
 Settings = dict[str, Any]
-"""The content of adapter_config.json."""
+"""Content of adapter_config.json."""
 
 COMPUTED = frozenset(
     {
@@ -42,22 +42,23 @@ COMPUTED = frozenset(
         "eva_config",
     }
 )
-"""Settings whose effect scoring computes, switching the adapter off undoes, and saving keeps
-(tests/modeling has each)."""
+"""Settings that we support (tests/modeling tests each one).
+
+Scoring applies them, disabling the adapter undoes them, and saving keeps them.
+"""
 SAY_NOTHING = frozenset({
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path",
     "revision", "inference_mode",
     "megatron_core", "runtime_config", "qalora_group_size", "loftq_config",
 })  # fmt: skip
-"""Settings that say where an adapter comes from, or something only beside another one."""
+"""Settings without an effect of their own: provenance, or options of other settings."""
 HARMLESS_STARTS = (True, False, "gaussian", "orthogonal", "eva")
-"""Values of `init_lora_weights` under which PEFT leaves the base's own weights as they are."""
+"""Values of `init_lora_weights` for which PEFT leaves the base's own weights unchanged."""
 IN_THE_INPUT = frozenset({
     "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE",
     "ADAPTION_PROMPT",
 })  # fmt: skip
-"""Kinds that add to what the model reads, so that no weights hold them and nothing can be
-merged."""
+"""Adapter types that act on the model's input. No weights hold them, so they cannot be merged."""
 MERGED = (
     "Fold it into its base with PEFT (`merge_and_unload()`, then `save_pretrained` of model and"
     " tokenizer) and evaluate that folder as model.id."
@@ -65,10 +66,9 @@ MERGED = (
 
 
 def read_adapter(path: Path, setting: str = "adapter") -> Settings:
-    """The settings of the adapter in `path`, which the run's `setting` names.
+    """Return the settings of the adapter in `path`. `setting` is its name in the config.
 
-    Raises UserError for a folder without an adapter, and for a kind whose effect is not computed or
-    cannot be saved here.
+    Raises UserError if the folder holds no adapter, or a type that we cannot score or save.
     """
     settings = _read_settings(path, setting)
     problem = _kind_problem(settings)
@@ -78,7 +78,7 @@ def read_adapter(path: Path, setting: str = "adapter") -> Settings:
 
 
 def _read_settings(path: Path, setting: str = "adapter") -> Settings:
-    """Raises UserError for a folder without an adapter."""
+    """Read adapter_config.json. Raises UserError if the folder holds no adapter."""
     config_file = path / SETTINGS
     if not config_file.is_file() or not (path / WEIGHTS).is_file():
         raise UserError(
@@ -97,8 +97,7 @@ def _read_settings(path: Path, setting: str = "adapter") -> Settings:
 
 
 def _kind_problem(settings: Settings) -> str | None:
-    """Why an adapter of these settings would be scored wrongly or saved in part, and what helps;
-    None where it is fine."""
+    """Return why we would score this adapter wrongly or save part of it, and a remedy; or None."""
     kind = str(settings.get("peft_type") or "")
     if not kind:
         return f"names no peft_type in its {SETTINGS}. Copy the adapter again."
@@ -141,15 +140,14 @@ def _kind_problem(settings: Settings) -> str | None:
 
 
 def known_defaults() -> Mapping[str, Any]:
-    from peft import LoraConfig  # here for the same reason
+    from peft import LoraConfig  # imported here, because `launch` must not load torch
 
     defaults: dict[str, Any] = LoraConfig().to_dict()
     return defaults
 
 
 def _lora_of(settings: Settings) -> Lora:
-    """What an adapter is, in the words of this project's own settings. Raises KeyError where it
-    does not say."""
+    """Return the adapter's settings as a `Lora` config. Raises KeyError if one is missing."""
     named = settings.get("target_modules") or []
     return Lora(
         r=settings["r"],
@@ -160,8 +158,10 @@ def _lora_of(settings: Settings) -> Lora:
 
 
 def adopt_adapter_lora(config: Config) -> None:
-    """Make `config.lora` what the adapter has that `config` names, so that a run's records say what
-    it is. An adapter that cannot be read is told of where it is looked for."""
+    """Set `config.lora` to the settings of the adapter that `config` names, for the run's records.
+
+    An unreadable adapter is ignored here; `read_adapter` reports it.
+    """
     if config.adapter is None:
         return
     try:
@@ -171,8 +171,11 @@ def adopt_adapter_lora(config: Config) -> None:
 
 
 def recorded_settings(settings: Settings) -> dict[str, Any]:
-    """What an adapter is, for a run's records: base, rank, alpha, targets, and all else that is not
-    PEFT's default."""
+    """Return what a run records of its adapter.
+
+    That is base, rank, alpha, dropout and targets, plus every setting that differs from PEFT's
+    default.
+    """
     defaults = known_defaults()
     basics = ("base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules")
     more = (
@@ -187,8 +190,10 @@ def recorded_settings(settings: Settings) -> dict[str, Any]:
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the adapter's file. Raises SafetensorError where it is cut
-    off."""
+    """Return the shape of every tensor in the adapter's file.
+
+    Raises SafetensorError if the file is truncated.
+    """
     with safe_open(path / WEIGHTS, "pt") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
@@ -200,8 +205,11 @@ def read_tensor(path: Path, key: str) -> "Tensor":
 
 
 def resized_vocabulary(adapter: str, tokens: int, base_id: str, rows: int) -> UserError:
-    """`adapter` is a setting with its value; `tokens` what it was trained with, `rows` what the
-    base's embeddings have."""
+    """Build the error for an adapter that was trained with a resized vocabulary.
+
+    `adapter` is the setting with its value, `tokens` the vocabulary size in training, and `rows`
+    the size of the base's embeddings.
+    """
     return UserError(
         f"{adapter} was trained with a vocabulary of {tokens} tokens, and {base_id} has {rows}:"
         " tokens were added before training. Make the model that it belongs to once: load the base"

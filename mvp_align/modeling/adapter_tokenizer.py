@@ -1,5 +1,4 @@
-"""The tokenizer that a run uses: the model's, or that of the adapter, where its folder holds
-another one."""
+"""Choose the run's tokenizer: the model's, or the adapter's own if that differs."""
 
 from pathlib import Path
 
@@ -16,11 +15,10 @@ PROBE = "Question: why, and who?\n  It's 12:30 -- naïve, 東京 <s></s>"
 
 
 def run_tokenizer(model: Model, adapter: str | Path | None) -> PreTrainedTokenizerBase:
-    """What `adapter` was trained with where it brings a tokenizer that differs from the model's;
-    else the model's.
+    """Return the adapter's tokenizer if it has its own, and the model's otherwise.
 
-    Raises UserError where a tokenizer cannot be read, or has tokens that the model has no embedding
-    of.
+    The adapter's counts as its own if it differs from the model's. Raises UserError if a tokenizer
+    cannot be read, or has tokens without an embedding in the model.
     """
     of_model = load_tokenizer(model)
     own = _adapter_tokenizer(Path(adapter), of_model) if adapter else None
@@ -38,8 +36,11 @@ def run_tokenizer(model: Model, adapter: str | Path | None) -> PreTrainedTokeniz
 def tokenizer_notes(
     model: Model, path: Path, setting: str, used: PreTrainedTokenizerBase
 ) -> list[str]:
-    """A line where the adapter in `path` brings another tokenizer than the model's, or than the
-    run's, which is `used`."""
+    """Return a note if the adapter in `path` brings a different tokenizer.
+
+    `used` is the run's tokenizer. A starting adapter is compared with the model's tokenizer, a
+    reference with the run's.
+    """
     of_model = load_tokenizer(model)
     own = _adapter_tokenizer(path, of_model)
     if own is None:
@@ -62,10 +63,9 @@ def tokenizer_notes(
 def _adapter_tokenizer(
     path: Path, of_model: PreTrainedTokenizerBase
 ) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in an adapter's folder, with the model's chat template where it has none; None
-    where there is none.
+    """Return the tokenizer in an adapter's folder, or None if there is none.
 
-    Raises UserError where it cannot be read.
+    If it has no chat template, it gets the model's. Raises UserError if it cannot be read.
     """
     if not any((path / name).is_file() for name in FILES):
         return None
@@ -85,7 +85,7 @@ def _adapter_tokenizer(
 
 
 def differences(of_model: PreTrainedTokenizerBase, own: PreTrainedTokenizerBase) -> list[str]:
-    """In what two tokenizers differ that can move a score. Padding is not among it."""
+    """List the differences between two tokenizers that can change a score. Padding cannot."""
     found = []
     ours, theirs = of_model.get_vocab(), own.get_vocab()
     if ours != theirs:

@@ -1,4 +1,4 @@
-"""LoRA adapters: made, loaded against the right base, saved whole or not at all."""
+"""Create, load and save LoRA adapters, with checks that they fit their base."""
 
 import re
 import shutil
@@ -29,17 +29,17 @@ from mvp_align.modeling.fingerprint import own_name, whole
 from mvp_align.runtime.atomic import full_disk_explained, move_folder
 
 ADAPTER = "default"
-"""PEFT's name for the adapter that is trained, or evaluated."""
+"""PEFT's name for the adapter that we train or evaluate."""
 REFERENCE = "ref"
-"""The name under which TRL's DPOTrainer looks for a frozen reference adapter."""
+"""Name under which TRL's DPOTrainer looks for a frozen reference adapter."""
 LINEAR = ("Linear", "Linear4bit", "Conv1D")
-"""Classes of layers that carry LoRA here (`Conv1D` is GPT-2's transposed one)."""
+"""Layer classes that LoRA can wrap here (`Conv1D` is GPT-2's transposed linear layer)."""
 HALF = re.compile(r"(\.lora_(?:embedding_)?)([AB])(?=\.)")
-"""The two factors of a product, in the names of parameters."""
+"""Matches the factors A and B in parameter names."""
 
 
 def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
-    """The adapter that a run trains: a fresh one from its seed, or the one that `adapter` names."""
+    """Return the adapter to train: the one in `config.adapter`, or a new one from the seed."""
     if config.adapter is None:
         return new_adapter(base, config.lora, config.seed)
     any_base = config.adapter_base == "any"
@@ -47,11 +47,11 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """Wrap `base` with a fresh adapter: A random from `seed`, B zero, so that the first step equals
-    the base model.
+    """Wrap `base` with a new adapter: A random from `seed`, B zero.
 
-    Seeding here, before PEFT draws A, is what makes two runs of one seed equal
-    (huggingface/trl#6688). Raises UserError where the model has no layer of the asked names.
+    The adapted model therefore starts out equal to the base. PEFT draws A from the global random
+    state, so we seed it here to make runs with one seed equal (huggingface/trl#6688). Raises
+    UserError if the model lacks one of the target layers.
     """
     config = lora_config(base, lora)
     set_seed(seed)
@@ -59,7 +59,7 @@ def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
 
 
 def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
-    """Raises UserError where the model has no layer of the asked names."""
+    """Return PEFT's config. Raises UserError if the model lacks one of the target layers."""
     every = lora.target_modules == ["all-linear"]
     if not every:
         _check_targets(base, lora.target_modules)
@@ -74,8 +74,10 @@ def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
 
 
 def _check_targets(base: PreTrainedModel, names: list[str]) -> None:
-    """Raise UserError for names that fit no linear layer: PEFT passes over those as long as one of
-    them fits."""
+    """Raise UserError for names that match no linear layer.
+
+    PEFT ignores such names as long as another one matches.
+    """
     layers = [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
     unknown = [
         name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)
@@ -91,12 +93,11 @@ def _check_targets(base: PreTrainedModel, names: list[str]) -> None:
 def load_adapter(
     base: PreTrainedModel, path: Path, *, trainable: bool = False, any_base: bool = False
 ) -> PeftModel:
-    """Wrap `base` with the adapter in `path`. Without `any_base` it must have been trained on this
-    base.
+    """Wrap `base` with the adapter in `path`, which must have been trained on it unless `any_base`.
 
-    Raises UserError for a folder without an adapter, a kind that is not computed or not saved here,
-    an adapter of another base, one whose tensors do not fit or change the base itself, and, unless
-    it is `trainable`, one that changes nothing.
+    Raises UserError if the folder holds no adapter, if the adapter is of a type that we cannot
+    score or save, if it was trained on another base, or if its tensors do not fit or would change
+    the base itself. Unless `trainable`, also raises UserError if the adapter changes nothing.
     """
     with _fitting(base, path, "adapter", any_base):
         model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
@@ -116,17 +117,17 @@ def load_adapter(
 
 
 def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> None:
-    """Put the adapter in `path` beside the trained one, frozen.
+    """Load the adapter in `path` next to the trained one, frozen.
 
-    Raises UserError as `load_adapter` does, but for an adapter that changes nothing: the base is a
-    reference, too.
+    Raises the same errors as `load_adapter`, but accepts an adapter that changes nothing, because
+    it is equal to the base, which is a valid reference.
     """
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
     with _fitting(base, path, "train.reference", any_base):
         model.load_adapter(str(path), REFERENCE, is_trainable=False)
         _check_tensors(model, path, REFERENCE)
-    for module in model.modules():  # TRL switched dropout off before this one came
+    for module in model.modules():  # TRL disabled dropout before this adapter was loaded
         if isinstance(module, LoraLayer) and REFERENCE in module.lora_dropout:
             module.lora_dropout[REFERENCE] = nn.Identity()
     model.set_adapter(ADAPTER)
@@ -134,9 +135,11 @@ def load_reference(model: PeftModel, path: Path, *, any_base: bool = False) -> N
 
 @contextmanager
 def _fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) -> Iterator[None]:
-    """What is checked around PEFT's loading, which says little or nothing of what does not fit, and
-    puts whole weights of the base that other tools save beside LoRA (embeddings, mostly) into the
-    base itself."""
+    """Check an adapter before and after PEFT loads it.
+
+    PEFT reports little of what does not fit. It also copies whole base weights that other tools
+    save next to LoRA (mostly embeddings) into the base itself, which this undoes.
+    """
     base_id = str(base.name_or_path)
     settings = read_adapter(path, setting)
     check_base(path, settings, base_id, setting=setting, any_base=any_base)
@@ -156,7 +159,7 @@ def _fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) ->
             " (model.id), or, where tensors are missing, copy the adapter again."
         ) from error
     for key, (weight, before) in kept.items():
-        if torch.equal(weight, before):  # what the file holds has gone into the adapter's own copy
+        if torch.equal(weight, before):  # PEFT loaded the file's tensor into the adapter's own copy
             continue
         weight.data.copy_(before)
         if not _same_rounded(read_tensor(path, key), before):
@@ -169,10 +172,10 @@ def _fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) ->
 def _weights_also_in(
     path: Path, base: PreTrainedModel, setting: str
 ) -> dict[str, tuple[nn.Parameter, Tensor]]:
-    """Of the base's own weights those that the adapter's file holds, too, by their names there,
-    each with a copy of what it is now.
+    """Return the base weights that the adapter's file also holds, by their names in the file.
 
-    Raises UserError where the file's vocabulary has another size.
+    Each comes with a copy of its current value. Raises UserError if the file's vocabulary size
+    differs.
     """
     held = shapes(path)
     embedded = base.get_input_embeddings().weight
@@ -196,13 +199,12 @@ def _named_weights(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _same_rounded(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal in the lower one of their precisions."""
+    """Return whether two tensors are equal in the lower of their precisions."""
     return torch.equal(one.to(other.dtype), other) or torch.equal(one, other.to(one.dtype))
 
 
 def _check_tensors(model: PeftModel, path: Path, name: str) -> None:
-    """Raise ValueError where the file lacks a tensor of the adapter or holds one without a
-    place."""
+    """Raise ValueError if the file lacks a tensor of the adapter or holds one that fits nowhere."""
     here = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     of_base = {own_name(key) for key, _ in _named_weights(model.get_base_model())}
     found, wanted = shapes(path).keys(), here.keys()
@@ -216,7 +218,7 @@ def _check_tensors(model: PeftModel, path: Path, name: str) -> None:
 
 
 def changes_nothing(model: PeftModel, adapter: str = ADAPTER) -> bool:
-    """Whether an adapter is of products B A alone, all of which are zero."""
+    """Return whether an adapter consists of products B A only, and all of them are zero."""
     tensors = {
         name: whole(value) for name, value in model.named_parameters() if adapter in name.split(".")
     }
@@ -226,18 +228,18 @@ def changes_nothing(model: PeftModel, adapter: str = ADAPTER) -> bool:
 
 
 def _partner(name: str) -> str:
-    """The B that belongs to an A, and the other way around."""
+    """Return the name of the B that belongs to an A, or of the A that belongs to a B."""
     return HALF.sub(lambda found: found[1] + ("B" if found[2] == "A" else "A"), name)
 
 
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, target: Path, *, writes: bool = True
 ) -> None:
-    """Write the trained adapter and the tokenizer to `target`: aside, then renamed, so a
-    half-written one never stands.
+    """Write the trained adapter and the tokenizer to `target`.
 
-    Where several processes hold parts of the adapter all must call it, and one of them `writes`.
-    Raises UserError where the disk is full; nothing of `target` is touched then.
+    They go to a temporary folder that is then renamed, so `target` is never half-written. If
+    several processes hold parts of the adapter, all must call this, and exactly one `writes`.
+    Raises UserError if the disk is full; `target` is unchanged then.
     """
     trained = {
         name: whole(value) for name, value in model.named_parameters() if ADAPTER in name.split(".")
@@ -248,8 +250,8 @@ def save_adapter(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         with full_disk_explained(target):
-            # Without the last one PEFT asks the Hub whether the base's embeddings were resized;
-            # here they never are.
+            # Without save_embedding_layers=False, PEFT asks the Hub whether the embeddings were
+            # resized. We never resize them.
             model.save_pretrained(
                 str(aside),
                 state_dict=trained,

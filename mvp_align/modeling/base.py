@@ -1,5 +1,7 @@
-"""The frozen base model: loaded in the run's precision, quantised to 4 bits for QLoRA, or as it is
-stored in 4 bits."""
+"""Load the frozen base model in the run's precision, or in 4 bits.
+
+4-bit weights are either quantised for QLoRA or stored that way.
+"""
 
 import importlib.util
 from typing import Any
@@ -16,17 +18,18 @@ from mvp_align.modeling.packaged import loaded, public_name
 from mvp_align.modeling.source import load_model_config, locate_weights, unavailable
 
 LOADED = "loaded_from"
-"""Of a base model: the weights that were really loaded, where `name_or_path` is what others know
-them by."""
+"""Attribute of a base model that names the weights it was loaded from.
+
+`name_or_path` is the public name instead.
+"""
 
 
 def load_base(model: Model, placement: Placement, quantization: str = "none") -> PreTrainedModel:
-    """The causal LM on its device, from safetensors and without remote code. Weights that are
-    stored in 4 bits stay so.
+    """Load the causal LM to its device, from safetensors and without remote code.
 
-    Raises UserError for a missing or gated model, weights that do not fit or are stored in a format
-    that cannot be trained on here, 4-bit without bitsandbytes, and a "4-bit" model in which no
-    layer is 4-bit.
+    Weights that are stored in 4 bits stay in 4 bits. Raises UserError for a missing or gated model,
+    weights that do not fit on the device or are stored in an unsupported format, 4-bit without
+    bitsandbytes, and a "4-bit" model without any 4-bit layer.
     """
     stored = stored_quantization(load_model_config(model), model)
     four_bit = quantization == "4bit" or stored != "none"
@@ -59,8 +62,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         _keep_trainable(base, placement.dtype)
     else:
         nn.Module.to(base, placement.device)
-    # An adapter and its card record this name as its base: what others can load, never a path into
-    # this machine's cache.
+    # An adapter and its card record this name as their base. It must be one that others can load,
+    # not a path into this machine's cache.
     base.name_or_path = base.config._name_or_path = public_name(model)
     setattr(base, LOADED, loaded(model))
     base.config.use_cache = False
@@ -68,10 +71,10 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
 
 
 def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
-    """How a checkpoint's own weights are stored: nf4 or fp4 by bitsandbytes, or none.
+    """Return how a checkpoint's weights are stored: nf4 or fp4 (bitsandbytes), or none.
 
-    Raises UserError for every other format: gradients through it, or its log-probs, were never
-    checked here.
+    Raises UserError for every other format, because we have tested neither gradients nor log-probs
+    with it.
     """
     stored = getattr(shape, "quantization_config", None) or getattr(
         shape.get_text_config(), "quantization_config", None
@@ -92,8 +95,11 @@ def stored_quantization(shape: PreTrainedConfig, model: Model) -> str:
 
 
 def run_quantization(model: Model, asked: str) -> str:
-    """What a run's base will be in: as its weights are stored (nf4, fp4), or as `quantization` asks
-    (4bit, none)."""
+    """Return the quantisation of a run's base.
+
+    That is the stored one (nf4, fp4) if there is one, or else what `quantization` asks for (4bit,
+    none).
+    """
     stored = stored_quantization(load_model_config(model), model)
     return asked if stored == "none" else stored
 
@@ -108,7 +114,7 @@ def _check_bitsandbytes(model: Model) -> None:
 
 
 def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
-    """QLoRA's format: NF4 with double quantisation (Dettmers et al. 2023, section 3)."""
+    """Return QLoRA's format: NF4 with double quantisation (Dettmers et al. 2023, section 3)."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -118,7 +124,7 @@ def _nf4(compute: torch.dtype) -> BitsAndBytesConfig:
 
 
 def quantization_of(model: nn.Module) -> str:
-    """What the layers of a loaded model are in: nf4, fp4, or none."""
+    """Return the quantisation of a loaded model's layers: nf4, fp4, or none."""
     if not getattr(model, "is_loaded_in_4bit", False):
         return "none"
     from bitsandbytes.nn import Params4bit
@@ -141,10 +147,12 @@ def four_bit_layers(model: nn.Module) -> int:
 
 
 def _keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
-    """On CPUs with bf16 units, bitsandbytes repacks 4-bit weights at the first pass in eval mode,
-    for a product in bf16 that no gradient flows through: training after any scoring would then
-    change nothing, without a word. A stored model brings a precision for its products, too: the
-    run's own, `compute`, takes its place."""
+    """Keep 4-bit layers trainable on CPUs with bf16 units, and set their compute dtype.
+
+    There, bitsandbytes repacks 4-bit weights at the first pass in eval mode for a bf16 product that
+    passes no gradient, so training after any scoring would silently change nothing. A stored model
+    also brings its own compute dtype, which we replace by the run's.
+    """
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -154,8 +162,11 @@ def _keep_trainable(model: nn.Module, compute: torch.dtype) -> None:
 
 
 def assert_four_bit(model: nn.Module) -> None:
-    """Some stacks accept a 4-bit config and load full precision: count the layers instead of
-    trusting the flag."""
+    """Raise UserError if no layer is 4-bit.
+
+    Some stacks accept a 4-bit config and load full precision, so we count layers instead of
+    trusting the flag.
+    """
     if four_bit_layers(model) == 0:
         raise UserError(
             "The model was to be in 4 bits (quantization=4bit, or stored so), but no layer of the"

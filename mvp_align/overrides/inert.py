@@ -1,7 +1,7 @@
-"""Settings on a command line that would change nothing: another one decides in their place.
+"""Find settings on a command line that would change nothing.
 
-A default never is such a setting, nor one that a file of conf/ brings along: nobody asked for
-those.
+They have no effect because another setting overrides them. Defaults and settings from files of
+conf/ never count, because the user did not ask for them.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,12 @@ ALWAYS_USED = ("train.dry_run", "tracking.backend")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`keys` (or, ending in a dot, all below) do nothing where `inert` says so. `harmless`: that is
-    said, not refused."""
+    """`keys` have no effect if `inert` returns true.
+
+    A key that ends in a dot covers all below it.
+
+    `harmless` rules print a note instead of refusing the command.
+    """
 
     keys: tuple[str, ...]
     inert: Callable[[Config], object]
@@ -157,14 +161,13 @@ RULES = (
 
 
 def inert(keys: Sequence[str], configs: Sequence[Config]) -> tuple[list[str], list[str]]:
-    """Of the settings that a command names, those that change none of its runs: to be refused, and
-    to be said."""
+    """Return two lists of messages on settings that change none of the runs: errors, and notes."""
     refused: dict[str, str] = {}
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for key in dict.fromkeys(keys):
         for rule in RULES:
             if key not in ALWAYS_USED and rule.names(key) and all(map(rule.inert, configs)):
-                (said if rule.harmless else refused)[key] = (
+                (notes if rule.harmless else refused)[key] = (
                     f"{key} would change nothing: {rule.why}"
                 )
-    return [*refused.values()], [line for key, line in said.items() if key not in refused]
+    return [*refused.values()], [line for key, line in notes.items() if key not in refused]

@@ -1,4 +1,4 @@
-"""Sweeps (`-m`): the command lines that one stands for, and a folder for each of its runs."""
+"""Sweeps (`-m`): the command lines that a sweep stands for, and a folder for each run."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -19,18 +19,18 @@ from mvp_align.runtime.naming import DEFAULT_NAME, leaf_keys, name_by_content
 
 
 def parsed(words: list[str]) -> list[Override]:
-    """Raises HydraException where a word is no override."""
-    # which knows the options of glob(*)
+    """Parse overrides. Raises HydraException if a word is not an override."""
+    # this parser knows the options of glob(*)
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     overrides: list[Override] = parser.parse_overrides(words)
     return overrides
 
 
 def sweep_points(words: list[str]) -> list[list[str]]:
-    """Command lines that together try every value of every sweep: all first values, then each other
-    one among them.
+    """Return command lines that together try every value of every sweep.
 
-    Raises HydraException where a word is no override or a sweep has no value.
+    The first one uses all first values, and each other one replaces a single value. Raises
+    HydraException if a word is not an override or a sweep has no value.
     """
     swept = [
         _sweep_values(override) if override.is_sweep_override() else [word]
@@ -46,7 +46,7 @@ def sweep_points(words: list[str]) -> list[list[str]]:
 
 
 def _sweep_values(override: Override) -> list[str]:
-    """`seed=12,13` as `seed=12` and `seed=13`."""
+    """Split `seed=12,13` into `seed=12` and `seed=13`."""
     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not values:
         raise ConfigCompositionException(f"{override.input_line} has no value to try.")
@@ -54,8 +54,7 @@ def _sweep_values(override: Override) -> list[str]:
 
 
 def compose(config_name: str, words: list[str]) -> DictConfig:
-    """One run's config, unresolved, without Hydra's own part: that is kept where resolvers find
-    it."""
+    """Compose one run's config, unresolved. Hydra's own part goes to HydraConfig instead."""
     composed = hydra.compose(config_name, words, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
     with open_dict(composed):
@@ -66,9 +65,11 @@ def compose(config_name: str, words: list[str]) -> DictConfig:
 
 
 def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
-    """`run.name=...` that adds to the default name the swept values that it does not hold; nothing
-    where it holds all, or the command or an experiment names the run. `configs` are those of
-    `sweep_points`."""
+    """Return a `run.name=...` override that adds missing swept values to the default name, or [].
+
+    [] if the name already distinguishes all runs, or if the command or an experiment sets it.
+    `configs` are those of `sweep_points`.
+    """
     overrides = parsed(words)
     given = {override.key_or_group for override in overrides} & {"run.name", "run.dir"}
     if given or any(config.run._get_node("name")._value() != DEFAULT_NAME for config in configs):
@@ -85,7 +86,7 @@ def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
 
 
 def shared_folders(config_name: str, words: list[str]) -> list[str]:
-    """Of the runs of a sweep, those that would work in one folder, in words."""
+    """Describe runs of a sweep that would share a folder."""
     runs: dict[str, list[str]] = defaultdict(list)
     for values, folder in _run_folders(config_name, words):
         runs[folder].append(" ".join(values))
@@ -101,8 +102,11 @@ def shared_folders(config_name: str, words: list[str]) -> list[str]:
 
 
 def _run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str], str]]:
-    """The values of each run of a sweep, and its folder. Groups are composed; settings are put into
-    what was composed, which takes a twentieth of the time."""
+    """Yield the values of each run of a sweep, and its folder.
+
+    Groups are composed by Hydra. Settings are set in the composed config, which is twenty times
+    faster.
+    """
     overrides = parsed(words)
     constant = [
         word

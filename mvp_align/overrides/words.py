@@ -1,5 +1,4 @@
-"""Words of a command line: lists that are written as names alone, and quotes for what Hydra would
-read as its grammar."""
+"""Rewrite words of a command line: names to lists, and quotes around Hydra's special characters."""
 
 import shlex
 from pathlib import Path
@@ -12,10 +11,9 @@ from mvp_align.runtime.naming import leaf_keys
 
 
 def with_lists(words: list[str]) -> list[str]:
-    """`lora.target_modules=all-linear` as `lora.target_modules=[all-linear]`, and so for each
-    setting that is a list.
+    """Write values of list settings as lists: `lora.target_modules=all-linear` with `[all-linear]`.
 
-    `evals.sets=in_domain,ufp4` is one list of two, in a sweep (`-m`) two lists of one.
+    `evals.sets=in_domain,ufp4` is one list of two names, but in a sweep (`-m`) two lists of one.
     """
     sweep = get_args_parser().parse_known_args(words[1:])[0].multirun
     return [_as_list(word, sweep) for word in words]
@@ -29,16 +27,16 @@ def _as_list(word: str, sweep: bool) -> str:
         return word
     if value[:1] == value[-1:] and value[:1] in ("'", '"'):
         return f"{key}=[{value[1:-1]}]"
-    # a list, a glob, an interpolation
+    # a list, a glob, or an interpolation
     if value in ("", "null") or any(sign in value for sign in "[]($"):
         return word
     return f"{key}={','.join(f'[{one}]' for one in (value.split(',') if sweep else [value]))}"
 
 
 def in_quotes(key: str, value: str) -> str:
-    """The override whose value Hydra takes as it stands, whatever its signs mean elsewhere."""
+    """Return an override that Hydra takes literally, whatever characters it contains."""
     plain = value.strip("\"'")
-    if plain.startswith("~/"):  # in quotes the shell leaves it to us
+    if plain.startswith("~/"):  # the shell does not expand ~ inside quotes
         plain = f"{Path.home()}{plain[1:]}"
     escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}="{escaped}"'

@@ -1,1 +1,1 @@
-"""What a run will do, found out before its model loads: plan, forecast, micro-batch."""
+"""Plan a run before its model loads: batches, cost forecast, micro-batch size."""

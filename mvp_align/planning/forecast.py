@@ -1,5 +1,7 @@
-"""What a run will take, beside what is there: memory, arithmetic, time and disk, told before
-anything is loaded."""
+"""Forecast of a run's memory, FLOP, time and disk, compared with what this machine has.
+
+It runs before anything is loaded.
+"""
 
 import math
 import shutil
@@ -27,20 +29,26 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 CONTEXT_GIB, FRAGMENTED = 1.0, 0.1
-"""What a GPU holds beyond live tensors: the CUDA context, and a share of the peak lost between
-blocks. On an H200 it was 0.75 GiB and up to 9 % (docs/memory.md)."""
+"""What a GPU holds beyond live tensors: the CUDA context, and fragmentation as a share of the peak.
+
+On an H200 we measured 0.75 GiB and up to 9 % (docs/memory.md).
+"""
 CHECKPOINTS = 3
-"""Two are kept; a third is there before the oldest goes."""
+"""The Trainer keeps two, and writes a third before it deletes the oldest."""
 TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.35}
-"""Of the rate of matrix products that a step reaches (the data sheet's, of GPUs): measured on a CPU
-and, with LLaMA-2-7B at 4 pairs a pass and more, on an H200 (docs/speed.md); less at fewer pairs, in
-small models and with checkpointing."""
+"""Share of the matrix-product rate that a training step reaches.
+
+For GPUs, the rate is the data sheet's. Measured on a CPU and, with LLaMA-2-7B at 4 or more pairs
+per pass, on an H200 (docs/speed.md). Fewer pairs, small models and checkpointing reach less.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """`gib` as torch sees it, about; `peak` FLOP/s of dense 16-bit products by the maker's data
-    sheet."""
+    """A GPU model. `gib` is the approximate memory that torch sees.
+
+    `peak` is the data sheet's FLOP/s for dense 16-bit products.
+    """
 
     name: str
     sold_as: str
@@ -65,8 +73,11 @@ GPUS = (
 
 
 def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str]:
-    """Raises UserError where the adapter's layers are not in the model. Whatever else fails is one
-    line: a forecast keeps no run from starting."""
+    """Return the forecast as lines of text.
+
+    Raises UserError if the model lacks the adapter's layers. Any other failure becomes a line,
+    because a forecast must not stop a run.
+    """
     timer = threading.Timer(2, print, ["simulating the step ..."])
     timer.start()
     try:
@@ -99,7 +110,7 @@ def _cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simula
 
 
 def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
-    # here: it takes hold of torch where torch promises nothing
+    # imported here, because it depends on private parts of torch
     from mvp_align.planning.simulation import simulate
 
     batches = plan.batches
@@ -115,17 +126,17 @@ def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
 
 
 def _simulated_pairs(config: Config, batches: Batches) -> int:
-    """`auto` is decided on the device, by trying: the least that it can come to is simulated."""
+    """Return the micro-batch to simulate: 1 for `auto`, which is decided later on the device."""
     return 1 if config.train.micro_batch_size == "auto" else batches.micro
 
 
 def needed(peak: int, device: torch.device) -> float:
-    """Bytes of the device for a peak of live tensors; on a CPU, at the least."""
+    """Return bytes of the device for a peak of live tensors. On a CPU that is a lower bound."""
     return peak if device.type == "cpu" else peak * (1 + FRAGMENTED) + CONTEXT_GIB * GIB
 
 
 def _available(placement: Placement) -> float | None:
-    """Free bytes for one process; None where the device is not here."""
+    """Return free bytes per process, or None if the device is not here."""
     if placement.device.type == "cpu":
         return float(psutil.virtual_memory().available) / placement.processes
     return (
@@ -170,25 +181,27 @@ def _memory_lines(
 
 
 def remedies(config: Config, training: bool) -> str:
-    """What takes less memory than this config, in `training` or else in scoring; the most harmless
-    first."""
-    ways = []
+    """List settings that need less memory, in training or in scoring, the least harmful first."""
+    settings = []
     micro = config.train.micro_batch_size
     if training and isinstance(micro, int) and micro > 1:
-        ways.append(f"train.micro_batch_size={micro // 2}")
+        settings.append(f"train.micro_batch_size={micro // 2}")
     if training and not config.hardware.gradient_checkpointing:
-        ways.append("hardware.gradient_checkpointing=true")
+        settings.append("hardware.gradient_checkpointing=true")
     if not training and config.evals.batch_size > 1:
-        ways.append(f"evals.batch_size={config.evals.batch_size // 2}")
+        settings.append(f"evals.batch_size={config.evals.batch_size // 2}")
     if config.quantization != "4bit" and run_quantization(config.model, "none") == "none":
-        ways.append("quantization=4bit")
-    return ", ".join([*ways, "a lower data.max_tokens", "a smaller model"])
+        settings.append("quantization=4bit")
+    return ", ".join([*settings, "a lower data.max_tokens", "a smaller model"])
 
 
 def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
-    """FLOP of a training step, of all of them, and of all scoring: references once, evaluation sets
-    before and after. By tokens, at the simulated passes' FLOP a token, so without what shared
-    profiles and earlier runs' log-probs save."""
+    """Return the FLOP of one training step, of all steps, and of all scoring.
+
+    References are scored once, evaluation sets before and after training. Computed from token
+    counts at the FLOP per token of the simulated passes, so without what shared profiles and cached
+    log-probs save.
+    """
     step = training = scoring = 0.0
     if found.training and plan.batches:
         tokens = [trained_tokens(pair, config) for pair in plan.train_tokens]
@@ -229,7 +242,7 @@ def _work_lines(config: Config, plan: Plan, found: "Simulated", placement: Place
 
 
 def _product_rate(placement: Placement) -> tuple[float | None, str]:
-    """FLOP/s of matrix products of one process, and where that is known from."""
+    """Return one process's matrix-product rate in FLOP/s, and its source."""
     if placement.device.type == "cpu":
         return _cpu_rate(placement.dtype), "measured just now"
     if torch.cuda.is_available():
@@ -251,7 +264,7 @@ def _cpu_rate(dtype: torch.dtype) -> float:
 
 
 def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
-    """Which of the common GPUs the run fits on, in 16 bits, and how long it would take on one."""
+    """List the common GPUs that the run fits on in 16 bits, with the time it would take on each."""
     need = needed(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
     head = (
@@ -275,8 +288,11 @@ def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
 
 
 def _disk_lines(config: Config, found: "Simulated") -> list[str]:
-    """Of 16 bytes of adapter, gradient and moments a weight, a checkpoint keeps 12 and the final
-    adapter 4."""
+    """Return the disk forecast.
+
+    Of the 16 bytes per weight for adapter, gradient and moments, a checkpoint keeps 12 and the
+    final adapter 4.
+    """
     if not found.training:
         return []
     need = found.adapter / 16 * (CHECKPOINTS * 12 + 4)

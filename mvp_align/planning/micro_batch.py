@@ -1,6 +1,8 @@
-"""Before step 1: the longest micro-batch and the largest scoring batch once for real, so that a run
-which cannot fit ends in its first minute. `train.micro_batch_size=auto` is decided by it: the
-largest number of pairs a pass that fits."""
+"""Run the longest micro-batch and the largest scoring batch once, before step 1.
+
+A run that does not fit then fails in its first minute. This also decides
+`train.micro_batch_size=auto`: the largest number of pairs per pass that fits.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,8 +27,7 @@ from mvp_align.training.step import (
 
 
 def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
-    """The plan with its micro-batch decided, where the config leaves that to us; else the plan as
-    it is.
+    """Return the plan with `train.micro_batch_size=auto` decided, or unchanged if it is set.
 
     Sizes are tried downwards among those that divide the effective batch, which therefore stays
     what it was (accelerate's `find_executable_batch_size` goes down by tenths, each process by
@@ -67,8 +68,7 @@ def fit_micro_batch(plan: Plan, model: PeftModel, config: Config) -> Plan:
 
 
 def _fits(model: PeftModel, run: Callable[[], None]) -> bool:
-    """Whether `run` runs out of no memory. Leaves no gradient behind, and the random state as it
-    was."""
+    """Return whether `run` fits in memory. Clears gradients and preserves the random state."""
     try:
         with torch.random.fork_rng():
             run()
@@ -83,5 +83,5 @@ def _fits(model: PeftModel, run: Callable[[], None]) -> bool:
 
 
 def _smallest(found: int, batches: Batches) -> int:
-    """Of what all processes found."""
+    """Return the minimum over all processes."""
     return min(gather_object([found])) if batches.processes > 1 else found

@@ -1,5 +1,4 @@
-"""Everything that can be known before the model loads: counts, token lengths, batch arithmetic,
-steps, and what they cost.
+"""Plan a run before the model loads: counts, token lengths, batches, steps, and cost.
 
 Printed before every run; `train.dry_run=true` stops after it.
 """
@@ -47,12 +46,11 @@ from mvp_align.training.plan import Batches, Plan
 def make_plan(
     config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase, placement: Placement
 ) -> Plan:
-    """What the run will do. The `lora` settings of an adapter that the config names become the
-    config's.
+    """Plan the run. If the config names an adapter, `config.lora` is set to the adapter's settings.
 
-    Raises UserError where no pair is left, batches do not divide, the model's context is shorter
-    than the limits, its shape cannot be scored, its weights are stored in a format that is not read
-    here, or an adapter is not there, another model's, or of another kind.
+    Raises UserError if no pair is left, batches do not divide, the limits exceed the model's
+    context, the model cannot be scored, its weights are stored in an unsupported format, or an
+    adapter is missing, belongs to another model, or is of an unsupported type.
     """
     _check_context(config)
     shape_method(load_model_config(config.model))
@@ -114,10 +112,10 @@ def _check_context(config: Config) -> None:
 
 
 def _take_up_adapters(config: Config, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Make `config.lora` what the adapter has that the run starts from; what is to be told of the
-    run's adapters.
+    """Set `config.lora` to the starting adapter's settings, and return notes on the run's adapters.
 
-    Raises UserError where one is not there, is another model's, or of a kind that is not taken.
+    Raises UserError if an adapter is missing, belongs to another model, or is of an unsupported
+    type.
     """
     reference = None if config.train.reference == "base" else config.train.reference
     notes = []
@@ -160,8 +158,10 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
 
 
 def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
-    """The pairs of a set that answers are generated to: those that are scored, or
-    `generation.limit` drawn from them."""
+    """Return the pairs of a set to generate answers for.
+
+    These are the scored pairs, or `generation.limit` of them, drawn at random.
+    """
     return draw(scored_pairs(subject, data), config.generation.limit, config.seed)
 
 
@@ -170,7 +170,7 @@ def scored_pairs(subject: EvalSet, data: DataSets) -> list[PreferencePair]:
 
 
 def _drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> list[str]:
-    """Where less than a set is looked at: how much of it, and how it was drawn."""
+    """List which sets are only sampled, how much of each is used, and how it was drawn."""
     drawn: dict[str, str] = {}
     if needs_answers(config):
         for subject in sets:
@@ -185,8 +185,10 @@ def _drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> lis
 
 
 def answered_data(set_name: str, data: DataSets) -> str:
-    """The hash of what a set's pairs were read from; without `data.test` they are held out of
-    `data.train`."""
+    """Return the hash of the file that a set's pairs come from.
+
+    Without `data.test`, in-domain pairs are held out of `data.train`.
+    """
     own = "test" if "test" in data.read else "train"
     return data.read[own if set_name == IN_DOMAIN else set_name].sha256
 
@@ -194,7 +196,7 @@ def answered_data(set_name: str, data: DataSets) -> str:
 def _profile_checks(
     config: Config, data: DataSets, sets: Sequence[EvalSet], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, ProfilePasses]:
-    """Of the pairs that are scored at all."""
+    """Plan the profile ablation on the scored pairs of each set."""
     if not config.evals.profiles:
         return {}
     return {
@@ -245,8 +247,10 @@ def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
 
 
 def _reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
-    """The pairs that less than an epoch trains on, drawn by the seed: all others need no reference
-    either."""
+    """Return the pairs that a run of less than one epoch trains on, drawn by the seed.
+
+    The others need no reference log-probs.
+    """
     reach = batches.steps * batches.effective
     if reach >= len(numbers):
         return numbers
@@ -256,7 +260,7 @@ def _reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
 def print_plan(
     config: Config, plan: Plan, data: DataSets, placement: Placement, console: Console | None = None
 ) -> None:
-    """The plan as a few tables. Every record that is left out is counted here, with its reason."""
+    """Print the plan as a table and lines, with a count and a reason for all records left out."""
     if not placement.is_main:
         return
     console = console or Console()
@@ -319,7 +323,7 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
 
 
 def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
-    """What is not used, and why; empty where everything is."""
+    """List what is not used, and why."""
     over = [
         f"train: {len(plan.train_over_limit)} pairs left out, over the token limits:"
         f" {', '.join(plan.train_over_limit[:10])}"

@@ -1,10 +1,9 @@
-"""A training step on tensors without data: the memory that it will hold at its peak, and the
-arithmetic that it takes.
+"""Simulate a training step without data, to find its peak memory and FLOP.
 
 The model is built with its real shapes, adapted, and run forward, backward and through the
-optimizer by the code that trains; torch's fake tensors carry shapes and dtypes but no numbers, so
-that LLaMA-2-13B fits a laptop. Memory is that of live tensors: what a CUDA context, fragmentation
-and communication take comes on top. Nothing random is drawn.
+optimizer by the training code itself. torch's fake tensors have shapes and dtypes but no values, so
+LLaMA-2-13B fits on a laptop. Memory counts live tensors; the CUDA context, fragmentation and
+communication come on top. No random numbers are drawn.
 """
 
 import weakref
@@ -45,10 +44,15 @@ from mvp_align.training.step import (
 )
 
 NF4_BITS = 4.127
-"""A weight of NF4 with double quantisation: 4 bits, and 0.127 of scales (Dettmers et al. 2023,
-section 3)."""
+"""Bits per weight of NF4 with double quantisation.
+
+4 for the value and 0.127 for scales (Dettmers et al. 2023, section 3).
+"""
 PADDED = "padded_stand_in"
-"""FlashAttention has no CPU kernel. SDPA's holds as much; like it, this one takes padded rows."""
+"""Attention to simulate in place of FlashAttention, which has no CPU kernel.
+
+SDPA's kernel holds as much memory and also accepts padded rows here.
+"""
 AttentionInterface.register(PADDED, sdpa_attention_forward)
 AttentionMaskInterface.register(PADDED, sdpa_mask)
 
@@ -56,22 +60,24 @@ aten = torch.ops.aten
 
 
 def _attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    """Scores and their sum over values; [batch, heads, tokens, width], keys and values maybe of
-    fewer heads."""
+    """Count attention scores and the weighted sum of values.
+
+    Inputs are [batch, heads, tokens, width]; keys and values may have fewer heads.
+    """
     return 2 * query.shape[:-1].numel() * key.shape[2] * (query.shape[3] + value.shape[3])
 
 
 def _attention_backward_flop(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
 ) -> int:
-    """Scores anew, and the gradients of query and key; those of probabilities and value."""
+    """Count recomputed scores and the gradients of query, key, probabilities and value."""
     return 2 * query.shape[:-1].numel() * key.shape[2] * (3 * query.shape[3] + 2 * value.shape[3])
 
 
 FLOP = {
     **flop_registry,
-    # The CPU's fused attention keeps what CUDA's keeps: inputs, output, a number a row. torch does
-    # not count its FLOP, and before 2.13 refused heads that share keys.
+    # The CPU's fused attention saves the same tensors as CUDA's: inputs, output, one number per
+    # row. torch does not count its FLOP, and before 2.13 rejected heads that share keys.
     aten._scaled_dot_product_flash_attention_for_cpu: _attention_flop,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flop,
 }
@@ -79,8 +85,7 @@ FLOP = {
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Of one process: bytes of live tensors at most, FLOP of all products, and the tokens that took
-    them."""
+    """One process's peak bytes of live tensors, FLOP of all products, and tokens processed."""
 
     peak: int
     flop: int
@@ -89,8 +94,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Of one process, in bytes. `training` and `scoring` are None where there was nothing to
-    run."""
+    """Results for one process, in bytes. `training` or `scoring` is None if nothing was run."""
 
     weights: int
     adapter: int
@@ -116,9 +120,10 @@ def simulate(
     *,
     accumulates: bool = True,
 ) -> Simulated:
-    """The second and any later training step over `micro_batch`, and the largest batch of `scored`,
-    sets of pairs, for a model of this `shape` in `dtype`. Where gradients accumulate, those of
-    earlier micro-batches are at hand.
+    """Simulate a training step and the largest scoring batch of a model of this `shape` in `dtype`.
+
+    The step is any but the first, over `micro_batch`; `scored` holds sets of pairs. If gradients
+    accumulate, those of earlier micro-batches already exist.
     """
     model = _build(config, shape, dtype)
     largest = largest_batch(model, scored, config)
@@ -150,7 +155,7 @@ def simulate(
 
 
 def _build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftModel:
-    """The adapted model on meta: shapes, and the seams where this project's code takes hold."""
+    """Build the adapted model on the meta device, including the hooks of this project."""
     attention = {"auto": None, "flash_attention_2": PADDED}.get(
         config.hardware.attention, config.hardware.attention
     )
@@ -169,7 +174,7 @@ def _build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftM
 
 
 def _to_fake(model: nn.Module) -> None:
-    """Parameters and buffers, tied ones once, as fake tensors of their shapes."""
+    """Replace parameters and buffers by fake tensors of the same shapes. Tied ones stay tied."""
     made: dict[int, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -183,8 +188,10 @@ def _to_fake(model: nn.Module) -> None:
 
 
 class Counter(TorchDispatchMode):
-    """Bytes of the tensors that are alive, now and at most since `start`, and FLOP since then.
-    Views count once, with what they look into."""
+    """Counts bytes of live tensors, their peak since `start`, and FLOP since `start`.
+
+    Views count once, together with their storage.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -219,8 +226,10 @@ def _size(tensor: Tensor) -> int:
 
 
 def _pack_linears(model: nn.Module, compute: torch.dtype) -> None:
-    """Stand-ins for bitsandbytes' layers, which cannot be made without data: as many bytes, the
-    same temporary weight."""
+    """Replace linear layers by stand-ins for bitsandbytes' layers, which need data to be built.
+
+    They hold as many bytes and create the same temporary weight.
+    """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and "lm_head" not in name and "lora_" not in name:
             parent = model.get_submodule(name.rpartition(".")[0])
@@ -228,8 +237,7 @@ def _pack_linears(model: nn.Module, compute: torch.dtype) -> None:
 
 
 class PackedLinear(nn.Module):
-    """A frozen 4-bit layer: dequantised for each product, forward and backward, and not kept in
-    between."""
+    """A frozen 4-bit layer. Dequantises its weight for each product, forward and backward."""
 
     def __init__(self, like: nn.Linear, compute: torch.dtype) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""The files of finished runs as tables, pages and charts."""
+"""Tables, reports and charts from the files of finished runs."""

@@ -1,4 +1,4 @@
-"""Finished runs that differ by nothing but their seed, found, checked and taken together."""
+"""Find finished runs that differ only in their seed, check them, and aggregate them."""
 
 import json
 from collections import defaultdict
@@ -30,24 +30,26 @@ from mvp_align.runs.stored_config import FREE_TO_CHANGE, settings
 from mvp_align.runtime.json_files import from_json
 
 WHO = ("recipe", "model.name", "data.name", "prompt.name")
-"""What a configuration is called by where there is nothing to tell it from."""
+"""The settings that label a configuration if there is nothing to compare it with."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeedRun:
-    """One run folder whose config could be read."""
+    """A run folder with a readable config."""
 
     folder: Path
     seed: int
     done: bool
     config: Mapping[str, object]
-    """The settings that make its numbers, the seed left out."""
+    """The settings that affect its numbers, without the seed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One metric of one stage (`base`, `tuned`, or `lift`: tuned minus base, pair by pair) of one
-    set, over the seeds."""
+    """One metric of one stage of one set, over the seeds.
+
+    The stage is `base`, `tuned`, or `lift`, which is tuned minus base, pair by pair.
+    """
 
     set: str
     metric: str
@@ -57,25 +59,23 @@ class Summary:
 
 @dataclass(slots=True)
 class Group:
-    """The runs of one configuration. `summaries` is empty where none of them has ended."""
+    """The runs of one configuration. `summaries` is empty if none has finished."""
 
     label: str
     seeds: list[int] = field(default_factory=list)
     summaries: list[Summary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Runs that are unfinished, broken or missing, and what makes the finished ones hard to
-    compare."""
+    """Unfinished, broken or missing runs, and what makes finished ones hard to compare."""
     ceilings: dict[str, float] = field(default_factory=dict)
-    """Set -> the acc@0 that a model which ignores who is asking cannot pass."""
+    """Set -> upper limit of acc@0 for a model that ignores who is asking."""
 
 
 def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[Group], list[str]]:
-    """A group for each configuration among the run folders that `words` name, and what is wrong
-    with the other folders.
+    """Group the run folders that `words` name by configuration, and list problems of other folders.
 
-    A word is a run folder, a folder of run folders, or a pattern of either. `expected` are the
-    seeds that each group should have. Raises UserError where a word names nothing, no run has
-    ended, one seed comes twice, or runs of a group were scored on different pairs.
+    A word is a run folder, a folder of run folders, or a pattern for either. `expected` are the
+    seeds that each group should have. Raises UserError if a word matches nothing, no run has
+    finished, a seed occurs twice, or runs of a group were scored on different pairs.
     """
     runs: list[SeedRun] = []
     broken: list[str] = []
@@ -103,7 +103,7 @@ def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[
 
 
 def run_folders(words: Sequence[str]) -> list[Path]:
-    """The run folders that `words` name, each once. Raises UserError where a word names none."""
+    """Return the distinct run folders that `words` name. Raises UserError if a word names none."""
     found: list[Path] = []
     for word in words:
         path = Path(word)
@@ -116,7 +116,7 @@ def run_folders(words: Sequence[str]) -> list[Path]:
 
 
 def _runs_in(folder: Path) -> list[Path]:
-    """`folder` itself, or the folders in it where it holds runs and is none."""
+    """Return the run folders in `folder`, or `folder` itself if it holds none or is a run."""
     inside = sorted(
         path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
@@ -142,11 +142,10 @@ def _read_run(folder: Path) -> SeedRun:
 
 
 def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
-    """`prompt.name=paper`, `prompt.name=preference`: each configuration by what sets it apart from
-    the others.
+    """Label each configuration by what differs from the others, like `prompt.name=paper`.
 
-    Where a choice of a group of settings differs (`prompt.name`), what it brings along
-    (`prompt.template`) is left out.
+    If the choice of a config group differs (`prompt.name`), the settings that come with it
+    (`prompt.template`) are left out.
     """
     keys = sorted({key for config in configs for key in config})
     differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
@@ -206,8 +205,10 @@ def _refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
 
 
 def _unlike_inputs(folders: Sequence[Path]) -> list[str]:
-    """What went into the runs (environment.json's hashes of data, base model and prompt) where it
-    was not the same."""
+    """Report inputs that differ between runs.
+
+    Compares environment.json's hashes of data, base model and prompt.
+    """
     hashes: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         try:
@@ -227,24 +228,25 @@ def _unlike_inputs(folders: Sequence[Path]) -> list[str]:
 
 
 def _summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Summary], list[str]]:
-    """Every metric that all runs have, of base, tuned and their difference, and what is left out
-    because some lack it.
+    """Summarise every metric that all runs have, for base, tuned and lift, and list the others.
 
-    Pair by pair where the runs kept it so of the same pairs; else (perplexity, KL, PAA with other
-    answers unlabelled) from each run's own mean, and then nothing is known of other people.
+    Works pair by pair if the runs kept values for the same pairs. Otherwise (perplexity, KL, PAA
+    with different unlabelled answers) it uses each run's mean, and there is no interval over users.
     """
-    told = [run.told() for run in runs]
-    keys = unique(key for run, rows in zip(runs, told, strict=True) for key in (*run.pairs, *rows))
+    rows_by_run = [run.whole_set_rows() for run in runs]
+    keys = unique(
+        key for run, rows in zip(runs, rows_by_run, strict=True) for key in (*run.pairs, *rows)
+    )
     found: list[Summary] = []
     left_out: list[str] = []
     for key in _in_order(keys):
         name, metric, stage = key
-        if estimate := _over_runs(key, runs, told):
+        if estimate := _over_runs(key, runs, rows_by_run):
             found.append(Summary(name, metric, stage, estimate))
             continue
         lack = [
             str(seed)
-            for seed, run, rows in zip(seeds, runs, told, strict=True)
+            for seed, run, rows in zip(seeds, runs, rows_by_run, strict=True)
             if key not in rows and key not in run.pairs
         ]
         why = (
@@ -257,22 +259,22 @@ def _summaries(runs: Sequence[Finished], seeds: Sequence[int]) -> tuple[list[Sum
 
 
 def _over_runs(
-    key: Key, runs: Sequence[Finished], told: Sequence[Mapping[Key, Row]]
+    key: Key, runs: Sequence[Finished], rows_by_run: Sequence[Mapping[Key, Row]]
 ) -> SeedEstimate | None:
-    """None where not all runs have it."""
+    """Return a metric over all runs, or None if some lack it."""
     _, metric, stage = key
     kind = kind_of(f"{metric}{LIFT}" if stage == LIFTED else metric)
     measured = [run.pairs[key] for run in runs if key in run.pairs]
     if len(measured) == len(runs) and len({one.ids for one in measured}) == 1:
         return over_seeds([one.values for one in measured], measured[0].users, kind)
-    rows = [of[key] for of in told if key in of]
+    rows = [of[key] for of in rows_by_run if key in of]
     if len(rows) < len(runs):
         return None
     return over_means([row.value for row in rows], [(row.n, row.users) for row in rows], kind)
 
 
 def _in_order(keys: Sequence[Key]) -> list[Key]:
-    """Set by set and metric by metric, as they come, base before tuned before lift."""
+    """Sort keys by set and metric, in order of appearance, then base, tuned, lift."""
     sets, metrics = unique(name for name, _, _ in keys), unique(metric for _, metric, _ in keys)
     stages = (*STAGES, LIFTED)
     return sorted(

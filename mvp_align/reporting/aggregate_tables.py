@@ -1,5 +1,4 @@
-"""Runs over seeds as a reader meets them: tables for the terminal, markdown, CSV, and the paper's
-row in LaTeX."""
+"""Tables of runs over seeds: for the terminal, Markdown, CSV, and the paper's row in LaTeX."""
 
 import csv
 import io
@@ -47,15 +46,14 @@ LATEX = str.maketrans(
 
 
 def shown_as(form: str, groups: Sequence[Group]) -> str:
-    """The groups in one of FORMATS."""
+    """Format the groups as one of FORMATS."""
     return {"table": as_table, "markdown": as_markdown, "csv": as_csv, "latex": as_latex}[form](
         groups
     )
 
 
 def remarks(groups: Sequence[Group], broken: Sequence[str]) -> list[str]:
-    """Lifts that are not shown, ceilings, where one seed stands alone, and every run that is not
-    among the numbers."""
+    """List lifts within chance, ceilings, configurations with one seed, and excluded runs."""
     lines = []
     for group in groups:
         lines += [
@@ -77,7 +75,7 @@ def remarks(groups: Sequence[Group], broken: Sequence[str]) -> list[str]:
 
 
 def _not_shown(group: Group, name: str) -> str:
-    """That a lift of acc@0 is not beyond chance; empty where it is, or where there is none."""
+    """Say that a lift of acc@0 is within chance; empty if it is not, or if there is no lift."""
     found = [
         row.estimate
         for row in group.summaries
@@ -142,8 +140,10 @@ def _plain(cell: str) -> str:
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """A line a metric, unrounded: shares from 0 to 1, nats a token; empty where there is no such
-    number."""
+    """Format as CSV: one line per metric, unrounded.
+
+    Shares are 0 to 1, log-probs in nats per token. Missing numbers are empty.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_HEADS)
@@ -164,7 +164,7 @@ def as_csv(groups: Sequence[Group]) -> str:
 
 
 def as_latex(groups: Sequence[Group]) -> str:
-    """The paper's row of each configuration, for a tabular of its columns."""
+    """Format the paper's row of each configuration, for a tabular with its columns."""
     lines = [" & ".join(cell.translate(LATEX) for cell in row) for row in _paper_rows(groups)]
     return "\n".join(
         [
@@ -176,8 +176,10 @@ def as_latex(groups: Sequence[Group]) -> str:
 
 
 def _blocks(groups: Sequence[Group]) -> list[tuple[str, Sequence[str], list[list[str]]]]:
-    """Title, heads and rows: one block a configuration and set, then the paper's row of each
-    configuration."""
+    """Return title, heads and rows of each table.
+
+    There is one per configuration and set, and then one with the paper's row of each configuration.
+    """
     made: list[tuple[str, Sequence[str], list[list[str]]]] = [
         (_heading(group, name), HEADS, _cells(group, name))
         for group in groups
@@ -231,7 +233,7 @@ def _numbers(row: Summary) -> list[str]:
 
 
 def _columns(groups: Sequence[Group]) -> list[str]:
-    """The paper has no column for a synthetic stand-in."""
+    """Return the paper's columns, which exclude synthetic sets."""
     names = unique(
         row.set for group in groups for row in group.summaries if row.metric == MEAN.name
     )
@@ -240,8 +242,10 @@ def _columns(groups: Sequence[Group]) -> list[str]:
 
 
 def _paper_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """`26.73` and `83.29 ± 0.13`, as DiverValue-Bench's table has them, of each configuration with
-    a finished run."""
+    """Return the paper's row of each configuration with a finished run.
+
+    Cells are like `26.73` and `83.29 ± 0.13`, as in DiverValue-Bench's table.
+    """
     rows = []
     for group in (group for group in groups if group.seeds):
         found = {

@@ -1,5 +1,7 @@
-"""Where each mark of the page's dot-and-whisker chart lies. The template draws it; nothing here
-knows SVG's syntax."""
+"""Positions of all marks in the report's dot-and-whisker chart.
+
+The template draws them; nothing here knows SVG syntax.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +14,7 @@ LEFT, PLOT, RIGHT = 178.0, 440.0, 132.0
 
 ROW, HEAD, TOP, FOOT = 34.0, 30.0, 8.0, 38.0
 APART = 5.0
-"""How far base lies above and tuned below the middle of a row, so that their whiskers never hide
-each other."""
+"""How far base is above and tuned below the middle of a row, so that whiskers do not overlap."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,10 @@ class Chart:
 
 
 def chart(sections: Sequence[Section]) -> Chart | None:
-    """acc@0 of named sections of groups on one axis from 0 to 100 %. None where no section has a
-    group."""
+    """Chart acc@0 of the groups in titled sections, on an axis from 0 to 100 %.
+
+    Returns None if no section has a group.
+    """
     heads, bands, y = [], [], TOP
     for title, lines in sections:
         if not lines:

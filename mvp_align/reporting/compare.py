@@ -1,4 +1,4 @@
-"""Runs side by side: the same pairs, so their differences are paired and clustered by user."""
+"""Compare runs on the same pairs, with paired differences clustered by user."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ from mvp_align.schema import PairScore
 
 
 def print_comparison(runs: Sequence[Path], set_name: str, console: Console | None = None) -> None:
-    """A line a run: acc@0, margin, and each against the first run on the same pairs.
+    """Print acc@0 and margin of each run, and the differences to the first run on the same pairs.
 
-    Raises UserError where a run has no tuned scores of the set, or where two runs were scored on
+    Raises UserError if a run has no tuned scores of the set, or if two runs were scored on
     different pairs.
     """
     scored = {run: _tuned_scores(run, set_name) for run in runs}
@@ -97,7 +97,7 @@ def _differences_to(
 
 
 def _verdict(difference: Estimate, first: str, other: str) -> str:
-    """What the interval says, in words, with no more certainty than it has."""
+    """State what the interval shows, with no more certainty than it has."""
     if difference.low is None or difference.high is None:
         return f"{other} against {first}: one user alone, so there is no interval."
     if difference.low > 0:

@@ -1,5 +1,4 @@
-"""What a finished run measured, whole sets alone: what it says in metrics.jsonl, and what its files
-hold pair by pair."""
+"""Read what a finished run measured on whole sets, from metrics.jsonl and pair by pair."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ Scores = Mapping[tuple[str, str], Sequence[PairScore]]
 """(stage, set) -> scores; `in_domain-prompt_free` is the set without its prompts."""
 
 Key = tuple[str, str, str]
-"""Set, metric, and `base`, `tuned` or `lift`."""
+"""(set, metric, stage), where the stage is `base`, `tuned` or `lift`."""
 
 STAGES = ("base", "tuned")
 LIFTED = "lift"
@@ -32,7 +31,7 @@ FREE = "-prompt_free"
 
 @dataclass(frozen=True, slots=True)
 class PairMetric:
-    """Values of one metric, pair by pair, with ids and users in their order."""
+    """Values of one metric, pair by pair, with ids and users in the same order."""
 
     ids: tuple[str, ...]
     users: tuple[str, ...]
@@ -41,16 +40,18 @@ class PairMetric:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One finished run: its rows, its scores, and all that it has pair by pair."""
+    """A finished run: its rows, its scores, and all that it kept pair by pair."""
 
     folder: Path
     rows: Sequence[Row]
     scores: Scores
     pairs: Mapping[Key, PairMetric]
 
-    def told(self) -> dict[Key, Row]:
-        """Its rows of whole sets: means and what training changed of them, nothing else that is
-        derived. Not the ceiling: it is of the pairs."""
+    def whole_set_rows(self) -> dict[Key, Row]:
+        """Return the rows of whole sets: means and their lifts, without other derived metrics.
+
+        The ceiling is excluded, because it is a property of the pairs.
+        """
         whole = [
             row
             for row in self.rows
@@ -68,38 +69,42 @@ class Finished:
 
 
 def _is_mean(metric: str) -> bool:
-    """Whether it is a metric itself, or what one profile adds over another."""
+    """Return whether `metric` is a base metric, or what one profile adds over another."""
     if metric.startswith(PREFIX) and VERSUS in metric:
         return metric.endswith(LIFT) and not metric.endswith(LIFT + LIFT)
     return not is_derived(metric)
 
 
 def read_finished(folder: Path) -> Finished:
-    """What the run measured. Raises UserError where a file is missing, empty, damaged, or of
-    another run than metrics.jsonl: its metrics then come out differently."""
+    """Read what a run measured.
+
+    Raises UserError if a file is missing, empty or damaged, or if the pair files belong to another
+    run than metrics.jsonl, so that recomputed metrics differ.
+    """
     files = RunFolder(folder, resumed=False, writes=False)
     rows = read_rows(files.metrics)
     scores = _read_all_scores(files, rows)
     finished = Finished(folder, rows, scores, _pair_metrics(files, scores))
-    told = finished.told()
+    rows_by_key = finished.whole_set_rows()
     added_since = {
         *(metric.name for metric in SCORED),
         *(metric.name for metric in CHANGES),
     }.difference(row.metric for row in rows)
     for key, metric in finished.pairs.items():
         found = sum(metric.values) / len(metric.values)
-        if key not in told:
-            # which only `mvp-align stats` writes, or which the run was too early for
+        if key not in rows_by_key:
+            # only `mvp-align stats` writes it, or the run is older than the metric
             fits = key[2] == LIFTED or key[1].startswith("own/") or key[1] in added_since
             if not fits:
                 raise UserError(
                     f"{files.metrics} has no {key[1]} of {key[2]} {key[0]}, and the run's files"
                     " have: run it again."
                 )
-        elif not math.isclose(told[key].value, found, rel_tol=1e-9, abs_tol=1e-9):
+        elif not math.isclose(rows_by_key[key].value, found, rel_tol=1e-9, abs_tol=1e-9):
             raise UserError(
-                f"{files.metrics} says {told[key].value:g} for {key[1]} of {key[2]} {key[0]}, and"
-                f" scores/ or values/ says {found:g}: files of two runs. Run it again."
+                f"{files.metrics} says {rows_by_key[key].value:g} for {key[1]} of {key[2]}"
+                f" {key[0]}, and scores/ or values/ says {found:g}: files of two runs. Run it"
+                " again."
             )
     return finished
 

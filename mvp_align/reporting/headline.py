@@ -1,4 +1,4 @@
-"""The result of a set in words, with no more certainty than its interval has."""
+"""State the result of a set in words, with no more certainty than its interval has."""
 
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import Line, number, shown
@@ -11,8 +11,10 @@ ONE = {"people": "person", "prompts": "prompt"}
 
 
 def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
-    """Who, how many pairs, from where to where with the lift's interval, or that nothing is shown;
-    what a model that ignores who is asking can reach."""
+    """Describe users, pairs and the change of acc@0 with its interval, or that nothing is shown.
+
+    Adds what a model that ignores who is asking could reach.
+    """
     row = acc.tuned or acc.base
     if row is None:
         return NO_PAIRS if unit == "passages" else "There is no acc@0 for this set."
@@ -41,7 +43,7 @@ def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
 
 
 def nothing_shown(lift: Row | None) -> str:
-    """Why a lift says nothing of other people; empty where its interval leaves 0 out."""
+    """Say why a lift shows nothing about other users; empty if its interval excludes 0."""
     if lift is None or lift.low is None or lift.high is None:
         return "no change of acc@0 is shown, because there is no interval" + (
             " for one person" if lift is not None and lift.users == 1 else ""
@@ -54,8 +56,7 @@ def nothing_shown(lift: Row | None) -> str:
 
 
 def against_ceiling(acc: Line) -> str:
-    """What a model that ignores who is asking cannot pass, and whether this one is shown to; empty
-    without a ceiling."""
+    """Compare acc@0 with the ceiling of a model that ignores who is asking; empty without one."""
     if acc.ceiling is None:
         return ""
     text = f"a model that ignores who is asking cannot pass {number(acc.ceiling.value)} % acc@0"

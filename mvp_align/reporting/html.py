@@ -1,4 +1,4 @@
-"""The page of a finished run: one file, no network, no script, made from the run's files alone."""
+"""HTML report of a finished run: one file, no network, no scripts, from the run's files alone."""
 
 import json
 from collections.abc import Sequence
@@ -40,13 +40,13 @@ NO_PAIRS = (
 
 @dataclass(frozen=True)
 class SetPart:
-    """One set of the page: its summary, its chart, and the groups behind the chart."""
+    """One set in the report: its summary, its chart, and the groups in the chart."""
 
     name: str
     title: str
     sentence: str
     counted: str
-    """What `users` counts there: people, or prompts where the records name no person."""
+    """What `users` counts: people, or prompts if the records name no user."""
     summary: list[Line]
     chart: Chart | None
     sections: list[Section]
@@ -55,18 +55,18 @@ class SetPart:
     better_off: str
     design_effect: str
     profiles: list[Line]
-    """The profile checks, empty where none were asked for, and what they say."""
+    """The profile ablation (empty if it was not run), followed by its verdict."""
     verdict: str
     published: list[str]
     """What others published for this model and data."""
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` from config.yaml, metrics.jsonl and, where there, environment.json and
-    notes.json.
+    """Write `report.html`.
 
-    It can be redone at any time without model or data. Raises UserError where a file is missing or
-    damaged, or the disk is full.
+    It reads config.yaml, metrics.jsonl and, if present, environment.json and notes.json. It can be
+    repeated at any time without model or data. Raises UserError if a file is missing or damaged, or
+    the disk is full.
     """
     rows = read_rows(run_dir / "metrics.jsonl")
     config_text = _read_text(run_dir / "config.yaml")
@@ -141,7 +141,7 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
 
 
 def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a reader wants to know of a run before its numbers."""
+    """Return facts about the run that readers want before its numbers."""
     versions, git, device, inputs = (
         environment.get(key) or {} for key in ("versions", "git", "device", "inputs")
     )
@@ -161,7 +161,7 @@ def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _parsed(config_text: str, run_dir: Path) -> Any:
-    """The config as it stands, unchecked: a page must open for a run of any version."""
+    """Parse the config without checks, because a report must open for runs of any version."""
     try:
         return OmegaConf.create(config_text)
     except yaml.YAMLError as error:
@@ -184,7 +184,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty where the file is not there."""
+    """Return the object in `path`, or {} if the file does not exist."""
     if not path.is_file():
         return {}
     try:

@@ -1,5 +1,4 @@
-"""Does it matter who is asking? The profile checks as a reader meets them: lines of a table, and
-the answer in words."""
+"""Does it matter who is asking? The profile ablation as table lines and a verdict."""
 
 from mvp_align.metrics.profile_ablation import CONTRASTS, LEVEL, PREFIX, VALUES_OVER_SHUFFLED
 from mvp_align.reporting.results import Line, Results, shown
@@ -17,8 +16,7 @@ HEADING = "Does it matter who is asking?"
 
 
 def profile_lines(results: Results, set_name: str) -> list[Line]:
-    """acc@0 under each kind of profile, then what one adds over another; empty where nothing of it
-    was measured."""
+    """Return acc@0 under each kind of profile, then the contrasts; empty if none was measured."""
     free_text = (
         {"shuffled": "another profile"} if results.line(set_name, f"{PREFIX}given").counts else {}
     )
@@ -39,8 +37,10 @@ def profile_lines(results: Results, set_name: str) -> list[Line]:
 
 
 def verdict(results: Results, set_name: str) -> str:
-    """What the lift of one's own values over another's says, with no more certainty than it has;
-    empty without one."""
+    """State what the lift of a user's own values over another's shows; empty without one.
+
+    It claims no more certainty than the interval has.
+    """
     lines = [results.line(set_name, metric) for metric in OVER_SHUFFLED]
     row = next((row for line in lines if (row := line.tuned or line.base)), None)
     if row is None:

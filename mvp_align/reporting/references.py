@@ -1,5 +1,4 @@
-"""Published figures in words, for a run that can be compared with them; they stand apart from what
-was measured."""
+"""Published figures for runs that can be compared with them, kept apart from measured ones."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,9 +14,11 @@ from mvp_align.metrics.rows import Row
 
 
 def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> list[str]:
-    """`published (source), not measured here: ...`, for OPA and, where `rows` have PAA by the
-    authors' rules, for PAA; none where the run's data, model or prompt are other ones. `config` is
-    a run's config as it stands in its folder."""
+    """Return lines like `published (source), not measured here: ...`.
+
+    They cover OPA and, if `rows` contain PAA by the authors' rules, PAA. Empty if the run's data,
+    model or prompt differ. `config` is the config in a run's folder, unchecked.
+    """
     if not isinstance(config, DictConfig):
         return []
     keys = ("data.name", "model.id", "prompt.name")
@@ -40,7 +41,7 @@ def name_now(set_name: str, config: Any) -> str:
 
 
 def config_of(run: Path) -> Any:
-    """The config in a run's folder, unchecked; None where there is none that can be read."""
+    """Return the unchecked config in a run's folder, or None if it cannot be read."""
     try:
         return OmegaConf.load(run / "config.yaml")
     except (OSError, yaml.YAMLError, OmegaConfBaseException):

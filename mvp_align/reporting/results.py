@@ -1,5 +1,4 @@
-"""Rows as a reader meets them: base beside tuned, with words and units. The terminal and the page
-both show these."""
+"""Rows as shown in the terminal and the report: base next to tuned, with labels and units."""
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
@@ -34,20 +33,17 @@ from mvp_align.schema import DIMENSIONS
 SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
 FIRST = (ACC, *(metric.name for metric in METRICS if metric.beside == ACC))
 BREAKDOWNS = {one.name: f"By {one.label}" for one in VARIABLES if one.section}
-"""What is always broken down, with its heading; the rest (countries, ages) stands in the full table
-of the page."""
+"""Breakdowns that are always shown. Others (countries, ages) are in the report's full table."""
 PEOPLE = {one.name: one.label for one in VARIABLES if one.extremes}
-"""What people are told apart by, and how a reader meets it."""
+"""Attributes of users, with labels."""
 SHOWN_PEOPLE = tuple(one.name for one in VARIABLES if one.one_by_one)
 
 CROSSED = re.compile(r",(?! )")
-"""Between the two names of a crossing, as in `safety,High`; PRISM's own names have a space after
-their commas."""
+"""Separator in crossed groups, as in `safety,High`. PRISM's own names have a space after commas."""
 
 T = TypeVar("T", bound=Hashable)
 PROMPT_SETS = "prompt_sets"
-"""The key of notes.json under which a run says which of its sets name no person, so that `users`
-counts prompts there."""
+"""Key of notes.json for the sets whose records name no user, so that `users` counts prompts."""
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -55,8 +51,10 @@ Section = tuple[str, list["Line"]]
 
 @dataclass(frozen=True)
 class Line:
-    """One metric, or one group of people, before and after. `n` and `users` are of the tuned row
-    where there is one."""
+    """One metric, or one group of users, before and after training.
+
+    `n` and `users` are those of the tuned row if there is one.
+    """
 
     label: str
     metric: str
@@ -65,7 +63,7 @@ class Line:
     lift: Row | None = None
     ceiling: Row | None = None
     counted: bool = True
-    """False on lines that share the counts of the line above."""
+    """False for lines that share the counts of the line above."""
 
     @property
     def counts(self) -> Row | None:
@@ -74,9 +72,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Who:
-    """How unlike the groups of one breakdown fare: the group with the lowest acc@0 (of the tuned
-    model where there is one), the gap to the highest, and the count of groups that were held back
-    because they are of too few people."""
+    """Inequality between the groups of one breakdown.
+
+    `worst` is the group with the lowest acc@0 (of the tuned model if there is one), `gap` the
+    distance to the highest, and `held` counts groups suppressed because they have too few users.
+    """
 
     label: str
     worst: Row | None
@@ -85,7 +85,7 @@ class Who:
 
 
 class Results:
-    """A run's rows, found by what they are about."""
+    """Lookup of a run's rows by stage, set, metric and group."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = list(rows)
@@ -94,16 +94,18 @@ class Results:
         }
 
     def sets(self) -> list[str]:
-        """Sets that are no part of another, in the file's order."""
+        """Return the sets that are not part of another one, in the file's order."""
         return unique(row.set.partition("/")[0] for row in self.rows)
 
     def parts(self, set_name: str) -> list[str]:
-        """`ufp4/helpfulness` and so on, for `ufp4`."""
+        """Return a set's parts: `ufp4/helpfulness` and so on for `ufp4`."""
         return unique(row.set for row in self.rows if row.set.startswith(f"{set_name}/"))
 
     def sections(self, set_name: str) -> list[Section]:
-        """The breakdowns of a set that are always shown. Its parts, where it has some, are its user
-        types."""
+        """Return the breakdowns of a set that are always shown.
+
+        A set's parts are its user types.
+        """
         parts = [
             self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)
         ]
@@ -137,7 +139,7 @@ class Results:
         return {"base", "tuned"} <= {row.stage for row in self.rows if row.set == set_name}
 
     def summary(self, set_name: str) -> list[Line]:
-        """A line a metric of the whole set: acc@0 with what to read it against, then the others."""
+        """Return one line per metric of the whole set: acc@0 and its baselines, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
         shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
         ordered = [name for name in FIRST if name in shown] + [
@@ -151,13 +153,12 @@ class Results:
         return lines
 
     def who(self, set_name: str) -> list[Who]:
-        """A line for everything that people are told apart by, where some group was measured or
-        held back."""
+        """Return one line per attribute of users for which a group was measured or suppressed."""
         lines = []
         for group_by, label in PEOPLE.items():
             found = {
                 derivation(row.metric): row
-                # the tuned model's rows take the place of the base's
+                # rows of the tuned model replace those of the base
                 for stage in ("base", "tuned")
                 for row in self.rows
                 if (row.stage, row.set, row.group_by) == (stage, set_name, group_by)
@@ -179,8 +180,7 @@ class Results:
         ]
 
     def better_off(self, set_name: str) -> str:
-        """How many people have more, and fewer, of their pairs right than with the base model;
-        empty without both models."""
+        """Say how many users have more, and fewer, correct pairs than with the base, or ""."""
         better, worse = (
             self.index.get(("tuned", set_name, f"{ACC}{word}", "", "")) for word in (BETTER, WORSE)
         )
@@ -192,8 +192,7 @@ class Results:
         )
 
     def design_effect(self, set_name: str) -> str:
-        """What it means for acc@0 that answers of one person are alike; empty where it is not
-        known."""
+        """State acc@0's design effect, due to correlated answers of a user. Empty if unknown."""
         found = [
             self.index.get((stage, set_name, f"{ACC}{DEFF}", "", "")) for stage in ("tuned", "base")
         ]
@@ -206,8 +205,11 @@ class Results:
         )
 
     def groups(self, set_name: str, group_by: str) -> list[Line]:
-        """acc@0 of each group: dimensions in the benchmark's order, levels as High, Low, others as
-        in the file."""
+        """Return acc@0 of each group.
+
+        Dimensions are in the benchmark's order, levels are High, Low, and others are in the file's
+        order.
+        """
         found = unique(
             row.group
             for row in self.rows
@@ -216,7 +218,7 @@ class Results:
         order = {name: place for place, name in enumerate((*DIMENSIONS, "High", "Low"))}
         names = {
             group: CROSSED.split(group) if "," in group_by else [group] for group in found
-        }  # crossed: "safety,Low"
+        }  # crossed, like "safety,Low"
         found.sort(key=lambda group: [order.get(name, len(order)) for name in names[group]])
         return [
             self.line(set_name, ACC, group_by, group, label=" ".join(names[group]))
@@ -236,8 +238,7 @@ def held_back(row: Row | None) -> str:
 
 
 def _share_of_ceiling(acc: Line) -> Line | None:
-    """acc@0 over the ceiling of a model that ignores who asks; None without one, or where it
-    excludes nothing (1)."""
+    """Return acc@0 divided by the value-blind ceiling, or None without a ceiling below 1."""
     if acc.ceiling is None or not 0 < acc.ceiling.value < 1:
         return None
     ceiling = acc.ceiling.value
@@ -268,7 +269,7 @@ def _share_of_ceiling(acc: Line) -> Line | None:
 
 
 def label_of(metric: str) -> str:
-    """In words, moved in where it is to be read beside the line above it."""
+    """Return a metric's label, indented if it belongs to the line above."""
     if is_derived(metric):
         return metric.removeprefix("opa/")
     found = measure(metric)
@@ -280,8 +281,11 @@ def unique(names: Iterable[T]) -> list[T]:
 
 
 def shown(row: Row | None, *, unit: str = " %") -> str:
-    """`58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in points, `0.012`
-    for a p, or `-`."""
+    """Format a value.
+
+    For example `58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in
+    points, `0.012` for a p-value, or `-` for None.
+    """
     if row is None:
         return "-"
     word, percent, change = derivation(row.metric), in_percent(row.metric), is_change(row.metric)
@@ -300,13 +304,12 @@ def shown(row: Row | None, *, unit: str = " %") -> str:
 
 def number(value: float, *, percent: bool = True, sign: bool = False) -> str:
     digits = 1 if percent else 2
-    rounded = round(100 * value if percent else value, digits) + 0.0  # the sum turns -0.0 into 0.0
+    rounded = round(100 * value if percent else value, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
     return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 
 def counted(set_name: str, prompts: Sequence[str]) -> str:
-    """What `users` counts in a set: people; prompts where its records name no person; passages of
-    the neutral text."""
+    """Return what `users` counts: people, prompts if records name no user, or neutral passages."""
     if set_name == NEUTRAL:
         return "passages"
     return "prompts" if set_name in prompts else "people"

@@ -1,5 +1,4 @@
-"""A handful of pairs as text, with what the model made of them: numbers alone hide what they are
-about."""
+"""A few pairs as text with their margins, because numbers alone hide what they are about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from mvp_align.schema import PairScore, PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One pair with its margins in nats a token, None where a stage was not scored. The person's
-    profile is left out."""
+    """One pair with its margins in nats per token, or None for stages that were not scored.
+
+    The user's profile is left out.
+    """
 
     set: str
     id: str
@@ -26,10 +27,10 @@ class Sample:
 
 
 def sample_pairs(count: int, data: DataSets, run: RunFolder) -> list[Sample]:
-    """Up to `count` scored pairs of each set. The hash of a pair's id chooses, so that all runs on
-    a set show the same ones.
+    """Return up to `count` scored pairs of each set.
 
-    Raises UserError where a file of scores is broken.
+    They are chosen by the hash of their id, so all runs on a set show the same ones. Raises
+    UserError if a file of scores is broken.
     """
     return [
         sample

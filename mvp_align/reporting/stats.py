@@ -1,5 +1,7 @@
-"""`mvp-align stats`: every metric that a finished run keeps pair by pair, by who asked, and how
-sure it is; from the run's files alone."""
+"""`mvp-align stats`: break down every per-pair metric of a finished run, with its uncertainty.
+
+Reads only the run's files.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,16 +39,18 @@ SMALL = ("suppress", "shrink")
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What a call of `mvp-align stats` asks for. An empty `by` is everything; `cross` are pairs of
-    names."""
+    """Options of `mvp-align stats`.
+
+    An empty `by` means everything; `cross` holds pairs of names.
+    """
 
     set_name: str = "in_domain"
     by: tuple[str, ...] = ()
     cross: tuple[str, ...] = ()
     regions: str = ""
-    """Empty: the run's own setting."""
+    """Empty for the run's own setting."""
     min_users: int | None = None
-    """None: the run's own setting."""
+    """None for the run's own setting."""
     small: str = "suppress"
     draws: int = 2000
     seed: int = 12
@@ -54,8 +58,7 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Metrics [pairs] of one stage that were measured on the same pairs. `unscored` counts the
-    set's other pairs."""
+    """Metrics [pairs] of one stage on the same pairs. `unscored` counts the set's other pairs."""
 
     stage: str
     ids: tuple[str, ...]
@@ -66,7 +69,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The rows that were worked out, what they are broken down by, and remarks for the reader."""
+    """The computed rows, what they are broken down by, and remarks."""
 
     rows: list[Row]
     by: tuple[str, ...]
@@ -74,12 +77,11 @@ class Statistics:
 
 
 def write_statistics(run: Path, choices: Choices, against: Path | None = None) -> Statistics:
-    """Work out the statistics of `run`, put them into its metrics.jsonl and write its report.html
-    again.
+    """Compute the statistics of `run`, update its metrics.jsonl, and rewrite its report.html.
 
-    Rows of the same metrics (with all that is derived from them), set and breakdowns are replaced,
-    whichever groups they show; others, such as baselines and the ceiling, stay. So the same call
-    leaves the same files. Raises UserError where the run lacks scores or groups, a name in `by` or
+    Replaces rows of the same metrics (with everything derived from them), set and breakdowns,
+    whatever groups they have. Other rows, such as baselines and the ceiling, stay, so repeating a
+    call gives the same files. Raises UserError if the run lacks scores or groups, a name in `by` or
     `cross` is unknown, or `against` was scored on other pairs.
     """
     found = _statistics(run, choices, against)
@@ -116,7 +118,7 @@ def _statistics(run: Path, choices: Choices, against: Path | None = None) -> Sta
                 f"{measured.stage}: {measured.unscored} pairs have no {names}, and are left out"
                 " of it."
             )
-        if measured.ids not in made:  # both stages are of the same pairs
+        if measured.ids not in made:  # both stages have the same pairs
             known = [tags[id] for id in measured.ids]
             made[measured.ids] = break_down(
                 "", choices.set_name, measured.users, known, by, min_users
@@ -133,8 +135,7 @@ def _statistics(run: Path, choices: Choices, against: Path | None = None) -> Sta
 
 
 def _rows_of(breakdown: Breakdown, values: Values, choices: Choices) -> list[Row]:
-    """All rows about these metrics: of the whole set, of groups, headlines, and how sure they
-    are."""
+    """Return all rows of these metrics: whole set, groups, headlines and uncertainty."""
     return [
         *_whole_rows(breakdown, values),
         *group_rows(breakdown, values, choices.small),
@@ -154,7 +155,10 @@ def _whole_rows(breakdown: Breakdown, values: Values) -> list[Row]:
 
 
 def _wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
-    """What to break down by. Raises UserError naming what no pair of the run is told apart by."""
+    """Return what to break down by.
+
+    Raises UserError naming attributes that no pair of the run has.
+    """
     known = default_by(tags)
     by = list(dict.fromkeys([*(choices.by or known), *choices.cross]))
     names = {name for tag in tags for name in tag}
@@ -248,9 +252,11 @@ def _versus(
 
 
 def _other_metrics(stage: str, path: Path, others: Mapping[str, Path]) -> list[Measured]:
-    """The metrics of a file of `values/`, each on the pairs that have it; and minus those of each
-    file of `others`, on the pairs that have both. Raises UserError where a metric is unknown, or a
-    value is none that it can have."""
+    """Return the metrics of a `values/` file and their differences.
+
+    Each metric is on the pairs that have it. Differences are to each file of `others`, on the pairs
+    that have both. Raises UserError for an unknown metric or an impossible value.
+    """
     lines = read_values(path)
     users = {one.id: one.user_id for one in lines}
     own = _by_metric(lines)

@@ -1,5 +1,4 @@
-"""The tables of `mvp-align stats`: the whole set with everything that says how sure it is, then
-group by group."""
+"""Tables of `mvp-align stats`: the whole set with its uncertainty, then group by group."""
 
 import sys
 from collections.abc import Sequence
@@ -38,10 +37,9 @@ Index = dict[tuple[str, str, str, str], Row]
 
 
 def print_statistics(found: Statistics, metric: str, console: Console | None = None) -> None:
-    """Every metric of the whole set; then, for `metric` alone, each breakdown. The rest stands in
-    metrics.jsonl.
+    """Print every metric of the whole set, then each breakdown of `metric`.
 
-    Raises UserError where `metric` is not among them.
+    Other breakdowns are in metrics.jsonl. Raises UserError if `metric` was not measured.
     """
     if metric not in (
         known := unique(row.metric for row in found.rows if not derivation(row.metric))
@@ -128,7 +126,10 @@ def _group_table(
     columns: Sequence[tuple[str, str, str]],
     index: Index,
 ) -> Table:
-    """`columns`: heading, stage and metric of each; a difference brings its p along."""
+    """Return the table of one breakdown.
+
+    `columns` holds heading, stage and metric of each column. A difference adds a column for its p.
+    """
     table = bare_table(title)
     table.add_column("group", overflow="fold")
     for name, _, metric in columns:
@@ -156,7 +157,7 @@ def _group_table(
 def _remarks(
     group_by: str, metric: str, stage: str, changes: Sequence[str], index: Index
 ) -> list[str]:
-    """The worst group and the gap, of the metric and of its changes; and what is not shown."""
+    """Describe worst group and gap, of the metric and its changes, and suppressed groups."""
     lines = []
     higher = measure(metric).higher_is_better
     near, far = ("Highest", "lowest") if higher is False else ("Lowest", "highest")
@@ -180,12 +181,12 @@ def _remarks(
 
 
 def _crossed(group_by: str, group: str) -> str:
-    """`Western, Female` of `Western,Female`."""
+    """Format a crossed group: `Western,Female` as `Western, Female`."""
     return ", ".join(CROSSED.split(group)) if "," in group_by else group
 
 
 def _lift_name(change: str) -> str:
-    """`lift`, or the other run's name."""
+    """Return `lift`, or the other run's name."""
     return family(change).partition(VERSUS)[2] or "lift"
 
 

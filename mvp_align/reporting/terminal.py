@@ -1,4 +1,4 @@
-"""The tables at the end of a run."""
+"""Tables printed at the end of a run."""
 
 import sys
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from mvp_align.reporting.profile_ablation import HEADING, OVER_SHUFFLED, profile
 from mvp_align.reporting.results import Line, Results, Who, counted, prompt_sets, shown
 
 WIDTH = 100
-"""Columns where the output is no terminal (a log file of a cluster job)."""
+"""Width in columns if the output is not a terminal (like the log file of a cluster job)."""
 
 
 def print_results(
@@ -26,10 +26,10 @@ def print_results(
     data_format: str = "",
     noted: Sequence[str] | None = None,
 ) -> None:
-    """Base against tuned for each set, then by dimension, level and user type; shares in percent,
-    95 % intervals.
+    """Print base and tuned for each set, then by dimension, level and user type.
 
-    `data_format` and `noted` say which sets name no person (`prompt_sets`).
+    Shares are in percent, with 95 % intervals. `data_format` and `noted` determine which sets name
+    no user (see `prompt_sets`).
     """
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     results = Results(rows)
@@ -120,7 +120,7 @@ def bare_table(title: str) -> Table:
 
 def _new_table(title: str, first: str, users: str) -> Table:
     table = bare_table(title)
-    table.add_column(first, overflow="fold")  # the one column that may wrap: numbers never do
+    table.add_column(first, overflow="fold")  # only this column may wrap: numbers never do
     for name in ("base", "tuned", "lift, points", "n", users):
         table.add_column(name, justify="right", no_wrap=True)
     return table
@@ -129,7 +129,7 @@ def _new_table(title: str, first: str, users: str) -> Table:
 def _add(table: Table, line: Line) -> None:
     counts = line.counts
     table.add_row(
-        Text(line.label),  # a group's name may hold [brackets], which rich would take for markup
+        Text(line.label),  # a group's name may contain [brackets], which rich would read as markup
         Text(shown(line.base, unit="")),
         Text(
             shown(line.tuned, unit=""),

@@ -1,4 +1,4 @@
-"""What every tracker shows at the end of a run, as plain tables and numbers."""
+"""Tables and numbers that every tracker shows at the end of a run."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -17,8 +17,11 @@ GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n",
 
 
 def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
-    """`results` (every row), `groups/<set>_by_<breakdown>` (acc@0 of each group), and `samples`
-    where there are some."""
+    """Return tables by name.
+
+    `results` holds every row, `groups/<set>_by_<breakdown>` acc@0 of each group, and `samples`, if
+    any, the sample pairs.
+    """
     found: dict[str, Table] = {
         "results": (list(KEYS), [list(asdict(row).values()) for row in rows])
     }
@@ -27,7 +30,7 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
         shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == ACC)
         for group_by in unique(row.group_by for row in shown):
             lines = results.groups(set_name, group_by)
-            if lines:  # other metrics than acc@0 have groups of their own
+            if lines:  # other metrics have groups of their own
                 name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
                 found[name] = (GROUP_COLUMNS, [_group_cells(line) for line in lines])
     if samples:
@@ -52,8 +55,11 @@ def _group_cells(line: Line) -> list[Cell]:
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """`tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for
-    groups; a lift of a whole set has its interval beside it, `..._lift_low` and `..._lift_high`."""
+    """Return named numbers for a tracker's summary.
+
+    `tuned/in_domain/opa/acc@0` for whole sets, `tuned/in_domain/opa/acc@0/dimension/safety` for
+    groups. The lift of a whole set comes with its interval, `..._lift_low` and `..._lift_high`.
+    """
     found: dict[str, float] = {}
     for row in rows:
         if row.group_by and (row.group_by not in IN_SUMMARY or row.metric != ACC):

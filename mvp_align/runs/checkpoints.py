@@ -1,9 +1,11 @@
-"""Checkpoints that are whole or not there: written aside, synced, renamed, and listed by content.
+"""Atomic checkpoints: written to a temporary folder, synced, renamed, and verified by hashes.
 
-checkpoints/checkpoint-40/            what the Trainer saves: adapter, optimizer, scheduler, a
-                                      random state a process
-checkpoints/checkpoint-40/files.json  bytes and SHA-256 of each of them
-checkpoints/.writing/                 what a killed process left behind; nothing reads it
+A run folder contains:
+
+    checkpoints/checkpoint-40/            what the Trainer saves: adapter, optimizer, scheduler, and
+                                          one random state per process
+    checkpoints/checkpoint-40/files.json  bytes and SHA-256 of each of these files
+    checkpoints/.writing/                 left behind by a killed process; nothing reads it
 """
 
 import hashlib
@@ -15,13 +17,14 @@ from mvp_align.runtime.atomic import move_folder, remove_folder, write_text
 WRITING = ".writing"
 LISTED = "files.json"
 KEPT = 2
-"""The newest, and one more in case its bytes rot."""
+"""The latest, and one more in case its bytes rot."""
 
 
 def keep(written: Path, checkpoints: Path) -> None:
-    """Make the folder `written` (`.writing/checkpoint-N`) one of `checkpoints`, for good, and
-    remove those before the last two. Raises OSError where the disk gives out; what was there stays
-    whole."""
+    """Move the finished folder `written` (`.writing/checkpoint-N`) to `checkpoints`.
+
+    Removes all but the last two. Raises OSError if the disk fails; existing checkpoints stay valid.
+    """
     files = sorted(path for path in written.rglob("*") if path.is_file())
     listed = {
         str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
@@ -34,8 +37,7 @@ def keep(written: Path, checkpoints: Path) -> None:
 
 
 def latest_valid(checkpoints: Path) -> Path | None:
-    """The newest checkpoint whose files are what they were when it was written; says which ones are
-    not, and why."""
+    """Return the latest checkpoint whose files are unchanged, and report invalid ones."""
     for _, folder in numbered(checkpoints):
         damage = damage_of(folder)
         if damage is None:
@@ -45,13 +47,13 @@ def latest_valid(checkpoints: Path) -> Path | None:
 
 
 def at_the_end(checkpoint: Path) -> bool:
-    """Whether all steps of the run were taken when it was written."""
+    """Return whether the run had taken all its steps at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
 
 
 def damage_of(folder: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None where nothing is."""
+    """Return what is wrong with a checkpoint's files, or None."""
     try:
         listed = json.loads((folder / LISTED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +70,7 @@ def damage_of(folder: Path) -> str | None:
 
 
 def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
-    """Every `checkpoint-N`, the newest first."""
+    """Return every `checkpoint-N`, latest first."""
     found = [
         (path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*")
     ]

@@ -1,10 +1,11 @@
-"""One process works on a run folder at a time; the file LOCK in it says which, on what machine, and
-since when.
+"""Lock a run folder for one process.
 
-The kernel's lock on that file decides on one machine, containers included, and on file systems that
-pass such locks on: it goes with its process, however that ends. Of a process on another machine the
-file's time tells, which its owner moves on every `BEAT_SECONDS`: not every cluster's file system
-passes locks on.
+Its file LOCK records which one, on what machine, since when.
+
+On one machine, containers included, and on file systems that support such locks, the kernel's lock
+on that file decides. It ends with its process, however that ends. Not every cluster's file system
+supports them, so for processes on other machines the file's modification time decides, which the
+owner updates every `BEAT_SECONDS`.
 """
 
 import atexit
@@ -25,26 +26,28 @@ from mvp_align.runtime.json_files import from_json, to_json
 NAME = "LOCK"
 BEAT_SECONDS = 20
 SILENT_SECONDS = 120
-"""Another machine's process that has not moved the file's time on for so long is taken for dead."""
+"""Time without an update after which another machine's process counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
     host: str
     machine: str
-    """The kernel that the process runs under: containers of one machine have unlike host names."""
+    """Boot id of the process's kernel, because containers of one machine differ in host name."""
     pid: int
     since: str
-    """UTC."""
+    """In UTC."""
     job: str
-    """Slurm's id of the job, or nothing. A job that is queued again keeps it."""
+    """Slurm's job id, or "". A requeued job keeps it."""
     starts: int
-    """How often Slurm has started that job again."""
+    """How often Slurm has restarted that job."""
 
 
 held: dict[Path, tuple[int, int]] = {}
-"""Folders that this process has locked: the file descriptor of LOCK, and the process, which a fork
-of it is not."""
+"""Folders locked by this process: the file descriptor of LOCK, and the process id.
+
+A fork has another process id, so it does not own the lock.
+"""
 
 
 def this_process() -> Owner:
@@ -63,10 +66,10 @@ def this_process() -> Owner:
 
 
 def lock(folder: Path) -> None:
-    """Take the folder, which must exist, for this process, until `release` or its end. Again is no
-    mistake.
+    """Lock the folder, which must exist, until `release` or the end of this process.
 
-    Raises UserError where another process has it, OSError where it cannot be written.
+    Locking it again does nothing. Raises UserError if another process has it, and OSError if it is
+    not writable.
     """
     folder = folder.resolve()
     if folder in held and _is_at(held[folder][0], folder / NAME):
@@ -85,8 +88,7 @@ def lock(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Take a run's folder while something is done with it, in the one process that writes, and
-    where it can be written."""
+    """Lock a run folder in the one process that writes, if the folder is writable."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
             lock(folder)
@@ -97,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def refuse_if_locked(folder: Path) -> None:
-    """Raise UserError where another process has the folder; take and change nothing."""
+    """Raise UserError if another process has locked the folder. Changes nothing."""
     if folder.resolve() in held:
         return
     with suppress(OSError):
@@ -109,7 +111,7 @@ def refuse_if_locked(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Give the folder free, if this process has it."""
+    """Unlock the folder if this process has locked it."""
     folder = folder.resolve()
     file, process = held.pop(folder, (-1, -1))
     if process == os.getpid():
@@ -126,8 +128,10 @@ def release_all() -> None:
 
 
 def _taken(folder: Path) -> int:
-    """The open LOCK of `folder`, locked. Its last owner may remove it between our opening and
-    locking it: then the next."""
+    """Return the open, locked LOCK of `folder`.
+
+    Its last owner may remove it between our opening and our locking it; then we try the next one.
+    """
     path = folder / NAME
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -144,8 +148,10 @@ def _taken(folder: Path) -> int:
 
 
 def _refuse_if_owned(file: int, folder: Path) -> bool:
-    """Lock the open LOCK, or raise UserError. False where its owner is dead, and a server does not
-    know that yet."""
+    """Lock the open LOCK, or raise UserError.
+
+    Returns False if its owner is dead, but a server does not know that yet.
+    """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         kernel_says = "free"
@@ -193,7 +199,7 @@ def _owner_of(file: int) -> Owner | None:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether the open file is (still) the one at `path`."""
+    """Return whether the open file is (still) the one at `path`."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:
@@ -211,8 +217,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _seconds_silent(file: int, folder: Path) -> float:
-    """Since the file's time was moved on, by the clock of the file system, which is not this
-    machine's."""
+    """Return seconds since the file's last update, by the file system's clock, not ours."""
     probe = folder / f".{NAME}.{os.getpid()}.tmp"
     try:
         probe.touch()

@@ -1,1 +1,1 @@
-"""What any program needs: whole files, signals, several processes, libraries kept quiet."""
+"""Basics for any program: atomic files, signals, processes, and quiet libraries."""

@@ -1,4 +1,4 @@
-"""Whole files or none: a killed process or a full disk never leaves half of one."""
+"""Atomic writes: a killed process or a full disk never leaves a partial file."""
 
 import errno
 import os
@@ -12,21 +12,20 @@ from mvp_align.errors import UserError
 FULL = (errno.ENOSPC, errno.EDQUOT)
 QUOTA_WORDS = os.strerror(errno.EDQUOT)
 FULL_WORDS = (os.strerror(errno.ENOSPC), QUOTA_WORDS, "PytorchStreamWriter failed writing")
-"""What safetensors, tokenizers and torch say, in exception classes of their own, without the
-error's number."""
+"""Messages of safetensors, tokenizers and torch for a full disk, whose exceptions have no errno."""
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of `text` in UTF-8."""
+    """Write `text` in UTF-8 by `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step that survives a power cut; its folder must exist.
+    """Replace `path` by `content` in one step that survives a power cut. Its folder must exist.
 
-    Raises UserError where the disk is full; the old file, if any, then stays as it was.
+    Raises UserError if the disk is full; an old file then stays unchanged.
     """
-    # Not `tempfile`: its files are private to the owner, and a run folder is often read by a whole
+    # Not `tempfile`: its files are private to the owner, and run folders are often shared by a
     # group.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -43,8 +42,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def full_disk_explained(path: Path) -> Iterator[None]:
-    """Turn a full disk (or a used-up quota) while writing `path` into a UserError; other errors
-    pass."""
+    """Turn a full disk or an exceeded quota while writing `path` into a UserError. Others pass."""
     try:
         yield
     except Exception as error:
@@ -73,8 +71,10 @@ def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
 
 
 def move_folder(written: Path, target: Path) -> None:
-    """Make the finished folder `written` the folder `target`, synced to the disk; an older `target`
-    is removed."""
+    """Rename the finished folder `written` to `target`, synced to disk.
+
+    Removes an older `target`.
+    """
     for path in written.rglob("*"):
         if path.is_file():
             _sync(path)
@@ -84,8 +84,10 @@ def move_folder(written: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Out of sight first: a process killed in the midst leaves nothing that looks like the
-    folder."""
+    """Remove a folder, after hiding it under another name.
+
+    So a process killed half-way leaves nothing that looks like the folder.
+    """
     if folder.exists():
         hidden = folder.with_name(f".{folder.name}.gone")
         shutil.rmtree(hidden, ignore_errors=True)
@@ -94,8 +96,10 @@ def remove_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in `folder` durable, where the file system can: some network ones refuse, and
-    the file is whole."""
+    """Make a new name in `folder` durable, if the file system supports it.
+
+    Some network file systems do not, but the file is complete anyway.
+    """
     with suppress(OSError):
         _sync(folder)
 

@@ -1,7 +1,7 @@
-"""Whether the Hugging Face hub is there: asked once and briefly, so that without it a run goes on,
-or fails, at once.
+"""Check once and briefly whether the Hugging Face Hub is reachable.
 
-By themselves its libraries try each file six times, half a minute long, and say so each time.
+Without it, a run then continues or fails at once. The libraries themselves would try each file six
+times for half a minute, with a message each time.
 """
 
 import os
@@ -17,15 +17,19 @@ from urllib.parse import urlsplit
 T = TypeVar("T")
 
 SECONDS = 3.0
-"""How long the hub may take to answer; a name that is not found takes up to twice that."""
+"""Timeout for the Hub, in seconds. A name that cannot be resolved may take up to twice that."""
 VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Either keeps all libraries off the hub, the first one where both are set. `HF_DATASETS_OFFLINE`
-does so for datasets."""
+"""Either variable keeps all libraries off the Hub; the first one wins.
+
+`HF_DATASETS_OFFLINE` does so for datasets.
+"""
 
 
 def ask_first() -> None:
-    """Before anything is looked for on the hub: where it does not answer, libraries are told that
-    they are offline."""
+    """Set libraries offline if the Hub does not answer.
+
+    Call this before looking for anything there.
+    """
     from huggingface_hub import constants
 
     if constants.is_offline_mode():
@@ -34,7 +38,7 @@ def ask_first() -> None:
     if not problem:
         return
     constants.HF_HUB_OFFLINE = True
-    os.environ["HF_HUB_OFFLINE"] = "1"  # for what is imported only now
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries imported later
     if "datasets" in sys.modules:
         sys.modules["datasets"].config.HF_HUB_OFFLINE = True
     if os.environ.get("RANK", "0") == "0":
@@ -47,8 +51,7 @@ def ask_first() -> None:
 
 @cache
 def unreached() -> str:
-    """Why the hub does not answer, in a word; empty where it does. A redirect, a refusal and the
-    like are answers."""
+    """Return why the Hub does not answer, in a word, or "". Redirects and refusals are answers."""
     from huggingface_hub import constants, get_session
 
     def ask() -> int:
@@ -56,14 +59,14 @@ def unreached() -> str:
 
     try:
         status = within(2 * SECONDS, ask)
-    # of the HTTP library or the system; its text may hold more than one line
+    # errors of the HTTP library or the system, whose text may have several lines
     except Exception as error:
         return type(error).__name__
     return f"HTTP {status}" if status >= 500 else ""
 
 
 def why_offline() -> str:
-    """`HF_HUB_OFFLINE is set`, or that the hub was not reached; empty where libraries ask it."""
+    """Return why libraries are offline, like `HF_HUB_OFFLINE is set`, or "" if they are not."""
     from huggingface_hub import constants
 
     if not constants.is_offline_mode():
@@ -74,8 +77,7 @@ def why_offline() -> str:
 
 
 def absent(name: str, *, dataset: bool = False) -> str:
-    """What to do about a model or dataset that an offline machine does not have, as an unfinished
-    sentence."""
+    """Return part of a sentence on what to do about a missing model or dataset when offline."""
     from huggingface_hub import constants
 
     kind = "--repo-type dataset " if dataset else ""
@@ -89,8 +91,10 @@ def absent(name: str, *, dataset: bool = False) -> str:
 
 @contextmanager
 def unasked() -> Iterator[None]:
-    """Each time it saves, PEFT asks the hub whether the base's vocabulary was resized. Here it
-    never is."""
+    """Keep PEFT from asking the Hub on each save whether the base's vocabulary was resized.
+
+    We never resize it.
+    """
     before = os.environ.get("HF_HUB_OFFLINE")
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
@@ -105,8 +109,10 @@ def unasked() -> Iterator[None]:
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises. Raises TimeoutError after `seconds`: a look-up of a name has
-    no limit of its own."""
+    """Return what `work` returns, or raise what it raises.
+
+    Raises TimeoutError after `seconds`, because name resolution has no timeout of its own.
+    """
     results: list[T] = []
     errors: list[Exception] = []
 
@@ -116,7 +122,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
         except Exception as error:
             errors.append(error)
 
-    # left behind where it hangs, and gone with the process
+    # if it hangs, it is abandoned, and ends with the process
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,5 +1,4 @@
-"""JSON as its standard has it (RFC 8259), the one way in and out: NaN and Infinity are no numbers
-of it."""
+"""Read and write standard JSON (RFC 8259), which has no NaN or Infinity."""
 
 import json
 import math
@@ -14,24 +13,25 @@ T = TypeVar("T")
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """`value` as text. Raises ValueError where it holds NaN or an infinity."""
+    """Serialise `value`. Raises ValueError if it contains NaN or an infinity."""
     return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def from_json(text: str | bytes) -> Any:
-    """The value of `text`. Raises ValueError where it is no JSON: NaN, Infinity, and numbers beyond
-    a float, as 1e999."""
+    """Parse JSON. Raises ValueError for NaN, Infinity, and numbers beyond a float, like 1e999."""
     return json.loads(text, parse_constant=_refused, parse_float=_finite)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Replace `path` by `value`. Raises ValueError as `to_json`, nothing written, and UserError
-    where the disk is full."""
+    """Replace `path` by `value` as JSON.
+
+    Raises ValueError like `to_json`, before writing anything, and UserError if the disk is full.
+    """
     write_text(path, _checked(path, value, indent=2) + "\n")
 
 
 def write_json_lines(path: Path, objects: Iterable[object]) -> None:
-    """Replace `path` by a line an object. Raises as `write_json`."""
+    """Replace `path` by one JSON line per object. Raises the same errors as `write_json`."""
     write_text(path, "".join(_checked(path, one) + "\n" for one in objects))
 
 

@@ -1,8 +1,7 @@
-"""What libraries are told before they are imported: to report nothing home, and to keep to
-themselves what is not ours.
+"""Configure libraries before they are imported: no telemetry, and no irrelevant messages.
 
-Only words that ask nothing of anybody are silenced, each by its own text: whatever else a library
-says is heard.
+Only messages that ask nothing of the user are silenced, each by its own text. Everything else still
+appears.
 """
 
 import logging
@@ -17,24 +16,26 @@ from mvp_align.errors import UserError
 TELEMETRY = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false"}
 
 NOISE = {
-    # a kernel for inference on CPUs, which nothing here uses
+    # a CPU inference kernel that we do not use
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
-    # DeepSpeed is imported by accelerate wherever it is installed, on machines without a GPU too
+    # accelerate imports DeepSpeed if it is installed, even without a GPU
     "DeepSpeed": "Setting accelerator to CPU.",
 }
-"""Logger -> how the record begins that is dropped."""
+"""Logger -> beginning of the records to drop."""
 
 
 def set_up_libraries() -> None:
-    """Call it before one of them is imported; what the environment says already stays, and so does
-    `python -W`."""
+    """Set variables, log filters and warning filters. Call this before importing the libraries.
+
+    Existing variables and `python -W` take precedence.
+    """
     for name, value in TELEMETRY.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("WANDB_SILENT", "true")
     for name, beginning in NOISE.items():
         logging.getLogger(name).addFilter(partial(_is_heard, beginning))
     if not sys.warnoptions:
-        # Each uses what the other is about to rename.
+        # each uses something that another will rename
         warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
 
 
@@ -43,11 +44,13 @@ def _is_heard(beginning: str, record: logging.LogRecord) -> bool:
 
 
 def find_home() -> None:
-    """Where the user has no home folder, as under a foreign uid in a container, let MVP_ALIGN_CACHE
-    be it: libraries would make a folder called `~` where they stand. Raises UserError where that is
-    not set either."""
+    """Use MVP_ALIGN_CACHE as home folder if the user has none.
+
+    That happens with a foreign uid in a container. Libraries would otherwise create a folder named
+    `~` in the current directory. Raises UserError if MVP_ALIGN_CACHE is not set.
+    """
     if not os.environ.get("HOME"):
-        os.environ.pop("HOME", None)  # an empty one would be the folder that a command runs in
+        os.environ.pop("HOME", None)  # an empty HOME would mean the current directory
     try:
         Path.home()
     except RuntimeError:

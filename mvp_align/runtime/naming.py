@@ -1,8 +1,7 @@
-"""Default names of runs: they tell apart what differs, are safe as names of folders, and follow
-from the settings alone.
+"""Default names of runs: unique, safe as folder names, and determined by the settings alone.
 
-`config.py` gives `run.name` the default `DEFAULT_NAME`; `${default_name:train.beta}` adds the value
-of a setting to it.
+In `config.py`, `run.name` defaults to `DEFAULT_NAME`. `${default_name:train.beta}` appends the
+value of a setting.
 """
 
 import os
@@ -19,21 +18,22 @@ from mvp_align.runtime.folders import find_config
 
 DEFAULT_NAME = "${default_name:}"
 LONGEST = 120
-"""Characters of a name. File systems take 255, and trackers name files after it."""
+"""Maximum length of a name. File systems allow 255, and trackers name files after it."""
 LONGEST_PART = 60
 PRESETS = {
     "model": ("id", "revision"),
     "prompt": ("template", "chat", "date"),
     "generation.prompt": ("template", "chat", "date"),
 }
-"""Groups whose `name` says what these settings beside it are: a command that changes one of them
-must not go on under the preset's name."""
+"""Groups whose `name` describes these settings.
+
+If a command changes one, the name must change, too.
+"""
 SOURCES = ("train", "val", "test")
 
 
 def name_by_content(config: DictConfig) -> None:
-    """Where a command changes a preset's model or prompt, give it a name of its own in place of the
-    preset's."""
+    """Rename a preset's model or prompt if the command changes its content."""
     for group, keys in PRESETS.items():
         node = OmegaConf.select(config, group)
         preset = _read_preset(group.rpartition(".")[2], node.name)
@@ -55,9 +55,10 @@ def _read_preset(group: str, name: str) -> DictConfig | None:
 
 
 def _default_name(*keys: str, _root_: DictConfig) -> str:
-    """recipe-model-data-prompt[-from_ADAPTER][-setting_value...]-seed, with the values of `keys`.
+    """Return recipe-model-data-prompt[-from_ADAPTER][-setting_value...]-seed.
 
-    The seed comes last: trackers group runs by the name without it.
+    The settings are those in `keys`. The seed comes last, because trackers group runs by the name
+    without it.
     """
     parts = [_root_.recipe, _root_.model.name, _data_name(_root_), _root_.prompt.name]
     if _root_.adapter is not None:
@@ -71,7 +72,10 @@ OmegaConf.register_new_resolver("default_name", _default_name, replace=True)
 
 
 def _data_name(config: DictConfig) -> str:
-    """The preset's, or the first file's and a hash over all where a command names its own files."""
+    """Return the preset's name.
+
+    If a command names its own files, return the first file's and a hash.
+    """
     data = config.data
     sources = [_normal(data.get(source)) for source in SOURCES]
     preset = _read_preset("data", data.name)
@@ -86,37 +90,39 @@ def _data_name(config: DictConfig) -> str:
 
 
 def _adapter_name(adapter: str) -> str:
-    """The run's that trained it, with a hash unless it lies in outputs/: two adapters never have
-    one name."""
+    """Name an adapter by the run that trained it, with a hash unless it is in outputs/.
+
+    So two adapters never share a name.
+    """
     path = PurePath(_normal(adapter))
     run = path.parent.name if path.name == "adapter" else path.name
     return run if path == PurePath("outputs", run, "adapter") else _tagged(run, str(path))
 
 
 def _normal(source: str | None) -> str:
-    """One spelling for `a.json` and `./a.json`."""
+    """Normalise paths, so that `a.json` and `./a.json` are equal."""
     if source is None or source.startswith(("hf:", "sample:")):
         return source or ""
     return os.path.normpath(source)
 
 
 def _short_key(key: str, config: DictConfig) -> str:
-    """`beta` for train.beta, but `train.batch_size`, because evals has one as well."""
-    if "@" in key:  # prompt@generation.prompt
+    """Return `beta` for train.beta, but `train.batch_size`, because evals has a batch_size, too."""
+    if "@" in key:  # like prompt@generation.prompt
         return key.partition("@")[2]
     last = key.rpartition(".")[2]
     return key if Counter(name.rpartition(".")[2] for name in leaf_keys(config))[last] > 1 else last
 
 
 def _value_of(key: str, config: DictConfig) -> str:
-    """A setting's value, or the option of a group."""
+    """Return a setting's value, or a group's option."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     value = choices[key] if key in choices else OmegaConf.select(config, key)
     return "+".join(map(str, value)) if OmegaConf.is_list(value) else str(value)
 
 
 def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """`train.beta` and so on, of every setting that holds a value."""
+    """Yield the key of every setting with a value, such as `train.beta`."""
     for key in map(str, config):
         node = config._get_node(key)
         if isinstance(node, DictConfig):
@@ -126,7 +132,7 @@ def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _stem(path: str) -> str:
-    """The last part of a path or id, without the extension of a data file."""
+    """Return the last part of a path or id, without the extension of a data file."""
     return re.sub(r"\.(jsonl?|csv|tsv|parquet)(\.gz)?$", "", path.rstrip("/").rpartition("/")[2])
 
 
@@ -135,8 +141,7 @@ def _tagged(name: str, content: object) -> str:
 
 
 def _safe(text: str) -> str:
-    """Letters, digits and `._+-` alone, and no more than a reader takes in; a hash tells apart what
-    is lost."""
+    """Replace all but letters, digits and `._+-`, and shorten; add a hash if anything was lost."""
     kept = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._-") or "_"
     return text if kept == text and len(text) <= LONGEST_PART else f"{kept[:40]}-{_digest(text)}"
 

@@ -1,10 +1,10 @@
-"""Asked to stop: by Slurm before a time limit or for a more urgent job (SIGTERM, SIGUSR1), by hand
-(Ctrl-C).
+"""Stop requests from Slurm or by Ctrl-C, and how all processes honour them.
 
-The signal only sets a flag. Whatever takes long calls `check()` between two pieces of work; all
-processes agree there, so that none saves while another computes, and `Preempted` travels up: the
-trainer writes a checkpoint, scores are flushed, and the command ends with EXIT_CODE, by which a
-batch script knows that running it again goes on.
+Slurm sends SIGTERM or SIGUSR1 before a time limit or for a more urgent job. A signal only sets a
+flag. Long work calls `raise_if_stop_requested()` between two pieces. All processes agree there, so
+that none saves while another computes, and raise `Preempted`. On its way up, the trainer writes a
+checkpoint and scores are flushed. The command exits with EXIT_CODE, which tells batch scripts that
+running it again resumes the run.
 """
 
 import os
@@ -16,16 +16,15 @@ from types import FrameType
 EXIT_CODE = 85
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 MARGIN_SECONDS = 120
-"""A job that knows when it will be killed stops so long before, or in the last tenth of its time
-where that is less."""
+"""A job stops this long before its known end, or in the last tenth of its time if shorter."""
 
 
 class Preempted(Exception):
-    """All processes were asked to stop, and what was done so far is kept."""
+    """All processes were asked to stop, and the work done so far is saved."""
 
 
 class StopRequest:
-    """Who asked for an end, and when one is due."""
+    """Who asked to stop, and when the job's time ends."""
 
     def __init__(self) -> None:
         self.listening = False
@@ -39,7 +38,7 @@ class StopRequest:
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         self.reason = signal.Signals(number).name
-        # the next Ctrl-C ends the process at once; Slurm sends its signals twice by itself
+        # the next Ctrl-C ends the process at once; Slurm sends its signals twice
         if number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
 
@@ -48,9 +47,11 @@ request = StopRequest()
 
 
 def install_signal_handlers() -> None:
-    """Take SIGTERM, SIGUSR1 and Ctrl-C as a request to save and stop, and heed SLURM_JOB_END_TIME
-    (Unix seconds)."""
-    # Python handles signals there alone
+    """Treat SIGTERM, SIGUSR1 and Ctrl-C as requests to save and stop.
+
+    Also honours SLURM_JOB_END_TIME (Unix seconds).
+    """
+    # Python handles signals only in the main thread
     if threading.current_thread() is not threading.main_thread():
         return
     for number in SIGNALS:
@@ -63,14 +64,16 @@ def install_signal_handlers() -> None:
 
 
 def raise_if_stop_requested() -> None:
-    """Raise Preempted in all processes where any was asked to stop. All must call it equally
-    often."""
+    """Raise Preempted in all processes if any was asked to stop.
+
+    All processes must call it the same number of times.
+    """
     if request.listening and any_rank_requested_stop(bool(request)):
         raise Preempted(request.reason or "another process was asked to stop")
 
 
 def any_rank_requested_stop(asked: bool) -> bool:
-    import torch  # here: command lines are checked without it
+    import torch  # imported here, because command lines are checked without torch
     from accelerate import PartialState
 
     state = PartialState()

@@ -1,4 +1,4 @@
-"""Several processes, one run: what one of them finds out, all of them go by."""
+"""Decisions that the main process makes for all processes of a run."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,10 +10,11 @@ T = TypeVar("T")
 
 
 def broadcast_from_main(decide: Callable[[], T]) -> T:
-    """What `decide` returns, or raises, in the main process, in all of them. All must call it.
+    """Return (or raise) in every process what `decide` returns (or raises) in the main one.
 
-    Whether a file is there must not be asked by each for itself: a network file system may tell
-    them different things, and one that goes on alone waits for the others for ever.
+    All processes must call this. They must not check for themselves whether a file exists, because
+    a network file system may tell them different things, and one that goes on alone would wait for
+    the others forever.
     """
     state = PartialState()
     if state.num_processes == 1:

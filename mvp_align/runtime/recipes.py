@@ -1,7 +1,7 @@
-"""What a recipe says of itself, read without running it: recipes import torch, and a command line
-is checked before that.
+"""Properties of a recipe, read without running it.
 
-A recipe is a file `recipes/NAME.py` with a function `main(config)` and, at its top,
+Recipes import torch, and command lines are checked before that. A recipe is a file
+`recipes/NAME.py` with a function `main(config)` and, at the top level,
 
     RECIPE = Recipe(trains_on="pairs", reference=True)
 
@@ -24,12 +24,12 @@ TRAINS_ON = ("pairs", "chosen", "nothing")
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What planning, validation and the tokens of a pass depend on."""
+    """What planning, validation and token counts depend on."""
 
     trains_on: Literal["pairs", "chosen", "nothing"]
-    """Both answers of a pair, the chosen one alone, or nothing: an evaluation."""
+    """Both answers of a pair, only the chosen one, or nothing (an evaluation)."""
     reference: bool = False
-    """Whether the loss compares with the log-probs of a frozen reference."""
+    """Whether the loss uses log-probs of a frozen reference."""
 
     def __post_init__(self) -> None:
         if self.trains_on not in TRAINS_ON:
@@ -65,7 +65,7 @@ def recipe_problem(name: str) -> str | None:
 
 
 def recipe_named(name: str) -> Recipe:
-    """Raises UserError where no file of that name has a RECIPE."""
+    """Return a recipe's properties. Raises UserError if no file of that name has a RECIPE."""
     path = recipe_files().get(name)
     found = _read(path) if path else None
     if found is None:

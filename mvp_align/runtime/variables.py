@@ -1,17 +1,17 @@
-"""Environment variables of libraries that mean the same as settings of ours.
+"""Environment variables of libraries that mean the same as our settings.
 
-A setting that is left as it is obeys its variable; a setting that is given and a variable that says
-otherwise are refused together, because nobody can know which of the two was meant.
+A setting left at its default obeys its variable. A setting that contradicts its variable is an
+error, because nobody can know which one was meant.
 """
 
 import os
 
 
 def contradiction(setting: str, given: str, variable: str) -> str:
-    said = os.environ.get(variable, "")
+    actual = os.environ.get(variable, "")
     return (
-        f"{setting}={given}, and {variable}={said} says otherwise: leave the one out, or unset the"
-        " other."
+        f"{setting}={given}, and {variable}={actual} says otherwise: leave the one out, or unset"
+        " the other."
     )
 
 
@@ -20,5 +20,5 @@ def value(variable: str) -> str:
 
 
 def is_true(variable: str) -> bool:
-    """As the libraries read their flags."""
+    """Return whether a flag is on, as the libraries read their flags."""
     return value(variable).lower() in ("1", "true", "yes", "on")

@@ -1,1 +1,1 @@
-"""Token ids in, log-probabilities out: the one place that runs a model over pairs."""
+"""Log-probabilities from token ids: the only room that runs a model over pairs."""

@@ -1,10 +1,9 @@
-"""Attention over a packed row, in which a token sees its own ancestors only: prompts are shared,
-answers kept apart.
+"""Tree attention over a packed row: answers share their prompt but do not see each other.
 
-Any number of prompts and answers lie one after the other in one row of tokens, without padding.
-Linear layers take it as it is; attention runs over a segment of it at a time, against exactly the
-keys that the segment sees. GPUs that have FlashAttention take all segments in one call, in 16 bits:
-a call a segment would keep them waiting for the next one.
+A packed row is one sequence of tokens that holds any number of prompts and answers back to back,
+without padding. Linear layers run on the whole row. Attention runs segment by segment, each against
+exactly the keys that the segment sees. On GPUs with FlashAttention, all segments go through one
+16-bit call, because one call per segment would leave the GPU idle between them.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,48 +20,48 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 SHARED = "shared_prompt"
-"""The name of this attention in transformers' registry."""
+"""Name of this attention in transformers' registry."""
 
 Span = tuple[int, int]
-"""First token and one after the last."""
+"""First token, and one past the last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Neighbouring tokens `own`, each of which sees all of `context`, itself and those of `own`
-    before it."""
+    """Consecutive tokens `own`: each sees all of `context`, itself, and the `own` tokens before."""
 
     context: tuple[Span, ...]
     own: Span
     mask: Tensor | None
-    """Boolean [1, 1, own, context + own]; None where there is no context, and causality says it
-    all."""
+    """Boolean [1, 1, own, context + own]. None if plain causality is enough."""
     pieces: tuple[int, ...]
-    """The layout's pieces that make up context and own."""
+    """Indices of the layout's pieces that make up context and own."""
 
 
 @dataclass(frozen=True, slots=True)
 class VarlenInputs:
-    """The segments as sequences of unlike length, whose last query sees the last key, as the kernel
-    has causality."""
+    """The segments as variable-length sequences for the FlashAttention kernel.
+
+    The last query of each segment sees its last key, which is the alignment that the kernel uses
+    for causal masks.
+    """
 
     keys: Tensor
-    """Tokens of the row [context and own of all segments], int64, segment by segment."""
+    """Indices into the row [context and own of all segments], int64, segment by segment."""
     cu_seqlens_q: Tensor
-    """[segments + 1], int32, the first one 0: in the row."""
+    """[segments + 1], int32, starts at 0. Offsets into the row."""
     cu_seqlens_k: Tensor
-    """[segments + 1], int32, the first one 0: in `keys`."""
+    """[segments + 1], int32, starts at 0. Offsets into `keys`."""
     max_seqlen_q: int
     max_seqlen_k: int
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A packed row as segments, in order, and cut into `pieces`: lengths, such that every span is a
-    run of whole pieces.
+    """A packed row as segments, in order, and the piece lengths to cut it into.
 
-    Cutting once keeps the backward pass linear: the gradient of a slice would be as long as the
-    row.
+    Every span is a run of whole pieces. Splitting once keeps the backward pass linear: the gradient
+    of each separate slice would be as long as the row.
     """
 
     segments: tuple[Segment, ...]
@@ -71,8 +70,10 @@ class Layout:
 
 
 def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
-    """From the context and the own tokens of each segment; own tokens follow one another and fill
-    the row."""
+    """Build the layout from each segment's context and own tokens.
+
+    The own tokens of consecutive segments are adjacent and together fill the row.
+    """
     cuts = sorted({edge for context, own in spans for span in (*context, own) for edge in span})
     number = {cut: place for place, cut in enumerate(cuts)}
 
@@ -118,8 +119,10 @@ def attend(
     layout: Layout | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """SDPA over the segments of a packed row [1, heads, tokens, head width]; over anything else, as
-    transformers has it."""
+    """Attend over the segments of a packed row [1, heads, tokens, head width] with SDPA.
+
+    Without a `layout`, do what transformers' SDPA does.
+    """
     if layout is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output, None
@@ -142,7 +145,7 @@ def attend(
 
 
 def _varlen_kernel() -> Callable[..., Tensor] | None:
-    """Causal FlashAttention over sequences of unlike length, as torch has it from 2.11 on."""
+    """Return torch's causal varlen FlashAttention (torch 2.11 and later), or None."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -151,7 +154,7 @@ def _varlen_kernel() -> Callable[..., Tensor] | None:
     known = signature(kernel).parameters
     if "window_size" not in known:
         return None
-    # before 2.13 nobody asks whether heads share keys
+    # before 2.13 the kernel has no flag for keys shared between heads
     grouped = {"enable_gqa": True} if "enable_gqa" in known else {}
     return partial(kernel, window_size=(-1, 0), **grouped)
 
@@ -160,8 +163,7 @@ VARLEN = _varlen_kernel()
 
 
 def takes_varlen(query: Tensor) -> bool:
-    """Whether FlashAttention's kernel for sequences of unlike length is here, and made for such a
-    query."""
+    """Return whether the varlen FlashAttention kernel is available and supports this query."""
     if VARLEN is None or not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
         return False
     width = query.shape[-1]
@@ -176,8 +178,10 @@ def _has_flash(device: int) -> bool:
 def _attend_varlen(
     query: Tensor, key: Tensor, value: Tensor, row: VarlenInputs, scale: float | None
 ) -> Tensor:
-    """[1, heads, tokens, head width], of keys and values maybe fewer heads -> [1, tokens, heads,
-    head width]."""
+    """Run the kernel: [1, heads, tokens, head width] -> [1, tokens, heads, head width].
+
+    Keys and values may have fewer heads than the queries.
+    """
     assert VARLEN is not None
     output: Tensor = VARLEN(
         query[0].transpose(0, 1),
@@ -197,9 +201,11 @@ AttentionMaskInterface.register(SHARED, sdpa_mask)
 
 
 def can_share(model: PreTrainedModel) -> bool:
-    """Whether this attention may stand in for `model`'s, by its class and config: it is SDPA
-    through transformers' registry, sees all tokens before its own, and has rotary positions (others
-    ignore position ids)."""
+    """Return whether this attention can replace `model`'s, judging by its class and config.
+
+    That requires SDPA through transformers' registry, full causal attention (no sliding window),
+    and rotary positions, since models with other position encodings ignore position ids.
+    """
     config = model.config.get_text_config()
     rotary = getattr(config, "rope_parameters", None) is not None
     if not (rotary and model._supports_attention_backend and config._attn_implementation == "sdpa"):

@@ -1,14 +1,15 @@
-"""Log-probabilities that a model need not compute again: those of the frozen base model, which
-every epoch, seed and hyperparameter run asks for anew.
+"""Cache of log-probabilities, for scores of the frozen base model.
+
+Every epoch, seed and hyperparameter run needs the same ones.
 
     <root>/<model>/identity.json          what the values were computed with
     <root>/<model>/<sha256>.safetensors   keys [n, 32] uint8, logps [n] float64 (nats), named by
-                                          its own content
+                                          the hash of its content
 
-A value is found by what it was computed from: the model's identity (weights, precision,
-quantisation, attention) names the folder, token ids name the entry. Files are written once, never
-changed: processes and jobs need no lock, and a file whose bytes do not match its name is removed
-and its entries computed again.
+The model's identity (weights, precision, quantisation, attention) names the folder, and the hash of
+the token ids is an entry's key. Files are written once and never changed, so processes and jobs
+need no lock. A file whose content does not match its name is removed and its entries are computed
+again.
 """
 
 import hashlib
@@ -32,16 +33,18 @@ from mvp_align.scoring.tokens import Answer
 KEY_BYTES = 32
 IDENTITY = "identity.json"
 FLUSH_SECONDS = 60
-"""How much scoring a killed process may lose."""
+"""Longest interval between flushes, and so the most scoring that a killed process can lose."""
 
 
 @dataclass(slots=True)
 class LogpCache:
-    """Summed log-probabilities of answers under one model, kept across runs. Made by
-    `open_cache`."""
+    """Summed log-probabilities of answers under one model, kept across runs.
+
+    Open one with `open_cache`.
+    """
 
     folder: Path | None = None
-    """None: forgotten with the process."""
+    """None keeps the entries in memory only."""
     known: dict[bytes, float] = field(default_factory=dict)
     fresh: dict[bytes, float] = field(default_factory=dict)
     flushed: float = field(default_factory=time.monotonic)
@@ -53,8 +56,11 @@ class LogpCache:
         return self.known[_key(answer)]
 
     def add(self, answer: Answer, logp: float) -> None:
-        """Keep `logp` unless there is one already: a value, once seen, does not change by a
-        rounding. NaN and infinities are never kept."""
+        """Add `logp` unless the answer already has one.
+
+        The first value is kept, so that a score never changes by a rounding error. NaN and
+        infinities are ignored.
+        """
         entry = _key(answer)
         if entry not in self.known and math.isfinite(logp):
             self.known[entry] = self.fresh[entry] = logp
@@ -68,8 +74,10 @@ class LogpCache:
         self.flush()
 
     def flush(self) -> None:
-        """Write what was added since the last flush as one more file; where that fails, say so and
-        go on without."""
+        """Write the entries added since the last flush to a new file.
+
+        If that fails, print a note and go on without writing.
+        """
         self.flushed = time.monotonic()
         if self.folder is None or not self.fresh:
             return
@@ -83,10 +91,9 @@ class LogpCache:
 
 
 def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
-    """The entries of the model that `identity` describes; says so where a damaged file is thrown
-    away.
+    """Open the entries of the model that `identity` describes, and report damaged files.
 
-    Raises UserError where `root` cannot be written to.
+    Raises UserError if `root` is not writable.
     """
     text = json.dumps(dict(sorted(identity.items())), indent=1, allow_nan=False)
     folder = root / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -103,8 +110,7 @@ def open_cache(root: Path, identity: Mapping[str, str]) -> LogpCache:
 
 
 def _key(answer: Answer) -> bytes:
-    """What the log-probability depends on besides the model: all token ids, and where the answer
-    starts."""
+    """Hash what the log-prob depends on besides the model: all token ids and the answer's start."""
     return hashlib.sha256(
         struct.pack(f"<{len(answer.ids) + 1}i", answer.start, *answer.ids)
     ).digest()
@@ -116,7 +122,7 @@ def packed(entries: Mapping[bytes, float]) -> bytes:
 
 
 def read_folder(folder: Path) -> dict[bytes, float]:
-    """The entries of all files in `folder`; none where it is not there."""
+    """Return the entries of all files in `folder`, or nothing if it does not exist."""
     known: dict[bytes, float] = {}
     for path in sorted(folder.glob("*.safetensors")):
         known |= _read(path)
@@ -124,8 +130,10 @@ def read_folder(folder: Path) -> dict[bytes, float]:
 
 
 def _read(path: Path) -> dict[bytes, float]:
-    """The finite entries of one file; none, and the file gone, where its content is not what it was
-    named by."""
+    """Return the finite entries of one file.
+
+    Delete the file and return nothing if its content does not match its name.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:  # another process cleared it
@@ -143,7 +151,7 @@ def _read(path: Path) -> dict[bytes, float]:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the cache holds for one model."""
+    """One model's entries in the cache."""
 
     folder: Path
     identity: dict[str, str]
@@ -152,7 +160,7 @@ class Held:
 
 
 def held(root: Path) -> list[Held]:
-    """Every model's part of the cache, by the identity's model name."""
+    """Return every model's entries in the cache, sorted by model name."""
     parts = []
     for path in sorted(root.glob(f"*/{IDENTITY}")):
         files = sorted(path.parent.glob("*.safetensors"))
@@ -163,5 +171,5 @@ def held(root: Path) -> list[Held]:
 
 
 def clear(part: Held) -> None:
-    """Remove one model's part. A run that is using it has its values in memory and goes on."""
+    """Remove one model's entries. Running jobs keep theirs in memory and are not affected."""
     shutil.rmtree(part.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What log-probabilities, and a run that is to be reproduced, depend on."""
+"""Everything that log-probabilities, and a reproducible run, depend on."""
 
 from pathlib import Path
 
@@ -20,14 +20,15 @@ def logps_folder() -> Path:
 
 
 def logp_cache(model: nn.Module, folder: Path, adapter: str | None = None) -> LogpCache:
-    """The log-probs in `folder` that were computed with this base model, or with its `adapter`.
-    Raises UserError where it cannot be written to."""
+    """Open the log-probs in `folder` that belong to this base model, or to its `adapter`.
+
+    Raises UserError if `folder` is not writable.
+    """
     return open_cache(folder, identity(model, adapter))
 
 
 def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
-    """What log-probabilities of the base model, or of its `adapter`, depend on besides the
-    tokens."""
+    """Return what log-probs of the base, or of its `adapter`, depend on besides the tokens."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     return {

@@ -1,5 +1,7 @@
-"""KL of a tuned model to its base on given answers: exact over the vocabulary, never more logits
-than a chunk."""
+"""KL from a tuned model to its base on given answers.
+
+It is exact over the vocabulary, and never holds more logits than one chunk.
+"""
 
 import math
 from collections.abc import Sequence
@@ -20,8 +22,10 @@ from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer
 
 KL_CHUNK = 256
-"""Positions that go through the vocabulary head at once, twice: bounds the logits at 512 x
-vocabulary."""
+"""Positions per call of the vocabulary head.
+
+It runs for both models, so that at most 512 x vocabulary logits exist at once.
+"""
 
 
 def kl_to_base(
@@ -31,13 +35,14 @@ def kl_to_base(
     batch_size: int = 8,
     label: str = "KL to the base",
 ) -> list[float]:
-    """Mean over each answer's tokens of KL(adapter on || adapter off) = sum p (log p - log q), in
-    nats, in their order.
+    """Return each answer's mean KL(adapter on || adapter off) per token, in nats.
 
-    The distributions are those of the next token at each position of the answer, from fp32
-    log-softmaxes. A batch holds as many tokens as `batch_size` answers of mean length. Under
-    several processes each computes its share and all return everything. Raises Preempted between
-    two batches, and UserError where a KL is NaN or infinite.
+    KL = sum p (log p - log q) over the next-token distributions at each position of the answer,
+    from fp32 log-softmaxes. Results are in the order of `answers`.
+
+    A batch holds as many tokens as `batch_size` answers of mean length. With several processes,
+    each computes its share and all return everything. Raises Preempted between two batches, and
+    UserError if a KL is NaN or infinite.
     """
     causal = causal_model(model)
     distinct = list(dict.fromkeys(answers))
@@ -56,7 +61,7 @@ def kl_to_base(
             for number in tqdm(
                 passes, desc=label, unit="batch", delay=2, disable=not state.is_main_process
             ):
-                raise_if_stop_requested()  # as often in all processes
+                raise_if_stop_requested()  # the same number of calls in every process
                 if number < len(mine):
                     found |= _batch_divergence(model, mine[number])
     finally:
@@ -72,7 +77,7 @@ def kl_to_base(
 
 
 def _batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[int, float]:
-    """Mean KL of each answer of a batch, by its index."""
+    """Return the mean KL of each answer of a batch, by index."""
     causal = causal_model(model)
     tuned, _, owners = answer_states(causal, rows)
     with model.disable_adapter():
@@ -88,11 +93,11 @@ def _batch_divergence(model: PeftModel, rows: Sequence[PackedSequence]) -> dict[
 
 
 def _divergence(model: PeftModel, tuned: Tensor, base: Tensor) -> Tensor:
-    """KL at each position, from last hidden states [n, hidden] of the two models -> [n]."""
+    """Return the KL at each position [n], from the two models' last hidden states [n, hidden]."""
     head = scoring_head(causal_model(model))
     log_p: Tensor = head(tuned).float().log_softmax(dim=-1)
     with model.disable_adapter():
         log_q: Tensor = head(base).float().log_softmax(dim=-1)
     p = log_p.exp()
-    # the limit at p = 0, where both logs may be -inf
+    # take the limit at p = 0, where both logs may be -inf
     return torch.where(p == 0, 0.0, p * (log_p - log_q)).sum(dim=-1)

@@ -1,8 +1,7 @@
-"""Log-probabilities of answers: shared prompts and profiles, batches by token budget, logits on
-answer tokens only.
+"""Log-probabilities of answers, with shared prompts and profiles and a token budget per batch.
 
-Scores do not depend on the batch size: padding lies to the right under a causal mask, and each
-answer's sum is taken over its own tokens.
+The vocabulary head runs on answer tokens only. Scores do not depend on the batch size: padding is
+on the right under a causal mask, and each answer's sum covers its own tokens only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +26,10 @@ from mvp_align.scoring.passes import Head, Method, head_of, run_rows
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 HEAD_CHUNK = 1024
-"""Answer positions that go through the vocabulary head at once: bounds the logits at 1024 x
-vocabulary."""
+"""Answer positions per call of the vocabulary head: at most 1024 x vocabulary logits."""
 
 NAMED = 5
-"""Pairs that a message names."""
+"""Most pair ids that an error message lists."""
 
 
 def score_pairs(
@@ -42,16 +40,17 @@ def score_pairs(
     label: str = "scoring",
     cache: LogpCache | None = None,
 ) -> list[PairScore]:
-    """One `PairScore` a pair, in the order of `pairs`; sums are in nats, from an fp32 log-softmax.
+    """Score each pair, in order. Sums are in nats, from an fp32 log-softmax.
 
-    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its mode is restored.
-    A batch holds as many tokens as `batch_size` pairs of mean length. Under several processes each
-    scores its share and all return everything. Equal answers in equal contexts run once. What
-    `cache` knows is not computed; it must be of this very model.
+    `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper; its train/eval mode is
+    restored. A batch holds as many tokens as `batch_size` pairs of mean length. With several
+    processes, each scores its share and all return everything. Equal answers in equal contexts run
+    once. Answers in `cache` are not computed again; the cache must belong to exactly this model.
 
-    Scores are the model's own: `mvp_align.scoring.methods` has tried that on a few tokens first.
-    Raises UserError for models that cannot be scored and, in all processes, where an answer has no
-    finite log-probability: `label` says of what. Nothing of such answers is kept.
+    Scores equal the model's own logits: `mvp_align.scoring.methods` checks that on a few tokens
+    first. Raises UserError for models that cannot be scored. Raises UserError in all processes if
+    an answer has no finite log-prob, naming what was scored by `label`; such values are never
+    cached.
     """
     answers = distinct_answers(pairs)
     work = score_batches(pairs, batch_size, scoring_method(causal_model(model)) is Method.PACKED)
@@ -80,8 +79,7 @@ def score_pairs(
 def _refuse_unscored(
     pairs: Sequence[TokenizedPair], logps: Mapping[Answer, float], label: str
 ) -> None:
-    """Raise UserError where an answer has no log-probability: such a pair is neither right nor
-    wrong."""
+    """Raise UserError if an answer has no log-prob, since its pair is neither right nor wrong."""
     answers = distinct_answers(pairs)
     unscored = {answer for answer in answers if answer not in logps}
     if not unscored:
@@ -101,8 +99,10 @@ def distinct_answers(pairs: Sequence[TokenizedPair]) -> list[Answer]:
 def score_batches(
     pairs: Sequence[TokenizedPair], batch_size: int, share: bool
 ) -> list[Sequence[PackedSequence]]:
-    """What `score_pairs` runs, the batch of the longest rows first. Their answers are indices into
-    `distinct_answers`."""
+    """Return the batches that `score_pairs` runs, longest rows first.
+
+    Their answers are indices into `distinct_answers`.
+    """
     lengths = [len(pair.chosen.ids) + pair.rejected.tokens for pair in pairs]
     tokens = batch_size * sum(lengths) // max(1, len(pairs))
     return list(batches(pack_answers(distinct_answers(pairs), share, tokens), tokens))
@@ -115,12 +115,12 @@ def _answer_logps(
     label: str,
     cache: LogpCache,
 ) -> dict[int, float]:
-    """Summed log-probability of each answer in this process's share of the batches `work`, in nats,
-    by its index; none of an answer for which it is NaN or infinite.
+    """Return the summed log-prob, in nats, of each answer in this process's share, by index.
 
-    A batch runs whole or not at all, so that an interrupted pass, taken up again, ends with the
-    same bits. Raises Preempted between two batches. All processes make as many passes, of which the
-    last ones of some are for nothing: a sharded model computes only where all its parts do.
+    Answers with a NaN or infinite log-prob are left out. A batch runs completely or not at all, so
+    that a resumed pass returns the same bits as an uninterrupted one. Raises Preempted between two
+    batches. All processes run the same number of passes, some only to keep up, because a sharded
+    model needs all its processes to compute anything.
     """
     state = PartialState()
     mine = [
@@ -162,11 +162,10 @@ def _indices_of(batch: Sequence[PackedSequence]) -> list[int]:
 
 @contextmanager
 def _scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], dict[int, float]]]:
-    """`batch_logps` under `model`, in evaluation mode and without gradients; the model is as it was
-    afterwards.
+    """Yield `batch_logps` for `model`, in eval mode and without gradients, then restore the model.
 
-    A sharded model gathers its weights when the outermost module is called, so there the batch goes
-    in by that door.
+    A sharded model gathers its weights when the outermost module is called, so its batches go
+    through that module's forward.
     """
     causal = causal_model(model)
     was_training, forward = causal.training, vars(causal).get("forward")
@@ -184,7 +183,7 @@ def _scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], d
             return found.pop()
 
         causal.forward = lambda *_, rows, **__: found.append(_batch_logps(causal, rows))
-        with torch.no_grad():  # what is gathered in inference mode could not be trained on
+        with torch.no_grad():  # weights gathered in inference mode could not be trained
             yield logps_of
     finally:
         vars(causal).pop("forward", None)
@@ -194,7 +193,7 @@ def _scorer(model: nn.Module) -> Iterator[Callable[[Sequence[PackedSequence]], d
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model inside; LoRA layers live in it, so an active adapter keeps acting."""
+    """Return the transformers model inside, which contains the LoRA layers of an active adapter."""
     inner = getattr(model, "module", model)  # DistributedDataParallel
     if isinstance(inner, PeftModel):
         inner = inner.get_base_model()
@@ -213,7 +212,7 @@ def _batch_logps(causal: PreTrainedModel, rows: Sequence[PackedSequence]) -> dic
 def answer_token_logps(
     causal: PreTrainedModel, rows: Sequence[PackedSequence]
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of the answers' n tokens [n], in nats, and their owners [n], ordered by owner."""
+    """Return log-probs of the answers' n tokens [n], in nats, and owners [n], ordered by owner."""
     hidden, targets, owners = answer_states(causal, rows)
     head = scoring_head(causal)
     chunks = zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True)
@@ -223,17 +222,20 @@ def answer_token_logps(
 def answer_states(
     causal: PreTrainedModel, rows: Sequence[PackedSequence]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """States [n, hidden], for `scoring_head`, that predict the answers' n tokens, the tokens' ids
-    [n], and their owners [n], ordered by owner. Gradients flow where they are enabled."""
+    """Return what predicts the answers' n tokens: states [n, hidden], token ids [n], owners [n].
+
+    All are ordered by owner. `scoring_head` turns the states into logits. Gradients flow if
+    enabled.
+    """
     states = run_rows(causal, rows, scoring_method(causal))
     return states.hidden, states.targets, states.owners
 
 
 def scoring_head(causal: PreTrainedModel) -> Head:
-    """From the states of `answer_states` to logits [n, vocabulary]."""
+    """Return the head that maps states of `answer_states` to logits [n, vocabulary]."""
     return head_of(causal, scoring_method(causal))
 
 
 def _target_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """log softmax at `targets`, in float32: logits [n, vocabulary], targets [n] -> [n]."""
+    """Return the fp32 log-softmax at `targets`: logits [n, vocabulary], targets [n] -> [n]."""
     return -nn.functional.cross_entropy(logits.float(), targets, reduction="none")

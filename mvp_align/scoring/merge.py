@@ -1,4 +1,4 @@
-"""An adapter folded into its base: one plain model that any server loads."""
+"""Merge an adapter into its base: one plain model that any server loads."""
 
 import shutil
 from dataclasses import replace
@@ -24,8 +24,10 @@ from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.02}
-"""Nats a token by which a merged model may differ from base and adapter, by the precision it is
-written in."""
+"""Largest difference between the merged model and base with adapter, in nats per token.
+
+Keys are the precisions that the merged model can be stored in.
+"""
 
 PROBE = PromptedPair(
     id="probe",
@@ -45,14 +47,15 @@ def merge_adapter(
     base: str | None = None,
     any_base: bool = False,
 ) -> float:
-    """Write base and adapter as one safetensors model to `target`, merged in fp32 and stored in
-    `precision`.
+    """Write base and adapter to `target` as one safetensors model.
 
-    The base is always an unquantised one: merging into 4 bits would round the adapter away
-    (huggingface/peft#2321). `base`, an id or folder, takes the place of a model that is stored in 4
-    bits. Returns the largest difference in mean log-prob (nats a token) between base with adapter
-    and what was written, on a probe pair. Raises UserError where `target` exists, the base is
-    quantised, or the difference is above `TOLERANCE`.
+    Merges in fp32 and stores in `precision`. The base is always unquantised, because merging into 4
+    bits would round the adapter away (huggingface/peft#2321). `base`, a model id or folder,
+    replaces a model that is stored in 4 bits.
+
+    Returns the largest difference in mean log-prob (nats per token) on a probe pair, between base
+    with adapter and the written model. Raises UserError if `target` exists, the base is quantised,
+    or the difference exceeds `TOLERANCE`.
     """
     if target.exists():
         raise UserError(f"{target} exists already: choose another folder, or delete it.")
@@ -72,7 +75,7 @@ def merge_adapter(
         with full_disk_explained(target):
             merged.save_pretrained(aside)
             tokenizer.save_pretrained(aside)
-        del tuned, merged  # before what was written is read
+        del tuned, merged  # free memory before loading the written model
         written = load_base(Model(name=str(target), id=str(aside)), _placed(DTYPES[precision]))
         remedy = (
             "use fp32" if precision != "fp32" else "serve base and adapter side by side instead"
@@ -111,8 +114,10 @@ def _refuse_stored_quantised(model: Model) -> None:
 
 
 def _untie(base: nn.Module) -> None:
-    """Give the head weights of its own where it shares them with the embeddings and the adapter
-    changes either alone: merged, the change would be in both."""
+    """Give the head its own weights if the adapter changes it or the embeddings it is tied to.
+
+    Otherwise the merged change would apply to both.
+    """
     assert isinstance(base, PreTrainedModel)
     layers = base.get_input_embeddings(), base.get_output_embeddings()
     if not base.config.get_text_config().tie_word_embeddings:

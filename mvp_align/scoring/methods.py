@@ -1,10 +1,9 @@
-"""Which method of `mvp_align.scoring.passes` is right for a model: tried on a few tokens before its
-first score.
+"""Choose the scoring method that is right for a model, by testing it before the first score.
 
-No list of configs can know the next family. Four short answers go through the model's own forward,
-each alone, and along the faster methods as these are really used; the first that says the same, up
-to rounding, is taken. Models that sharding or planning has left without weights are judged by a
-tiny copy of their config.
+No list of configs covers the next model family. So four short answers go through the model's own
+forward, one at a time, and through each faster method as it is really used. The fastest method that
+agrees up to rounding wins. Models without weights of their own here (sharded, or planned on the
+meta device) are tested on a tiny copy of their config.
 """
 
 import random
@@ -26,30 +25,33 @@ from mvp_align.scoring.shrink import tiny_copy
 from mvp_align.scoring.tokens import Answer
 
 EXACT, ROUNDINGS = 1e-4, 32
-"""Nats a token by which a method may differ from the model's own logits: in fp32, and in units of a
-coarser precision's last place. bf16 gets 0.25, fp16 0.03."""
+"""Largest difference from the model's own logits: nats per token in fp32, epsilons elsewhere.
+
+In bf16 that is 0.25 nats per token, in fp16 0.03.
+"""
 
 Found = tuple[Method, str]
-"""A method, and what spoke against the faster one that was tried before it."""
+"""A method, and why the faster one tried before it failed."""
 
 KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[str, Method]] = WeakKeyDictionary()
-"""With the attention that was in use."""
+"""The chosen method, and the attention implementation that it was chosen for."""
 
 SHAPES: dict[str, Found | None] = {}
-"""By config."""
+"""Methods by config."""
 
 
 class NoForward(UserError):
-    """A model whose own forward does not run."""
+    """The model's own forward fails."""
 
 
 def scoring_method(causal: PreTrainedModel) -> Method:
-    """The method for this model, found at the first call for it and said once a class where it is a
-    slower one. Where it is PACKED, the model has the attention of `mvp_align.scoring.attention`
-    from here on: SDPA, wherever no row is packed.
+    """Return the model's scoring method, and print a note once per class if it is a slower one.
 
-    Raises UserError, in one line, for models that cannot be scored: their forward fails, or
-    predicts from later tokens.
+    The method is found on the first call. If it is PACKED, this call switches the model to the
+    attention of `mvp_align.scoring.attention`, which is plain SDPA for rows that are not packed.
+
+    Raises a one-line UserError for models that cannot be scored: their forward fails, or they
+    predict from later tokens.
     """
     known = KNOWN.get(causal)
     if known is None or known[0] != _attention(causal):
@@ -64,7 +66,7 @@ def _attention(causal: PreTrainedModel) -> str:
 
 
 def method_name(causal: PreTrainedModel) -> str:
-    """What a score's rounding depends on: the attention, and whose logits."""
+    """Describe what a score's rounding depends on: the attention, and whose logits are used."""
     own = ", own logits of a row at a time" * (scoring_method(causal) is Method.OWN)
     return _attention(causal) + own
 
@@ -82,7 +84,7 @@ def _found_method(causal: PreTrainedModel) -> Found:
         found = shape or (first, "")
         _with_attention(causal, found[0])
         return found
-    # in a coarse precision's rounding, a small fault would pass
+    # the tolerance of a coarse precision would hide a small fault
     if shape and _later(first, shape[0]) is not first:
         first = shape[0]
     method, why = tried_method(causal, first)
@@ -94,20 +96,23 @@ def _first_method(causal: PreTrainedModel) -> Method:
 
 
 def shape_method(config: PreTrainedConfig) -> Found | None:
-    """The method for models of this config, found on a tiny copy with random weights in fp32; None
-    where no copy can be made that runs. Raises UserError for models that cannot be scored."""
+    """Return the method for models of this config, found on a tiny fp32 copy with random weights.
+
+    Returns None if no such copy can be built and run. Raises UserError for models that cannot be
+    scored.
+    """
     key = f"{config._attn_implementation} {config.to_json_string()}"
     if key not in SHAPES:
         tiny = tiny_copy(config)
         try:
             SHAPES[key] = tried_method(tiny, _first_method(tiny)) if tiny else None
-        except NoForward:  # for want of what was cut away
+        except NoForward:  # the copy lacks something that was cut away
             SHAPES[key] = None
     return SHAPES[key]
 
 
 def tried_method(causal: PreTrainedModel, first: Method) -> Found:
-    """The first method, from `first` on, that the model's own logits agree with."""
+    """Return the first method, starting at `first`, that agrees with the model's own logits."""
     answers = _probe(causal)
     limit = max(EXACT, ROUNDINGS * torch.finfo(causal.dtype).eps)
     why = ""
@@ -131,15 +136,18 @@ def _later(one: Method, other: Method) -> Method:
 
 
 def _with_attention(causal: PreTrainedModel, method: Method) -> None:
-    """Our attention for packed rows; SDPA again for others, where ours was tried."""
+    """Switch to our attention for PACKED; switch back to SDPA if ours was only tried."""
     if (method is Method.PACKED) != (_attention(causal) == SHARED):
         causal.set_attn_implementation(SHARED if method is Method.PACKED else "sdpa")
 
 
 def _probe(causal: PreTrainedModel) -> list[Answer]:
-    """Two answers to each of two prompts that begin alike: packed, they make a row with branches;
-    padded, rows of unlike length. Both answers to a prompt begin with the same token. Ids are
-    drawn, the same each time; special ones, which some models take for padding, are left out."""
+    """Return two answers to each of two prompts that share a beginning.
+
+    Packed, they form a row with branches; padded, rows of different lengths. Both answers to a
+    prompt start with the same token. Token ids come from a fixed seed and exclude special tokens,
+    which some models treat as padding.
+    """
     draw, config = random.Random(0), causal.config.get_text_config()
     special: set[Any] = set()
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
@@ -174,8 +182,10 @@ def _own_logps(causal: PreTrainedModel, answers: list[Answer]) -> Tensor:
 def _check_causal(
     causal: PreTrainedModel, answers: list[Answer], expected: Tensor, limit: float
 ) -> None:
-    """Raise UserError where the answer that follows changes what the model says of its first token.
-    The bound is wide: one token's rounding is no mean of many."""
+    """Raise UserError if the rest of an answer changes the prediction of its first token.
+
+    The bound is wide because the rounding error of one token does not average out.
+    """
     firsts = expected[list(accumulate((answer.tokens for answer in answers[:-1]), initial=0))]
     if _distance(firsts[::2], firsts[1::2]) <= 4 * limit:
         return
@@ -191,7 +201,7 @@ def _check_causal(
 
 
 def _logps(causal: PreTrainedModel, rows: list[PackedSequence], method: Method) -> Tensor:
-    """Log-probs of the answers' tokens [n], ordered by their answers."""
+    """Return log-probs of the answers' tokens [n], ordered by answer."""
     states = run_rows(causal, rows, method)
     logits = head_of(causal, method)(states.hidden).float()
     return -nn.functional.cross_entropy(logits, states.targets, reduction="none")
@@ -200,12 +210,12 @@ def _logps(causal: PreTrainedModel, rows: list[PackedSequence], method: Method) 
 def disagreement(
     causal: PreTrainedModel, answers: list[Answer], method: Method, expected: Tensor, limit: float
 ) -> str:
-    """In words, what speaks against a method; empty where nothing does."""
+    """Describe how `method` disagrees with `expected`; empty if it does not."""
     try:
         apart = _distance(
             _logps(causal, pack_answers(answers, method is Method.PACKED), method), expected
         )
-    except Exception as error:  # whatever a family makes of arguments that it does not expect
+    except Exception as error:  # model families fail in many ways on unexpected arguments
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return f"fails ({_brief(error)})"
@@ -213,8 +223,10 @@ def disagreement(
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:
-    """Root mean square over those that are expected to be numbers: weights that make none are found
-    by scoring."""
+    """Return the RMS difference over positions where `expected` is finite.
+
+    Weights that produce NaN are reported later, by scoring.
+    """
     numbers = expected.isfinite()
     return float((found - expected)[numbers].square().mean().sqrt()) if numbers.any() else 0.0
 
@@ -232,7 +244,7 @@ def _spoken(kind: str, method: Method, why: str) -> str:
 
 @cache
 def say(line: str) -> None:
-    """Once a process."""
+    """Print `line` once per process."""
     if line:
         print(line)
 
@@ -242,5 +254,5 @@ def _brief(error: Exception) -> str:
 
 
 def is_sharded(causal: PreTrainedModel) -> bool:
-    """Whether FSDP2 has given its parameters' parts to several processes."""
+    """Return whether FSDP2 shards the model's parameters over several processes."""
     return any(isinstance(parameter, DTensor) for parameter in causal.parameters())

@@ -1,13 +1,12 @@
-"""Work done once: answers to one prompt share it, and so do the prompts of one person, which begin
-with one profile.
+"""Share prompts between their answers, and profiles between one user's prompts.
 
     row         p0 p1 ... pn | q0 ... | c0 c1 ... | r0 ... | q'0 ... | c'0 ... | r'0 ...
     positions    0  1 ...  n | n+1 .. | m+1   ... | m+1 .. | n+1 ... | m'+1 .. | m'+1 ..
     sees        prefix so far| prefix | prefix, q | prefix, q | prefix  | prefix, q' | prefix, q'
 
-A row is a prefix and its branches; a branch is the rest of one prompt, q, and the answers to it, c
-and r. c0 and r0 are both predicted at the last token of q (of the prefix, where q is empty). Equal
-to one row an answer, up to the rounding of another order of sums.
+A row is a prefix and its branches. A branch is the rest of one prompt, q, and the answers to it, c
+and r. The last token of q (or of the prefix, if q is empty) predicts both c0 and r0. The scores
+equal those of one row per answer, up to rounding from a different order of summation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,13 +20,12 @@ from mvp_align.scoring.attention import Layout, Span, lay_out
 from mvp_align.scoring.tokens import Answer
 
 WORTH_SHARING = 16
-"""Tokens that a prefix must save for a branch to join a row."""
+"""Smallest saving, in tokens, for which a branch joins a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """The rest of one context, and the answers to it: indices into the caller's list, and token
-    ids."""
+    """The rest of one context, and its answers as (index into the caller's list, token ids)."""
 
     context: tuple[int, ...]
     answers: tuple[tuple[int, tuple[int, ...]], ...]
@@ -53,12 +51,14 @@ class PackedSequence:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model inputs [rows, width], and for every answer token, answer by answer: where it is
-    predicted, its id, its owner.
+    """Model inputs [rows, width], and where each answer token is predicted.
 
-    Packed rows are one row of all their tokens, told apart by `layout`; padded ones have a `mask`
-    [rows, width]. The mask of packed ones is empty and 4-D, which transformers hands on as it is:
-    given none, it would make one of tokens x tokens.
+    For the answer tokens, answer by answer: row and position of the prediction, id, and owner (the
+    index of the answer).
+
+    Packed rows form a single row, separated by `layout`. Padded rows have a `mask` [rows, width].
+    The mask of packed rows is empty and 4-D, because transformers passes 4-D masks through; without
+    one it would build a tokens x tokens mask.
     """
 
     ids: Tensor
@@ -74,8 +74,10 @@ class Batch:
 def pack_answers(
     answers: Sequence[Answer], share: bool, row_tokens: int | None = None
 ) -> list[PackedSequence]:
-    """Rows of all answers, longest first; ties by ids, so that the order is fixed. Sharing a
-    profile makes no row longer than `row_tokens`."""
+    """Group all answers into rows, longest first, with ties ordered by ids.
+
+    Sharing a profile never makes a row longer than `row_tokens`.
+    """
     if share:
         rows = _grown(_pairs_of(answers), row_tokens)
     else:
@@ -92,8 +94,10 @@ def pack_answers(
 
 
 def _pairs_of(answers: Sequence[Answer]) -> list[Branch]:
-    """Whole contexts with up to two answers each, in the order of their ids: equal beginnings are
-    neighbours."""
+    """Return whole contexts with up to two answers each.
+
+    They are sorted by token ids, so that contexts with a common beginning are neighbours.
+    """
     by_context: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
     for index, answer in enumerate(answers):
         by_context.setdefault(answer.ids[: answer.start], []).append(
@@ -107,8 +111,7 @@ def _pairs_of(answers: Sequence[Answer]) -> list[Branch]:
 
 
 def _grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSequence]:
-    """Each branch joins the row before it where their common beginning saves enough and the row
-    stays short enough."""
+    """Join each branch to the previous row if that saves enough and the row stays short enough."""
     rows: list[PackedSequence] = []
     for branch in branches:
         wider = _join(rows[-1], branch) if rows else None
@@ -121,7 +124,7 @@ def _grown(branches: Sequence[Branch], row_tokens: int | None) -> list[PackedSeq
 
 
 def _join(row: PackedSequence, branch: Branch) -> PackedSequence:
-    """`row` with one more branch, its prefix cut to what all of them begin with."""
+    """Add a branch to `row`, cutting the prefix to what all branches share."""
     equal = takewhile(
         lambda tokens: tokens[0] == tokens[1], zip(row.prefix, branch.context, strict=False)
     )
@@ -132,7 +135,7 @@ def _join(row: PackedSequence, branch: Branch) -> PackedSequence:
 
 
 def apart(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
-    """A row an answer, in the order of the answers."""
+    """Return one row per answer, in the order of the answers."""
     alone = [
         (index, PackedSequence((), (Branch(row.prefix + branch.context, ((index, ids),)),)))
         for row in rows
@@ -143,8 +146,7 @@ def apart(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
 
 
 def copies(rows: Sequence[PackedSequence]) -> list[int]:
-    """Of each token of packed `rows`: in how many rows it would be, were each answer a row of its
-    own."""
+    """Count, for each token of packed `rows`, the rows it would be in with one row per answer."""
     counts: list[int] = []
     for row in rows:
         counts += [row.answers] * len(row.prefix)
@@ -155,7 +157,7 @@ def copies(rows: Sequence[PackedSequence]) -> list[int]:
 
 
 def batches(rows: Sequence[PackedSequence], tokens: int) -> Iterator[Sequence[PackedSequence]]:
-    """Consecutive rows (sorted, longest first) of at most `tokens` together; at least one row."""
+    """Split sorted rows (longest first) into batches of at most `tokens`, but at least one row."""
     first = held = 0
     for end, row in enumerate(rows):
         if end > first and held + row.length > tokens:
@@ -168,8 +170,7 @@ def batches(rows: Sequence[PackedSequence], tokens: int) -> Iterator[Sequence[Pa
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens of a row that see the same `context`; `owner` is the index of the answer that they
-    are."""
+    """Tokens of a row that see the same `context`. `owner` is the index of their answer, if any."""
 
     tokens: tuple[int, ...]
     position: int
@@ -178,7 +179,7 @@ class Part:
 
 
 def _parts(row: PackedSequence, start: int) -> Iterator[Part]:
-    """The parts of a row whose first token is the batch's token `start`, in their order."""
+    """Yield a row's parts in order. The row begins at token `start` of the batch."""
     prefix = (start, start + len(row.prefix))
     yield Part(row.prefix, 0, (), None)
     at = prefix[1]
@@ -191,7 +192,7 @@ def _parts(row: PackedSequence, start: int) -> Iterator[Part]:
 
 
 def joined(spans: tuple[Span, ...]) -> tuple[Span, ...]:
-    """The same tokens in as few spans as can be, without empty ones."""
+    """Merge adjacent spans and drop empty ones."""
     found: list[Span] = []
     for first, end in spans:
         if found and found[-1][1] == first:
@@ -202,7 +203,7 @@ def joined(spans: tuple[Span, ...]) -> tuple[Span, ...]:
 
 
 def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
-    """All rows one after the other, as one."""
+    """Concatenate all rows into one."""
     ids: list[int] = []
     positions: list[int] = []
     spans: list[tuple[tuple[Span, ...], Span]] = []
@@ -219,7 +220,7 @@ def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
             ids += part.tokens
             positions += range(part.position, part.position + len(part.tokens))
             if spans and part.context and part.context == joined((*spans[-1][0], spans[-1][1])):
-                # it sees all that the segment before it sees
+                # it sees everything that the previous segment sees, and the segment itself
                 spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))
             elif part.tokens:
                 spans.append((part.context, own))
@@ -228,7 +229,7 @@ def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
 
 
 def pad(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
-    """Rows of one answer each, padded to the right."""
+    """Pad rows of one answer each on the right."""
     width = max(row.length for row in rows)
     ids, positions, mask = torch.zeros(3, len(rows), width, dtype=torch.long)
     predicted: list[tuple[int, int, int, int]] = []
@@ -254,7 +255,7 @@ def _batch(
     predicted: list[tuple[int, int, int, int]],
     device: torch.device,
 ) -> Batch:
-    """`predicted`: owner, row, position and id of each answer token; ordered by owner here."""
+    """Build the batch. `predicted` holds (owner, row, position, id) of each answer token."""
     predicted.sort(key=lambda token: token[0])  # stable: tokens stay in order within an answer
     owners, row_at, position_at, targets = torch.tensor(predicted).T.to(device)
     ids, positions, mask = ids.to(device), positions.to(device), mask.to(device)

@@ -1,10 +1,9 @@
-"""A forward pass over rows of answers, along one of three methods, and the head that makes logits
-of what it returns.
+"""Forward passes over rows of answers by one of three methods, and the head that makes logits.
 
-A packed or padded pass runs the layers alone and leaves the vocabulary head to answer tokens. That
-is right for models whose logits are the head's, scaled or soft-capped as TRL knows it, and whose
-padding changes nothing. Any other model is run as its own `forward` has it, a row at a time.
-`mvp_align.scoring.methods` finds out which.
+A packed or padded pass runs only the layers, and runs the vocabulary head on answer tokens alone.
+That is correct for models whose logits are the head's output, scaled or soft-capped in the ways TRL
+knows, and for which padding changes nothing. Any other model runs its own `forward`, one row at a
+time. `mvp_align.scoring.methods` finds out which method is correct.
 """
 
 import math
@@ -23,35 +22,34 @@ from mvp_align.errors import UserError
 from mvp_align.scoring.packing import Batch, PackedSequence, apart, copies, pack, pad
 
 Head = Callable[[Tensor], Tensor]
-"""From hidden states [n, hidden] to logits [n, vocabulary]."""
+"""Maps hidden states [n, hidden] to logits [n, vocabulary]."""
 
 
 class Method(StrEnum):
     PACKED = "packed"
     """All rows as one, without padding; prompts are shared."""
     PADDED = "padded"
-    """A row an answer, padded to the right."""
+    """One row per answer, padded on the right."""
     OWN = "own"
-    """The model's own forward and logits, a row an answer, one at a time."""
+    """The model's own forward and logits, one row per answer, one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Of a mixture of experts: how each layer routed the pass's tokens."""
+    """How each layer of a mixture of experts routed the tokens of a pass."""
 
     logits: tuple[Tensor, ...]
-    """A layer each: [tokens, experts]."""
+    """One tensor [tokens, experts] per layer."""
     copies: Tensor
-    """[tokens]: in how many rows a token would be, were each answer a row of its own; of padding,
-    0."""
+    """[tokens]: how many rows would contain the token with one row per answer; 0 for padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """What predicts the answers' n tokens, ordered by their answers."""
+    """What predicts the answers' n tokens, ordered by answer."""
 
     hidden: Tensor
-    """[n, hidden], for `head_of`; of the method OWN, logits [n, vocabulary]."""
+    """[n, hidden], for `head_of`. With OWN, logits [n, vocabulary]."""
     targets: Tensor
     owners: Tensor
     routing: Routing | None
@@ -59,8 +57,7 @@ class States:
 
 @dataclass(frozen=True, slots=True)
 class ChangedHead:
-    """Logits that are scaled and soft-capped after the head: cap tanh(scale head(h) / cap), in
-    fp32."""
+    """A head with scaled and soft-capped logits: cap tanh(scale head(h) / cap), in fp32."""
 
     head: nn.Module
     scale: float
@@ -78,8 +75,11 @@ def run_rows(
     *,
     routing: bool = False,
 ) -> States:
-    """`rows` of one answer each, but for packed ones. Gradients flow where they are enabled. Raises
-    UserError for texts whose scores would depend on what ran before them."""
+    """Run `rows` by `method`. Rows hold one answer each, except packed ones.
+
+    Gradients flow if enabled. Raises UserError for texts whose scores would depend on the texts
+    before them.
+    """
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     device = weight.device
@@ -94,7 +94,7 @@ def run_rows(
 def _run(
     causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, method: Method, routing: bool
 ) -> States:
-    """One pass. `held` are a packed batch's copies of each token."""
+    """Run one pass. `held` counts the copies of each token of a packed batch."""
     options: dict[str, Any] = {"output_router_logits": True} if routing else {}
     if method is Method.OWN:
         output = _own_forward(causal, batch.ids, **options)
@@ -105,7 +105,7 @@ def _run(
             position_ids=batch.positions,
             attention_mask=batch.mask,
             use_cache=False,
-            # other models take no such argument
+            # other models do not accept this argument
             **({"layout": batch.layout} if batch.layout else {}),
             **options,
         )
@@ -118,8 +118,10 @@ def _run(
 
 
 def _own_forward(causal: PreTrainedModel, ids: Tensor, **options: Any) -> Any:
-    """The class's forward on unpadded rows `ids`. The instance's may be TRL's, ours, or a door to
-    all of a sharded model."""
+    """Run the class's own forward on unpadded `ids`.
+
+    The instance's `forward` may be patched by TRL, by us, or by the wrapper of a sharded model.
+    """
     forward = type(causal).forward
     if "use_cache" in signature(forward).parameters:
         options["use_cache"] = False
@@ -142,14 +144,17 @@ def _joined(parts: Sequence[States]) -> States:
 
 
 def _backbone(causal: PreTrainedModel) -> nn.Module:
-    """The layers under the head. Llama 4 names a prefix that its text model does not have, and
-    passes for its own base."""
+    """Return the layers below the head.
+
+    Llama 4's base-model prefix does not exist in its text model, which therefore returns itself as
+    its own base.
+    """
     base = causal.base_model
     return getattr(causal, "model", base) if base is causal else base
 
 
 def head_of(causal: PreTrainedModel, method: Method) -> Head:
-    """What makes logits of the states that `run_rows` returned."""
+    """Return the module that turns the states of `run_rows` into logits."""
     if method is Method.OWN:
         return nn.Identity()
     head = causal.get_output_embeddings()
@@ -158,9 +163,11 @@ def head_of(causal: PreTrainedModel, method: Method) -> Head:
 
 
 def _logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
-    """Scale and soft cap of the logits by the keys that TRL reads
-    (`trl.trainer.utils.add_fused_lm_head`): Cohere's, Falcon-H1's and HyperCLOVA X's factor,
-    Granite's divisor, Gemma-2's cap."""
+    """Return scale and soft cap of the logits, by the keys that TRL reads.
+
+    See `trl.trainer.utils.add_fused_lm_head`: the factors of Cohere, Falcon-H1 and HyperCLOVA X,
+    Granite's divisor, and Gemma-2's cap.
+    """
     for key in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         scale = getattr(config, key, None)
         if scale is not None:
@@ -173,8 +180,10 @@ def _logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
 
 
 def _needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
-    """Whether a row is so long that every other row of its pass would get other positions: LongRoPE
-    takes one of two sets of frequencies for all of them, by the last position of any."""
+    """Return whether a row is so long that it would change the positions of the others in its pass.
+
+    LongRoPE uses one of two sets of frequencies for the whole pass, depending on its last position.
+    """
     length = max(map(_longest, rows))
     limits = dict(_rotary_limits(config.get_text_config()))
     if length > limits.get("dynamic", math.inf):
@@ -187,8 +196,7 @@ def _needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) ->
 
 
 def _rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
-    """Kinds of rotary positions that depend on a pass's length, and the length up to which they do
-    not."""
+    """Yield the kinds of rotary positions that depend on a pass's length, with the safe length."""
     rope = getattr(config, "rope_parameters", None) or {}
     for part in [rope, *(value for value in rope.values() if isinstance(value, dict))]:
         if part.get("rope_type") == "longrope":
@@ -201,7 +209,7 @@ def _rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
 
 
 def _longest(row: PackedSequence) -> int:
-    """Tokens of the longest answer with all that it sees."""
+    """Return the length in tokens of the longest answer plus everything that it sees."""
     return max(
         len(row.prefix) + len(branch.context) + len(ids)
         for branch in row.branches
@@ -211,7 +219,7 @@ def _longest(row: PackedSequence) -> int:
 
 @contextmanager
 def mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """`train` or `eval`, and after it each module as it was."""
+    """Set `train` or `eval` mode, and restore each module's mode afterwards."""
     before = [(module, module.training) for module in model.modules()]
     model.train(training)
     try:

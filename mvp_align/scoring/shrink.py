@@ -1,5 +1,7 @@
-"""A model's config made small: the same classes and kinds of layers, of random weights, in a
-fraction of a second."""
+"""Tiny copies of models: the same classes and kinds of layers with random weights.
+
+Building one takes a fraction of a second.
+"""
 
 import copy
 from typing import Any
@@ -10,13 +12,18 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 HEADS, EXPERTS, WIDTH, VOCABULARY = 2, 16, 96, 128
 PARAMETERS = 50_000_000
-"""A copy of more takes too long to fill: what made the model large was not found."""
+"""Upper limit for a copy: a larger one takes too long to fill.
+
+If a copy exceeds it, `_shrunken` missed what makes the model large.
+"""
 
 
 def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
-    """In fp32, in evaluation mode, with weights large enough that every token looks at every other
-    one and with biases; None where this config cannot be cut down. The random state is left as it
-    was."""
+    """Build a tiny fp32 copy in eval mode, or return None if this config cannot be shrunk.
+
+    The weights are large enough that every token attends to every other, and biases are nonzero.
+    The random state is preserved.
+    """
     try:
         shape = _shrunken(config)
         options: dict[str, Any] = {
@@ -31,14 +38,14 @@ def tiny_copy(config: PreTrainedConfig) -> PreTrainedModel | None:
             torch.manual_seed(0)
             model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, **options)
             _sharpen(model)
-    except Exception:  # sizes that a family wants to agree in its own way
+    except Exception:  # some families require sizes that agree in their own way
         return None
     model.eval()
     return model
 
 
 def _shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Few heads of their own width, few layers: one of each kind."""
+    """Return a config with few heads of the original width, and one layer of each kind."""
     shape = copy.deepcopy(config)
     text = shape.get_text_config()
     if hasattr(shape, "quantization_config"):
@@ -67,7 +74,7 @@ def _shrunken(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _kept_layers(kinds: list[str] | None, layers: int) -> list[int]:
-    """The first of each kind, and at least two."""
+    """Return the indices of the first layer of each kind, at least two in all."""
     if not kinds or len(kinds) != layers:
         return list(range(min(2, layers)))
     firsts = {kinds.index(kind) for kind in kinds}

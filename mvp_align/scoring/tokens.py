@@ -1,8 +1,8 @@
-"""Text to token ids, once: which tokens are context and which are scored.
+"""Tokenise pairs, and mark which tokens are context and which are scored.
 
-The rule is the benchmark's own (DiverValue-Bench, OPA script): prompt and answer are tokenised
-together, with the tokenizer's default special tokens and no EOS, and the answer's tokens are those
-from position `len(tokenize(prompt))` on.
+The rule is the benchmark's (DiverValue-Bench, OPA script): prompt and answer are tokenised
+together, with the tokenizer's default special tokens and no EOS. The answer's tokens start at
+position `len(tokenize(prompt))`.
 
     text       <s> User profile ... \\nQuestion: why ?  | Because ... end .
     position    0   1   ...                       p-1  |    p    ...   n-1
@@ -20,7 +20,7 @@ from mvp_align.schema import PromptedPair
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`ids[start:]` are the answer's tokens, `ids[:start]` what the model is shown before them."""
+    """Token ids of a prompt (`ids[:start]`) and an answer (`ids[start:]`)."""
 
     ids: tuple[int, ...]
     start: int
@@ -43,25 +43,28 @@ class TokenizedPair:
 
     @property
     def longest(self) -> int:
-        """Tokens of the prompt with the longer answer."""
+        """Length in tokens of the prompt with the longer answer."""
         return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """`merged` counts the answers whose first characters share a token with the prompt's last ones:
-    those characters are scored with neither (the benchmark's rule), so a high count means that the
-    prompt should end on a token boundary."""
+    """Tokenised pairs, and the number of answers whose first token merges with the prompt.
+
+    `merged` counts answers whose first characters share a token with the prompt's last ones. The
+    benchmark's rule scores those characters with neither. If the count is high, end the prompt on a
+    token boundary.
+    """
 
     pairs: list[TokenizedPair]
     merged: int
 
 
 def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizerBase) -> Tokenized:
-    """Token ids of every pair, in order. An empty prompt becomes one BOS (or EOS) token, so that
-    the answer's first token has a context to be scored in.
+    """Tokenise every pair, in order.
 
-    Raises UserError where an answer is left without a token of its own.
+    An empty prompt becomes one BOS (or EOS) token, so that the answer's first token has a context.
+    Raises UserError if an answer has no token of its own.
     """
     tokenized, merged = [], 0
     for pair in pairs:
@@ -86,7 +89,10 @@ def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizer
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids with the default special tokens, without a closing EOS, and with no second BOS."""
+    """Return ids with the default special tokens, without a trailing EOS or a second BOS.
+
+    Raises UserError if the text itself starts with BOS.
+    """
     ids: list[int] = tokenizer(text).input_ids
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
         ids = ids[:-1]

@@ -1,1 +1,1 @@
-"""What a run sends to W&B, TensorBoard or trackio."""
+"""Experiment tracking with W&B, TensorBoard or trackio."""

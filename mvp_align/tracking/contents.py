@@ -1,4 +1,4 @@
-"""What every tracker is given: the run's settings, its name and group, its files, and tables."""
+"""Contents that every tracker gets: settings, name and group of the run, its files, and tables."""
 
 import re
 from pathlib import Path
@@ -12,33 +12,31 @@ from mvp_align.runs.run_folder import RunFolder
 
 Cell = str | int | float | None
 Table = tuple[list[str], list[list[Cell]]]
-"""Names of the columns, and the rows."""
+"""Column names, and rows."""
 
 
 def group_of(config: Config) -> str:
-    """`tracking.group`, or the run's name without its seed, so that the seeds of one configuration
-    are one group."""
+    """Return `tracking.group`, or the run's name without its seed, to group a config's seeds."""
     return config.tracking.group or resolved(config)["run"]["name"].removesuffix(f"-{config.seed}")
 
 
 def resolved(config: Config) -> dict[str, Any]:
-    """The whole config, interpolations resolved, as plain values."""
+    """Return the whole config as plain values, with interpolations resolved."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def described(config: Config) -> dict[str, Any]:
-    """`resolved` with the versions, the commit and the device that the run started with."""
+    """Return `resolved` plus the versions, the commit and the device that the run started with."""
     found = environment({}, {})
-    # One is the tracker's own, the others are known at the end: environment.json.
+    # trackers record the time themselves; the rest is only known at the end (environment.json)
     del found["time"], found["hashes"], found["inputs"]
     return {**resolved(config), "environment": found}
 
 
 def folders_of(folder: RunFolder) -> dict[Path, str]:
-    """What a run made that others build on, with the kind of artifact that it is; what is not there
-    is left out."""
+    """Return the run's existing output folders that others build on, with their artifact types."""
     kinds = {folder.adapter: "model", folder.path / "scores": "scores"}
     return {path: kind for path, kind in kinds.items() if path.is_dir()}
 
@@ -50,5 +48,8 @@ def files_of(folder: RunFolder) -> list[Path]:
 
 
 def artifact_name(run_name: str, path: Path) -> str:
-    """`lora_dpo-...-12-adapter`, in the characters that W&B and trackio allow."""
+    """Return an artifact's name, like `lora_dpo-...-12-adapter`.
+
+    It contains only characters that W&B and trackio allow.
+    """
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{run_name}-{path.stem}")

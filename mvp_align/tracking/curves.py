@@ -1,6 +1,8 @@
-"""The curves by which a run is watched, under the names that a tracker is sent. One list: what the
-terminal shows of an evaluation, what W&B keeps the best of, and what `conf/dashboard.yaml` and
-docs/tracking.md show come from it or are tested against it and against what a run really sends.
+"""Curves for watching a run, by the names sent to trackers.
+
+This is the only list. What the terminal shows of an evaluation and the best values that W&B keeps
+come from it. `conf/dashboard.yaml` and docs/tracking.md are tested against it and against what a
+run really sends.
 
 A run's own log says `eval_in_domain/opa/acc@0` where trackers have `eval/in_domain/opa/acc@0`.
 """
@@ -12,15 +14,17 @@ from typing import Literal
 from mvp_align.metrics.table import SCORED
 
 EVAL = "eval/<set>/"
-"""Before a metric of an evaluation on the way; `<set>` is its set's name, for UF-P-4 its user
-type's as well."""
+"""Prefix of metrics evaluated during training.
+
+`<set>` is the set's name, for UF-P-4 plus the user type.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     name: str
     best: Literal["min", "max"] | None = None
-    """Which of its values is the best, where one is."""
+    """Whether the lowest or highest value is the best, if either is."""
 
 
 CURVES = (
@@ -37,11 +41,11 @@ CURVES = (
 )
 
 HEADLINES = tuple(curve.name.removeprefix(EVAL) for curve in CURVES if curve.name.startswith(EVAL))
-"""Metrics: `opa/acc@0` and so on."""
+"""Metrics such as `opa/acc@0`."""
 
 
 def curve_of(sent: str) -> Curve | None:
-    """The curve that a name belongs to; None for one that is watched by nobody."""
+    """Return the curve that a name belongs to, or None."""
     return next(
         (curve for curve in CURVES if fnmatchcase(sent, curve.name.replace("<set>", "*"))), None
     )

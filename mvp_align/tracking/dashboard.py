@@ -1,4 +1,4 @@
-"""A W&B workspace that compares runs, from a YAML file: `conf/dashboard.yaml`, or your own."""
+"""W&B workspaces that compare runs, from a YAML file: `conf/dashboard.yaml` or a user's own."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,8 +16,7 @@ class Spec(BaseModel):
 
 
 class Lines(Spec):
-    """Curves over optimizer steps: a line a run, or, where the workspace groups runs, a mean with
-    its range."""
+    """Curves over optimizer steps: a line per run, or mean and range of grouped runs."""
 
     kind: Literal["lines"]
     title: str
@@ -26,7 +25,7 @@ class Lines(Spec):
 
 
 class Bars(Spec):
-    """Numbers of the summary, a bar each."""
+    """Numbers of the summary, one bar each."""
 
     kind: Literal["bars"]
     title: str
@@ -34,14 +33,14 @@ class Bars(Spec):
 
 
 class Table(Spec):
-    """A table that runs log at their end, rows of all shown runs together."""
+    """A table that runs log at the end, with the rows of all shown runs."""
 
     kind: Literal["table"]
     name: str
 
 
 class Comparer(Spec):
-    """Configs and summaries side by side, only what differs."""
+    """Configs and summaries side by side, limited to differences."""
 
     kind: Literal["comparer"]
 
@@ -62,8 +61,7 @@ class Dashboard(Spec):
 
 
 def workspace(dashboard: Dashboard, project: str, entity: str) -> "Workspace":
-    """The workspace in W&B's own terms; nothing is sent. Raises UserError where its library is
-    missing."""
+    """Build the W&B workspace without sending it. Raises UserError if its library is missing."""
     ws, wr = _library()
     sections = [
         ws.Section(
@@ -123,17 +121,19 @@ def _library() -> tuple[Any, Any]:
 
 
 def as_json(shown: "Workspace") -> str:
-    """What would be saved."""
+    """Return what would be saved."""
     return shown._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=2)
 
 
 def save(dashboard: Dashboard, project: str, entity: str | None) -> str:
-    """Save as a new view of the project, and return its address. Raises UserError where W&B does
-    not take it."""
+    """Save the dashboard as a new view of the project, and return its URL.
+
+    Raises UserError if W&B rejects it.
+    """
     import wandb
 
     try:
-        api = wandb.Api(timeout=10)  # which asks the server whether it knows the key
+        api = wandb.Api(timeout=10)  # asks the server whether it knows the key
         owner = entity or api.default_entity or ""
         return str(workspace(dashboard, project, owner).save_as_new_view().url)
     except UserError:

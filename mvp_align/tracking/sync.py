@@ -1,5 +1,4 @@
-"""Upload W&B runs that were recorded offline, through `wandb sync`: in order, once, and with a word
-on each."""
+"""Upload W&B runs recorded offline by `wandb sync`: in order, once each, with a status line."""
 
 import os
 import re
@@ -18,14 +17,18 @@ RETRIES = {
     "WANDB_X_FILE_STREAM_RETRY_MAX": "4",
     "WANDB_X_FILE_TRANSFER_RETRY_MAX": "4",
 }
-"""W&B's own counts are for a training run, which must outlast an outage: hours. Here somebody waits
-for an answer."""
+"""W&B's defaults let a training run outlast an outage of hours.
+
+Here a user waits for the result.
+"""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of one run folder. A run has a part for each process that worked on it, all with
-    the same W&B id."""
+    """Result for one run folder.
+
+    A run has one part per process that worked on it, all with the same W&B id.
+    """
 
     folder: Path
     uploaded: int
@@ -45,7 +48,7 @@ class Synced:
 
 
 def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
-    """Run folder -> its offline records, oldest first, for every run at or below `paths`.
+    """Return run folder -> offline records, oldest first, for every run at or below `paths`.
 
     Raises UserError for a path that does not exist or holds no offline run.
     """
@@ -53,7 +56,7 @@ def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path}: no such folder. Name run folders, or folders of them.")
-        # their names begin with the time
+        # names begin with the time
         records = sorted(path.rglob("wandb/offline-run-*/run-*.wandb"))
         if not records:
             raise UserError(
@@ -67,15 +70,14 @@ def offline_runs(paths: Sequence[Path]) -> dict[Path, list[Path]]:
 
 
 def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
-    """Upload the parts of one run that the server does not have. What fails stays to be
-    uploaded."""
+    """Upload the parts of one run that the server lacks. Failed parts can be uploaded again."""
     waiting = [record for record in records if not is_synced(record)]
     if not waiting:
         return Synced(folder, 0)
     for record in waiting:
-        # an old one would make wandb skip what was written since
+        # an old marker would make wandb skip what was written since
         marker(record).unlink(missing_ok=True)
-    # wandb sorts the parts of a run by their start, and lets each go on where the one before ended.
+    # wandb sorts the parts of a run by their start, and continues each where the previous one ended
     done = subprocess.run(
         [
             sys.executable,
@@ -107,7 +109,10 @@ def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
 
 
 def is_synced(record: Path) -> bool:
-    """wandb leaves a marker. A record that has grown since was still being written then."""
+    """Return whether wandb left a marker that is newer than the record.
+
+    A record that has changed since was still being written during the upload.
+    """
     return (
         marker(record).is_file() and marker(record).stat().st_mtime_ns >= record.stat().st_mtime_ns
     )
@@ -118,12 +123,14 @@ def marker(record: Path) -> Path:
 
 
 def reason(output: str) -> str:
-    """What wandb says went wrong, in one line."""
+    """Return wandb's error in one line."""
     lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
-    told = [
+    errors = [
         line.removeprefix("ERROR ")
         for line in lines
         if line.startswith(("ERROR", "Error", "panic"))
     ]
-    told = [line for line in told if "detailed error logs" not in line]
-    return (told or lines or ["wandb said nothing"])[-1 if not told else 0].removeprefix("Error: ")
+    errors = [line for line in errors if "detailed error logs" not in line]
+    return (errors or lines or ["wandb said nothing"])[-1 if not errors else 0].removeprefix(
+        "Error: "
+    )

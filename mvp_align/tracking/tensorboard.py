@@ -1,4 +1,4 @@
-"""TensorBoard: event files under `tensorboard/` in the run folder."""
+"""TensorBoard tracking: event files under `tensorboard/` in the run folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,10 @@ from mvp_align.tracking.contents import Cell, Table, described, resolved
 
 
 class TensorBoardRun:
-    """Scalars, tables as text, and the config with the results under HPARAMS. It uploads nothing
-    and has no artifacts."""
+    """Logs scalars, tables as text, and the config with the results under HPARAMS.
+
+    It uploads nothing and has no artifacts.
+    """
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +33,7 @@ class TensorBoardRun:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, number in metrics.items():
             self._writer.add_scalar(name, number, step)
-        self._writer.flush()  # else a killed process takes up to two minutes of them with it
+        self._writer.flush()  # otherwise a killed process loses up to two minutes of them
 
     def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
         for name, table in tables.items():
@@ -42,15 +44,18 @@ class TensorBoardRun:
         self._writer.flush()
 
     def artifacts(self, folder: RunFolder) -> None:
-        """None: they lie beside the event files."""
+        """Log none: the files are already next to the event files."""
 
     def finish(self, *, preempted: bool) -> None:
         self._writer.close()
 
 
 def _event_folder(config: Config, folder: RunFolder) -> Path:
-    """`TENSORBOARD_LOGGING_DIR`, which transformers' own callback heeds, with a folder a run; else
-    inside the run folder."""
+    """Return the folder for event files.
+
+    That is a folder per run in `TENSORBOARD_LOGGING_DIR`, which transformers' own callback also
+    uses, or the run folder.
+    """
     elsewhere = value("TENSORBOARD_LOGGING_DIR")
     return (
         Path(elsewhere, resolved(config)["run"]["name"])
@@ -60,8 +65,10 @@ def _event_folder(config: Config, folder: RunFolder) -> Path:
 
 
 def _purge_step(folder: RunFolder) -> int | None:
-    """The first step that a resumed run takes again: TensorBoard then hides what an earlier process
-    logged from there on."""
+    """Return the first step that a resumed run repeats, or None for a new run.
+
+    TensorBoard then hides what an earlier process logged from there on.
+    """
     if not folder.resumed:
         return None
     checkpoint = latest_valid(folder.checkpoints)

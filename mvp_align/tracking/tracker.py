@@ -25,8 +25,10 @@ from mvp_align.tracking.wandb import WandbRun
 
 
 class Backend(Protocol):
-    """One tracking library. Its methods may raise whatever the library does: `Tracker` stands
-    before them."""
+    """One tracking library.
+
+    Methods may raise any error of the library, because `Tracker` catches it.
+    """
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
@@ -46,8 +48,10 @@ BACKENDS: dict[str, Callable[[Config, RunFolder], Backend]] = {
 
 
 class Tracker:
-    """What a recipe logs to. Its methods raise nothing: a tracker that fails warns once and the run
-    goes on."""
+    """Tracker used by recipes.
+
+    Its methods never raise: on a failure they warn once and the run goes on.
+    """
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -57,27 +61,27 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # else the library sees the process fail, and says so
+        # otherwise the library sees the process fail and reports that
         if kind is None or issubclass(kind, Preempted):
             self.finish(preempted=kind is not None)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Numbers at an optimizer step; NaN and infinities are left out, with a word. After a
-        resume a step may come again: it is logged as an axis, not refused."""
+        """Log numbers at an optimizer step, and warn about NaN and infinities, which are left out.
+
+        After a resume, a step may repeat. It is logged as an axis, so it is not rejected.
+        """
         self._attempt(lambda backend: backend.log(_finite(metrics, step), step))
 
     def results(self, tables: Mapping[str, Table], summary: Mapping[str, float]) -> None:
-        """The tables of a finished run, and the numbers that stand for it."""
+        """Log the tables of a finished run, and its summary numbers."""
         self._attempt(lambda backend: backend.results(tables, summary))
 
     def artifacts(self, folder: RunFolder) -> None:
-        """The adapter, the scores, and the files that the report is made of, where they are
-        there."""
+        """Log the adapter, the scores, and the files of the report, if they exist."""
         self._attempt(lambda backend: backend.artifacts(folder))
 
     def finish(self, *, preempted: bool = False) -> None:
-        """Flush and close. `preempted`: the run stops now and goes on later, which is no
-        failure."""
+        """Flush and close. `preempted` means that the run will resume later, so it did not fail."""
         self._attempt(lambda backend: backend.finish(preempted=preempted))
         self._backend = None
 
@@ -86,14 +90,14 @@ class Tracker:
             return
         try:
             send(self._backend)
-        except Exception as error:  # whatever a tracker does, hours of training are worth more
+        except Exception as error:  # a tracker's failure must not cost hours of training
             if not self._warned:
                 _warn(error)
             self._warned = True
 
 
 def _finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
-    """Those that are numbers, which alone a tracker's files can hold; warns of the others."""
+    """Return the finite metrics, and warn about others, which tracker files cannot hold."""
     numbers = {name: value for name, value in metrics.items() if is_finite(value)}
     if left_out := [f"{name} is {value}" for name, value in metrics.items() if name not in numbers]:
         warnings.warn(f"Step {step}: {', '.join(left_out)}, which is not logged.", stacklevel=4)
@@ -101,9 +105,12 @@ def _finite(metrics: Mapping[str, float], step: int) -> dict[str, float]:
 
 
 def start_tracking(config: Config, folder: RunFolder) -> Tracker:
-    """Begin or resume this run's record; a null one where nothing is tracked
-    (`tracking.backend=none`, WANDB_MODE=disabled) and in processes that don't write. Raises
-    UserError where WANDB_RUN_ID is another than the run goes on under."""
+    """Start or resume this run's record.
+
+    The tracker does nothing if tracking is off (`tracking.backend=none`, WANDB_MODE=disabled) and
+    in processes that do not write. Raises UserError if WANDB_RUN_ID differs from the id of a
+    resumed run.
+    """
     backend = config.tracking.backend
     disabled = backend == "none" or (
         backend == "wandb" and wandb_mode(config.tracking.mode) == "disabled"
@@ -114,7 +121,7 @@ def start_tracking(config: Config, folder: RunFolder) -> Tracker:
         return Tracker(BACKENDS[config.tracking.backend](config, folder))
     except UserError:
         raise
-    # no account, no network, a broken installation: none of them is a reason to stop
+    # no account, no network, a broken installation: none is a reason to stop
     except Exception as error:
         _warn(error)
         return Tracker()

@@ -1,4 +1,4 @@
-"""trackio: a local database that `trackio show` serves; its library keeps W&B's vocabulary."""
+"""trackio tracking: a local database, shown by `trackio show`, with an API like W&B's."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -17,8 +17,7 @@ from mvp_align.tracking.variables import trackio_mode
 
 
 class TrackioRun:
-    """Its data lie where trackio keeps them for all runs: `TRACKIO_DIR`, or `trackio/` under
-    `HF_HOME`."""
+    """Logs to trackio's folder for all runs: `TRACKIO_DIR`, or `trackio/` under `HF_HOME`."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
         settings = described(config)
@@ -63,8 +62,10 @@ class TrackioRun:
 
 @contextmanager
 def _local() -> Iterator[None]:
-    """No question to the hub: at its start trackio asks there for the user's name, even where
-    nothing goes there."""
+    """Keep trackio off the Hub while it starts.
+
+    It would ask there for the user's name, even if it uploads nothing.
+    """
     import huggingface_hub.constants as hub
 
     was_offline, hub.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE, True

@@ -1,4 +1,4 @@
-"""W&B's and trackio's variables, and where they contradict `tracking.*`. Imports neither."""
+"""Variables of W&B and trackio that contradict `tracking.*`. Imports neither library."""
 
 from typing import Literal
 
@@ -11,16 +11,17 @@ WANDB_MODES: dict[str, WandbMode] = {
     "online": "online", "run": "online", "offline": "offline", "dryrun": "offline",
     "disabled": "disabled",
 }  # fmt: skip
-"""What WANDB_MODE may say. W&B's `shared` is for several processes that write one run; here one of
-them writes."""
+"""Values of WANDB_MODE.
+
+W&B's `shared` is for several processes that write one run; here only one writes.
+"""
 
 TRACKIO_SERVERS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
-"""Either sends trackio's runs away."""
+"""Either variable makes trackio upload runs."""
 
 
 def wandb_mode(wanted: str) -> WandbMode:
-    """`tracking.mode` resolved: auto is what W&B's variables say, else online where it has a key in
-    WANDB_API_KEY."""
+    """Resolve `tracking.mode`. `auto` follows W&B's variables, or is online with WANDB_API_KEY."""
     if wanted in ("online", "offline"):
         return WANDB_MODES[wanted]
     variable = mode_variable()
@@ -30,8 +31,10 @@ def wandb_mode(wanted: str) -> WandbMode:
 
 
 def mode_variable() -> str | None:
-    """The variable that decides W&B's mode, if one is set. transformers reads WANDB_DISABLED, W&B
-    itself no longer does."""
+    """Return the variable that decides W&B's mode, if any.
+
+    transformers reads WANDB_DISABLED; W&B itself no longer does.
+    """
     if is_true("WANDB_DISABLED"):
         return "WANDB_DISABLED"
     return "WANDB_MODE" if value("WANDB_MODE") else None
@@ -83,7 +86,7 @@ def wandb_problems(tracking: Tracking) -> list[str]:
 
 
 def trackio_mode(wanted: str) -> Literal["online", "offline"]:
-    """`tracking.mode` resolved: auto is online where a variable names a Space or a server."""
+    """Resolve `tracking.mode`. `auto` is online if a variable names a Space or a server."""
     if wanted == "auto":
         return "online" if any(map(value, TRACKIO_SERVERS)) else "offline"
     return "online" if wanted == "online" else "offline"

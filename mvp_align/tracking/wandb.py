@@ -1,5 +1,4 @@
-"""Weights & Biases: a run under `wandb/` in the run folder, offline unless asked otherwise, resumed
-by its id."""
+"""W&B tracking: a run under `wandb/` in the run folder, offline by default, resumed by its id."""
 
 import os
 import sys
@@ -35,7 +34,7 @@ Mode = Literal["online", "offline"]
 
 STEP = "train/step"
 FINISH_SECONDS = 600
-"""How long the end of a run waits for uploads. What is left then still lies on the disk."""
+"""Timeout for uploads at the end of a run. What is left stays on disk."""
 
 
 class WandbRun:
@@ -46,15 +45,17 @@ class WandbRun:
         self._run = _start(config, folder)
         self._run.define_metric(STEP)
         self._defined: set[str] = set()
-        if diff := _uncommitted():  # by itself W&B keeps one online only
+        if diff := _uncommitted():  # W&B itself keeps the diff only in online runs
             patch = self._home / "wandb" / "code.patch"
             write_text(patch, f"{diff}\n")
             self._run.save(patch, base_path=patch.parent, policy="now")
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """The summary keeps a curve's best value beside its last one. Curves are defined when they
-        first come, because a set's name is not known before; in a definition, W&B takes a plain dot
-        (`acc@0.2`) for a path."""
+        """Log metrics at a step. The summary keeps a curve's best value next to its last one.
+
+        Curves are defined when they first appear, because set names are not known before. In a
+        definition, W&B treats a plain dot (`acc@0.2`) as a path separator.
+        """
         for name in sorted(metrics.keys() - self._defined):
             curve = curve_of(name)
             kept = f"{curve.best},last" if curve and curve.best else None
@@ -75,7 +76,7 @@ class WandbRun:
         self._run.summary.update(dict(summary))
 
     def artifacts(self, folder: RunFolder) -> None:
-        """Folders as artifacts, read where they lie; single files as files of the run."""
+        """Log folders as artifacts, without copying them, and single files as files of the run."""
         import wandb
 
         if not self._with_artifacts:
@@ -88,7 +89,10 @@ class WandbRun:
             self._run.save(path, base_path=folder.path, policy="end")
 
     def finish(self, *, preempted: bool) -> None:
-        """An offline run then lies under `wandb/` in the run folder, for `mvp-align runs sync`."""
+        """Finish the run.
+
+        `mvp-align runs sync` can upload an offline run from the run folder later.
+        """
         if preempted:
             self._run.mark_preempting()
         try:
@@ -101,7 +105,7 @@ class WandbRun:
 
 
 def _start(config: Config, folder: RunFolder) -> "Run":
-    """Online where asked for; where that fails, offline, with a warning."""
+    """Start a run online if asked for, or offline with a warning if that fails."""
     import wandb
 
     identity = _run_id(folder)
@@ -115,7 +119,7 @@ def _start(config: Config, folder: RunFolder) -> "Run":
             f" `mvp-align runs sync {_home(config, folder)}` uploads it later.",
             stacklevel=2,
         )
-        wandb.teardown()  # its service still holds the id for the run that did not start
+        wandb.teardown()  # its service still reserves the id for the run that did not start
         return _init(config, folder, identity, "offline")
 
 
@@ -124,20 +128,20 @@ def _init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Ru
 
     settings = described(config)
     words = sys.argv
-    sys.argv = redacted(words)  # W&B keeps the command line
+    sys.argv = redacted(words)  # W&B records the command line
     try:
         return wandb.init(
             mode=chosen,
             dir=_home(config, folder),
             id=identity,
-            # kept in an offline record too: its upload then goes on from what the server has
+            # also in an offline record, so that its upload continues what the server has
             resume="allow",
             name=value("WANDB_NAME") or settings["run"]["name"],
             job_type=value("WANDB_JOB_TYPE") or config.recipe,
             project=wandb_project(config.tracking),
             entity=config.tracking.entity,
             group=value("WANDB_RUN_GROUP") or group_of(config),
-            tags=config.tracking.tags or None,  # an empty list would hide WANDB_TAGS
+            tags=config.tracking.tags or None,  # an empty list would override WANDB_TAGS
             config=settings,
             settings=wandb.Settings(
                 **_unless_set(finish_timeout=FINISH_SECONDS),
@@ -150,8 +154,7 @@ def _init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Ru
 
 
 def _home(config: Config, folder: RunFolder) -> Path:
-    """In what folder W&B keeps its record: the run's, or a folder of the run's name where WANDB_DIR
-    says."""
+    """Return the folder of W&B's record: the run folder, or a folder per run in WANDB_DIR."""
     elsewhere = value("WANDB_DIR")
     if not elsewhere:
         return folder.path
@@ -161,16 +164,15 @@ def _home(config: Config, folder: RunFolder) -> Path:
 
 
 def _unless_set(**settings: object) -> dict[str, Any]:
-    """Those that no variable of W&B's sets."""
+    """Return the settings that no W&B variable sets."""
     return {name: given for name, given in settings.items() if not value(f"WANDB_{name.upper()}")}
 
 
 def code_state() -> dict[str, Any]:
-    """Whose commit W&B is to record: this package's, wherever the run folder lies, or none where it
-    is an installed one.
+    """Return settings for the commit that W&B records: this package's, or none if it is installed.
 
-    By itself W&B takes the repository around the run folder, and what it keeps of the code depends
-    on the account: `uncommitted` keeps the diff. WANDB_DISABLE_GIT keeps W&B from all of it.
+    By default W&B uses the repository around the run folder, and the account decides whether it
+    keeps the code. `_uncommitted` keeps the diff. WANDB_DISABLE_GIT disables all of it.
     """
     if git_state(PACKAGE) is None or is_true("WANDB_DISABLE_GIT"):
         return {"disable_git": True, "disable_code": True}
@@ -178,8 +180,11 @@ def code_state() -> dict[str, Any]:
 
 
 def _uncommitted() -> str:
-    """The diff of this package's repository to its commit; empty where there is none, where it
-    shows a secret, and where WANDB_DISABLE_CODE or WANDB_DISABLE_GIT says so."""
+    """Return the uncommitted diff of this package's repository.
+
+    Empty without a repository, if the diff contains a secret, or with WANDB_DISABLE_CODE or
+    WANDB_DISABLE_GIT.
+    """
     if is_true("WANDB_DISABLE_CODE") or is_true("WANDB_DISABLE_GIT"):
         return ""
     diff = git(PACKAGE, "diff", "HEAD") if git_state(PACKAGE) else None
@@ -188,8 +193,10 @@ def _uncommitted() -> str:
 
 @contextmanager
 def _staged_in(folder: Path) -> Iterator[None]:
-    """Tables are uploaded from a copy. W&B's place for it is the home directory, which a later
-    upload may not find again."""
+    """Stage tables for upload in the run folder.
+
+    W&B would stage them in the home directory, where a later upload may not find them.
+    """
     if value("WANDB_DATA_DIR"):
         yield
         return
@@ -201,8 +208,10 @@ def _staged_in(folder: Path) -> Iterator[None]:
 
 
 def _run_id(folder: RunFolder) -> str:
-    """The same id after a resume, so that one run stays one line in W&B. A new run takes
-    WANDB_RUN_ID where that is set."""
+    """Return the run's W&B id, which stays the same after a resume.
+
+    A new run uses WANDB_RUN_ID if set. Raises UserError if that differs from a resumed run's id.
+    """
     wanted = value("WANDB_RUN_ID")
     if folder.wandb_id.is_file() and (
         stored := folder.wandb_id.read_text(encoding="utf-8").strip()

@@ -1,9 +1,10 @@
-"""PAA while a trainer runs: answers to a few pairs at each evaluation, labelled; in anybody's
-transformers or TRL trainer.
+"""PAA during training: generate and label answers to a few pairs at each evaluation.
+
+Works in any transformers or TRL trainer:
 
     trainer.add_callback(PAACallback(rows, tokenizer))
 
-`rows`: {"prompt", "chosen", "rejected"}, or PreferencePairs.
+`rows` are {"prompt", "chosen", "rejected"} or PreferencePairs.
 """
 
 from collections import Counter
@@ -26,18 +27,18 @@ from mvp_align.training.callbacks import pairs_in
 from mvp_align.training.evaluations import EvaluationCallback
 
 Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label | None]]
-"""Pairs and the answers to them -> a label each, None where there is none (a judge's reply did not
-parse, say)."""
+"""Maps pairs and answers to one label each, or None (if, say, a judge's reply did not parse)."""
 
 
 class PAACallback(EvaluationCallback):
-    """Adds `eval_paa/<name>` (the share of W among the labelled), `/loss`, `/tie`, `/coverage` (the
-    share labelled), and `eval_answers/empty` and `eval_answers/cut` to what `trainer.evaluate()`
-    returns, to its log and to its reporters.
+    """Add PAA to each evaluation's metrics, log and reporters.
 
-    By default the judge is `semantic`: is the answer nearer the fitting reference than the
-    contradicting one, by MiniLM? That is closeness of texts, no judgement of values. The same seed
-    draws the same way at every evaluation.
+    Adds `eval_paa/<name>` (share of W among labelled answers), `/loss`, `/tie`, `/coverage` (share
+    labelled), `eval_answers/empty` and `eval_answers/cut`.
+
+    The default judge is `semantic`: by MiniLM, is the answer closer to the chosen reference than to
+    the rejected one? That measures similarity of texts and does not judge values. Every evaluation
+    draws with the same seed.
     """
 
     def __init__(
@@ -88,6 +89,6 @@ class PAACallback(EvaluationCallback):
 
 
 def _semantic(pairs: Sequence[PreferencePair], answers: Sequence[Generated]) -> list[Label | None]:
-    """The preset `semantic`; an empty answer is near neither reference, a tie."""
+    """Label answers by the preset `semantic`. An empty answer, close to neither reference, ties."""
     verdicts = nearness(pairs, [answer.answer for answer in answers])
     return [judge_label(verdict, PRESETS["semantic"]) for verdict in verdicts]

@@ -1,12 +1,12 @@
-"""What looks on while a trainer runs: OPA in and out of domain, the first loss, the progress bar.
+"""Callbacks that evaluate OPA, check the first loss, and show and track a trainer's progress.
 
-`OPACallback` and `OODCallback` work in anybody's transformers or TRL trainer:
+`OPACallback` and `OODCallback` work in any transformers or TRL trainer:
 
     trainer.add_callback(OPACallback(rows, tokenizer))
     trainer.add_callback(OODCallback(tokenizer))
 
-`rows`: {"prompt", "chosen", "rejected"}, or PreferencePairs. Out of domain is the bundled synthetic
-sample, or UF-P-4 with `source=FOLDER`.
+`rows` are {"prompt", "chosen", "rejected"} or PreferencePairs. Out-of-domain pairs are the bundled
+synthetic sample, or UF-P-4 with `source=FOLDER`.
 """
 
 import math
@@ -46,19 +46,23 @@ from mvp_align.training.evaluations import EvaluationCallback
 
 LN_2_TOLERANCE = 1e-3
 HALF_PRECISION_TOLERANCE = 2e-2
-"""bf16 moves a sum over an answer by some 0.1 nats from one batch to another, and the reference was
-scored in other ones."""
+"""Tolerance in half precision.
+
+With bf16, an answer's summed log-prob varies by about 0.1 nats between batches, and the reference
+was scored in other batches.
+"""
 
 
 class OPACallback(EvaluationCallback):
-    """Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and
-    `eval_opa/chosen_shift` to what `trainer.evaluate()` returns, so that
-    `metric_for_best_model="opa/acc@0"` works, and to the trainer's log and reporters.
+    """Add OPA to each evaluation's metrics, log and reporters.
 
-    `rows` are mappings with `prompt`, `chosen`, `rejected` (a Hugging Face dataset will do),
-    `PreferencePair`s, or an `EvalSet`, whose name then stands before the metric. `chosen_shift` is
-    against the base model: the adapter switched off, or the weights when training started, whose
-    log-probs are kept in the trainer's output folder for a run that is resumed.
+    Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and
+    `eval_opa/chosen_shift`, so `metric_for_best_model="opa/acc@0"` works.
+
+    `rows` are mappings with `prompt`, `chosen`, `rejected` (such as a Hugging Face dataset),
+    `PreferencePair`s, or an `EvalSet`, whose name then precedes the metric. `chosen_shift` is
+    relative to the base model: the adapter disabled, or the weights at the start of training. The
+    log-probs of the latter are kept in the trainer's output folder for resumed runs.
     """
 
     name = ""
@@ -93,9 +97,10 @@ class OPACallback(EvaluationCallback):
     def start_scores(
         self, model: nn.Module, args: TrainingArguments, state: TrainerState
     ) -> list[PairScore] | None:
-        """Under the weights when training started; None, said so, where a resumed run finds none.
+        """Return scores of the initial weights, or None, with a note, if a resumed run lacks them.
 
-        Raises UserError where these are what the best checkpoint is chosen by."""
+        Raises UserError if `metric_for_best_model` depends on them.
+        """
         assert args.output_dir is not None
         folder = Path(args.output_dir) / f"base_logps_{self.subject.name or 'opa'}"
         if state.global_step == 0:
@@ -130,8 +135,10 @@ class OPACallback(EvaluationCallback):
     def score(
         self, model: nn.Module, stage: str, cache: LogpCache | None = None
     ) -> list[PairScore]:
-        """Raises UserError where a pair is longer than the model's context, which its tokenizer
-        need not know."""
+        """Score the pairs. Raises UserError if one is longer than the model's context.
+
+        The tokenizer need not know that limit.
+        """
         context = context_length(causal_model(model).config)
         longest = max(self.subject.pairs, key=lambda pair: pair.longest)
         if context is not None and longest.longest > context:
@@ -146,12 +153,12 @@ class OPACallback(EvaluationCallback):
 
 
 class OODCallback(OPACallback):
-    """The same for UF-P-4, whose folder of four files is `source`: `eval_ufp4/opa/acc@0` pooled,
-    `eval_ufp4/helpfulness/opa/acc@0` and so on by user type.
+    """OPA on UF-P-4, or on the bundled synthetic sample.
 
-    Without `source` it scores the bundled synthetic sample in the same schema, under its own name:
-    `eval_ufp4_sample/opa/acc@0`. Raises UserError for a folder that does not hold UF-P-4's four
-    files.
+    With `source`, a folder of UF-P-4's four files, adds `eval_ufp4/opa/acc@0` over all pairs, and
+    `eval_ufp4/helpfulness/opa/acc@0` and so on by user type. Without it, scores the bundled sample,
+    which has the same schema, as `eval_ufp4_sample/opa/acc@0`. Raises UserError if the folder lacks
+    one of the files.
     """
 
     def __init__(
@@ -179,7 +186,10 @@ def _eval_set_of(
     tokenizer: PreTrainedTokenizerBase,
     prompt: Prompt,
 ) -> EvalSet:
-    """Raises UserError, naming the row, where a mapping lacks one of its three texts."""
+    """Build an eval set.
+
+    Raises UserError, naming the row, if a mapping lacks one of its three texts.
+    """
     context = int(min(tokenizer.model_max_length, 2**31))
     pairs = pairs_in(rows, "OPACallback")
     return make_eval_set(
@@ -188,7 +198,7 @@ def _eval_set_of(
 
 
 def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> list[PreferencePair]:
-    """Raises UserError, in the name of `who`, where a mapping lacks one of its three texts."""
+    """Convert rows to pairs. Raises UserError, naming `who` and the row, if a text is missing."""
     pairs = []
     for number, row in enumerate(rows):
         if isinstance(row, PreferencePair):
@@ -212,9 +222,11 @@ def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> li
 
 
 class FirstLoss(TrainerCallback):
-    """Stops a fresh sigmoid-DPO run whose first loss is not ln 2: before any update policy and
-    reference are one model, so the implicit rewards are equal and the loss is -log sigmoid(0), to
-    rounding. `exact`: the model computes in fp32."""
+    """Stop a fresh sigmoid-DPO run if its first loss is not ln 2.
+
+    Before any update, policy and reference are the same model, so the implicit rewards are equal
+    and the loss is -log sigmoid(0), up to rounding. `exact` means that the model computes in fp32.
+    """
 
     def __init__(self, exact: bool) -> None:
         self.tolerance = LN_2_TOLERANCE if exact else HALF_PRECISION_TOLERANCE
@@ -238,7 +250,7 @@ class FirstLoss(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """One line: step, loss, seconds a step, pairs/s, tokens/s, and the time left."""
+    """A progress bar with step, loss, seconds per step, pairs/s, tokens/s, and the time left."""
 
     def __init__(self, pairs_a_step: int, tokens_a_pair: float) -> None:
         self.pairs_a_step = pairs_a_step
@@ -260,7 +272,7 @@ class Progress(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # here, so that evaluating and saving between steps do not count
+        # start here, so that evaluating and saving between steps do not count
         self.step_began = time.perf_counter()
 
     @override
@@ -293,8 +305,7 @@ class Progress(TrainerCallback):
 
 
 class TrackingCallback(TrainerCallback):
-    """Passes every logged number on to the run's tracker, under train/ or eval/ as transformers'
-    own reporters have it."""
+    """Send every logged number to the run's tracker, named train/ or eval/ as in transformers."""
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker

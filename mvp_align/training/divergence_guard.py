@@ -1,5 +1,7 @@
-"""Where training goes on with numbers that are none: it stops, says what to try, and keeps nothing
-of it."""
+"""Stop training on the first non-finite number, with a list of remedies.
+
+Nothing of the failing step is saved.
+"""
 
 import math
 from typing import Any
@@ -14,21 +16,24 @@ from mvp_align.errors import UserError
 from mvp_align.runtime.preemption import any_rank_requested_stop
 
 SKIPPED = 20
-"""Steps in a row that fp16 may skip: its loss scale, 65,536 at first, is halved at each and is
-below 1 by then."""
+"""Consecutive steps that fp16 may skip.
+
+Each skip halves the loss scale, which starts at 65,536, so that it is below 1 by then.
+"""
 
 
 class DivergenceGuard(Trainer):
-    """Mixed into TRL's trainers, before what saves checkpoints. Raises UserError, in all processes
-    at the same step, at the first loss, gradient or saved weight that is no finite number: loss and
-    gradient norm are those of all processes."""
+    """Mixin for TRL's trainers that stops on a non-finite loss, gradient or saved weight.
+
+    It comes before the mixin that saves checkpoints. Loss and gradient norm cover all processes, so
+    all of them raise UserError at the same step.
+    """
 
     skipped = 0
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Other metrics that are not finite are left out of the record, which is written as
-        JSON."""
+        """Log `logs`, without other non-finite metrics, because the record is written as JSON."""
         problem = self.divergence(logs)
         if problem:
             raise UserError(self.stopped(problem))
@@ -42,7 +47,7 @@ class DivergenceGuard(Trainer):
             del entry[key]
 
     def divergence(self, logs: dict[str, float]) -> str:
-        """Which number of `logs` tells that training has diverged; empty where none does."""
+        """Return which number in `logs` shows that training diverged; empty if none does."""
         for key, value in logs.items():
             if key.endswith("loss") and not math.isfinite(value):
                 return (
@@ -95,6 +100,6 @@ class DivergenceGuard(Trainer):
 
 
 def _finite(parameter: Tensor) -> bool:
-    """Whether all of its numbers are; of a sharded one, those that this process holds."""
+    """Return whether all values are finite. Of a sharded parameter, checks this process's part."""
     held = parameter.to_local() if isinstance(parameter, DTensor) else parameter
     return bool(torch.isfinite(held.detach()).all())

@@ -1,5 +1,7 @@
-"""Numbers of one's own in a trainer's evaluations: in what `evaluate()` returns, in its log, and in
-its reporters."""
+"""Base class of callbacks that add metrics to a trainer's evaluations.
+
+The metrics appear in the result of `evaluate()`, in the log, and in the reporters.
+"""
 
 import traceback
 from abc import ABC, abstractmethod
@@ -17,16 +19,14 @@ from mvp_align.errors import UserError
 
 
 class EvaluationCallback(TrainerCallback, ABC):
-    """Measures once at each `evaluate()` of anybody's trainer, also where that goes over several
-    sets.
+    """Measure once per `evaluate()` of any trainer, even if that goes over several sets.
 
-    Its numbers bear the prefix that `evaluate` was asked for (`eval`, unless told otherwise). A
-    callback that reads them off the metrics, such as transformers' EarlyStoppingCallback, is to be
-    added after this one.
+    Metric names get the prefix that `evaluate` was called with (by default `eval`). Add callbacks
+    that read these metrics, such as transformers' EarlyStoppingCallback, after this one.
     """
 
     shown: Sequence[str] = ()
-    """How the names of those numbers end that the terminal shows; all where there are none."""
+    """Endings of the metric names that the terminal shows; empty shows all."""
     measured_in: FrameType | None = None
 
     @abstractmethod
@@ -38,13 +38,13 @@ class EvaluationCallback(TrainerCallback, ABC):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         evaluation = _running_evaluation()
-        if evaluation.call is self.measured_in:  # for another set
+        if evaluation.call is self.measured_in:  # the same evaluation, on another set
             return
         self.measured_in = evaluation.call if evaluation.of_several else None
         measured = self.measured(kwargs["model"], state)
         found = {f"{evaluation.prefix}_{name}": value for name, value in measured.items()}
         kwargs["metrics"].update(found)
-        evaluation.trainer.log(found.copy())  # `evaluate` called it before this
+        evaluation.trainer.log(found.copy())  # `evaluate` logged its own before this
         if state.is_world_process_zero:
             shown = {
                 name: value
@@ -59,8 +59,11 @@ class EvaluationCallback(TrainerCallback, ABC):
 
 @dataclass(frozen=True, slots=True)
 class RunningEvaluation:
-    """`call`: that of `evaluate` from outside, with the `prefix` that it was given. `of_several`:
-    it is now at one of several sets."""
+    """An `evaluate` call in progress.
+
+    `call` is the outermost frame of `evaluate`, and `prefix` its argument. `of_several` is true
+    while it evaluates one of several sets.
+    """
 
     trainer: Trainer
     prefix: str
@@ -69,8 +72,11 @@ class RunningEvaluation:
 
 
 def _running_evaluation() -> RunningEvaluation:
-    """The evaluation that called the caller. A callback is handed neither the trainer nor the
-    prefix, and reporters have had the log by then: the stack alone knows."""
+    """Find the running evaluation on the call stack.
+
+    A callback receives neither the trainer nor the prefix, and the reporters already have the log,
+    so only the stack knows.
+    """
     calls: list[FrameType] = []
     trainer = None
     for frame, _ in traceback.walk_stack(None):

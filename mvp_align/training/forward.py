@@ -1,10 +1,9 @@
-"""The policy's forward for DPO: the prompt once for both answers, the vocabulary head on answer
-tokens only.
+"""DPO's forward pass: the prompt runs once for both answers, the head on answer tokens only.
 
 TRL calls `model(input_ids=..., labels=..., fused_lm_head=True)` on a batch of chosen rows followed
-by their rejected rows and reads `log_probs`, `entropy`, `mean_logits` and `is_top1`, each [2 x
-pairs, length - 1], zero off the answers. Only that call is answered here; every loss and metric
-stays TRL's own, and any other call goes to the model as it was.
+by their rejected rows. It reads `log_probs`, `entropy`, `mean_logits` and `is_top1`, each [2 x
+pairs, length - 1] and zero outside the answers. We replace only that call. Losses and metrics are
+TRL's, and any other call goes to the original forward.
 """
 
 import types
@@ -26,16 +25,15 @@ from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_rows
 from mvp_align.scoring.tokens import Answer
 
 HEAD_CHUNK = 512
-"""Answer positions whose logits are alive at once."""
+"""Answer positions whose logits exist at the same time."""
 
 
 def share_prompts(causal: PreTrainedModel) -> bool:
-    """Answer TRL's fused call on `causal` by its scoring method; whether that packs rows. To be
-    called after the trainer is made.
+    """Answer TRL's fused call on `causal` by its scoring method; return whether that packs rows.
 
-    Models whose attention cannot keep answers of a row apart have padded rows, an answer each, and
-    still save the head on prompt tokens. Those whose logits are not their head's are trained on
-    their own.
+    Call this after creating the trainer. If the model's attention cannot separate answers in one
+    row, each answer gets its own padded row, which still saves the head on prompt tokens. Models
+    whose logits are not their head's output are trained on their own logits.
     """
     method = scoring_method(causal)
     previous = causal.forward
@@ -66,9 +64,13 @@ def _answer_outputs(
     *,
     routing: bool = False,
 ) -> FusedCausalLMOutput:
-    """TRL's per-token outputs for right-padded rows; `labels` are -100 off the answers. With
-    `routing` there is also a mixture of experts' load-balancing loss, over as many tokens as TRL's
-    rows have."""
+    """Return TRL's per-token outputs for right-padded rows.
+
+    `labels` are -100 outside the answers.
+
+    With `routing`, also returns the load-balancing loss of a mixture of experts, over as many
+    tokens as TRL's rows have.
+    """
     answers = []
     for row, length, start in zip(
         ids.tolist(),
@@ -76,13 +78,13 @@ def _answer_outputs(
         (labels != -100).int().argmax(1).tolist(),
         strict=True,
     ):
-        # nothing predicts a row's first token
+        # nothing predicts the first token of a row
         answers.append(Answer(tuple(row[:length]), max(start, 1)))
     half = len(answers) // 2
     in_pairs = [
         answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair
     ]
-    # of `in_pairs` in the batch
+    # position in the batch of each answer of `in_pairs`
     order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()
     states = run_rows(
         causal, pack_answers(in_pairs, method is Method.PACKED), method, routing=routing
@@ -117,9 +119,12 @@ def _answer_outputs(
 
 
 def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
-    """Mixtral's loss (Switch Transformer, equations 4 to 6), which TRL takes for every family; 0
-    where no layer has experts. As attention mask it gets how often TRL's rows hold a token: a
-    prompt that runs once here is there once an answer."""
+    """Return Mixtral's load-balancing loss (Switch Transformer, equations 4 to 6).
+
+    TRL uses it for every family. Returns 0 if no layer has experts. The attention mask counts how
+    often TRL's rows contain a token, because a prompt that runs once here appears there once per
+    answer.
+    """
     if not routing.logits:
         return torch.zeros((), device=routing.copies.device)
     experts, taken = routing.logits[0].shape[-1], config.get_text_config().num_experts_per_tok
@@ -129,12 +134,15 @@ def load_balance(routing: Routing, config: PreTrainedConfig) -> Tensor:
 
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of n tokens, each [n]: log-prob (with gradient), entropy, mean logit, whether the target is the
-top token, and the log of the sum of squared probabilities."""
+"""Outputs for n tokens, each [n].
+
+Log-prob (with gradient), entropy, mean logit, whether the target is the top token, and the log of
+the sum of squared probabilities.
+"""
 
 
 def token_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
-    """Of `targets` [n] predicted from `hidden` [n, hidden], a chunk of logits at a time."""
+    """Compute the outputs at `targets` [n] from `hidden` [n, hidden], in chunks of logits."""
     outputs = _frozen_outputs if frozen(head) else _trained_outputs
     parts = [
         outputs(head, h, t)
@@ -156,8 +164,10 @@ def _frozen_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
 
 
 def _trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
-    """The same for a head that learns or whose logits are changed, its logits computed anew in the
-    backward pass."""
+    """Compute the outputs for a head that is trained or changes its logits.
+
+    The backward pass computes the logits again.
+    """
 
     def outputs(hidden: Tensor, targets: Tensor) -> Outputs:
         logits = head(hidden).float()
@@ -175,11 +185,11 @@ def _trained_outputs(head: Head, hidden: Tensor, targets: Tensor) -> Outputs:
 
 
 class FrozenHead(torch.autograd.Function):
-    """The outputs of a linear head without a gradient of its own.
+    """The outputs of a frozen linear head.
 
-    d log p(target) / d hidden = W[target] - softmax(logits) W, times whatever gradient comes: known
-    in the forward pass, where the softmax is at hand, so that no logits outlive it and none are
-    computed twice.
+    d log p(target) / d hidden = W[target] - softmax(logits) W, times the incoming gradient. The
+    forward pass computes it while it has the softmax, so logits are neither kept nor computed
+    twice.
     """
 
     @staticmethod
@@ -202,8 +212,11 @@ class FrozenHead(torch.autograd.Function):
 
 
 def statistics(logits: Tensor, targets: Tensor) -> tuple[Outputs, Tensor]:
-    """Of logits [n, vocabulary] (fp32, overwritten) at `targets` [n], the outputs, and the softmax
-    [n, vocabulary]. One pass of exponentials serves all of them."""
+    """Return the outputs and the softmax [n, vocabulary] of logits at `targets` [n].
+
+    The logits [n, vocabulary] are fp32 and are overwritten. All results share one pass of
+    exponentials.
+    """
     mean = logits.mean(1)
     top, top_at = logits.max(1)
     shifted = logits.sub_(top[:, None])

@@ -1,5 +1,8 @@
-"""TRL's DPOTrainer with each piece of work done once: the forward, the reference and the order of
-pairs inside a step are ours; losses, metrics and the optimisation are TRL's."""
+"""TRL's DPOTrainer without repeated work.
+
+The forward pass, the reference log-probs and the order of pairs within a step are ours. Losses,
+metrics and optimisation are TRL's.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,14 +24,19 @@ from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
 
 BATCH_LOSSES = frozenset({"aot", "aot_unpaired", "bco_pair", "sft"})
-"""Losses of a micro-batch as a whole: which pairs share one matters to them, as to the balance of a
-mixture of experts."""
+"""Losses that depend on the micro-batch as a whole, and so on which pairs share one.
+
+The load-balancing loss of a mixture of experts does, too.
+"""
 
 Inputs = dict[str, Tensor]
 
 
 class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
-    """Made like TRL's. `precompute_reference` may follow before training."""
+    """Constructed like DPOTrainer.
+
+    Call `precompute_reference` before training to score references once.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -45,13 +53,13 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
         batch_size: int,
         cache: LogpCache | None = None,
     ) -> None:
-        """Score every training and validation pair once under the reference, the base model or its
-        frozen `adapter`, so that no step does. TRL finds the sums (nats) in the columns that its
-        own precomputing would have made.
+        """Score every training and validation pair under the reference once, before training.
+        The reference is the base model or its frozen `adapter`. The sums (nats) go into the columns
+        that TRL's own precomputation would fill.
 
-        Raises UserError with `ld_alpha`, which weighs the tokens of an answer apart. A prompt that
-        has no token of its own, because its only one merges with the answer's first, leaves that
-        token unscored, as TRL does."""
+        Raises UserError with `ld_alpha`, which weights the tokens of an answer differently. If a
+        prompt's only token merges with the answer's first, that token is not scored, as in TRL.
+        """
         if self.ld_alpha is not None:
             raise UserError(
                 f"ld_alpha={self.ld_alpha} weighs an answer's tokens apart, and a reference scored"
@@ -92,18 +100,17 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | int | None]:
-        """The micro-batches of one optimizer step; where rows are padded, their pairs regrouped by
-        length."""
+        """Return the micro-batches of one optimizer step, grouped by length if rows are padded."""
         micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return by_length(micro_batches) if self.regroups else micro_batches, items
 
 
 def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
-    """The same pairs in as many micro-batches of the same size, longest pairs first, so that a
-    micro-batch pads little and a step that does not fit fails at once.
+    """Regroup pairs into equally many micro-batches of the same size, longest pairs first.
 
-    Micro-batches of unlike size are returned as they are: TRL averages over each, so a pair's
-    weight depends on its size.
+    Micro-batches then need little padding, and a step that does not fit fails at once.
+    Micro-batches of different sizes are returned unchanged: TRL averages over each, so a pair's
+    weight depends on the size.
     """
     sizes = {len(batch["input_ids"]) for batch in micro_batches}
     if len(micro_batches) < 2 or len(sizes) != 1:
@@ -121,8 +128,11 @@ def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
 
 
 def _joined(tensors: list[Tensor], pairs: int) -> Tensor:
-    """Micro-batches' tensors as one: rows [2 x pairs, width], chosen then rejected, become [2, all
-    pairs, width], with zeros as padding; [pairs] become [all pairs]."""
+    """Concatenate the tensors of micro-batches.
+
+    Rows [2 x pairs, width], chosen then rejected, become [2, all pairs, width], padded with zeros.
+    [pairs] become [all pairs].
+    """
     if tensors[0].dim() == 1:
         return torch.cat(tensors)
     width = max(tensor.shape[1] for tensor in tensors)
@@ -131,5 +141,5 @@ def _joined(tensors: list[Tensor], pairs: int) -> Tensor:
 
 
 def _part(column: Tensor, pairs: Tensor, width: int) -> Tensor:
-    """The rows of `pairs`, cut to `width`, as a micro-batch has them."""
+    """Return the rows of `pairs` as a micro-batch, truncated to `width`."""
     return column[pairs] if column.dim() == 1 else column[:, pairs, :width].flatten(0, 1)

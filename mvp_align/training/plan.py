@@ -1,4 +1,4 @@
-"""What a run will do, decided before the model loads."""
+"""The plan of a run, made before the model loads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from mvp_align.scoring.tokens import TokenizedPair
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """effective = micro x accumulation x processes, in pairs."""
+    """Batch sizes in pairs: effective = micro x accumulation x processes."""
 
     effective: int
     micro: int
@@ -29,8 +29,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will do. `train` are the pairs that it trains on, as text, `train_tokens` the same
-    tokenised."""
+    """What a run will do. `train` holds the training pairs as text, `train_tokens` as tokens."""
 
     train: list[PromptedPair]
     train_tokens: list[TokenizedPair]
@@ -43,18 +42,20 @@ class Plan:
     val_texts: list[PromptedPair]
     batches: Batches | None
     profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
-    """By the set's name; empty without `evals.profiles`."""
+    """By set name; empty without `evals.profiles`."""
     drawn: list[str] = field(default_factory=list)
-    """Where less than a set is looked at, in sentences."""
+    """Notes on sets that are only sampled."""
     notes: list[str] = field(default_factory=list)
-    """What is to be known of the run's adapters."""
+    """Notes on the run's adapters."""
     train_prompts_sha256: str = ""
-    """Of the prompts of all training pairs within the limits, reached or not: the same for every
-    seed."""
+    """Hash of the prompts of all training pairs within the limits.
+
+    Includes pairs that the run does not reach, so it is the same for every seed.
+    """
 
     @property
     def prompt_hashes(self) -> dict[str, str]:
-        """SHA-256 of what is shown before the answers, by `prompts/<set>`."""
+        """SHA-256 of the prompts of each set, by `prompts/<set>`."""
         hashes = {"prompts/train": self.train_prompts_sha256} if self.train else {}
         return hashes | {
             f"prompts/{subject.name}": subject.prompts_sha256 for subject in self.eval_sets
@@ -62,7 +63,7 @@ class Plan:
 
     @property
     def scored(self) -> list[list[TokenizedPair]]:
-        """All that is scored before and after training."""
+        """All sets of pairs that are scored before and after training."""
         sets = [
             pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)
         ]

@@ -1,4 +1,4 @@
-"""A trainer that can be stopped at any moment and taken up again as if it never had been."""
+"""A trainer that can be stopped at any time and resumed as if it had never stopped."""
 
 import os
 import shutil
@@ -18,8 +18,10 @@ from mvp_align.runtime.preemption import Preempted, raise_if_stop_requested
 
 
 class Resumable(Trainer):
-    """Mixed into TRL's trainers. Between two steps, and inside evaluations, it heeds a request to
-    stop: it saves a checkpoint of the step that just ended and raises Preempted."""
+    """Mixin for TRL's trainers that honours stop requests between steps and within evaluations.
+
+    It saves a checkpoint of the last finished step and raises Preempted.
+    """
 
     _total_train_tokens: int  # TRL's
 
@@ -30,7 +32,10 @@ class Resumable(Trainer):
 
     @override
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """Where DeepSpeed reads its part of a checkpoint."""
+        """Prepare training.
+
+        DeepSpeed reads its part of a checkpoint here, with restricted pickling.
+        """
         with tensors_only() if self.is_deepspeed_enabled else nullcontext():
             return super()._prepare_for_training(*args, **kwargs)  # type: ignore[no-untyped-call]
 
@@ -58,19 +63,21 @@ class Resumable(Trainer):
             if self.args.should_save:
                 keep(aside / f"checkpoint-{self.state.global_step}", self.checkpoints)
         finally:
-            if self.args.should_save:  # a full disk is given back what half a checkpoint took
+            if self.args.should_save:  # if the disk is full, free what a partial checkpoint took
                 shutil.rmtree(aside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()  # nobody goes on, and may be killed, before it stands
+        self.accelerator.wait_for_everyone()  # no process goes on before it is complete
 
     @override
     def _get_output_dir(self, trial: Any) -> str:
-        """Where `Trainer._save_checkpoint` makes its folder."""
+        """Return where `Trainer._save_checkpoint` writes its folder."""
         return str(self.checkpoints / WRITING)
 
     @override
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Whole or, where it is cut off, as if it had not begun: neither random numbers nor half a
-        record stay behind."""
+        """Evaluate completely, or leave no trace if stopped.
+
+        A stopped evaluation changes neither the random state nor the log history.
+        """
         history = self.state.log_history
         begun = len(history)
         try:
@@ -82,14 +89,16 @@ class Resumable(Trainer):
 
     @override
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """TRL writes one with each checkpoint; this run's own report says more."""
+        """Write none: TRL would write one per checkpoint, and the run's report says more."""
 
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Where DeepSpeed asks torch to run whatever a pickled file says, let it have tensors, plain
-    values and the three classes of its own that it saves; anything else raises
-    pickle.UnpicklingError."""
+    """Let DeepSpeed unpickle only tensors, plain values, and the three classes that it saves.
+
+    By default DeepSpeed lets torch run any code in a pickled file. Anything else raises
+    pickle.UnpicklingError.
+    """
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
@@ -110,9 +119,11 @@ def _training_randomness_kept() -> Iterator[None]:
 
 
 class ResumeCallback(TrainerCallback):
-    """Before a resumed run takes its next step: TRL's count of tokens, which no checkpoint holds,
-    and the evaluation that an interruption kept from the last one. Added last, so that whoever
-    listens to evaluations is ready."""
+    """Restore what a checkpoint does not hold before a resumed run takes its next step.
+
+    That is TRL's token count, and the evaluation of the last step if an interruption prevented it.
+    Add this callback last, so that all evaluation callbacks are ready.
+    """
 
     def __init__(self, trainer: Resumable) -> None:
         self.trainer = trainer
@@ -138,7 +149,7 @@ class ResumeCallback(TrainerCallback):
 
 
 class StopInEvaluation(TrainerCallback):
-    """Heeds a request to stop between two batches of the Trainer's own evaluation."""
+    """Honour stop requests between two batches of the Trainer's own evaluation."""
 
     @override
     def on_prediction_step(

@@ -1,5 +1,7 @@
-"""The passes of a run, without its trainer: over a micro-batch, over a batch that is scored.
-Simulated on fake tensors before the model loads, tried on real ones before the first step."""
+"""A run's training and scoring passes, without its trainer.
+
+They are simulated on fake tensors before the model loads, and tried on real ones before step 1.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,16 +23,16 @@ from mvp_align.scoring.tokens import TokenizedPair
 from mvp_align.training.forward import load_balance, token_outputs
 
 SFT_OUTPUTS = ("log_probs", "entropy", "is_top1")
-"""What TRL's SFTTrainer asks of its fused head."""
+"""The outputs that TRL's SFTTrainer requests from its fused head."""
 
 
 def pair_tokens(pair: TokenizedPair) -> int:
-    """Tokens of both answers and of their prompt, once."""
+    """Return the number of tokens of both answers and, once, their prompt."""
     return len(pair.chosen.ids) + pair.rejected.tokens
 
 
 def trained_tokens(pair: TokenizedPair, config: Config) -> int:
-    """Those of them that the recipe trains on."""
+    """Return the number of tokens that the recipe trains on."""
     alone = recipe_named(config.recipe).trains_on == "chosen"
     return len(pair.chosen.ids) if alone else pair_tokens(pair)
 
@@ -42,7 +44,7 @@ def longest_first(pairs: Sequence[TokenizedPair], config: Config) -> list[Tokeni
 def largest_batch(
     model: nn.Module, scored: Sequence[Sequence[TokenizedPair]], config: Config
 ) -> Sequence[PackedSequence]:
-    """Of all that scoring these sets of pairs will run, the batch of most tokens."""
+    """Return the batch with the most tokens among all that scoring these sets will run."""
     share = scoring_method(causal_model(model)) is Method.PACKED
     firsts = [score_batches(pairs, config.evals.batch_size, share)[0] for pairs in scored if pairs]
     return max(firsts, key=lambda rows: sum(row.length for row in rows), default=())
@@ -50,10 +52,10 @@ def largest_batch(
 
 @contextmanager
 def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
-    """The modes that the trainer will set, and after it those that were before."""
+    """Set the modes that the trainer will set, and restore the previous ones afterwards."""
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
     if config.hardware.gradient_checkpointing:
-        # with the hook that makes the embeddings' output require a gradient
+        # this also makes the embeddings' output require a gradient
         model.gradient_checkpointing_enable()
     if recipe_named(config.recipe).trains_on == "pairs" and config.train.disable_dropout:
         for module, _ in dropouts:
@@ -70,8 +72,10 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
 
 
 def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config) -> None:
-    """Forward and backward over `pairs` as one micro-batch, gradients left in place. What losses
-    take beyond the tokens' log-probs is numbers a token, and left out."""
+    """Run forward and backward over `pairs` as one micro-batch, and leave the gradients in place.
+
+    What losses compute beyond log-probs takes only a few numbers per token, so it is left out.
+    """
     causal = causal_model(model)
     alone = recipe_named(config.recipe).trains_on == "chosen"
     total_of = _chosen_total if alone else _pairs_total
@@ -83,15 +87,16 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
 
 
 def score_pass(model: PeftModel, rows: Sequence[PackedSequence]) -> None:
-    """One batch as `score_pairs` runs it, but under `no_grad`: `inference_mode` would hide tensors
-    from the simulation."""
+    """Run one batch like `score_pairs`, but under `no_grad`.
+
+    `inference_mode` would hide tensors from the simulation.
+    """
     with mode(model, training=False), torch.no_grad():
         answer_token_logps(causal_model(model), rows)
 
 
 def _pairs_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
-    """Of the log-probs of both answers' tokens, and of the experts' balance where TRL's trainer
-    asks for it."""
+    """Sum log-probs of both answers' tokens, and the load-balancing loss if TRL's trainer does."""
     answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
     method, config = scoring_method(causal), causal.config.get_text_config()
     routing = (
@@ -106,8 +111,10 @@ def _pairs_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Ten
 
 
 def _chosen_total(causal: PreTrainedModel, pairs: Sequence[TokenizedPair]) -> Tensor:
-    """Of the chosen answers, by TRL's own forward, in padded rows. Raises UserError for models that
-    it would make other logits for than they make themselves."""
+    """Sum the log-probs of the chosen answers' tokens by TRL's own forward, in padded rows.
+
+    Raises UserError for models whose own logits differ from those that TRL would compute.
+    """
     if scoring_method(causal) is Method.OWN:
         raise UserError(
             f"TRL's SFTTrainer would train {type(causal).__name__} on other logits than its own:"

@@ -1,9 +1,8 @@
-"""From the config to TRL's trainers: every training argument that this project decides, in one
-place.
+"""TRL's trainers from the config: every training argument that this project sets.
 
-Losses and metrics are TRL's own. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises
-prompt and answer together and appends EOS. `max_length` is off: pairs over the limits were left out
-and counted before, so nothing is cut here.
+Losses and metrics are TRL's. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises prompt
+and answer together and appends EOS. `max_length` is None, because pairs over the limits were
+already left out and counted, so nothing is truncated here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,12 +29,12 @@ from mvp_align.training.resumable import Resumable, ResumeCallback, StopInEvalua
 
 
 class AnswerTrainer(DivergenceGuard, Resumable, SFTTrainer):
-    """TRL's SFTTrainer that can be stopped and taken up again."""
+    """TRL's SFTTrainer that can be stopped and resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerParts:
-    """What a trainer is made of. Log-probs of references are kept in the folder `logps`."""
+    """Everything a trainer is made of. The folder `logps` keeps log-probs of references."""
 
     config: Config
     plan: Plan
@@ -48,7 +47,7 @@ class TrainerParts:
 
 
 def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrainer) -> PairTrainer:
-    """TRL's DPOTrainer on the plan's training pairs, their reference log-probs in place.
+    """Return TRL's DPOTrainer on the plan's training pairs, with reference log-probs precomputed.
 
     The reference is the base model, with the adapter switched off, or the adapter in
     `train.reference`; never a silent copy of the adapter that training starts from
@@ -67,7 +66,7 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
             callbacks=[*parts.callbacks, *progress],
         )
     _finish_callbacks(trainer)
-    if REFERENCE in model.peft_config:  # TRL's copy of the adapter that training starts from
+    if REFERENCE in model.peft_config:  # TRL's copy of the starting adapter
         model.delete_adapter(REFERENCE)
     reference = None if config.train.reference == "base" else REFERENCE
     if reference:
@@ -90,7 +89,7 @@ def dpo_arguments(config: Config, plan: Plan, placement: Placement, checkpoints:
 
 
 def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
-    """TRL's SFTTrainer on the chosen answers alone, the loss on the answer's tokens."""
+    """Return TRL's SFTTrainer on the chosen answers, with the loss on answer tokens only."""
     plan = parts.plan
     args = SFTConfig(
         **_shared_arguments(parts.config, plan, parts.placement, parts.checkpoints),
@@ -112,17 +111,19 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
 
 
 def _finish_callbacks(trainer: Resumable) -> None:
-    trainer.remove_callback(PrinterCallback)  # the progress bar says it in one line
+    trainer.remove_callback(PrinterCallback)  # the progress bar shows the same in one line
     trainer.add_callback(StopInEvaluation())
     trainer.add_callback(ResumeCallback(trainer))
 
 
 @contextmanager
 def _unrounded(model: PeftModel) -> Iterator[None]:
-    """TRL rounds the adapter of a 4-bit model to bf16. Reloaded, as by a resumed run, PEFT has it
-    in fp32, and scores move with the precision it is computed in; a CPU multiplies bf16 some
-    hundred times slower; and training that goes on from an adapter would start from another one
-    than was given."""
+    """Undo TRL's rounding of a 4-bit model's adapter to bf16.
+
+    PEFT loads an adapter in fp32, as in a resumed run, and scores depend on the precision. CPUs
+    multiply bf16 some hundred times slower. And a run that starts from an adapter would start from
+    a rounded one.
+    """
     kept = [
         (parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad
     ]
@@ -136,7 +137,7 @@ def _shared_arguments(
 ) -> dict[str, Any]:
     assert plan.batches is not None
     batches = plan.batches
-    disable_progress_bars()  # of TRL's tokenising, which takes a moment
+    disable_progress_bars()  # of TRL's tokenisation, which takes a moment
     train, evals = config.train, config.evals
     return {
         "output_dir": str(checkpoints),
@@ -144,7 +145,7 @@ def _shared_arguments(
         "data_seed": config.seed,
         "learning_rate": train.learning_rate,
         "num_train_epochs": train.epochs,
-        # Where the plan holds a part of an epoch, `num_train_epochs` would be a share of that part.
+        # If the plan holds part of an epoch, `num_train_epochs` would be a share of that part.
         "max_steps": batches.steps if plan.train_unused else train.max_steps or -1,
         "per_device_train_batch_size": batches.micro,
         "per_device_eval_batch_size": max(1, evals.batch_size // 2),
@@ -158,7 +159,7 @@ def _shared_arguments(
         "use_cpu": placement.device.type == "cpu",
         **_sharding(config, batches, placement),
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a loss that is not a number is to be seen
+        "logging_nan_inf_filter": False,  # a non-finite loss must be visible
         "eval_strategy": "no" if evals.every_steps is None else "steps",
         "eval_steps": evals.every_steps,
         "save_strategy": "steps",
@@ -170,11 +171,14 @@ def _shared_arguments(
 
 
 def _sharding(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
-    """FSDP2 wraps each decoder layer. Its own activation checkpointing renames them: PEFT would
-    save nothing.
+    """Return the Trainer's sharding arguments.
 
-    With `bf16` among its settings DeepSpeed would round the adapter, and the Trainer the
-    references' log-probs; autocast, which DeepSpeed has as well, is what one process does."""
+    FSDP2 wraps each decoder layer. We do not use its activation checkpointing, because it renames
+    the layers, and PEFT would save nothing.
+
+    With `bf16` among its settings, DeepSpeed would round the adapter, and the Trainer the reference
+    log-probs. We use DeepSpeed's autocast instead, which matches a single process.
+    """
     shared = {"gradient_checkpointing": config.hardware.gradient_checkpointing}
     if config.hardware.sharding == "fsdp":
         return {**shared, "fsdp": True, "fsdp_config": {"version": 2}}
@@ -184,9 +188,11 @@ def _sharding(config: Config, batches: Batches, placement: Placement) -> dict[st
 
 
 def _zero2_settings(config: Config, batches: Batches, placement: Placement) -> dict[str, Any]:
-    """DeepSpeed's, from the run's own. They name no optimizer, so that it takes the Trainer's,
-    torch's AdamW. An empty list of modules safe in a lower precision keeps gradients in fp32 on
-    their way between processes."""
+    """Return DeepSpeed's settings, derived from the run's.
+
+    They name no optimizer, so DeepSpeed uses the Trainer's (torch's AdamW). An empty
+    `lower_precision_safe_modules` keeps gradients in fp32 while they travel between processes.
+    """
     autocast = {"enabled": True, "dtype": str(placement.dtype), "lower_precision_safe_modules": []}
     return {
         "zero_optimization": {"stage": 2},
@@ -199,8 +205,10 @@ def _zero2_settings(config: Config, batches: Batches, placement: Placement) -> d
 
 
 def fresh_sigmoid(config: Config) -> bool:
-    """Whether the first loss must be ln 2: one plain sigmoid loss, and a policy that starts as its
-    reference."""
+    """Return whether the first loss must be ln 2.
+
+    It must with one plain sigmoid loss and a policy that starts as its reference.
+    """
     train = config.train
     starts_as_reference = train.reference == ("base" if config.adapter is None else config.adapter)
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from judge_server import LASTING, SLOW, counts, hostile, running
 
-from mvp_align.judging.judge import JudgingProtocol, judge_run
+from mvp_align.judging.judge import judge_run
 from mvp_align.judging.judges import read_judge
 from mvp_align.judging.labels import PRESETS
+from mvp_align.judging.protocol import JudgingProtocol
 
 CALLS = 1200
 KILLS = 20

@@ -1,11 +1,10 @@
-"""What `mvp_opa.yaml` calls. lm-eval hands back sums of log-probs without token counts, so these
-are counted here.
+"""Functions for `mvp_opa.yaml`, which count tokens because lm-eval returns only summed log-probs.
 
-Its `loglikelihood` tokenises prompt and answer together with the tokenizer's special tokens and
-scores what follows `len(tokenize(prompt))`, as OPA does, with three exceptions: where the first
-characters of an answer merge with the prompt's last token, the model is shown the prompt's own
-tokens instead of the merged one; white space at the end of a prompt is counted to the answer; a
-closing EOS is left on. Pairs for which its tokens are not ours are left out and counted.
+lm-eval's `loglikelihood` tokenises prompt and answer together with the tokenizer's special tokens
+and scores what follows `len(tokenize(prompt))`, as OPA does, with three exceptions. If an answer's
+first characters merge with the prompt's last token, the model sees the prompt's own tokens instead
+of the merged one. Whitespace at the end of a prompt counts as part of the answer. And a closing EOS
+is kept. Pairs with different tokens than ours are left out and counted.
 """
 
 import logging
@@ -36,10 +35,10 @@ def load(
     prompt: str = "paper",
     **_: Any,
 ) -> dict[str, Dataset]:
-    """The `test` split: a row a pair, with both answers and their token counts.
+    """Return the `test` split: one row per pair, with both answers and their token counts.
 
-    lm-eval passes its --model_args and --metadata together; the rest of them is not about the data.
-    Raises UserError where no tokenizer is named, the data cannot be read, or no pair is left.
+    lm-eval passes its --model_args and --metadata together; those in `_` do not concern the data.
+    Raises UserError if no tokenizer is named, the data cannot be read, or no pair is left.
     """
     name = tokenizer or pretrained
     if not isinstance(name, str):
@@ -49,7 +48,7 @@ def load(
         )
     counted = AutoTokenizer.from_pretrained(name, revision=revision)
     shape = AutoConfig.from_pretrained(pretrained, revision=revision) if pretrained else None
-    # lm-eval would cut the prompt
+    # lm-eval would truncate the prompt
     longest = min(Data.max_tokens, (shape and context_length(shape)) or Data.max_tokens)
     texts = read_texts(data, format, prompt)
     rows = []
@@ -70,8 +69,10 @@ def load(
 def unlike(
     text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> str:
-    """Why lm-eval's score of a pair would not be OPA's; empty where it is. `longest`: tokens of
-    prompt and answer."""
+    """Return why lm-eval's score of a pair would differ from OPA's, or "".
+
+    `longest` is the limit of tokens for prompt plus answer.
+    """
     if pair.prompt_tokens > Data.max_prompt_tokens or pair.longest > longest:
         return f"over {Data.max_prompt_tokens} prompt tokens or {longest} in all"
     if text.prompt != text.prompt.rstrip():
@@ -105,7 +106,7 @@ def answers(row: dict[str, Any]) -> list[str]:
 
 
 def process_results(row: dict[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
-    """`results` are (sum of log-probs in nats, greedy) of the two answers."""
+    """Compute a pair's metrics. `results` are (summed log-prob in nats, greedy) of both answers."""
     (chosen, _), (rejected, _) = results
     score = PairScore(
         row["id"], row["user_id"], chosen, rejected, row["chosen_tokens"], row["rejected_tokens"]
@@ -115,14 +116,18 @@ def process_results(row: dict[str, Any], results: Sequence[tuple[float, bool]]) 
 
 
 def average(values: Sequence[float]) -> float:
-    """A mean of lm-eval's own would come with a standard error as if every answer were another
-    person's."""
+    """Return the mean.
+
+    lm-eval's own mean would add a standard error that treats every answer as another user's.
+    """
     return float(np.mean(values))
 
 
 def error_by_user(values: Sequence[tuple[float, str]]) -> float | str:
-    """The standard error of acc@0, clustered by user; lm-eval's own `N/A` where there is one user
-    alone."""
+    """Return the standard error of acc@0, clustered by user.
+
+    With only one user, it is lm-eval's own `N/A`.
+    """
     right, users = zip(*values, strict=True)
     error, _ = clustered_error(np.asarray(right, dtype=np.float64), users)
     return "N/A" if error is None else error
