@@ -107,7 +107,11 @@ def check_lm_eval(words: list[str], is_name: bool) -> None:
 
 
 def check_inspect(words: list[str], is_name: bool) -> None:
-    assert words[1] == "eval" and (ROOT / words[2]).is_file()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    package, name = words[2].split("/")
+    module = project["entry-points"]["inspect_ai"][package].replace(".", "/")
+    assert f"@task\ndef {name}(" in (ROOT / f"{module}.py").read_text(encoding="utf-8")
+    assert words[1] == "eval"
 
 
 def check_wandb(words: list[str], is_name: bool) -> None:
