@@ -246,12 +246,10 @@ def _compose(config_name: str, words: list[str]) -> DictConfig:
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
     if added:
         raise ConfigCompositionException(f"no setting {', '.join(sorted(added))}")
-    if config_name != "evaluate":
-        problem = recipe_problem(composed.recipe)
-    else:
-        one = composed.recipe == "evaluate"
-        problem = None if one else "evaluate.py has one job. train.py takes a recipe."
-    if problem:
+    if config_name == "evaluate":
+        if composed.recipe != config_name:
+            raise ConfigCompositionException("evaluate.py has one job. train.py takes a recipe.")
+    elif problem := recipe_problem(composed.recipe):
         raise ConfigCompositionException(problem)
     return composed
 
