@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mvp_align.config import Config
-from mvp_align.data.sets import SETS, set_source
+from mvp_align.data.sets import SETS, chosen_sets, set_source
 from mvp_align.data.sources import is_there, locate_source
 from mvp_align.modeling.packaged import loaded, packaged_gguf
 
@@ -70,7 +70,7 @@ def inputs_of(config: Config) -> dict[str, str]:
         "data.test": data.test,
     }
     for name, known in SETS.items():
-        if known.out_of_domain and name in evals.sets:
+        if known.out_of_domain and name in chosen_sets(config):
             key = name if known.source else f"evals.{name}"
             sources[key] = set_source(name, config)
     paths: dict[str, Path] = {}

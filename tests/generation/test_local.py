@@ -190,13 +190,13 @@ def test_stopped_and_taken_up_it_ends_the_same(
             if left.batches < 0:
                 raise Preempted("test")
 
-        monkeypatch.setattr(local, "check", check)
+        monkeypatch.setattr(local, "raise_if_stop_requested", check)
         drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
         try:
             found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
         except Preempted:
             continue
-    monkeypatch.setattr(local, "check", lambda: None)
+    monkeypatch.setattr(local, "raise_if_stop_requested", lambda: None)
     drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
     found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
     assert found == undisturbed

@@ -199,7 +199,7 @@ def test_sharing_profiles_does_not_move_a_score(load_sharp, monkeypatch, row_tok
                 TokenizedPair(f"{person}-{number}", "", Answer(chosen, 24), Answer(rejected, 24))
             )
     monkeypatch.setattr(
-        "mvp_align.scoring.logps.make_rows",
+        "mvp_align.scoring.logps.pack_answers",
         lambda answers, share, _: pack_answers(answers, share, row_tokens),
     )
     found = score_pairs(model, pairs, batch_size=4)
