@@ -1,8 +1,7 @@
-"""What a metric is: a value that says what it is called, what kind of number it is, which way is
-better, and how it is taken of one pair.
+"""A metric as a value: its name, kind and label, which direction is better, and its formula.
 
-Means, intervals, breakdowns, tables and aggregates read such values; `metrics.table` lists them
-all. What is derived from a metric (`_lift`, `_gap` ...) stands in `metrics.names`.
+Means, intervals, breakdowns, tables and aggregates read these values. `metrics.table` lists all of
+them; `metrics.names` has what is derived from a metric (`_lift`, `_gap` ...).
 """
 
 import math
@@ -77,23 +76,23 @@ class Metric(Generic[T]):
     higher_is_better: bool | None = None
     lifted: bool = False
     per_pair: Callable[[T], float] | None = None
-    """Its value of one pair, of which it is the mean; None where it is no mean over pairs. T is
-    what it is taken of, such as a `PairScore`."""
+    """Computes the value of one pair; the metric is the mean of these. None for metrics that are
+    not means over pairs. T is the type of its argument, such as `PairScore`."""
     by_group: bool = False
-    """Every run breaks it down by who asked; `mvp-align stats` breaks down the rest too."""
+    """Whether runs report it by group. `mvp-align stats` reports every metric by group."""
     headline: bool = False
-    """Every run has its lift too."""
+    """Whether runs report its lift."""
     beside: str = ""
-    """The metric that it is to be read against, below which it is shown."""
+    """The metric to compare it with, below which tables show it."""
     same_for_every_model: bool = False
-    """It follows from the pairs alone."""
+    """Whether it depends on the pairs only."""
 
     @property
     def unit(self) -> str:
         return UNITS.get(self.kind, "")
 
     def of(self, pairs: Iterable[T]) -> list[float]:
-        """Its value of each of `pairs`. Raises ValueError where it is no mean over pairs."""
+        """Return the value of each pair. Raises ValueError if it is not a mean over pairs."""
         if self.per_pair is None:
             raise ValueError(f"{self.name} is no mean over pairs")
         return [self.per_pair(pair) for pair in pairs]

@@ -1,5 +1,4 @@
-"""Every metric, one line each: the list that all others are read from. A name that is not here is
-an error."""
+"""The table of all metrics, from which every other list is derived. Unknown names are errors."""
 
 import re
 from dataclasses import replace
@@ -14,25 +13,25 @@ from mvp_align.metrics.spmr import AnswerCosines
 from mvp_align.schema import PairScore
 
 SCORED: tuple[Metric[PairScore], ...] = (*opa.ACCS, opa.MEAN, opa.MARGIN)
-"""Taken of a pair's score, under each model."""
+"""Computed from a pair's score, for each model."""
 
 CHANGES: tuple[Metric[Change], ...] = (opa.CHOSEN_SHIFT, opa.REJECTED_SHIFT)
-"""Taken of a pair's two scores, under the base model and under the tuned one."""
+"""Computed from a pair's two scores, by the base model and by the tuned one."""
 
 FORMS: tuple[Metric[AnswerCosines], ...] = (spmr.EMPTY, spmr.CUT)
-"""Taken of a generated answer: its form."""
+"""Computed from the form of a generated answer."""
 
 SIMILARITIES: tuple[Metric[AnswerCosines], ...] = (spmr.SPMR, spmr.SPMR_AUTHORS)
-"""Taken of a generated answer: how near it is to the references. Kept pair by pair."""
+"""Computed from a generated answer's similarity to the references. Stored per pair."""
 
 OF_LABELLED: tuple[Metric[Labelled], ...] = (labelled.PAA, labelled.LOSS, labelled.TIE)
-"""Taken of a judged answer that has a label."""
+"""Computed from a judged answer that has a label."""
 
 OF_JUDGED: tuple[Metric[Labelled], ...] = (labelled.COVERAGE, labelled.LOW, labelled.HIGH)
-"""Taken of every judged answer."""
+"""Computed from every judged answer."""
 
 BASELINES: tuple[Metric[PairScore], ...] = (opa.LENGTH_ONLY, opa.PROMPT_FREE)
-"""Of pairs without what would tell who asks."""
+"""Computed without the prompt, or from lengths alone: what needs no knowledge of the user."""
 
 WITHOUT_PAIRS: tuple[Metric[Any], ...] = (
     opa.CEILING,
@@ -45,8 +44,7 @@ WITHOUT_PAIRS: tuple[Metric[Any], ...] = (
     Metric("own/share/<name>", "share", "", lifted=True),
     Metric("own/number/<name>", "number", "", lifted=True),
 )
-"""No means over pairs that a run takes itself. `own/`: metrics of files in `values/` that somebody
-else put there."""
+"""Not means over pairs that a run computes. `own/` is for files that users add to `values/`."""
 
 METRICS: tuple[Metric[Any], ...] = (
     *SCORED,
@@ -70,7 +68,7 @@ PLACES = {
 
 
 def metric_named(name: str) -> Metric[Any]:
-    """The metric of that name, its label filled in. Raises UserError where there is none."""
+    """Return the metric of that name with its label. Raises UserError for an unknown name."""
     for metric in METRICS:
         if re.fullmatch(pattern(metric.name), name):
             return replace(metric, name=name, label=metric.label or name.removeprefix("opa/"))

@@ -1,5 +1,7 @@
-"""`evaluate` with the adapter of a run takes model, data and prompt from that run, unless the
-command names them."""
+"""Let `evaluate` take model, data and prompt from the run of its adapter.
+
+Whatever the command names itself is not taken.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from mvp_align.runs.stored_config import read_config
 
 _NAMED_BY = {"model": ("model", "model.id"), "data": ("data",), "prompt": ("prompt",)}
-"""Overrides after which a part of the config is the command's own. Others, as `data.limit=50`,
-change that one setting of the run's."""
+"""Overrides that replace a whole part of the config. Any other, such as `data.limit=50`, changes
+one setting of what the run has."""
 
 
 def adopt_run(config_name: str, config: DictConfig, words: Sequence[str]) -> None:
-    """Put them into `config`, which `words` composed. Raises UserError where the run's config.yaml
-    cannot be read."""
+    """Replace the parts of `config` that `words` do not name by those of the adapter's run.
+
+    Raises UserError if the run's config.yaml cannot be read.
+    """
     parts = _parts_not_named(config_name, words)
     run = _run_of(config)
     if run is None or not parts:
@@ -33,7 +37,7 @@ def adopt_run(config_name: str, config: DictConfig, words: Sequence[str]) -> Non
 
 
 def adoption_line(config_name: str, config: DictConfig, words: Sequence[str]) -> str | None:
-    """What is to be said of it, once `adopt_run` has been there."""
+    """Return a line on what `adopt_run` took and from where, or None if it took nothing."""
     parts = _parts_not_named(config_name, words)
     if config.adapter is None or not parts:
         return None
@@ -47,7 +51,7 @@ def adoption_line(config_name: str, config: DictConfig, words: Sequence[str]) ->
 
 
 def _parts_not_named(config_name: str, words: Sequence[str]) -> list[str]:
-    """An experiment names them all."""
+    """Return the parts that the command leaves to the run. An experiment names all of them."""
     keys = _keys(words)
     if config_name != "evaluate" or "experiment" in keys:
         return []
@@ -59,7 +63,7 @@ def _keys(words: Sequence[str]) -> set[str]:
 
 
 def _run_of(config: DictConfig) -> Path | None:
-    """The folder of the run that trained the adapter: its config.yaml lies beside it."""
+    """Return the folder of the run that trained the adapter, found by the config.yaml beside it."""
     if config.adapter is None:
         return None
     folder = Path(config.adapter).resolve()

@@ -1,4 +1,4 @@
-"""Hydra finds presets of your own in `./conf`, before those of the package."""
+"""Make Hydra search `./conf` for presets before the package's own."""
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
@@ -9,7 +9,7 @@ from mvp_align.runtime.folders import own_folder
 
 
 class OwnConfigFirst(SearchPathPlugin):
-    """Hydra asks it whenever it starts to compose."""
+    """Prepends `./conf`. Hydra calls this whenever it starts to compose."""
 
     @override
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
@@ -18,6 +18,8 @@ class OwnConfigFirst(SearchPathPlugin):
 
 
 def search_own_config() -> None:
-    """Registered here rather than in `hydra_plugins`, where every other program of the same
-    environment would get it too."""
+    """Register the plugin for this program only.
+
+    In the package `hydra_plugins`, every Hydra program of the environment would load it.
+    """
     Plugins.instance().register(OwnConfigFirst)

@@ -60,18 +60,20 @@ def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[st
 
 
 def inputs_of(config: Config) -> dict[str, str]:
-    """Which model is loaded, and the hashes of the files and folders that settings name, by
-    setting: what is to be the same where a run goes on, or is called done. What is not there, or
-    comes from the Hub, is left out."""
+    """Return the model that is loaded, and hashes of the files and folders that settings name.
+
+    They must be equal for a run to resume or to count as done. Leaves out what does not exist or
+    comes from the Hub.
+    """
     data, evals, model = config.data, config.evals, config.model
     sources = {
         "data.train": data.train,
         "data.val": data.val,
         "data.test": data.test,
     }
-    for name, known in SETS.items():
-        if known.out_of_domain and name in chosen_sets(config):
-            key = name if known.source else f"evals.{name}"
+    for name in chosen_sets(config):
+        if name in SETS and SETS[name].out_of_domain:
+            key = name if SETS[name].source else f"evals.{name}"
             sources[key] = set_source(name, config)
     paths: dict[str, Path] = {}
     for key, source in sources.items():

@@ -1,7 +1,6 @@
-"""Where configuration and recipes lie: in `./conf` and `./recipes` of the current directory, which
-are searched first, and in the package.
+"""Find presets and recipes: first in `./conf` and `./recipes`, then in the package.
 
-A clone keeps the package's at its top level; a wheel carries copies inside `mvp_align`.
+A clone keeps the package's own at its top level; a wheel carries copies inside `mvp_align`.
 """
 
 import importlib.util
@@ -21,13 +20,13 @@ CONF_DIR = _PACKAGED / "conf"
 
 
 def own_folder(name: str) -> Path | None:
-    """`./conf` or `./recipes`; None where there is none, or it is the package's own."""
+    """Return `./conf` or `./recipes`, or None if it does not exist or is the package's own."""
     own = Path.cwd() / name
     return own if own.is_dir() and own.resolve() != (_PACKAGED / name).resolve() else None
 
 
 def find_config(relative: str) -> Path | None:
-    """The file that Hydra would take for `model/llama2_7b.yaml`; None where there is none."""
+    """Return the file that Hydra would load for `model/llama2_7b.yaml`, or None."""
     paths = (folder / relative for folder in _folders("conf"))
     # pathlib's is_file raises where a name is too long for a file
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
@@ -40,7 +39,7 @@ def config_groups() -> list[str]:
 
 
 def config_options(group: str) -> list[str]:
-    """The names that `group=NAME` takes."""
+    """Return the valid names for `group=NAME`."""
     return sorted(
         {path.stem for folder in _folders("conf") for path in (folder / group).glob("*.yaml")}
     )
@@ -57,8 +56,10 @@ def recipe_files() -> dict[str, Path]:
 
 
 def load_recipe(name: str) -> ModuleType:
-    """The module `recipes/NAME.py`, which a wheel holds where no import finds it. Raises
-    UserError for an unknown name."""
+    """Load `recipes/NAME.py` by its path, since a wheel has it where no import finds it.
+
+    Raises UserError for an unknown name.
+    """
     files = recipe_files()
     if name not in files:
         raise UserError(f"recipes/{name}.py: no such file. There are: {', '.join(sorted(files))}.")
@@ -79,8 +80,8 @@ def load_recipe(name: str) -> ModuleType:
 
 
 def replaced_files() -> list[str]:
-    """Files of the package in whose place files of the current directory are taken, as
-    `conf/model/llama2_7b.yaml`."""
+    """List the package's files, such as `conf/model/llama2_7b.yaml`, that files of the current
+    directory override."""
     return [
         f"{name}/{path.relative_to(own)}"
         for name, pattern in (("conf", "*.yaml"), ("recipes", "*.py"))

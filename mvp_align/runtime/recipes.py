@@ -41,8 +41,10 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The recipes that train, in alphabetical order. Files that cannot be read are none: a folder
-    called `recipes` may hold anything."""
+    """Return the names of recipes that train, in alphabetical order.
+
+    Skips files that cannot be parsed, because a folder called `recipes` may hold anything.
+    """
     names = []
     for name, path in recipe_files().items():
         with suppress(UserError):
@@ -52,8 +54,10 @@ def recipe_names() -> list[str]:
 
 
 def recipe_problem(name: str) -> str | None:
-    """What is wrong with `recipe=NAME`; None where nothing is. Raises UserError where there is such
-    a file, and it cannot be read."""
+    """Return what is wrong with `recipe=NAME`, or None.
+
+    Raises UserError if the file exists and cannot be parsed.
+    """
     path = recipe_files().get(name)
     found = _read(path) if path else None
     if found and found.trains:
