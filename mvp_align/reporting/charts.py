@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import Line, Section, shown
 
-LEFT, PLOT, RIGHT = 178.0, 440.0, 132.0
+LEFT, PLOT, RIGHT = 178.0, 424.0, 148.0
 """Widths of labels, plot and values, in SVG units."""
 
 ROW, HEAD, TOP, FOOT = 34.0, 30.0, 8.0, 38.0

@@ -31,6 +31,7 @@ from mvp_align.reporting.results import (
 )
 from mvp_align.runtime.atomic import write_text
 from mvp_align.runtime.json_files import from_json, to_json
+from mvp_align.runtime.recipes import recipe_named
 
 NO_PAIRS = (
     "Prose that is about nobody’s values: where its perplexity rises, training has cost the model"
@@ -119,7 +120,7 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
             SetPart(
                 name=name,
                 title=_title_of(name, config),
-                sentence=sentence(everyone, unit, unseen=_setting(config, "recipe") != "evaluate"),
+                sentence=sentence(everyone, unit, unseen=_trains(_setting(config, "recipe"))),
                 counted=unit,
                 summary=results.summary(name),
                 chart=(
@@ -138,6 +139,17 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
             )
         )
     return parts
+
+
+def _trains(recipe: object) -> bool:
+    """Whether the run trained, so that its test pairs are of people it has not seen.
+
+    A report must open where the user's own recipe is not at hand; all of those train.
+    """
+    try:
+        return recipe_named(str(recipe)).trains
+    except UserError:
+        return True
 
 
 def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
