@@ -39,6 +39,7 @@ from mvp_align.runtime.folders import (
     config_groups,
     config_options,
     load_recipe,
+    own_metric_files,
     replaced_files,
 )
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -237,6 +238,8 @@ def _origins(config_name: str, composed: list[DictConfig], words: list[str]) -> 
     replaced = replaced_files()
     if replaced:
         lines.append(f"Taken from this folder, not from the package: {', '.join(replaced)}.")
+    if own := own_metric_files():
+        lines.append(f"Metrics of your own: {', '.join(f'metrics/{path.name}' for path in own)}.")
     return list(dict.fromkeys(line for line in lines if line))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pages import BLOCK
 
 from mvp_align import __version__
 
@@ -58,13 +59,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="module")
 def own_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """Where somebody works who has a model and a recipe of their own, and no clone."""
+    """Where somebody works who has a model, a recipe and a metric of their own, and no clone."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "mine.yaml").write_text(f"name: mine\nid: {tiny_model}\n")
     recipe = (ROOT / "recipes" / "lora_dpo.py").read_text("utf-8")
     (folder / "recipes").mkdir()
     (folder / "recipes" / "mine.py").write_text(f"{recipe}\nprint('this is my recipe')\n")
+    (folder / "metrics").mkdir()
+    metric = BLOCK.search((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    assert metric
+    (folder / "metrics" / "decided.py").write_text(metric[2])
     return folder
 
 
@@ -78,9 +83,13 @@ def test_the_whole_life_of_a_run_without_a_clone(program: Program, own_folder: P
         cwd=own_folder,
     )
     run = own_folder / "outputs" / "first"
-    assert trained.startswith("Run folder: outputs/first\n") and "this is my recipe" in trained
+    assert trained.startswith(
+        "Metrics of your own: metrics/decided.py.\nRun folder: outputs/first\n"
+    )
+    assert "this is my recipe" in trained
     assert (run / "DONE").is_file()
     environment = json.loads((run / "environment.json").read_text())
+    assert {"metrics/decided.py", "recipes/mine.py"} <= environment["inputs"].keys()
     assert environment["command"][0].endswith("mvp-align train")
     assert environment["versions"]["mvp-align"] == __version__
 
@@ -90,7 +99,8 @@ def test_the_whole_life_of_a_run_without_a_clone(program: Program, own_folder: P
     )
     assert (
         "evaluate takes from the run of adapter=outputs/first/adapter: model=mine, data=sample,"
-        " prompt=paper.\nRun folder: outputs/second\n" in evaluated
+        " prompt=paper.\nMetrics of your own: metrics/decided.py.\nRun folder: outputs/second\n"
+        in evaluated
     )
     config = yaml.safe_load((run.parent / "second" / "config.yaml").read_text())
     assert (config["model"]["name"], config["data"]["limit"]) == ("mine", 8)
@@ -101,8 +111,10 @@ def test_the_whole_life_of_a_run_without_a_clone(program: Program, own_folder: P
 
     program("mvp-align", "generate", run, "--limit", 2, "--max-new-tokens", 4, cwd=own_folder)
     program("mvp-align", "judge", run, "--judge", "semantic", "--relabel", cwd=own_folder)
-    assert "opa/acc@0" in program("mvp-align", "stats", run, "--bootstrap", 100, cwd=own_folder)
-    assert "in_domain" in program("mvp-align", "runs", "aggregate", "outputs", cwd=own_folder)
+    words = ["--metric", "decided", "--bootstrap", 100]
+    assert "decided by" in program("mvp-align", "stats", run, *words, cwd=own_folder)
+    aggregated = program("mvp-align", "runs", "aggregate", "outputs", cwd=own_folder)
+    assert "in_domain" in aggregated and "told apart" in aggregated
     (run / "report.html").unlink()
     program("mvp-align", "report", run, cwd=own_folder)
     assert (run / "report.html").is_file()

@@ -14,8 +14,8 @@ from mvp_align.metrics.clusters import (
 )
 from mvp_align.metrics.groups import Breakdown, Values, better_off, breakdown_row, number_row
 from mvp_align.metrics.intervals import Estimate, difference_p
-from mvp_align.metrics.metric import LIFT
-from mvp_align.metrics.names import BOOTSTRAP, DEFF, P_HOLM, SE, P, kind_of
+from mvp_align.metrics.metric import BOOTSTRAP, DEFF, LIFT, P_HOLM, SE, P
+from mvp_align.metrics.names import kind_of
 from mvp_align.metrics.rows import Row
 
 

@@ -21,18 +21,19 @@ from mvp_align.metrics.clusters import (
     design_effect,
 )
 from mvp_align.metrics.intervals import Estimate, mean_estimate, wilson
-from mvp_align.metrics.metric import BOUNDS, LIFT, Kind
-from mvp_align.metrics.names import (
+from mvp_align.metrics.metric import (
     BETTER,
+    BOUNDS,
     DEFF,
     GAP,
+    LIFT,
     SHRUNK,
     SUPPRESSED,
     WORSE,
     WORST,
-    kind_of,
-    measure,
+    Kind,
 )
+from mvp_align.metrics.names import kind_of, measure
 from mvp_align.metrics.regions import region_of
 from mvp_align.metrics.rows import Row, row
 from mvp_align.metrics.shrinkage import shrunk_means

@@ -14,6 +14,18 @@ T = TypeVar("T")
 LIFT = "_lift"
 """After a metric's name: tuned minus base on the same pairs."""
 
+SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
+WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = (
+    "_worst",
+    "_gap",
+    "_better_off",
+    "_worse_off",
+    "_suppressed",
+    "_shrunk",
+)
+DERIVED = (SE, BOOTSTRAP, DEFF, P_HOLM, P, WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK)
+"""After a metric's name: what is derived from it (`metrics.names`)."""
+
 Kind = Literal[
     "share",
     "difference",

@@ -9,21 +9,21 @@ the same pairs, `_vs_RUN_lift` this run minus RUN; both are metrics of pairs the
 from functools import cache
 from typing import Any
 
-from mvp_align.metrics.metric import LIFT, Kind, Metric, kind_of_lift
+from mvp_align.metrics.metric import (
+    BOOTSTRAP,
+    DERIVED,
+    GAP,
+    LIFT,
+    SHRUNK,
+    WORST,
+    Kind,
+    Metric,
+    kind_of_lift,
+)
 from mvp_align.metrics.table import metric_named
 
 VERSUS = "_vs_"
 
-SE, BOOTSTRAP, DEFF, P, P_HOLM = "_se", "_bootstrap", "_deff", "_p", "_p_holm"
-WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK = (
-    "_worst",
-    "_gap",
-    "_better_off",
-    "_worse_off",
-    "_suppressed",
-    "_shrunk",
-)
-DERIVED = (SE, BOOTSTRAP, DEFF, P_HOLM, P, WORST, GAP, BETTER, WORSE, SUPPRESSED, SHRUNK)
 SIGNED = ("", WORST, BOOTSTRAP, SHRUNK)
 """Of a lift these are changes themselves."""
 

@@ -9,10 +9,14 @@ from mvp_align.metrics import drift, labelled, opa, spmr
 from mvp_align.metrics.labelled import Labelled
 from mvp_align.metrics.metric import Metric
 from mvp_align.metrics.opa import Change
+from mvp_align.metrics.own import own_metrics
 from mvp_align.metrics.spmr import AnswerCosines
 from mvp_align.schema import PairScore
 
-SCORED: tuple[Metric[PairScore], ...] = (*opa.ACCS, opa.MEAN, opa.MARGIN)
+OWN: tuple[Metric[PairScore], ...] = own_metrics()
+"""The user's own, from `./metrics`."""
+
+SCORED: tuple[Metric[PairScore], ...] = (*opa.ACCS, opa.MEAN, opa.MARGIN, *OWN)
 """Computed from a pair's score, for each model."""
 
 CHANGES: tuple[Metric[Change], ...] = (opa.CHOSEN_SHIFT, opa.REJECTED_SHIFT)
@@ -73,11 +77,21 @@ def metric_named(name: str) -> Metric[Any]:
         if re.fullmatch(pattern(metric.name), name):
             return replace(metric, name=name, label=metric.label or name.removeprefix("opa/"))
     raise UserError(
-        f"{name}: no metric of that name is known, so nobody can say what its numbers are. A share"
-        " of your own is own/share/NAME, any other number own/number/NAME; the others stand in"
-        " mvp_align/metrics/table.py."
+        f"{name}: no metric of that name is known, so nobody can say what its numbers are. A metric"
+        " of your own is looked for in ./metrics; numbers that you add to a run are own/share/NAME"
+        " or own/number/NAME; the others stand in mvp_align/metrics/table.py."
     )
 
 
 def pattern(name: str) -> str:
     return re.sub("<[a-z]+>", lambda place: f"({PLACES[place[0]]})", re.escape(name))
+
+
+def _check_own() -> None:
+    taken = [metric for metric in METRICS if metric not in OWN]
+    for own in OWN:
+        if any(re.fullmatch(pattern(metric.name), own.name) for metric in taken):
+            raise UserError(f"./metrics: {own.name} is the name of a metric of mvp-align's.")
+
+
+_check_own()

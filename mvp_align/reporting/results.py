@@ -7,22 +7,8 @@ from typing import TypeVar
 
 from mvp_align.data.sets import SETS, names_people
 from mvp_align.metrics.drift import NEUTRAL
-from mvp_align.metrics.metric import LIFT
-from mvp_align.metrics.names import (
-    BETTER,
-    DEFF,
-    GAP,
-    P_HOLM,
-    SUPPRESSED,
-    WORSE,
-    WORST,
-    P,
-    derivation,
-    in_percent,
-    is_change,
-    is_derived,
-    measure,
-)
+from mvp_align.metrics.metric import BETTER, DEFF, GAP, LIFT, P_HOLM, SUPPRESSED, WORSE, WORST, P
+from mvp_align.metrics.names import derivation, in_percent, is_change, is_derived, measure
 from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING
 from mvp_align.metrics.profile_ablation import PREFIX
 from mvp_align.metrics.rows import Row

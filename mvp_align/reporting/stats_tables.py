@@ -8,26 +8,21 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.errors import UserError
-from mvp_align.metrics.metric import LIFT
-from mvp_align.metrics.names import (
+from mvp_align.metrics.metric import (
     BETTER,
     BOOTSTRAP,
     DEFF,
     GAP,
+    LIFT,
     P_HOLM,
     SE,
     SHRUNK,
     SUPPRESSED,
-    VERSUS,
     WORSE,
     WORST,
     P,
-    base_metric,
-    derivation,
-    family,
-    in_percent,
-    measure,
 )
+from mvp_align.metrics.names import VERSUS, base_metric, derivation, family, in_percent, measure
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import CROSSED, PEOPLE, held_back, shown, unique
 from mvp_align.reporting.stats import Statistics

@@ -16,6 +16,7 @@ from mvp_align.config import Config
 from mvp_align.data.sets import SETS, chosen_sets, set_source
 from mvp_align.data.sources import is_there, locate_source
 from mvp_align.modeling.packaged import loaded, packaged_gguf
+from mvp_align.runtime.folders import own_folder, own_metric_files
 
 STACK = (
     "mvp-align", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets",
@@ -60,7 +61,8 @@ def environment(hashes: Mapping[str, str], inputs: Mapping[str, str]) -> dict[st
 
 
 def inputs_of(config: Config) -> dict[str, str]:
-    """Return the model that is loaded, and hashes of the files and folders that settings name.
+    """Return the model that is loaded, and hashes of the files and folders that settings name,
+    of the recipe if it is the user's own, and of the user's own metrics.
 
     They must be equal for a run to resume or to count as done. Leaves out what does not exist or
     comes from the Hub.
@@ -86,6 +88,9 @@ def inputs_of(config: Config) -> dict[str, str]:
     }
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
     paths["model.id"] = packaged_gguf(model) or Path(model.id)
+    paths |= {f"metrics/{path.name}": path for path in own_metric_files()}
+    if (own := own_folder("recipes")) and (own / f"{config.recipe}.py").is_file():
+        paths[f"recipes/{config.recipe}.py"] = own / f"{config.recipe}.py"
     return {"model": loaded(model)} | {
         key: _content_hash(path) for key, path in paths.items() if path.exists()
     }

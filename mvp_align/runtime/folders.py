@@ -1,4 +1,5 @@
-"""Find presets and recipes: first in `./conf` and `./recipes`, then in the package.
+"""Find presets and recipes: first in `./conf` and `./recipes`, then in the package. Find the
+user's own metrics in `./metrics`.
 
 A clone keeps the package's own at its top level; a wheel carries copies inside `mvp_align`.
 """
@@ -20,7 +21,8 @@ CONF_DIR = _PACKAGED / "conf"
 
 
 def own_folder(name: str) -> Path | None:
-    """Return `./conf` or `./recipes`, or None if it does not exist or is the package's own."""
+    """Return `./conf`, `./recipes` or `./metrics`, or None if it does not exist or is the
+    package's own."""
     own = Path.cwd() / name
     return own if own.is_dir() and own.resolve() != (_PACKAGED / name).resolve() else None
 
@@ -63,7 +65,24 @@ def load_recipe(name: str) -> ModuleType:
     files = recipe_files()
     if name not in files:
         raise UserError(f"recipes/{name}.py: no such file. There are: {', '.join(sorted(files))}.")
-    path, module_name = files[name], f"recipes.{name}"
+    return load_file(files[name], f"recipes.{name}")
+
+
+def own_metric_files() -> list[Path]:
+    """List the files in `./metrics` that import from `mvp_align.metrics`.
+
+    Others are left alone: a folder called `metrics` may hold anything.
+    """
+    own = own_folder("metrics")
+    return [
+        path
+        for path in sorted(own.glob("*.py") if own else ())
+        if "mvp_align.metrics" in path.read_text(encoding="utf-8", errors="replace")
+    ]
+
+
+def load_file(path: Path, module_name: str) -> ModuleType:
+    """Run a Python file as the module of that name, once. Raises whatever the file raises."""
     known = sys.modules.get(module_name)
     if known is not None and known.__file__ == str(path):
         return known

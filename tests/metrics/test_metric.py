@@ -9,8 +9,8 @@ import pytest
 from mvp_align.errors import UserError
 from mvp_align.judging.labels import PRESETS
 from mvp_align.metrics.labelled import Labelled
-from mvp_align.metrics.metric import BOUNDS, LIFT, OF_LIFT, UNITS, Metric
-from mvp_align.metrics.names import DERIVED, base_metric, kind_of, measure
+from mvp_align.metrics.metric import BOUNDS, DERIVED, LIFT, OF_LIFT, UNITS, Metric
+from mvp_align.metrics.names import base_metric, kind_of, measure
 from mvp_align.metrics.paa import paa_rows
 from mvp_align.metrics.profile_ablation import profile_rows
 from mvp_align.metrics.score_rows import BY_GROUP, pair_values
