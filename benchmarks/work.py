@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import render_prompts
 from mvp_align.launch import to_config
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.runtime.folders import CONF_DIR
@@ -63,7 +63,7 @@ def ready(
     pairs: Sequence[PreferencePair], config: Config
 ) -> tuple[list[PromptedPair], list[TokenizedPair]]:
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.model)
-    texts = prompted(pairs, config.prompt, tokenizer)
+    texts = render_prompts(pairs, config.prompt, tokenizer)
     return texts, tokenize_pairs(texts, tokenizer).pairs
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.preemption import install_signal_handlers
 
 
@@ -207,7 +207,7 @@ def generate(
     from mvp_align.generation.remote import LEFT_OUT, Server
     from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.runtime.folders import load_recipe
-    from mvp_align.runtime.yaml_files import checked
+    from mvp_align.runtime.yaml_files import validate_settings
     from mvp_align.validate import combination_problems
 
     recipe = load_recipe("generate")
@@ -245,12 +245,12 @@ def generate(
         problem for problem in combination_problems(config) if problem.startswith("generation.")
     ]
     if problems:
-        raise listed(problems, "This command cannot run:")
+        raise combined_error(problems, "This command cannot run:")
     server = None
     if endpoint and model:
         names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
         served = {"base_url": endpoint, "model": model, "key_env": key_env}
-        server = Server(checked(Endpoint, served, f"The endpoint of {model}"), *names)
+        server = Server(validate_settings(Endpoint, served, f"The endpoint of {model}"), *names)
     else:
         config.model = model_of(run)
     install_signal_handlers()

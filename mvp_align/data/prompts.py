@@ -61,7 +61,7 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-def prompted(
+def render_prompts(
     pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
 ) -> list[PromptedPair]:
     """The pairs as text, in order. Raises UserError where `prompt.chat` is set and the model has no

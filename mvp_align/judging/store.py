@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import NO_COMPLETION, Said, said_in
+from mvp_align.generation.completion import NO_COMPLETION, Completion, parse_completion
 from mvp_align.generation.response import Reply
-from mvp_align.runtime.atomic import FULL_WORDS, what_is_full
+from mvp_align.runtime.atomic import FULL_WORDS, full_disk_cause
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -47,7 +47,7 @@ class ReplyStore:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
 
-    def known(self, keys: Iterable[str]) -> dict[str, Said]:
+    def known(self, keys: Iterable[str]) -> dict[str, Completion]:
         """The replies that are there, by key."""
         with _explained(self.path):
             found = {}
@@ -66,9 +66,9 @@ class ReplyStore:
             key,
             model,
             reply.model,
-            reply.said.text,
+            reply.completion.text,
             reply.raw,
-            reply.said.finish_reason,
+            reply.completion.finish_reason,
             reply.response_format,
             reply.prompt_tokens,
             reply.completion_tokens,
@@ -102,12 +102,12 @@ class ReplyStore:
                     self.connection.execute("ROLLBACK")
 
 
-def _kept(text: str, finish_reason: str, raw: str) -> Said:
+def _kept(text: str, finish_reason: str, raw: str) -> Completion:
     """A row as a message. Whether it was a refusal or reasoning alone is told by the whole body."""
     try:
-        whole = said_in(json.loads(raw))
+        whole = parse_completion(json.loads(raw))
     except NO_COMPLETION:
-        whole = Said("")
+        whole = Completion("")
     return replace(whole, text=text, finish_reason=finish_reason)
 
 
@@ -138,7 +138,7 @@ def _explained(path: Path) -> Iterator[None]:
         if "locked" in said:
             remedy = "another process is judging with it: wait for its end."
         elif any(words in said for words in DISK_FULL):
-            full, what_helps = what_is_full(error, path.parent)
+            full, what_helps = full_disk_cause(error, path.parent)
             remedy = f"{full}: {what_helps}, then run the same command again."
         elif "I/O error" in said:  # a used-up quota too, which SQLite does not tell apart
             remedy = (

@@ -18,8 +18,8 @@ from mvp_align.metrics.score_rows import Groups
 from mvp_align.metrics.table import OF_JUDGED, OF_LABELLED
 
 
-def mean_over(metric: Metric[Labelled], answers: Sequence[Labelled]) -> Estimate | None:
-    """The mean, its interval clustered by user; None where there are no answers."""
+def labelled_mean(metric: Metric[Labelled], answers: Sequence[Labelled]) -> Estimate | None:
+    """Return a metric's mean with an interval clustered by user, or None without answers."""
     if not answers:
         return None
     return clustered_mean(metric.of(answers), [one.user_id for one in answers], metric.kind)
@@ -40,7 +40,7 @@ def paa_rows(
         row(stage, set_name, one.name.replace(PRESET, metric), estimate)
         for metrics, counted in ((OF_LABELLED, labelled), (OF_JUDGED, answers))
         for one in metrics
-        if (estimate := mean_over(one, counted)) is not None
+        if (estimate := labelled_mean(one, counted)) is not None
     ]
     if not labelled:
         return rows

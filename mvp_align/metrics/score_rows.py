@@ -41,16 +41,18 @@ def pair_values(
     the same order."""
     values = {metric.name: metric.of(scores) for metric in SCORED}
     if base is not None:
-        both = paired(base, scores)
+        both = match_scores(base, scores)
         values |= {metric.name: metric.of(both) for metric in CHANGES}
     return values
 
 
-def paired(
+def match_scores(
     base: Sequence[PairScore], scores: Sequence[PairScore]
 ) -> list[tuple[PairScore, PairScore]]:
-    """The two runs' scores pair by pair. Raises ValueError where they are not of the same pairs in
-    the same order."""
+    """Return the scores of both runs, pair by pair.
+
+    Raises ValueError unless both hold the same pairs in the same order.
+    """
     if [score.id for score in base] != [score.id for score in scores]:
         raise ValueError("the two lists of scores are not of the same pairs in the same order")
     return list(zip(base, scores, strict=True))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.sets import SETS, chosen_sets, set_source
-from mvp_align.data.sources import is_there, locate_source
-from mvp_align.modeling.packaged import loaded, packaged_gguf
+from mvp_align.data.sources import locate_source, source_exists
+from mvp_align.modeling.packaged import loaded_id, packaged_gguf
 
 STACK = (
     "mvp-align", "torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets",
@@ -77,7 +77,7 @@ def inputs_of(config: Config) -> dict[str, str]:
             sources[key] = set_source(name, config)
     paths: dict[str, Path] = {}
     for key, source in sources.items():
-        if source is not None and not source.startswith("hf:") and is_there(source):
+        if source is not None and not source.startswith("hf:") and source_exists(source):
             paths[key] = Path(str(locate_source(source)))
     named = {
         "adapter": config.adapter,
@@ -86,7 +86,7 @@ def inputs_of(config: Config) -> dict[str, str]:
     }
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
     paths["model.id"] = packaged_gguf(model) or Path(model.id)
-    return {"model": loaded(model)} | {
+    return {"model": loaded_id(model)} | {
         key: _content_hash(path) for key, path in paths.items() if path.exists()
     }
 

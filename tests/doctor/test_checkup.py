@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from mvp_align.doctor import accelerators, machine
 from mvp_align.doctor.checkup import checks
-from mvp_align.doctor.findings import Finding, attempt, ok, without_secrets
+from mvp_align.doctor.findings import Finding, ok, run_check, without_secrets
 
 CANARY = "c4n4ryThatNobodyMaySee"
 GPU = [
@@ -156,12 +156,12 @@ def test_work_that_hangs_is_left_behind() -> None:
     released = threading.Event()
     start = time.monotonic()
     with pytest.raises(TimeoutError):
-        machine.within(0.2, lambda: released.wait(30))
+        machine.run_with_timeout(0.2, lambda: released.wait(30))
     assert time.monotonic() - start < 5
     released.set()
-    assert machine.within(5, lambda: "done") == "done"
+    assert machine.run_with_timeout(5, lambda: "done") == "done"
     with pytest.raises(KeyError):
-        machine.within(5, lambda: {}["absent"])
+        machine.run_with_timeout(5, lambda: {}["absent"])
 
 
 def test_a_token_that_no_header_can_hold_is_not_quoted(
@@ -381,9 +381,9 @@ def test_a_gpu_without_memory_left_is_a_warning_and_other_errors_are_not() -> No
     def broken() -> Finding:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
-    assert accelerators.unless_full(full).level == "warn"
+    assert accelerators.warn_if_gpu_full(full).level == "warn"
     with pytest.raises(RuntimeError, match="no kernel image"):
-        accelerators.unless_full(broken)
+        accelerators.warn_if_gpu_full(broken)
 
 
 # The machine
@@ -442,14 +442,14 @@ def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -
     def broken() -> Finding:
         raise RuntimeError(f"no {CANARY} at http://user:pass-word@proxy:3128\nand more")
 
-    finding = attempt("memory", broken)
+    finding = run_check("memory", broken)
     assert (finding.check, finding.level) == ("memory", "fail")
     assert finding.found == "RuntimeError: no REDACTED at http://REDACTED@proxy:3128"
 
     def empty() -> Finding:
         raise ValueError
 
-    assert attempt("x", empty).found == "ValueError: no message"
+    assert run_check("x", empty).found == "ValueError: no message"
 
 
 def test_secrets_in_words_of_any_check(monkeypatch: pytest.MonkeyPatch) -> None:

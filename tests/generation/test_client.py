@@ -19,10 +19,10 @@ from pydantic import ValidationError
 
 from mvp_align.errors import UserError
 from mvp_align.generation.client import ChatClient
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.response import CallFailed, Reply
-from mvp_align.runtime.yaml_files import checked
+from mvp_align.runtime.yaml_files import validate_settings
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -106,7 +106,7 @@ def test_a_reply_with_all_that_belongs_to_it() -> None:
         respond(writer, 200, completion("Hi."))
 
     reply = ask_once(answer)
-    assert (reply.said, reply.model) == (Said("Hi.", "stop"), "a-judge-2025")
+    assert (reply.completion, reply.model) == (Completion("Hi.", "stop"), "a-judge-2025")
     assert (reply.prompt_tokens, reply.completion_tokens, reply.response_format) == (
         400,
         50,
@@ -413,7 +413,7 @@ def test_the_key_is_sent_and_told_nobody(
 
     reply, told = asyncio.run(run())
     assert f"Bearer {CANARY}" in heads[0]
-    assert "[key]" in reply.said.text
+    assert "[key]" in reply.completion.text
     for text in (repr(reply), told, caplog.text):
         assert CANARY not in text
 
@@ -437,7 +437,7 @@ def test_an_endpoint_that_cannot_work_is_told_in_one_message() -> None:
         "read_seconds": math.nan,
     }
     with pytest.raises(UserError) as error:
-        checked(Endpoint, given, "The endpoint")
+        validate_settings(Endpoint, given, "The endpoint")
     for word in ("base_url", "model", "key_env: the NAME", "attempts=0", "read_seconds=nan"):
         assert word in str(error.value)
     assert CANARY not in str(error.value)

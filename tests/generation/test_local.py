@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from mvp_align.config import Generation, Lora
 from mvp_align.errors import UserError
 from mvp_align.generation import local
-from mvp_align.generation.answers import Drafts, Generated, open_drafts
+from mvp_align.generation.answers import Drafts, Generated, read_drafts
 from mvp_align.generation.local import Draw, generate_locally, stop_ids, uniforms
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.runtime.preemption import Preempted
@@ -191,13 +191,13 @@ def test_stopped_and_taken_up_it_ends_the_same(
                 raise Preempted("test")
 
         monkeypatch.setattr(local, "raise_if_stop_requested", check)
-        drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
+        drafts = Drafts(tmp_path / ".base-in_domain", read_drafts(path))
         try:
             found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
         except Preempted:
             continue
     monkeypatch.setattr(local, "raise_if_stop_requested", lambda: None)
-    drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
+    drafts = Drafts(tmp_path / ".base-in_domain", read_drafts(path))
     found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
     assert found == undisturbed
     assert sum(ran) == len(prompts)  # no batch ran twice

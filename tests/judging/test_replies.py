@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Said, said_in
+from mvp_align.generation.completion import Completion, parse_completion
 from mvp_align.judging.verdicts import Scores, read_judgements
 from mvp_align.metrics.rows import read_rows
 
@@ -250,7 +250,7 @@ def test_replies_that_are_kept_are_read_anew(
 )
 def test_other_contents_are_no_message(content: object) -> None:
     with pytest.raises(TypeError):
-        said_in({"choices": [{"message": {"content": content}}]})
+        parse_completion({"choices": [{"message": {"content": content}}]})
 
 
 def test_parts_make_one_text() -> None:
@@ -260,7 +260,9 @@ def test_parts_make_one_text() -> None:
         {"type": "thinking", "thinking": []},
         {"type": "output_text", "text": "c"},
     ]
-    assert said_in({"choices": [{"message": {"content": parts}}]}) == Said("abc", "", reasoned=True)
-    assert said_in({"choices": [{"message": {"content": None}, "finish_reason": None}]}) == Said(
-        "", ""
+    assert parse_completion({"choices": [{"message": {"content": parts}}]}) == Completion(
+        "abc", "", reasoned=True
     )
+    assert parse_completion(
+        {"choices": [{"message": {"content": None}, "finish_reason": None}]}
+    ) == Completion("", "")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.generation.response import Reply
 from mvp_align.judging.store import open_store
 
@@ -20,7 +20,11 @@ from mvp_align.judging.store import open_store
 def reply(text: str, **changes: object) -> Reply:
     values = {"model": "m-1", "prompt_tokens": 3, "completion_tokens": 2, "seconds": 0.1}
     return Reply(
-        **({"said": Said(text), "raw": f"<{text}>", "response_format": "text"} | values | changes)
+        **(
+            {"completion": Completion(text), "raw": f"<{text}>", "response_format": "text"}
+            | values
+            | changes
+        )
     )  # type: ignore[arg-type]
 
 
@@ -29,14 +33,18 @@ def test_what_is_kept_is_found_again(tmp_path: Path, query) -> None:
     with open_store(path) as store:
         store.add("a", "m", reply("A", failures=("HTTP 500", "timed out")))
         store.add(
-            "b", "m", reply("", said=Said("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None)
+            "b",
+            "m",
+            reply(
+                "", completion=Completion("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None
+            ),
         )
         store.log("c", "m", ["HTTP 400"])
     with open_store(path) as store:
         known = store.known(["b", "a", "c", "a"])
     assert known == {
-        "a": Said("A", "stop"),
-        "b": Said("B\0 ü \N{GRINNING FACE}", "length"),
+        "a": Completion("A", "stop"),
+        "b": Completion("B\0 ü \N{GRINNING FACE}", "length"),
     }
     assert [known["a"].cut, known["b"].cut] == [False, True]
     failures = [("a", "HTTP 500"), ("a", "timed out"), ("c", "HTTP 400")]

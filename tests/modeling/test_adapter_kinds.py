@@ -18,7 +18,7 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_folder import COMPUTED, SAY_NOTHING, known_defaults, read_adapter
 from mvp_align.modeling.adapters import (
     WEIGHTS,
-    changes_nothing,
+    has_no_effect,
     load_adapter,
     load_reference,
     new_adapter,
@@ -226,7 +226,7 @@ def test_an_adapter_that_changes_nothing_is_no_tuned_model(
     load: Load, tokenizer, tmp_path: Path
 ) -> None:
     fresh = new_adapter(load(), Lora(), seed=1)
-    assert changes_nothing(fresh)
+    assert has_no_effect(fresh)
     save_adapter(fresh, tokenizer, tmp_path / "fresh")
     with pytest.raises(UserError, match=r"changes nothing.*Leave adapter out"):
         load_adapter(load(), tmp_path / "fresh")
@@ -236,8 +236,8 @@ def test_an_adapter_that_changes_nothing_is_no_tuned_model(
         next(value for name, value in going_on.named_parameters() if "lora_B.default" in name)[
             3, 3
         ] = 1e-9
-    assert not changes_nothing(going_on)
-    assert changes_nothing(going_on, "ref")
+    assert not has_no_effect(going_on)
+    assert has_no_effect(going_on, "ref")
 
 
 def test_lora_on_the_head_is_scored_but_not_trained_on(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mvp_align.errors import AlreadyDone, UserError
-from mvp_align.launch import check_command, look_first
+from mvp_align.launch import check_command, check_run_folder
 
 Run = Callable[..., Path]
 QUICK = ["evals=in_domain", "data.limit=6", "train.max_steps=2"]
@@ -125,7 +125,7 @@ def test_the_same_command_finds_its_run_and_another_rank_is_refused(
     words.append("evals.ufp4=null")  # which QUICK does not score
     run(tmp_path / "run", *words)
     with pytest.raises(AlreadyDone):
-        look_first(check_command("train", [*settings, *words]).configs[0])
+        check_run_folder(check_command("train", [*settings, *words]).configs[0])
     with pytest.raises(
         UserError, match=r"lora\.r would change nothing: adapter=PATH brings its own"
     ):

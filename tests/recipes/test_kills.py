@@ -14,7 +14,7 @@ import pytest
 from run_files import adapter_bytes, score_bytes
 
 from mvp_align.config import Config
-from mvp_align.runs.checkpoints import WRITING, numbered
+from mvp_align.runs.checkpoints import WRITING, list_checkpoints
 
 SLOW = [
     "train.max_steps=40",
@@ -41,7 +41,7 @@ def newer(path: Path, began: float) -> bool:
 
 
 def saved(run: Path, began: float) -> bool:
-    return any(newer(folder, began) for _, folder in numbered(run / "checkpoints"))
+    return any(newer(folder, began) for _, folder in list_checkpoints(run / "checkpoints"))
 
 
 PHASES = (
@@ -99,7 +99,7 @@ def test_killed_at_twenty_moments(
         assert process.exitcode == -signal.SIGKILL, (
             f"the run ended before it could be killed while {phase.name}"
         )
-        newest = [step for step, _ in numbered(folder / "checkpoints")]
+        newest = [step for step, _ in list_checkpoints(folder / "checkpoints")]
         found.setdefault(phase.name, []).append(max(newest, default=0))
     process = start(config)
     process.join()

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from mvp_align.modeling.fingerprint import whole
+from mvp_align.modeling.fingerprint import gather_shards
 from mvp_align.schema import PairScore
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
@@ -75,7 +75,7 @@ def step(model: PeftModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     outputs = model(**batch, use_cache=False, fused_lm_head=True)  # TRL's call
     outputs.log_probs.sum().backward()
     return outputs.log_probs.detach(), {
-        n: whole(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None
+        n: gather_shards(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None
     }
 
 

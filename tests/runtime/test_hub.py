@@ -54,10 +54,10 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(embedder, "PACKAGE", "no_such_package")
-    hub.unreached.cache_clear()
+    hub.unreachable_reason.cache_clear()
     embedder.embedder.cache_clear()
     yield point_at
-    hub.unreached.cache_clear()
+    hub.unreachable_reason.cache_clear()
     os.environ.pop("HF_HUB_OFFLINE", None)
 
 

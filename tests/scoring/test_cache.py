@@ -10,7 +10,7 @@ import torch
 
 from mvp_align.errors import UserError
 from mvp_align.scoring import cache as cache_module
-from mvp_align.scoring.cache import IDENTITY, LogpCache, clear, held, open_cache
+from mvp_align.scoring.cache import IDENTITY, LogpCache, cached_models, clear, open_cache
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
@@ -171,12 +171,12 @@ def test_what_is_held_is_listed_and_cleared(tmp_path: Path, pairs) -> None:
         with open_cache(tmp_path, {"model": name}) as cache:
             cache.add(pairs[0].chosen, -1.0)
             cache.add(pairs[0].rejected, -2.0)
-    parts = held(tmp_path)
+    parts = cached_models(tmp_path)
     assert [(part.identity["model"], part.answers) for part in parts] == [("a", 2), ("b", 2)]
     assert all(part.size_bytes > 80 for part in parts)
     assert json.loads((parts[0].folder / IDENTITY).read_text()) == {"model": "a"}
     clear(parts[0])
-    assert [part.identity["model"] for part in held(tmp_path)] == ["b"]
+    assert [part.identity["model"] for part in cached_models(tmp_path)] == ["b"]
 
 
 def test_values_keep_every_bit(tmp_path: Path, pairs) -> None:

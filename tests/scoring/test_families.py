@@ -215,7 +215,7 @@ def test_without_the_self_check_scores_are_wrong(pairs: list[TokenizedPair], mon
 
 
 def test_what_is_slower_is_said_once_in_a_line(pairs: list[TokenizedPair], capsys) -> None:
-    methods.say.cache_clear()
+    methods.print_once.cache_clear()
     for _ in range(2):
         score_pairs(tiny(shape_of("modernbert-decoder")), pairs[:1])
     (line,) = capsys.readouterr().out.splitlines()

@@ -21,7 +21,7 @@ from transformers import (
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from mvp_align.scoring.methods import say
+from mvp_align.scoring.methods import print_once
 from mvp_align.training import forward
 from mvp_align.training.forward import share_prompts, token_outputs
 
@@ -217,7 +217,7 @@ def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
         sliding_window=4,
     )
     model = wrapped(sharpen(MistralForCausalLM(config)))
-    say.cache_clear()
+    print_once.cache_clear()
     check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
     assert "each answer carries its own prompt" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mvp_align.errors import UserError
-from mvp_align.scoring.cache import LogpCache, open_cache, packed
+from mvp_align.scoring.cache import LogpCache, open_cache, to_safetensors
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -92,7 +92,7 @@ def test_what_an_older_version_kept_is_computed_again(tmp_path: Path) -> None:
     import hashlib
 
     cache = open_cache(tmp_path, {"model": "m"})
-    content = packed({b"a" * 32: math.nan, b"b" * 32: -2.0})
+    content = to_safetensors({b"a" * 32: math.nan, b"b" * 32: -2.0})
     assert cache.folder is not None
     (cache.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
     assert open_cache(tmp_path, {"model": "m"}).known == {b"b" * 32: -2.0}

@@ -12,7 +12,7 @@ from mvp_align.scoring.packing import (
     Batch,
     PackedSequence,
     batches,
-    joined,
+    merge_spans,
     pack,
     pack_answers,
     pad,
@@ -181,8 +181,8 @@ def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
 
 
 def test_spans_that_touch_are_one() -> None:
-    assert joined(((0, 3), (3, 3), (3, 5), (7, 9), (9, 9))) == ((0, 5), (7, 9))
-    assert joined(()) == joined(((4, 4),)) == ()
+    assert merge_spans(((0, 3), (3, 3), (3, 5), (7, 9), (9, 9))) == ((0, 5), (7, 9))
+    assert merge_spans(()) == merge_spans(((4, 4),)) == ()
 
 
 @pytest.mark.parametrize("row_tokens", [1, 60, 10_000])

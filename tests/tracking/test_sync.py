@@ -13,7 +13,7 @@ from mvp_align.cli import app
 from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.runs.run_folder import open_run
-from mvp_align.tracking.sync import is_synced, marker, offline_runs, reason
+from mvp_align.tracking.sync import error_line, is_synced, offline_runs, synced_marker
 from mvp_align.tracking.tracker import start_tracking
 
 MakeConfig = Callable[..., Config]
@@ -105,7 +105,7 @@ def test_a_record_that_grew_since_is_uploaded_again_without_repeats(
     assert sync(folder)[0] == 0
     ((_, [part]),) = offline_runs([folder]).items()
     before = part.stat().st_mtime - 5
-    os.utime(marker(part), (before, before))
+    os.utime(synced_marker(part), (before, before))
     assert not is_synced(part)
     _, (line,) = sync(folder)
     assert "uploaded http" in line
@@ -142,6 +142,6 @@ def test_paths_without_a_run_are_named(tmp_path: Path) -> None:
 
 
 def test_the_reason_is_the_error_where_there_is_one() -> None:
-    assert reason("wandb: Syncing\nwandb: ERROR it broke\nwandb: ERROR later\n") == "it broke"
-    assert reason("wandb: Syncing\nwandb: stopped\n") == "stopped"
-    assert reason("") == "wandb said nothing"
+    assert error_line("wandb: Syncing\nwandb: ERROR it broke\nwandb: ERROR later\n") == "it broke"
+    assert error_line("wandb: Syncing\nwandb: stopped\n") == "stopped"
+    assert error_line("") == "wandb said nothing"

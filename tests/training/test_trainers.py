@@ -20,7 +20,7 @@ from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.losses import trl_losses
-from mvp_align.training.trainers import fresh_sigmoid, pair_dataset
+from mvp_align.training.trainers import pair_dataset, starts_at_ln2
 
 LN_2 = math.log(2)
 BETA = 0.1
@@ -295,7 +295,7 @@ def test_a_reference_that_is_no_adapter_is_refused(bench, tmp_path) -> None:
     ],
 )
 def test_when_the_first_loss_must_be_ln_2(compose, overrides: list[str], fresh: bool) -> None:
-    assert fresh_sigmoid(compose(*overrides)) == fresh
+    assert starts_at_ln2(compose(*overrides)) == fresh
 
 
 # QLoRA, gradient checkpointing

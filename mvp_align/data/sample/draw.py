@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from mvp_align.data.sample import published
 from mvp_align.data.sample.figures import figure_tables
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.json_files import to_json
 from mvp_align.schema import DIMENSIONS, StatedValues, level
 
@@ -229,7 +229,7 @@ def _check(folder: Path, files: Mapping[str, bytes]) -> None:
         if not (folder / name).exists() or (folder / name).read_bytes() != content
     ]
     if stale:
-        raise listed(
+        raise combined_error(
             stale,
             "The sample differs from a fresh draw; run `python -m mvp_align.data.sample.draw`:",
         )
