@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rivals import one_at_a_time
 from benchmarks.work import (
     Task,
+    attended_pairs,
     evaluation_pairs,
     forward_flop,
-    ready,
+    render_and_tokenize,
     rows_of,
-    seen,
     training_flop,
     training_pairs,
 )
@@ -29,7 +29,7 @@ from mvp_align.scoring.passes import Method
 @pytest.fixture
 def case(compose, sharp, placement, few_pairs):
     config = compose(*sharp)
-    texts, pairs = ready(few_pairs, config)
+    texts, pairs = render_and_tokenize(few_pairs, config)
     model = load_base(config.model, placement).eval()
     assert scoring_method(model) is Method.PACKED
     with sdpa_kernel(SDPBackend.MATH):  # products that torch's counter sees
@@ -44,7 +44,7 @@ def test_one_row_takes_the_products_that_torch_counts(case) -> None:
         model.get_output_embeddings()(hidden)
     config = model.config
     per_pair = 4 * config.num_hidden_layers * config.hidden_size
-    computed, needed = in_segments([row]), seen(row)
+    computed, needed = in_segments([row]), attended_pairs(row)
     assert needed < computed < row.length**2
     assert forward_flop(model, [row]) + per_pair * (computed - needed) == counter.get_total_flops()
     assert len(targets) == pairs[0].chosen.tokens + pairs[0].rejected.tokens
@@ -77,7 +77,7 @@ def in_segments(rows: list[PackedSequence]) -> int:
 def test_seen_counts_what_segments_see(case) -> None:
     rows = rows_of(case[3])
     upper = [own * (own - 1) // 2 for start, own in owns(rows)]
-    assert sum(map(seen, rows)) == in_segments(rows) - sum(upper)
+    assert sum(map(attended_pairs, rows)) == in_segments(rows) - sum(upper)
 
 
 def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:

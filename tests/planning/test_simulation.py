@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.memory import SETTINGS, Setting, in_fresh_process, predicted
+from benchmarks.memory import SETTINGS, Setting, in_fresh_process, simulated_peak
 from benchmarks.work import training_flop
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import start_adapter
@@ -166,6 +166,6 @@ def test_nothing_random_is_drawn_and_nothing_is_left_behind(
 def test_the_peak_is_that_of_training_smollm2(compose: Compose, setting: Setting) -> None:
     if packaged_gguf(compose().model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    assert predicted(setting) == pytest.approx(
+    assert simulated_peak(setting) == pytest.approx(
         in_fresh_process(setting, keep_freed=False), rel=0.15
     )
