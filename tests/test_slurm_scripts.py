@@ -19,7 +19,7 @@ HEADERS = [
     (path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "slurm").glob("*.sbatch"))
 ]
 COMMANDS = [
-    command.group().replace("\\\n", "")
+    re.sub(r"\\\n(?:# *)?", "", command.group())
     for _, text in HEADERS
     for command in re.finditer(
         r"^(?:#  +)?(?:sbatch|python train\.py) (?:.*\\\n)*.*", text, re.MULTILINE
