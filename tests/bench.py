@@ -1,5 +1,4 @@
-"""A run of seconds, up to the trainer: config, plan and model as the recipes make them, on short
-pairs."""
+"""Build config, plan and model as the recipes do, on short pairs, for runs of seconds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

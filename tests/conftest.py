@@ -1,5 +1,4 @@
-"""What tests share: configs composed as the command line composes them, and real, small models with
-a real tokenizer."""
+"""Shared fixtures: configs composed as on the command line, and small models with a tokenizer."""
 
 from __future__ import annotations
 

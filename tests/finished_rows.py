@@ -1,4 +1,4 @@
-"""Rows of a small finished run, for everything that shows results."""
+"""Rows of a small finished run, for tests of reports."""
 
 import pytest
 

@@ -1,8 +1,7 @@
-"""A judge's server on loopback, made of bare sockets, that treats each request as the number in its
-question says.
+"""A judge server on loopback, with plain sockets, whose response depends on the question's number.
 
-It runs in a process of its own and counts: GET /counts gives, for each number, how often it was
-asked and how often it gave a whole chat completion.
+It runs in its own process and counts. GET /counts returns, by number, how often it was asked and
+how often it sent a whole chat completion.
 """
 
 import asyncio

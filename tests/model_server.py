@@ -1,5 +1,4 @@
-"""`transformers serve`: a real OpenAI-compatible server, for tests that generate and judge through
-one."""
+"""`transformers serve`, an OpenAI-compatible server for tests that generate or judge."""
 
 import os
 import signal

@@ -1,5 +1,4 @@
-"""A check for each program that a page runs: options parse, overrides compose, what is named
-exists."""
+"""Check commands on pages by program: options parse, overrides compose, and files exist."""
 
 import re
 import tomllib

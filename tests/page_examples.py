@@ -1,4 +1,4 @@
-"""Examples that pages show, run as they are."""
+"""Run the examples on pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What stands on the pages: fenced blocks, inline code, and the commands in both."""
+"""Extract fenced blocks, inline code, and their commands from pages."""
 
 import re
 import shlex

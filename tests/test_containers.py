@@ -1,5 +1,4 @@
-"""Dockerfile, compose.yaml and apptainer.def: what can be checked of them without building, and
-that they agree."""
+"""Check Dockerfile, compose.yaml and apptainer.def without building, and that they agree."""
 
 import ast
 import json

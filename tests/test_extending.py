@@ -1,5 +1,8 @@
-"""What CONTRIBUTING.md shows to add really is all that it takes: each example is put into a copy of
-the package, runs with all of them are made, and each is found in what they leave."""
+"""CONTRIBUTING.md's examples of extensions work as shown.
+
+Each is applied to a copy of the package, runs with all of them are made, and each is found in their
+output.
+"""
 
 import json
 import os

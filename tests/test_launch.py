@@ -1,5 +1,4 @@
-"""The command line: every mistake in one message, before anything heavy is imported or anything is
-written."""
+"""The command line reports all mistakes at once, before heavy imports and before writing files."""
 
 import os
 import shlex

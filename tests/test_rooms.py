@@ -1,4 +1,4 @@
-"""Imports run downwards: a room imports only rooms that stand below it."""
+"""Imports run downwards: a room imports only rooms below it."""
 
 import ast
 from collections.abc import Iterator

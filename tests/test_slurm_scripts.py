@@ -1,5 +1,7 @@
-"""slurm/ where there is no Slurm: the environment it sets up, what it starts, what it says.
-tests/cluster has the rest."""
+"""The scripts of slurm/ without Slurm: environment, started command, messages.
+
+tests/cluster has the other tests of them.
+"""
 
 import os
 import re

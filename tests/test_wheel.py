@@ -1,5 +1,4 @@
-"""A built wheel in an environment that has nothing else of this repository: every command runs from
-an empty folder."""
+"""A built wheel in an environment of its own: every command runs from an empty folder."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""A local stand-in for W&B's server: the network edge, and nothing before it, is what these tests
-replace."""
+"""A local stand-in for W&B's server. Tests replace only the network, nothing before it."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,5 +1,4 @@
-"""The arithmetic that shares are taken of, against torch's own counter; rivals, against our
-scores."""
+"""Compare the benchmarks' FLOP counts with torch's counter, and rivals' scores with ours."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The cluster that these tests submit to: started once, gone with the test session."""
+"""The Slurm cluster that these tests submit to, one per test session."""
 
 import os
 import shutil

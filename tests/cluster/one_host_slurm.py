@@ -1,5 +1,4 @@
-"""A real Slurm of two nodes on this machine's loopback, and the repository's own scripts submitted
-to it."""
+"""A real Slurm with two nodes on this machine's loopback, to submit the repository's scripts to."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The scripts of slurm/, as they are, on a real Slurm: runs, signals, preemption, arrays, nodes,
-sweeps."""
+"""The scripts of slurm/ on a real Slurm: runs, signals, preemption, arrays, nodes, sweeps."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The value-blind ceiling against every value-blind model there is, by brute force."""
+"""Compare the value-blind ceiling with a brute-force search over all value-blind models."""
 
 from itertools import permutations, product
 

@@ -1,4 +1,4 @@
-"""What the model is shown: to the character in text, and with exactly one BOS in tokens."""
+"""Prompts are exact to the character, with exactly one BOS token."""
 
 from dataclasses import replace
 from pathlib import Path

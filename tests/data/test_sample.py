@@ -1,4 +1,4 @@
-"""The bundled sample is what its script draws, and has the properties that its data card claims."""
+"""The bundled sample equals its script's output, and has the properties in its data card."""
 
 import json
 from collections import Counter

@@ -1,5 +1,4 @@
-"""`mvp-align doctor`: real checks of this machine, the hub as a local server plays it, and not a
-secret anywhere."""
+"""`mvp-align doctor`: real checks of this machine, a local server as Hub, no secrets shown."""
 
 import json
 import os

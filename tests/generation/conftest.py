@@ -1,5 +1,4 @@
-"""A model that answers: small, real, and sharp enough that its answers differ, and some of them
-end."""
+"""A small model sharpened so that its answers differ and some of them end."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The files that answers are kept in, whole and unfinished."""
+"""Files of answers, and drafts of unfinished sets."""
 
 import json
 from pathlib import Path

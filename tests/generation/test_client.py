@@ -1,5 +1,4 @@
-"""The client against single misdeeds of a server: what it takes, refuses, waits for, and never
-tells."""
+"""The chat client against server errors: retries, refusals, timeouts, and secrets."""
 
 import asyncio
 import json

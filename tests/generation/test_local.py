@@ -1,5 +1,4 @@
-"""Answers equal those of a plain loop: one prompt at a time, without a cache, the whole text again
-for every token."""
+"""Compare generated answers with a naive loop: one prompt at a time, without a KV cache."""
 
 import random
 from collections.abc import Sequence

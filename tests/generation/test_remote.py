@@ -1,5 +1,4 @@
-"""Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those
-made in this process."""
+"""Answers from `transformers serve` on loopback equal those generated in this process."""
 
 import asyncio
 from collections import Counter

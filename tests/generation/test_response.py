@@ -1,4 +1,4 @@
-"""What responses mean, apart from how they came."""
+"""Parsing of server responses, without a server."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime

@@ -1,4 +1,4 @@
-"""What cannot work is told before a model is loaded or trained."""
+"""Impossible settings are reported before a model is loaded."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""On a GPU: what the other tests show on a CPU holds there by configuration alone. `make
-test-gpu`."""
+"""On a GPU, settings alone suffice for what other tests check on a CPU (`make test-gpu`)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Pairs as a file, and our own scores of them to compare with."""
+"""Pairs as a file, and our own scores to compare with."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""The lm-evaluation-harness task gives our margins, on records of each format; what it cannot give
-is left out."""
+"""The lm-evaluation-harness task gives our margins for each format, and leaves out the rest."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A run folder with answers to be judged, and judges as YAML files."""
+"""A run folder with answers to judge, and judges as YAML files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mvp-align judge` from answers to rows, on a server that behaves."""
+"""`mvp-align judge` from answers to rows, with a well-behaved server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a judge is shown, and what it is not."""
+"""Judge prompts contain what they should, and nothing else."""
 
 import json
 

@@ -1,5 +1,8 @@
-"""SIGKILL at twenty random moments of judging: nothing kept is lost, nothing kept is asked for
-again, and what comes out in the end is what an undisturbed process makes, byte for byte."""
+"""SIGKILL at twenty random moments of judging.
+
+No stored reply is lost or requested again, and the result equals that of an undisturbed process,
+byte for byte.
+"""
 
 import multiprocessing
 import random

@@ -1,4 +1,4 @@
-"""Only what fits the schema is a verdict; everything else has a reason, and never a number."""
+"""Only replies that match the schema are verdicts; all others get a reason, and no number."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a model drafts while it reasons is never its verdict, whatever marks it reasons between."""
+"""Drafts in a model's reasoning are never its verdict, whatever the markers around it."""
 
 import json
 

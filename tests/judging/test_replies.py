@@ -1,5 +1,4 @@
-"""The shapes in which servers and models reply, through the whole command: what is a verdict, what
-is not, and why."""
+"""Reply formats of servers and models, end to end: which are verdicts, and why others are not."""
 
 import json
 import re

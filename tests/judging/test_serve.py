@@ -1,5 +1,4 @@
-"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the
-counts say so."""
+"""Judging through `transformers serve`: small models judge badly, and the counts show it."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""Replies are added, synced and never changed; one process at a time; a full disk and a damaged
-file are explained."""
+"""The reply store: append-only, synced, one process at a time, with clear errors."""
 
 import multiprocessing
 import resource

@@ -1,4 +1,4 @@
-"""Estimators that one partition by user feeds: against statsmodels, scipy, and by hand."""
+"""Compare cluster-robust estimators with statsmodels, scipy and calculations by hand."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""Metrics by who asked: cells and crossings, what is held back, the worst group and the gap, who is
-better off, tests."""
+"""Metrics by group: cells, crossings, suppression, worst group, gap, users better off, tests."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Intervals clustered by user: against statsmodels, and against what a 95 % interval promises."""
+"""Compare intervals clustered by user with statsmodels, and check their coverage."""
 
 import math
 

@@ -1,5 +1,4 @@
-"""One table says what a name means; every list of metrics is a reading of it, and what is not in it
-is an error."""
+"""Every list of metrics derives from one table, and names that are not in it are errors."""
 
 import re
 from pathlib import Path

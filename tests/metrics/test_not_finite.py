@@ -1,5 +1,4 @@
-"""NaN is no 0 %: nothing is estimated from it, no row holds it, and files that do are refused by
-the line."""
+"""NaN is refused by estimates and rows, and files that hold it are refused by line."""
 
 import json
 import math

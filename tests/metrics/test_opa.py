@@ -1,4 +1,4 @@
-"""OPA's metrics by hand, and the rows that a run writes of them."""
+"""OPA's metrics compared with calculations by hand, and the rows that a run writes."""
 
 import math
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
-"""A metric is taken, averaged and named as it was when `rows.jsonl` was written: the same rows, in
-the same order, to the last digits."""
+"""Metrics give the same rows as when `rows.jsonl` was recorded, in the same order."""
 
 from collections.abc import Iterator
 from dataclasses import astuple

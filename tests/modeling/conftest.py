@@ -1,5 +1,4 @@
-"""The sharpened tiny model: loaded as the recipes load it, and with an adapter that changes what it
-says."""
+"""The sharpened tiny model, loaded as in the recipes, and an adapter that changes its scores."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Whose adapter is this? Told by the Hub's ids, by what runs have hashed, and by bytes; never by a
-folder's last name."""
+"""Match adapters to bases by Hub id, recorded hashes, or weights, never by a folder's last name."""
 
 import json
 import shutil

@@ -1,5 +1,4 @@
-"""Every kind of LoRA: scored as PEFT computes it, switched off without a trace, saved whole; all
-others are refused."""
+"""LoRA variants: scored as PEFT does, switched off completely, saved whole; others are refused."""
 
 import json
 from collections.abc import Callable

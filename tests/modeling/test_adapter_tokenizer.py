@@ -1,5 +1,4 @@
-"""An adapter's own tokenizer is used and said so, or refused where the model lacks embeddings of
-its tokens."""
+"""An adapter's own tokenizer is used and noted, or refused if its tokens lack embeddings."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The base model: what cannot be loaded says why, and 4-bit is 4-bit."""
+"""Loading the base model: clear errors, and real 4-bit layers."""
 
 import json
 import os

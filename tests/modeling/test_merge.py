@@ -1,5 +1,4 @@
-"""A merged model says what base and adapter say, within the rounding of the precision it is stored
-in."""
+"""A merged model scores like base plus adapter, within the rounding of its stored precision."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""A base that is stored quantised is told by its weights, not by the flag: in 4 bits it trains,
-else it is refused."""
+"""Bases stored quantised are recognised by their weights: 4-bit ones train, others are refused."""
 
 import json
 from collections.abc import Callable

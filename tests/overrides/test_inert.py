@@ -1,5 +1,4 @@
-"""A setting that another one makes inert is refused where a command names it, and never where a
-default or a preset does."""
+"""Settings without effect are refused if given explicitly, but not as defaults or in presets."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
-"""What the plan says of memory, work, time and disk; LLaMA-2 from its config and tokenizer
-alone."""
+"""Forecasts of memory, FLOP, time and disk; for LLaMA-2 from config and tokenizer only."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The longest batches tried before a run, against a real limit on the process's memory."""
+"""Trying the longest batches before a run, under a real memory limit of the process."""
 
 import resource
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""Families that cannot be scored or trained as asked are refused before any work, in the dry run
-too."""
+"""Model families that cannot be scored or trained are refused before any work, also in dry runs."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The simulated step against the real one: tensor by tensor on a tiny model, and against the memory
-of a process."""
+"""Compare the simulated step with real ones: by tensor on a tiny model, and by process memory."""
 
 import random
 from collections.abc import Callable

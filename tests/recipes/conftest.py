@@ -1,4 +1,4 @@
-"""Real runs of seconds through the recipes' own `main`."""
+"""Real runs of a few seconds through the recipes' `main`."""
 
 import json
 from collections.abc import Callable

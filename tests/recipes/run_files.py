@@ -1,4 +1,4 @@
-"""What tests read of a run's folder, and a copy of one as a kill leaves it."""
+"""Read a run folder's files, and copy it as a kill would leave it."""
 
 import json
 import shutil

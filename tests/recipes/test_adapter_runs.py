@@ -1,5 +1,4 @@
-"""Runs that start from an adapter or evaluate one: what is saved, recorded, and refused before they
-begin."""
+"""Runs that start from an adapter or evaluate one: what they save, record and refuse."""
 
 import json
 from collections.abc import Callable

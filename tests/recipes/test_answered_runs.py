@@ -1,5 +1,4 @@
-"""Runs whose metrics need answers: what they write, that they go on where they were killed, and
-`mvp-align generate`."""
+"""Runs with generated answers: their files, resuming after a kill, and `mvp-align generate`."""
 
 import json
 import multiprocessing

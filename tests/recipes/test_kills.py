@@ -1,5 +1,7 @@
-"""SIGKILL at twenty random moments of one run, in every phase of it: it ends as an undisturbed run
-does, byte for byte."""
+"""SIGKILL at twenty random moments in all phases of a run.
+
+The result equals that of an undisturbed run, byte for byte.
+"""
 
 import multiprocessing
 import random

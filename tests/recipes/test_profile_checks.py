@@ -1,5 +1,4 @@
-"""The profile checks in whole runs: their files, their rows, and that a run that was cut off goes
-on with them."""
+"""Profile checks in whole runs: files, rows, and resuming."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""Whole runs on a tiny model: the files they leave, the same bytes again, going on after a kill,
-mistakes."""
+"""Whole runs on a tiny model: files, reproducibility, resuming after a kill, mistakes."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""Runs that are killed, asked to stop, resumed or out of disk: they end in the same bytes, or say
-why not."""
+"""Runs that are killed, stopped, resumed or out of disk: same final bytes, or a clear error."""
 
 import json
 import signal

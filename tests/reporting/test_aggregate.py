@@ -1,5 +1,4 @@
-"""Runs over seeds: what they come to, beside a plain calculation from their files; and every run
-that is not among them."""
+"""Aggregation over seeds, compared with a simple calculation from files, and excluded runs."""
 
 import csv
 import io

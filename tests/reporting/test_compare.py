@@ -1,4 +1,4 @@
-"""Two runs on the same pairs: numbers worked out by hand, and words no surer than the interval."""
+"""Comparison of two runs on the same pairs: numbers by hand, and wording that fits the interval."""
 
 import io
 import os

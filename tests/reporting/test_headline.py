@@ -1,5 +1,4 @@
-"""What is said in words: never more than the interval has, in the page, the terminal, and wherever
-else."""
+"""Sentences claim no more than their interval shows."""
 
 import io
 import re

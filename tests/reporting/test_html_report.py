@@ -1,5 +1,4 @@
-"""The page: right numbers and words, nothing loaded from elsewhere, nothing executed, well
-formed."""
+"""The HTML report: right numbers and words, well formed, self-contained, and no injected code."""
 
 import re
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""`mvp-align stats`: right numbers from a run's files alone, the same files again, other metrics,
-another run, mistakes."""
+"""`mvp-align stats`: numbers from files, reproducibility, other metrics, --against, errors."""
 
 import io
 import json

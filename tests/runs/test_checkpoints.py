@@ -1,5 +1,4 @@
-"""Checkpoints are whole or passed over; a full disk or a kill leaves the ones before as they
-were."""
+"""Broken checkpoints are skipped, and a full disk or a kill leaves earlier ones intact."""
 
 import json
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""One process works on a run folder at a time: real processes, killed ones, and what stands in LOCK
-of other machines."""
+"""Run folders are locked: real processes, killed ones, and locks of other machines."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a run was begun with, read again: by this version and of an earlier one."""
+"""Reading stored configs of this version and of an earlier one."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,7 @@
-"""Run by torchrun: a DPO forward and backward pass, scores and the saved adapter of a whole model,
-and of the same model sharded by FSDP2."""
+"""Run by torchrun: compare a whole model with the same model sharded by FSDP2.
+
+Compares a DPO forward and backward pass, scores, and the saved adapter.
+"""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Without a network a run fails, or goes on with the cache, within seconds."""
+"""Without a network, a run fails or continues with the cache within seconds."""
 
 import json
 import os

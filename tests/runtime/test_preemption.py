@@ -1,4 +1,4 @@
-"""Requests to stop: signals, a job's end, and what a run does about them."""
+"""Requests to stop by signals or a job's end, and how runs respond."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) against one: the same scores and losses, each pair once, one writer."""
+"""Two processes (gloo, CPU) against one: same scores and losses, each pair once, one writer."""
 
 import json
 import os

@@ -1,5 +1,4 @@
-"""A tiny model on which mistakes show: its weights are large enough that every token looks at every
-other one."""
+"""A tiny model whose weights are large, so that wrong attention changes its scores."""
 
 from collections.abc import Callable
 from pathlib import Path

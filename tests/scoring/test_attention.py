@@ -1,5 +1,4 @@
-"""The attention that keeps answers of one row apart: SDPA where nothing is packed, and nowhere that
-it would be wrong."""
+"""Attention over packed rows, and plain SDPA for rows that are not packed."""
 
 import json
 

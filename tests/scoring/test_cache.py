@@ -1,5 +1,4 @@
-"""Kept log-probabilities: found again to the bit, never for another model, and a damaged file costs
-time, not truth."""
+"""The log-prob cache: exact, separate by model, and robust against damaged files."""
 
 import json
 import multiprocessing

@@ -1,5 +1,4 @@
-"""Forty families of causal language models, each tiny: scores are the model's own logits', or it is
-refused in one line."""
+"""Forty tiny causal model families: scored by their own logits, or refused in one line."""
 
 from typing import Any
 

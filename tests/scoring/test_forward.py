@@ -1,5 +1,4 @@
-"""The policy's forward against the one it replaces: TRL's own fused head on the same batch, values
-and gradients."""
+"""Compare the policy's forward pass with TRL's fused head: values and gradients."""
 
 import copy
 import random

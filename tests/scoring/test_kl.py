@@ -1,5 +1,4 @@
-"""KL to the base against the definition: both models' whole distributions at every position, one
-answer at a time."""
+"""Compare KL to the base with its definition, one answer at a time."""
 
 import pytest
 import torch

@@ -1,5 +1,7 @@
-"""Batched, shared, chunked scoring against the slow plain way: one sequence a pass, full logits,
-float64 log-softmax."""
+"""Compare batched, shared and chunked scoring with a simple float64 implementation.
+
+That scores one sequence per pass from full logits.
+"""
 
 import random
 

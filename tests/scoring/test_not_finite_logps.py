@@ -1,5 +1,4 @@
-"""Log-probs that are no numbers stop the scoring: told with how many, of how many, whose, and never
-kept."""
+"""Log-probs that are not finite stop scoring with counts and ids, and are never cached."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Rows: every answer in one place, nothing shared that differs, no longer than allowed."""
+"""Packed rows: each answer once, only identical prefixes shared, and the limit respected."""
 
 import pytest
 import torch

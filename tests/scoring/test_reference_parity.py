@@ -1,4 +1,4 @@
-"""SmolLM2's scores of real third-party pairs against golden figures made one sequence a pass."""
+"""Compare SmolLM2's scores of real third-party pairs with golden figures, made one at a time."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The benchmark's token rule on real tokenizers: SmolLM2's (no BOS of its own) and LLaMA-2's (one
-BOS, merges)."""
+"""The benchmark's token rule with SmolLM2's tokenizer (no BOS) and LLaMA-2's (BOS, merges)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every tracker is given: a name, a group, the config with its environment, files."""
+"""What all trackers get: a name, a group, the config with its environment, files."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
-"""A recipe from start to end: the training curve, the results, samples and the adapter reach
-W&B."""
+"""A tracked recipe: curves, results, samples and the adapter reach W&B."""
 
 import json
 import re

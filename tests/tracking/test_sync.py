@@ -1,4 +1,4 @@
-"""Offline records reach a server in order and once, and none is lost where they do not."""
+"""Offline records are uploaded in order and once, and kept if that fails."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""TensorBoard's own reader reads what a run wrote."""
+"""TensorBoard's own reader reads a run's event files."""
 
 import warnings
 from collections.abc import Callable

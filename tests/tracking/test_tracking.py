@@ -1,5 +1,4 @@
-"""What recipes hold: it takes every call, raises nothing, and imports no tracking library before it
-is asked to."""
+"""The tracker accepts every call, never raises, and imports tracking libraries only when needed."""
 
 import subprocess
 import sys

@@ -1,5 +1,4 @@
-"""trackio in processes of its own, because it reads where its data lie once: what its database
-holds, and whom it asks."""
+"""trackio's database and requests, in separate processes because it reads its paths only once."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""W&B runs as its own client writes and uploads them; what goes wrong goes wrong for real."""
+"""W&B runs written and uploaded by its own client, with real failures."""
 
 import json
 import subprocess

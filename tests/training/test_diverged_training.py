@@ -1,5 +1,4 @@
-"""Training stops at the first number that is none: nothing of that step is kept, and the message
-says what to try."""
+"""Training stops at the first NaN or infinity, keeps nothing of that step, and gives remedies."""
 
 import json
 import math

@@ -1,5 +1,4 @@
-"""OPA and PAA in evaluations of trainers that are not ours: what `evaluate` returns, and what its
-reporters were sent."""
+"""OPA and PAA in evaluations of other trainers: return values of `evaluate`, and reports."""
 
 from pathlib import Path
 from typing import Any

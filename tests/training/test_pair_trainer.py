@@ -1,4 +1,4 @@
-"""Regrouping: the same pairs, in micro-batches of like length."""
+"""Regrouping keeps all pairs, in micro-batches of similar length."""
 
 from dataclasses import replace
 

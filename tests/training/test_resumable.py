@@ -1,5 +1,4 @@
-"""Where trainers heed a request to stop, and what a resumed run under DeepSpeed lets a checkpoint's
-files say."""
+"""Where trainers respond to a stop request, and safe loading of DeepSpeed checkpoints."""
 
 import os
 import pickle

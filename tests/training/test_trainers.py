@@ -1,5 +1,4 @@
-"""TRL's trainers as this project sets them up: the numbers are TRL's own, the reference is the one
-that was asked for."""
+"""Our setup of TRL's trainers: TRL's own numbers, and the requested reference."""
 
 import copy
 import math

@@ -1,5 +1,4 @@
-"""Whatever TRL's DPOTrainer of this version can do on a language model, PairTrainer does to the
-same numbers, or refuses."""
+"""PairTrainer computes the same as TRL's DPOTrainer for every option, or refuses the option."""
 
 import gc
 import inspect
