@@ -15,7 +15,7 @@ import httpx
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The base URL of a server of that model, the only one it serves."""
+    """Return the base URL of a server of this model only."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

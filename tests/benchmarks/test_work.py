@@ -64,8 +64,7 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
 
 
 def in_segments(rows: list[PackedSequence]) -> int:
-    """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their
-    own tokens included."""
+    """Count (query, key) pairs as the kernels get them: whole segments, with masked pairs."""
     total = 0
     for part in pack(rows, torch.device("cpu")).layout.segments:
         own = part.own[1] - part.own[0]

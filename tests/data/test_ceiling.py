@@ -23,8 +23,7 @@ def choices(answers: str, questions: str = "QR") -> st.SearchStrategy[list[Prefe
 
 
 def best_scorer(pairs: list[PreferencePair], answers: str) -> float:
-    """acc@0 of the best fixed score for each (question, answer): every ranking of the answers, for
-    each question."""
+    """Return the best acc@0 over all rankings of the answers to each question."""
     questions = sorted({p.question for p in pairs})
     rankings = product(permutations(answers), repeat=len(questions))
     right = 0

@@ -73,7 +73,7 @@ def llama2(shared: Path) -> Any:
 
 
 class NoChat:
-    """A base model's tokenizer, as far as prompts look at one."""
+    """A base model's tokenizer, with only what prompts use."""
 
     bos_token: str | None = "<s>"
     bos_token_id: int | None = 1

@@ -30,8 +30,7 @@ GPU = [
 
 @pytest.fixture
 def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[str]]]:
-    """`hub_server(401)`: the hub answers so, here; what is returned fills with the requests that
-    reach it."""
+    """`hub_server(401)`: a local Hub that responds with this status; returns a list of requests."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(status: int) -> list[str]:
@@ -72,7 +71,7 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key of whoever runs the tests is read, and none is sent."""
+    """Hide the API keys of whoever runs the tests."""
     for name in (
         "HF_TOKEN",
         "HUGGING_FACE_HUB_TOKEN",
@@ -389,7 +388,7 @@ def test_a_gpu_without_memory_left_is_a_warning_and_other_errors_are_not() -> No
 
 
 def program(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of this name that comes first on PATH."""
+    """Put a program of this name first on PATH."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")

@@ -33,7 +33,7 @@ Answer = Callable[[dict, str, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def served(answer: Answer, **settings: object) -> AsyncIterator[ChatClient]:
-    """A client of a server that answers so; one connection a request."""
+    """A client of a server that answers so, with one connection per request."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -268,7 +268,7 @@ def test_nobody_there() -> None:
 
 
 def only(*formats: str) -> tuple[Answer, list[str]]:
-    """A server that knows these response formats alone."""
+    """A server that accepts only these response formats."""
     asked: list[str] = []
 
     async def answer(body: dict, _: str, writer: asyncio.StreamWriter) -> None:

@@ -32,8 +32,7 @@ def plainly(
     stops: set[int],
     seed: int = SEED,
 ) -> list[Generated]:
-    """Softmax, cumulated, and the first token whose edge lies beyond the pair's next random number;
-    or the argmax."""
+    """Sample from the cumulated softmax with the pair's next random number, or take the argmax."""
     answers = []
     for prompt in prompts:
         ids, written, finished = tokenizer(prompt.prompt).input_ids, [], False

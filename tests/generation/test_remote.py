@@ -42,8 +42,10 @@ SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)
 def served_folder(
     talker_folder: Path, few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The talker without a repetition penalty, for a server goes by what the model's files ask for;
-    its answers to these prompts end wherever their most frequent token would have stood."""
+    """The talker without repetition penalty, since a server follows the model's generation config.
+
+    Its answers to these prompts end at their most frequent token.
+    """
     folder = tmp_path_factory.mktemp("served") / "talker"
     model = AutoModelForCausalLM.from_pretrained(talker_folder)
     tokenizer = AutoTokenizer.from_pretrained(talker_folder)
@@ -108,8 +110,7 @@ def asked(few_pairs: list[PreferencePair]) -> list[PromptedPair]:
 
 
 class Server:
-    """In ChatClient's place: what a server says is the client's own test; here it is what becomes
-    of it."""
+    """A stand-in for ChatClient, whose own tests cover HTTP."""
 
     def __init__(self, refuses: set[str] = frozenset(), stop_after: int | None = None) -> None:  # type: ignore[assignment]
         self.refuses, self.stop_after, self.calls = refuses, stop_after, []

@@ -26,7 +26,7 @@ Ours = Callable[..., dict[str, PairScore]]
 
 @pytest.fixture(scope="module")
 def folder() -> str:
-    """What the documented command substitutes."""
+    """The folder that the documented command substitutes."""
     done = subprocess.run(
         [sys.executable, "-m", "mvp_align.harness.lm_eval"],
         capture_output=True,

@@ -89,8 +89,7 @@ UNSCORED = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Replies by the name of the model, or, as `shapes`, by the question's number; every request is
-    kept in `asked`."""
+    """Reply by the model's name, or by the question's number if the model is `shapes`."""
 
     asked: list[dict]
 
@@ -138,8 +137,7 @@ def url(asked: list[dict]) -> Iterator[str]:
 
 @pytest.fixture
 def judged(write_run, write_judge, url: str):
-    """`judged("gpt5", temperature=None)`: a run of 6 answers, and what its judging by that model
-    came to."""
+    """`judged("gpt5", temperature=None)`: judge a run of 6 answers by that model."""
 
     numbers = count()
 

@@ -21,8 +21,10 @@ CORRELATIONS = (0.0, 0.25, 0.6)
 
 
 def study(random: np.random.Generator, correlation: float) -> tuple[np.ndarray, Clusters]:
-    """Right and wrong answers [pairs]; a person's own share is drawn from a Beta whose intraclass
-    correlation is given."""
+    """Return right and wrong answers [pairs].
+
+    Each person's share is drawn from a Beta distribution with this intraclass correlation.
+    """
     answers = 1 + random.geometric(1 / 12, size=USERS)  # 2 to about 80 of one person, 13 on average
     user = np.repeat(np.arange(USERS), answers)
     own = np.full(USERS, TRUTH)

@@ -50,7 +50,7 @@ def made(
 
 
 def of_sizes(sizes: dict[str, int], min_users: int = 5) -> Breakdown:
-    """One breakdown `country` of groups of so many people, two pairs each."""
+    """A breakdown by `country` with groups of so many people, two pairs each."""
     tags = [{"country": name} for name, size in sizes.items() for _ in range(2 * size)]
     return made(tags, [f"u{n // 2}" for n in range(len(tags))], min_users=min_users)
 

@@ -34,8 +34,7 @@ def mean_of(rows: list[tuple[float, str]], share: bool = False) -> Estimate:
 
 
 def by_statsmodels(values: list[float], clusters: list[str]) -> tuple[float, float, float]:
-    """OLS on a constant. `use_correction` is G/(G-1) here, as its (n-1)/(n-k) is 1 with one
-    regressor."""
+    """OLS on a constant. `use_correction` is G/(G-1), since (n-1)/(n-k) is 1 with one regressor."""
     groups = np.unique(clusters, return_inverse=True)[1]
     fit = sm.OLS(values, np.ones(len(values))).fit(
         cov_type="cluster",
@@ -225,7 +224,7 @@ RUNS, USERS, ANSWERS = 200, 40, 10
 
 
 def coverage(draw_user, truth: float, share: bool) -> tuple[float, float]:
-    """How often the clustered and the naive interval contain the truth."""
+    """How often the clustered and the naive interval cover the truth."""
     random = np.random.default_rng(12)
     users = [f"u{user}" for user in range(USERS) for _ in range(ANSWERS)]
     alone = [str(number) for number in range(len(users))]
@@ -267,8 +266,7 @@ def differences(x: list[float], users: list[str]) -> Estimate:
 
 
 def tango_by_search(gained: float, lost: float, n: int) -> tuple[float, float]:
-    """The interval from its definition: the restricted likelihood maximised by a search, T(D) = z
-    by bisection."""
+    """The interval by definition: restricted likelihood by search, T(D) = z by bisection."""
 
     def score(d: float) -> float:
         b, c = n * gained, n * lost

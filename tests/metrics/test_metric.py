@@ -24,7 +24,7 @@ LABELLED = [Labelled(f"p{n}", f"u{n}", label) for n, label in enumerate(("W", "L
 
 
 def measured() -> set[str]:
-    """What the code that measures really says."""
+    """The names that the code really writes."""
     rows = paa_rows("tuned", "in_domain", "paa/dvb_judge-blind-swap", LABELLED, {}, 1)
     shown = dict.fromkeys(("none", "demographics", "values", "shuffled", "given"), SCORES)
     rows += answer_rows("tuned", "in_domain", [*FORMS, *SIMILARITIES], ANSWERS, ANSWERS)

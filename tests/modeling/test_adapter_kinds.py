@@ -57,7 +57,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def shaken(model: PeftModel) -> PeftModel:
-    """With an adapter in which nothing is what it was at the start."""
+    """A model with an adapter whose tensors all differ from their initial values."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -67,7 +67,7 @@ def shaken(model: PeftModel) -> PeftModel:
 
 
 def made_by_peft(base: PreTrainedModel, folder: Path, **settings: Any) -> PeftModel:
-    """An adapter of PEFT's own making, written by PEFT's defaults, as other tools leave one."""
+    """An adapter saved by PEFT's defaults, as by other tools."""
     torch.manual_seed(0)
     model = get_peft_model(
         base, LoraConfig(r=4, lora_alpha=8, task_type=TaskType.CAUSAL_LM, **settings)
@@ -77,7 +77,7 @@ def made_by_peft(base: PreTrainedModel, folder: Path, **settings: Any) -> PeftMo
 
 
 def own_margins(model: PeftModel, tokens: Tokens) -> Tensor:
-    """Nats a token, from the model's own forward and logits, an answer at a time."""
+    """Margins in nats per token from the model's own logits, one answer at a time."""
 
     def mean_logp(ids: tuple[int, ...], start: int) -> float:
         with torch.no_grad():

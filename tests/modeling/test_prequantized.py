@@ -25,7 +25,7 @@ Load = Callable[..., PreTrainedModel]
 
 
 def stored(source: Path, folder: Path, kind: str = "nf4", nested: bool = True) -> Path:
-    """The model in `source`, written in 4 bits as other tools write one: with products in bf16."""
+    """Store the model in `source` in 4 bits as other tools do, with bf16 compute."""
     how = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=nested,
         bnb_4bit_compute_dtype=torch.bfloat16,

@@ -46,8 +46,7 @@ SHAPES = {
 def dry_run(
     compose: Compose, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """The output of `train.dry_run=true` for a folder with LLaMA-2's config and tokenizer, and no
-    weights."""
+    """The output of `train.dry_run=true` for a folder with LLaMA-2's config and tokenizer only."""
 
     def shown(name: str, *overrides: str) -> str:
         shutil.copytree(shared / "data" / "llama2_tokenizer", tmp_path / name)

@@ -39,7 +39,7 @@ def pairs_of(prompt: int, answer: int, count: int = 3) -> list[TokenizedPair]:
 def real(
     config: Config, placement: Placement, pairs: list[TokenizedPair], accumulates: bool
 ) -> tuple[Pass, Pass]:
-    """What `simulate` finds, of a model with numbers in it."""
+    """Measure what `simulate` computes, on a model with real tensors."""
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     largest = largest_batch(model, [pairs], config)
     with Counter() as count:

@@ -22,7 +22,7 @@ QUICK = ["evals=in_domain", "data.limit=6", "train.max_steps=2"]
 
 @pytest.fixture
 def theirs(sharp_model: Path, tmp_path: Path) -> Callable[..., Path]:
-    """`theirs(r=4, ...)`: an adapter that PEFT made, with tensors that are no start values."""
+    """`theirs(r=4, ...)`: an adapter made by PEFT, with trained-looking tensors."""
 
     def made(**settings: Any) -> Path:
         base = AutoModelForCausalLM.from_pretrained(sharp_model)
@@ -53,7 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def goes_on(run: Run, adapter: Path, folder: Path, *words: str) -> None:
-    """A run from `adapter` saves all of it, changed, and its scores are those of what it saved."""
+    """A run from `adapter` saves all its tensors, changed, and scores with what it saved."""
     words = (*QUICK, *words, f"adapter={adapter}", "train.save_steps=1")
     run(folder, *words)
     before, after = load_file(adapter / WEIGHTS), load_file(folder / "adapter" / WEIGHTS)

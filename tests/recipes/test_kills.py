@@ -30,8 +30,7 @@ DEADLINE_SECONDS = 120
 
 @dataclass
 class Phase:
-    """When a process is in it, going by the files of its run, and how long after that the kill may
-    come, in seconds."""
+    """How to recognise a phase by its files, and the delay range of the kill, in seconds."""
 
     name: str
     reached: Callable[[Path, float], bool]
@@ -64,7 +63,7 @@ def recipe(config: Config) -> None:
 
 
 def start(config: Config) -> multiprocessing.process.BaseProcess:
-    """A process of its own, forked from one that has imported everything."""
+    """Fork a process from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["recipes.lora_dpo", "run_files"])
     process = context.Process(target=recipe, args=(config,))

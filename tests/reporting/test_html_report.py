@@ -21,7 +21,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects elements and fails on tags that do not nest."""
+    """Collects elements, and fails on tags that do not nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -42,8 +42,7 @@ def score(number: int, user: str, margin: float) -> PairScore:
 
 
 def run_of(folder: Path, seed: int = 0, people: dict[str, int] = COUNTRIES, each: int = 3) -> Path:
-    """A finished run: drawn margins of both stages, groups, and the rows that a recipe writes
-    without them."""
+    """A finished run with random margins of both stages, groups, and rows without breakdowns."""
     random = np.random.default_rng(seed)
     config = Config(
         recipe="evaluate",

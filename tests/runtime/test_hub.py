@@ -40,8 +40,7 @@ Serve = Callable[[int], list[str]]
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """`online(address)`: no variable says offline, the hub is at that address, and the cache is
-    empty."""
+    """`online(address)`: use a Hub at that address, with no offline variable and an empty cache."""
 
     def point_at(address: str) -> None:
         monkeypatch.setattr(constants, "ENDPOINT", address)
@@ -63,7 +62,7 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
 
 @pytest.fixture
 def serve(online: Callable[[str], None]) -> Iterator[Serve]:
-    """`serve(404)`: the hub says so to everything; what is returned fills with what it is asked."""
+    """`serve(404)`: a Hub that responds so to everything; returns a list of requests."""
     servers: list[ThreadingHTTPServer] = []
 
     def served(status: int) -> list[str]:

@@ -12,8 +12,7 @@ Sharpen = Callable[[PreTrainedModel], PreTrainedModel]
 
 @pytest.fixture
 def load_sharp(tiny_model: Path, sharpen: Sharpen) -> Callable[..., PreTrainedModel]:
-    """`load_sharp(attn_implementation="eager")`: the tiny LLaMA in fp32, sharpened, in evaluation
-    mode."""
+    """`load_sharp(attn_implementation="eager")`: the sharpened LLaMA in fp32, eval mode."""
 
     def load(**options: str) -> PreTrainedModel:
         return sharpen(

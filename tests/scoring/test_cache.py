@@ -31,7 +31,7 @@ def pairs() -> list[TokenizedPair]:
 
 @pytest.fixture
 def counted(load_sharp):
-    """A model, and the list that each of its passes adds to."""
+    """A model, and a list that grows with each of its passes."""
     model, passes = load_sharp(), []
     scoring_method(model)
     model.model.register_forward_hook(lambda *_: passes.append(1))

@@ -137,7 +137,7 @@ def shape_of(family: str) -> PreTrainedConfig:
 
 
 def tiny(shape: PreTrainedConfig) -> PreTrainedModel:
-    """Weights large enough that every token looks at every other one, biases far from zero."""
+    """Enlarge weights, so that all tokens attend to each other, and move biases away from zero."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     with torch.no_grad():
@@ -151,7 +151,7 @@ def tiny(shape: PreTrainedConfig) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[TokenizedPair]:
-    """Lengths from 2 to 46 side by side; two prompts of one person begin alike."""
+    """Pairs of lengths from 2 to 46; two prompts of one person share a prefix."""
     draw = torch.Generator().manual_seed(7)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -169,7 +169,7 @@ def pairs() -> list[TokenizedPair]:
 
 
 def own_logp(model: PreTrainedModel, answer: Answer) -> float:
-    """Nats a token, of the whole row, alone and unpadded, through the model's forward."""
+    """Log-prob in nats per token of the unpadded row, by the model's own forward pass."""
     ids = torch.tensor([answer.ids])
     with torch.no_grad():
         log_probs = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)

@@ -31,8 +31,7 @@ BALANCE = 0.5
 
 
 def wrapped(base: PreTrainedModel) -> PeftModel:
-    """As the trainer makes it: TRL's head, then the adapter; B is not zero, so that every LoRA
-    weight has a gradient."""
+    """Add TRL's head, then an adapter with nonzero B, so that every LoRA weight has a gradient."""
     add_fused_lm_head(base, outputs=FIELDS)
     torch.manual_seed(3)
     targets = ["q_proj", "k_proj", "v_proj"]
@@ -47,7 +46,7 @@ def wrapped(base: PreTrainedModel) -> PeftModel:
 
 
 def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
-    """What the model itself would say: tokens for which `is_top1` holds."""
+    """The model's own most probable tokens, for which `is_top1` holds."""
     ids = list(context)
     with torch.no_grad():
         for _ in range(count):
@@ -56,8 +55,7 @@ def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
 
 
 def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Chosen rows, then rejected rows, right-padded: mixed lengths, one-token answers, a repeated
-    pair."""
+    """Right-padded chosen, then rejected rows: mixed lengths, one-token answers, a repeat."""
     draw = random.Random(5)
 
     def ids(count: int) -> list[int]:

@@ -43,8 +43,7 @@ SMALL = {
 
 
 def make_pairs(vocabulary: int = VOCABULARY) -> list[TokenizedPair]:
-    """Lengths from 1 to 40, in no order; contexts that several pairs have in common, and a pair
-    with two contexts."""
+    """Unordered lengths from 1 to 40; shared contexts, and a pair with two contexts."""
     draw = random.Random(7)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -77,7 +76,7 @@ def make_pairs(vocabulary: int = VOCABULARY) -> list[TokenizedPair]:
 
 
 def plain(model: nn.Module, answer: Answer) -> float:
-    """Nats a token."""
+    """Log-probs in nats per token."""
     ids = torch.tensor([answer.ids])
     with torch.no_grad():
         log_probs = model(input_ids=ids).logits[0].double().log_softmax(-1)
@@ -101,7 +100,7 @@ def check(
 
 
 def small_lora(model: nn.Module) -> PeftModel:
-    """A LoRA with a B that is not zero, so that it changes what the model says."""
+    """A LoRA adapter with nonzero B, so that it changes scores."""
     torch.manual_seed(3)
     config = LoraConfig(
         r=4,

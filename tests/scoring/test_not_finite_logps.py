@@ -34,7 +34,7 @@ def model_with(row: float) -> LlamaForCausalLM:
 
 
 def pairs(count: int) -> list[TokenizedPair]:
-    """Those of an even number hold the broken token in their second answer."""
+    """Pairs, of which every second has the broken token in its rejected answer."""
     return [
         TokenizedPair(
             f"p{n}",

@@ -24,8 +24,7 @@ TOKENS = st.lists(st.integers(3, 100), min_size=1, max_size=12).map(tuple)
 
 @st.composite
 def people(draw: st.DrawFn) -> list[Answer]:
-    """Answers of people with profiles of 20 to 40 tokens, who were asked questions of their own and
-    common ones."""
+    """Answers of people with profiles of 20 to 40 tokens, to own and common questions."""
     answers = []
     for person in range(draw(st.integers(1, 3))):
         profile = (person + 1,) * draw(st.integers(20, 40))
@@ -38,7 +37,7 @@ def people(draw: st.DrawFn) -> list[Answer]:
 
 
 def unfolded(rows: list[PackedSequence]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Index -> context, answer."""
+    """Return (context, answer) by index."""
     found = {}
     for row in rows:
         for branch in row.branches:
@@ -92,7 +91,7 @@ def test_batches_keep_to_their_tokens_and_lose_no_row(answers: list[Answer], tok
 
 
 def seen_in(batch: Batch) -> torch.Tensor:
-    """What each token of a packed batch sees: [tokens, tokens]."""
+    """Return the attention mask of a packed batch [tokens, tokens]."""
     tokens = batch.ids.shape[1]
     found = torch.zeros(tokens, tokens, dtype=torch.bool)
     for part in batch.layout.segments:

@@ -20,7 +20,7 @@ FEW = 12
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> torch.Tensor:
-    """Mean log-probs [row, chosen or rejected]."""
+    """Mean log-probs [row, chosen or rejected], in nats per token."""
     rows = json.loads((shared / "reference" / "opa_psoups_friendly_64.json").read_text("utf-8"))[
         "rows"
     ]

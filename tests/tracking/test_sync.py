@@ -22,8 +22,7 @@ Record = Callable[..., Path]
 
 @pytest.fixture
 def record(tmp_path: Path, tracked: MakeConfig) -> Record:
-    """`record("a", [1, 2], preempted=True)`: a process that logs these steps offline into the run
-    folder `a`."""
+    """`record("a", [1, 2], preempted=True)`: log these steps offline into the run folder `a`."""
     import wandb
 
     def recorded(name: str, steps: list[int], preempted: bool = False) -> Path:

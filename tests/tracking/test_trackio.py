@@ -45,8 +45,7 @@ folder = open_run(Path(sys.argv[1]), config)
 
 @pytest.fixture
 def trackio(tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`trackio(code)`: run it after the prelude, and return the last line that it prints, as
-    JSON."""
+    """`trackio(code)`: run code after the prelude, and return its last line of output as JSON."""
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")

@@ -20,8 +20,7 @@ def kept(folder: Path) -> list[str]:
 
 
 class Poison(TrainerCallback):
-    """From a step on, gradients are no numbers, while the loss, of weights from before, still is
-    one."""
+    """Makes gradients NaN from a step on, while its loss is still finite."""
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -49,7 +49,7 @@ def rows(few_pairs: list[PreferencePair]) -> Rows:
 
 @pytest.fixture
 def plain(sharp_model: Path, rows: Rows, tokenizer, tmp_path: Path):
-    """`plain(eval_dataset=...)`: a full fine-tuning in transformers' own Trainer."""
+    """`plain(eval_dataset=...)`: full fine-tuning in transformers' own Trainer."""
 
     def made(eval_dataset=None, **args: Any) -> Trainer:
         text = Dataset.from_list([dict(tokenizer(row["prompt"] + row["chosen"])) for row in rows])
@@ -68,7 +68,7 @@ def plain(sharp_model: Path, rows: Rows, tokenizer, tmp_path: Path):
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The labels of all scoring."""
+    """The labels of all scoring calls."""
     labels: list[str] = []
 
     def counted(*args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from mvp_align.training.resumable import tensors_only
 
 
 class Command:
-    """Pickled, it is an order to make the folder `target`."""
+    """Creates the folder `target` when unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -72,7 +72,7 @@ def test_a_trainer_that_resumes_under_deepspeed_refuses_it(
 
 
 class Asks(TrainerCallback):
-    """Asks the run to stop at one moment, and counts the batches that are evaluated."""
+    """Requests a stop at one moment, and counts evaluated batches."""
 
     def __init__(self, moment: str, step: int) -> None:
         self.moment, self.step, self.batches = moment, step, 0
@@ -91,8 +91,7 @@ class Asks(TrainerCallback):
 
 @pytest.fixture
 def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
-    """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each
-    step."""
+    """`evaluating(recipe)`: a recipe's trainer that evaluates six batches after each step."""
     monkeypatch.setattr(preemption, "request", StopRequest())
     preemption.request.listening = True
 
