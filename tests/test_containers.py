@@ -133,7 +133,7 @@ def test_nothing_is_reported_home_and_no_secret_is_baked_in() -> None:
         assert name not in DOCKERFILE and name not in DEFINITION
 
 
-def test_its_health_is_the_doctors() -> None:
+def test_the_health_check_is_the_doctor() -> None:
     (check,) = of("HEALTHCHECK")
     assert check.endswith('CMD ["mvp-align", "doctor", "--offline"]')
     assert sections()["%test"] == ["mvp-align doctor --offline"]

@@ -72,7 +72,7 @@ def in_segments(rows: list[PackedSequence]) -> int:
     return total
 
 
-def test_seen_counts_what_segments_see(case) -> None:
+def test_attended_pairs_are_those_of_the_segments(case) -> None:
     rows = rows_of(case[3])
     upper = [own * (own - 1) // 2 for start, own in owns(rows)]
     assert sum(map(attended_pairs, rows)) == in_segments(rows) - sum(upper)
@@ -86,7 +86,7 @@ def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:
     ]
 
 
-def test_one_at_a_time_says_the_same(case) -> None:
+def test_one_at_a_time_gives_the_same_scores(case) -> None:
     config, model, texts, pairs = case
     scores = score_pairs(model, pairs)
     found = one_at_a_time(model, load_tokenizer(config.model), texts)

@@ -81,7 +81,7 @@ def test_by_hand() -> None:
     assert value_blind_ceiling(pairs) == 5 / 7
 
 
-def test_a_circle_makes_it_an_upper_bound() -> None:
+def test_cyclic_preferences_make_it_an_upper_bound() -> None:
     circle = [pair("Q", "a", "b"), pair("Q", "b", "c"), pair("Q", "c", "a")]
     assert value_blind_ceiling(circle) == 1
     assert best_scorer(circle, "abc") == 2 / 3

@@ -187,7 +187,7 @@ def test_a_template_of_values_alone_shows_a_free_text_profile() -> None:
     assert render(STRANGER, prompt) == "I value honesty above all.\nWhy is the sky blue?"
 
 
-def test_prompted_keeps_order_ids_and_answers() -> None:
+def test_render_prompts_keeps_order_ids_and_answers() -> None:
     assert render_prompts([STRANGER, PERSON], PAPER, NoChat()) == [
         PromptedPair(
             "u1",

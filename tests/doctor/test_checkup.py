@@ -109,7 +109,7 @@ def test_a_token_of_a_login_is_asked_after(
     assert seen == [f"GET /api/whoami-v2 Bearer hf_{CANARY}"]
 
 
-def test_without_a_token_nothing_but_the_door_is_knocked_at(
+def test_without_a_token_only_the_root_is_requested(
     hub_server: Callable[[int], list[str]],
 ) -> None:
     seen = hub_server(200)
@@ -140,7 +140,7 @@ def test_no_network_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HF_HUB_OFFLINE=1" in finding.remedy
 
 
-def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_hub_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
@@ -150,7 +150,7 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - start < 3
 
 
-def test_work_that_hangs_is_left_behind() -> None:
+def test_hanging_work_times_out() -> None:
     released = threading.Event()
     start = time.monotonic()
     with pytest.raises(TimeoutError):
@@ -208,7 +208,7 @@ def test_wandb_keys_are_found_and_not_shown(
     assert machine.wandb_login() == ok("key in WANDB_API_KEY: runs are tracked online")
 
 
-def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_variables_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert machine.wandb_login() == ok("WANDB_MODE=offline: runs are tracked offline")
@@ -216,7 +216,7 @@ def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) ->
     assert machine.wandb_login() == ok("WANDB_DISABLED=true: no run is tracked")
 
 
-def test_variables_that_decide_are_shown_and_those_that_cannot_be_obeyed_are_told(
+def test_variables_in_effect_are_shown_and_contradictions_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in [
@@ -292,7 +292,7 @@ def test_versions_that_were_not_tested_are_named(
         ({"dynamo_config": {"dynamo_backend": "INDUCTOR"}}, ["dynamo_backend: INDUCTOR"]),
     ],
 )
-def test_what_fights_in_accelerates_config(config: dict[str, object], named: list[str]) -> None:
+def test_conflicts_in_accelerate_s_config(config: dict[str, object], named: list[str]) -> None:
     assert accelerators.launch_problems(config) == named
 
 
@@ -423,7 +423,7 @@ def test_disks(mount_disk: Callable[[str], Path]) -> None:
     assert finding.level == "fail" and "not writable" in finding.found
 
 
-def test_memory_is_what_the_kernel_says() -> None:
+def test_memory_is_read_from_the_kernel() -> None:
     free = machine.machine_memory()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0.01 * total < free < total
@@ -434,7 +434,7 @@ def test_memory_is_what_the_kernel_says() -> None:
 # All of it
 
 
-def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashing_check_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", CANARY)
 
     def broken() -> Finding:
@@ -450,7 +450,7 @@ def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -
     assert run_check("x", empty).found == "ValueError: no message"
 
 
-def test_secrets_in_words_of_any_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_redacted_in_every_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", CANARY)
     assert (
         without_secrets(f"{CANARY} hf_abcdefghijk sk-abcdefghijk") == "REDACTED REDACTED REDACTED"

@@ -43,7 +43,7 @@ def test_written_answers_are_read_as_they_were(path: Path) -> None:
     assert read_matching_answers(path, HOW, IDS) == {answer.id: answer for answer in ANSWERS}
 
 
-def test_answers_made_otherwise_are_kept(path: Path) -> None:
+def test_answers_with_other_settings_are_kept(path: Path) -> None:
     write_answers(path, ANSWERS, HOW)
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"temperature: 0.7 there, 0 now"):
@@ -98,7 +98,7 @@ def test_a_broken_line_is_named(path: Path, line: str, said: str) -> None:
         read_answers(path)
 
 
-def test_drafts_outlive_a_kill_but_for_the_line_it_cut(path: Path) -> None:
+def test_drafts_survive_a_kill_except_a_cut_line(path: Path) -> None:
     with Drafts(drafts_folder(path), read_drafts(path)) as drafts:
         drafts.add({"one": ANSWERS[0], "two": ANSWERS[1]})
     with Drafts(drafts_folder(path), read_drafts(path)) as drafts:

@@ -168,7 +168,7 @@ def test_no_room_in_the_models_context(talker, tokenizer, prompts, greedy: Gener
 
 
 @pytest.mark.parametrize("temperature", [0, 0.9])
-def test_stopped_and_taken_up_it_ends_the_same(
+def test_resuming_gives_the_same_answers(
     talker, tokenizer, prompts, greedy: Generation, temperature: float, tmp_path, monkeypatch
 ) -> None:
     settings = replace(greedy, temperature=temperature, batch_size=3)

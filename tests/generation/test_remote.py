@@ -148,7 +148,7 @@ def parameters(settings: Generation = SETTINGS) -> dict[str, float | int]:
     return Served(ENDPOINT).parameters(settings, 12)
 
 
-def test_what_was_answered_is_not_asked_again(
+def test_answered_prompts_are_not_sent_again(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
@@ -184,7 +184,7 @@ def test_a_refused_request_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filtered_reply_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.says = {
         asked[1].prompt: Completion("Half of an", "content_filter"),
@@ -199,7 +199,7 @@ def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -
     assert [answer.id for answer in found.answers if not answer.finished] == ["p5"]
 
 
-def test_asked_to_stop_it_keeps_what_came(
+def test_a_stop_request_keeps_received_answers(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"

@@ -103,7 +103,7 @@ def test_the_benchmarks_records_are_read(
     assert max(abs(margin - known[name].margin) for name, margin in theirs.items()) < 1e-4
 
 
-def test_what_lm_eval_would_score_otherwise_is_left_out(
+def test_pairs_that_lm_eval_scores_differently_are_left_out(
     sharp_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mvp_align.errors import UserError

@@ -113,7 +113,7 @@ def test_free_text_states_preferences_too_and_nothing_does_not() -> None:
         asked(JudgedAnswer(PreferencePair("p", "u", "Why?", "Yes.", "No."), "Mine."))
 
 
-def test_the_key_is_of_all_that_is_asked() -> None:
+def test_the_key_covers_the_whole_request() -> None:
     (request,) = asked(JudgedAnswer(PAIR, "Mine."))
     assert request.key("m") == asked(JudgedAnswer(PAIR, "Mine."))[0].key("m")
     others = [

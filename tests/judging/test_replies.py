@@ -149,7 +149,7 @@ def judged(write_run, write_judge, url: str):
     return by
 
 
-def test_what_is_a_verdict_and_what_is_none(judged) -> None:
+def test_which_replies_are_verdicts(judged) -> None:
     run, result = judged("shapes", len(REPLIES))
     assert result.exit_code == 0, result.exception
     judgements = read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
@@ -245,7 +245,7 @@ def test_replies_that_are_kept_are_read_anew(
 @pytest.mark.parametrize(
     "content", [85, True, {"text": "x"}, [85], [{"type": "text"}], [["Hi."]], [None]]
 )
-def test_other_contents_are_no_message(content: object) -> None:
+def test_other_content_types_are_refused(content: object) -> None:
     with pytest.raises(TypeError):
         parse_completion({"choices": [{"message": {"content": content}}]})
 

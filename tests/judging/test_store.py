@@ -27,7 +27,7 @@ def reply(text: str, **changes: object) -> Reply:
     )  # type: ignore[arg-type]
 
 
-def test_what_is_kept_is_found_again(tmp_path: Path, query) -> None:
+def test_stored_replies_are_found(tmp_path: Path, query) -> None:
     path = tmp_path / "replies.sqlite"
     with open_store(path) as store:
         store.add("a", "m", reply("A", failures=("HTTP 500", "timed out")))
@@ -125,7 +125,7 @@ def test_a_write_that_fails_otherwise_may_be_a_quota(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"not a database, but longer than a header of SQLite, which takes 100 bytes" * 3]
 )
-def test_another_file_is_no_store(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_store_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "replies.sqlite"
     path.write_bytes(content)
     with pytest.raises(UserError, match="it is no store of replies"), open_store(path):

@@ -85,7 +85,7 @@ def test_the_paired_test_errs_one_time_in_twenty() -> None:
 
 
 @pytest.mark.parametrize("users", [5, 12, 40])
-def test_intervals_of_lifts_keep_their_promise_in_small_groups(users: int) -> None:
+def test_intervals_of_lifts_cover_in_small_groups(users: int) -> None:
     """Most pairs move nowhere, and in many draws none does: a width of 0 would then cover
     nothing."""
     random = np.random.default_rng(15)

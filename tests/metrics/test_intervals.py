@@ -153,7 +153,7 @@ def test_intervals_stay_inside_what_a_mean_can_be() -> None:
 @pytest.mark.parametrize(
     ("values", "clusters"), [([], []), ([1.0], []), ([1.0, 0.0], ["a"]), ([], ["a"])]
 )
-def test_nothing_and_unlike_lengths_are_refused(values: list[float], clusters: list[str]) -> None:
+def test_empty_and_unequal_lengths_are_refused(values: list[float], clusters: list[str]) -> None:
     with pytest.raises(ValueError, match=f"{len(values)} values and {len(clusters)} clusters"):
         clustered_mean(values, clusters)
 
@@ -182,7 +182,7 @@ def test_bounds_contain_the_mean(rows: list[tuple[float, str]]) -> None:
 
 
 @given(answers(numbers), st.integers(2, 4))
-def test_repeating_every_answer_makes_nobody_surer(
+def test_repeating_every_answer_narrows_no_interval(
     rows: list[tuple[float, str]], times: int
 ) -> None:
     once, often = mean_of(rows), mean_of(rows * times)
@@ -192,7 +192,7 @@ def test_repeating_every_answer_makes_nobody_surer(
         assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=1e-9)
 
 
-def test_one_user_who_answers_more_makes_the_mean_less_sure_not_more() -> None:
+def test_one_user_who_answers_more_widens_the_interval() -> None:
     values, users = [1.0, 0, 1, 0, 1, 0], list("abcdef")
     before = clustered_mean(values, users)
     talkative = clustered_mean(values + [1.0] * 20, users + ["a"] * 20)
@@ -304,7 +304,7 @@ def test_tango_is_the_score_interval(gained: float, lost: float, n: int) -> None
 
 
 @pytest.mark.parametrize("users", [2, 3, 8, 31])
-def test_people_who_all_move_alike_are_no_certainty(users: int) -> None:
+def test_people_who_all_change_alike_have_an_interval(users: int) -> None:
     """Tango's interval where nothing moves is -+ z^2/(G + z^2), and where all is gained from (G -
     z^2)/(G + z^2) to 1."""
     names, z2 = [f"u{n}" for n in range(users)] * 3, stats.norm.ppf(0.975) ** 2

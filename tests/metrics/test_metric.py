@@ -79,7 +79,9 @@ def test_an_unknown_name_is_an_error_and_no_share(name: str) -> None:
         ("own/number/words", "number", None, "", "own/number/words"),
     ],
 )
-def test_what_a_name_says(name: str, kind: str, higher: bool | None, unit: str, label: str) -> None:
+def test_names_have_a_measure_and_a_derivation(
+    name: str, kind: str, higher: bool | None, unit: str, label: str
+) -> None:
     found = metric_named(name)
     assert (found.name, found.kind, found.higher_is_better, found.unit, found.label) == (
         name,
@@ -98,7 +100,7 @@ def test_a_lift_of_a_share_is_bounded_by_what_shares_can_do() -> None:
     assert {*OF_LIFT, *OF_LIFT.values(), *UNITS} <= {*BOUNDS}
 
 
-def test_no_name_is_told_by_two_values_unless_the_exact_one_comes_first() -> None:
+def test_a_name_matches_one_metric_or_an_exact_one_first() -> None:
     names = [metric.name for metric in METRICS]
     assert len(names) == len(set(names))
     for place, metric in enumerate(METRICS):
@@ -119,7 +121,7 @@ def test_the_table_is_of_values() -> None:
     assert Metric("x", "share", "x") == Metric("x", "share", "x")
 
 
-def test_no_other_file_lists_what_metrics_are() -> None:
+def test_no_other_file_lists_metrics() -> None:
     """Lists that stand beside the table drift from it."""
     package = Path(__file__).parents[2] / "mvp_align"
     for path in package.rglob("*.py"):

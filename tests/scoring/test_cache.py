@@ -165,7 +165,7 @@ def test_a_full_disk_costs_the_cache_not_the_run(
     assert "not kept for other runs: No space left" in capsys.readouterr().out
 
 
-def test_what_is_held_is_listed_and_cleared(tmp_path: Path, pairs) -> None:
+def test_cached_models_are_listed_and_cleared(tmp_path: Path, pairs) -> None:
     for name in ("b", "a"):
         with open_cache(tmp_path, {"model": name}) as cache:
             cache.add(pairs[0].chosen, -1.0)

@@ -115,7 +115,7 @@ FAMILIES: dict[str, tuple[Method | None, dict[str, Any]]] = {
 }
 
 
-def test_no_family_drops_out() -> None:
+def test_no_family_is_missing() -> None:
     assert len(FAMILIES) == 40
     assert [
         sum(method is kind for method, _ in FAMILIES.values())
@@ -213,7 +213,7 @@ def test_without_the_self_check_scores_are_wrong(pairs: list[TokenizedPair], mon
         assert off(model, pairs, expected, batch_size=8) > 1000 * MARGIN, family
 
 
-def test_what_is_slower_is_said_once_in_a_line(pairs: list[TokenizedPair], capsys) -> None:
+def test_a_slower_method_is_noted_once(pairs: list[TokenizedPair], capsys) -> None:
     methods.print_once.cache_clear()
     for _ in range(2):
         score_pairs(tiny(shape_of("modernbert-decoder")), pairs[:1])
@@ -257,7 +257,7 @@ def test_a_model_without_weights_is_judged_by_a_tiny_copy() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_no_copy_can_be_made_of_is_tried_when_it_is_loaded(capsys) -> None:
+def test_models_without_a_tiny_copy_are_tried_when_loaded(capsys) -> None:
     # its attention has no grouped heads
     shape = AutoConfig.for_model("deepseek_v3", num_key_value_heads=2)
     assert shape_method(shape) is None

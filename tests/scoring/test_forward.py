@@ -175,7 +175,7 @@ def test_a_chunk_of_logits_lives_at_a_time(
     assert sum(chunks) == passes * int((batch["labels"] != -100).sum())
 
 
-def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> None:
+def test_a_prompt_runs_once_without_padding(model: PeftModel, batch) -> None:
     rows = []
     base = model.get_base_model()
     base.model.register_forward_pre_hook(
@@ -202,7 +202,7 @@ def test_eager_attention_is_the_same(load_sharp) -> None:
     )
 
 
-def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
+def test_a_sliding_window_runs_one_answer_per_row(sharpen, capsys) -> None:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=101,

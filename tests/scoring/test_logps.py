@@ -257,7 +257,7 @@ def test_bf16_runs(load_sharp, pairs) -> None:
     check(scores, few, model, tolerance=0.05)
 
 
-def test_an_untouched_scale_is_no_obstacle(pairs) -> None:
+def test_a_scale_of_1_is_scored(pairs) -> None:
     torch.manual_seed(0)
     model = GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=1.0)).eval()
     check(score_pairs(model, pairs[:3]), pairs[:3], model)

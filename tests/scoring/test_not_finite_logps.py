@@ -77,7 +77,7 @@ def test_a_token_without_any_probability_stops_it_too(monkeypatch: pytest.Monkey
         score_pairs(model, pairs(1), label="base ufp4")
 
 
-def test_a_cache_never_holds_what_is_no_number(tmp_path: Path) -> None:
+def test_a_cache_never_holds_nan(tmp_path: Path) -> None:
     cache = LogpCache()
     answer = Answer((1, 2, 3), 1)
     for value in (math.nan, -math.inf, math.inf):

@@ -49,7 +49,7 @@ def told(
     return folder, run
 
 
-def test_what_a_recipe_tells_its_tracker(
+def test_calls_of_a_recipe_to_its_tracker(
     told: tuple[Path, StoredRun], wandb_server: WandbServer
 ) -> None:
     folder, run = told

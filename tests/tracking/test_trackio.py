@@ -122,7 +122,7 @@ print(json.dumps({
     assert not (tmp_path / "run" / "trackio").exists()
 
 
-def test_a_variable_sends_it_away(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_sends_it_to_a_space(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the test above would see if a run were not kept local."""
     monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
     found = trackio(

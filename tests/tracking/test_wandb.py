@@ -207,7 +207,7 @@ def test_a_server_that_cannot_be_reached_turns_the_run_offline(
     assert holds(tmp_path, CANARY) == []
 
 
-def test_a_server_that_goes_away_holds_nobody_up(
+def test_a_vanished_server_delays_nothing(
     tmp_path: Path,
     rows: list[Row],
     tracked: MakeConfig,

@@ -24,7 +24,7 @@ class Command:
         return os.mkdir, (str(self.target),)
 
 
-def test_a_checkpoint_that_gives_orders_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_code_is_refused(tmp_path: Path) -> None:
     file, target = tmp_path / "optim_states.pt", tmp_path / "made"
     torch.save({"exp_avg": torch.ones(2), "step": Command(target)}, file)
     with tensors_only(), pytest.raises(pickle.UnpicklingError, match="mkdir"):
@@ -107,7 +107,7 @@ def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
-def test_a_request_amid_an_evaluation_is_heeded_before_its_next_batch(
+def test_a_stop_request_in_an_evaluation_stops_it_at_the_next_batch(
     evaluating, recipe: str
 ) -> None:
     trainer, checkpoints = evaluating(recipe)
