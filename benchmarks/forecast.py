@@ -1,7 +1,7 @@
-"""What LLaMA-2 should take on GPUs, computed from FLOP and bytes; `python -m benchmarks.forecast`
-prints the table.
+"""Forecast LLaMA-2's training and scoring time on GPUs from FLOP and bytes.
 
-Nothing here is measured. Every assumption is a constant below.
+`python -m benchmarks.forecast` prints the table. Nothing here is measured: every assumption is a
+constant below.
 """
 
 from dataclasses import dataclass
@@ -17,16 +17,17 @@ from mvp_align.scoring.packing import pack_answers
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 PROMPT, ANSWER = 80, 60
-"""Tokens of a pair in the benchmark's format under LLaMA-2's tokenizer, about."""
+"""Approximate tokens of a pair in the benchmark's format with LLaMA-2's tokenizer."""
 TRAIN_PAIRS, EPOCHS = 16_000, 3
 MFU_TRAINING, MFU_SCORING = 0.40, 0.50
-"""Share of the peak that useful products reach: what well-fed dense bf16 training reports; less for
-small micro-batches."""
+"""Model FLOP utilisation, as reported for dense bf16 training; lower with small micro-batches."""
 EIGHT_GPUS = 0.92
-"""Of eight times one GPU: adapters are small to reduce over, but the slowest of eight micro-batches
-sets the pace."""
+"""Scaling efficiency of eight GPUs.
+
+All-reducing adapter gradients is cheap, but each step waits for the slowest of eight micro-batches.
+"""
 GPUS = {"A100 80 GB": (312e12, 2.0e12), "H100 SXM": (989e12, 3.35e12)}
-"""Peak dense bf16 FLOP/s and memory bytes/s, from the makers' data sheets."""
+"""Peak dense bf16 FLOP/s and memory bytes/s, from NVIDIA's data sheets."""
 SHAPES = {
     "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
     "LLaMA-2-13B": LlamaConfig(
@@ -48,8 +49,7 @@ class Forecast:
 
 
 def forecast(config: LlamaConfig) -> Forecast:
-    """Of one pair: FLOP of scoring, and of a training pass; and the bytes that a pass reads at
-    least once."""
+    """Return one pair's FLOP in scoring and in training, and the weight bytes that a pass reads."""
     with init_empty_weights():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     context = tuple(range(PROMPT))

@@ -1,8 +1,7 @@
-"""LLaMA-2 on the GPU that is here, with random weights: what training and scoring hold and how fast
-they are, beside what the dry run simulates. `python -m benchmarks.llama_gpu [7B|13B] [--json FILE]`
-prints the tables of docs/memory.md.
+"""Measure LLaMA-2's memory and speed on this GPU, and compare the memory with the dry run's.
 
-Memory and speed do not depend on what the weights are, so nothing is downloaded.
+`python -m benchmarks.llama_gpu [7B|13B] [--json FILE]` prints the tables of docs/memory.md. Weights
+are random, since memory and speed do not depend on their values, so nothing is downloaded.
 """
 
 import gc
@@ -32,16 +31,19 @@ from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
 
 SCORED = 8
-"""Pairs a batch that is scored."""
+"""Pairs per scored batch."""
 TIMED = 3
-"""Passes, after one that takes the memory."""
+"""Timed passes, after one that allocates the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Peaks are bytes of live tensors since before the model was loaded, `reserved` what the
-    allocator had taken for them. Seconds are of one pass over all pairs; TFLOP/s counts useful
-    products alone (benchmarks/work.py)."""
+    """Memory and speed of training and scoring.
+
+    `training` and `scoring` are peaks of live tensors in bytes, without what was there before the
+    model; `training_reserved` is what the allocator reserved. Seconds are per pass over all pairs.
+    TFLOP/s count only useful products (benchmarks/work.py).
+    """
 
     training: int
     training_reserved: int
@@ -54,7 +56,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A row of the table. `simulated`: bytes at the peak of training."""
+    """A row of the table. `simulated` is the peak of training in bytes."""
 
     model: str
     quantization: str
@@ -80,7 +82,7 @@ class Figure:
 
 
 def random_model(shape: LlamaConfig, folder: Path) -> Path:
-    """A model of this shape, drawn on the GPU, saved in bf16."""
+    """Save a model of this shape with random weights in bf16, and return its folder."""
     torch.manual_seed(0)
     with torch.device("cuda"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
@@ -96,9 +98,12 @@ def release() -> None:
 
 
 def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measured:
-    """Passes over `pairs` pairs that share no prompt, AdamW's moments and gradients at hand as amid
-    accumulation, and over a batch that is scored. `before`: bytes that were taken when the model
-    was not there. Raises torch.OutOfMemoryError."""
+    """Measure training passes over `pairs` pairs, and scoring passes over SCORED pairs.
+
+    Pairs share no prompt. AdamW's moments and gradients exist, as they do during accumulation.
+    `before` is the memory in bytes that was in use before the model was loaded. Raises
+    torch.OutOfMemoryError.
+    """
     batch, largest = llama_pairs(pairs), largest_batch(model, [llama_pairs(SCORED)], config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
@@ -141,8 +146,10 @@ def seconds(run: Callable[[], None]) -> float:
 
 
 def shapes_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The same model without data and without an adapter: 4-bit weights are stored in other
-    shapes."""
+    """Return the model on the meta device, without adapter, to count its FLOP.
+
+    Packed 4-bit weights have other shapes.
+    """
     with torch.device("meta"):
         bare: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
     return bare
@@ -157,10 +164,10 @@ def config_of(folder: Path, quantization: str, checkpointing: bool) -> Config:
         return to_config(hydra.compose("train", words))
 
 
-def measured(
+def measure_all(
     model: PeftModel, configs: dict[bool, Config], before: int
 ) -> dict[tuple[bool, int], Measured | None]:
-    """By checkpointing and pairs a pass; None where the GPU ran out of memory."""
+    """Return figures by (checkpointing, pairs per pass), or None where memory ran out."""
     found: dict[tuple[bool, int], Measured | None] = {}
     for checkpointing, config in configs.items():
         for pairs in MICRO_BATCHES:
@@ -176,10 +183,10 @@ def measured(
 def main(
     size: Annotated[str, typer.Argument(help="7B or 13B.")] = "7B",
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
+        Path | None, typer.Option("--json", help="File to write the figures to.")
     ] = None,
 ) -> None:
-    """Measure on this GPU, simulate, and print both."""
+    """Measure on this GPU, simulate the same settings, and print both."""
     name = f"LLaMA-2-{size}"
     if name not in SHAPES:
         raise typer.BadParameter(
@@ -208,7 +215,7 @@ def main(
             model = start_adapter(
                 load_base(configs[False].model, placement, quantization), configs[False]
             )
-            for (checkpointing, pairs), found in measured(model, configs, before).items():
+            for (checkpointing, pairs), found in measure_all(model, configs, before).items():
                 known = simulate(
                     configs[checkpointing], SHAPES[name], placement.dtype, llama_pairs(pairs), []
                 )

@@ -1,5 +1,7 @@
-"""What this machine can do, and a process for each contender: allocator, caches and peak memory are
-its own."""
+"""Measure this machine's speed, and run each contender in a process of its own.
+
+So allocators, caches and peak memory stay separate.
+"""
 
 import os
 import platform
@@ -20,21 +22,22 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SHAPES = ((512, 576, 1536), (1024, 1024, 1024), (4096, 4096, 4096))
-"""(m, k, n) of the products that are tried: as in a small model's layers, and large squares."""
+"""(m, k, n) of the matrix products to try: those of a small model's layers, and large squares."""
 SECONDS_A_SHAPE = 1.0
 
 
 def native_placement() -> Placement:
-    """The device and precision that our runs choose, without the allocator settings that they
-    choose with it: a rival gets those that it comes with."""
+    """Return our runs' device and precision, without changing allocator settings as they do.
+
+    Rivals run with their own defaults.
+    """
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     return Placement(device, DTYPES[best_precision(on_gpu)], None)
 
 
 class Worker:
-    """A process that waits between calls, so that contenders take turns on the same machine in one
-    run."""
+    """A process that waits between calls, so that contenders can alternate on one machine."""
 
     def __init__(self) -> None:
         self.pool = ProcessPoolExecutor(
@@ -51,7 +54,7 @@ def close(workers: dict[str, Worker]) -> None:
 
 
 def end_with_parent() -> None:
-    """A worker whose parent was killed would work on, and disturb whatever is timed next."""
+    """End this worker when its parent is killed, or it would disturb later measurements."""
     parent = parent_process()
     assert parent is not None
 
@@ -63,7 +66,7 @@ def end_with_parent() -> None:
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The machine's best rate of matrix products, FLOP/s, over a few shapes."""
+    """Return the machine's fastest matrix products over SHAPES, in FLOP/s."""
     return max(rate(shape, device, dtype) for shape in SHAPES)
 
 
@@ -84,14 +87,14 @@ def rate(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) 
 
 
 def now(device: torch.device) -> float:
-    """Seconds, once everything asked of the device is done."""
+    """Wait for the device's pending work, and return the time in seconds."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Of this process since it began: on the GPU where that is used, else resident."""
+    """Return this process's peak memory in bytes: on the GPU if there is one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,8 +1,7 @@
-"""The dry run's memory forecast: beside what training SmolLM2 really takes, and for LLaMA-2;
-`python -m benchmarks.memory` prints the tables of docs/memory.md.
+"""Compare the dry run's memory forecast with training SmolLM2, and print it for LLaMA-2.
 
-Measured is what a fresh process holds at its peak, from loading the model to the second step, less
-what it held before.
+`python -m benchmarks.memory` prints the tables of docs/memory.md. The measured figure is a fresh
+process's peak from loading the model to the second step, minus what it held before.
 """
 
 import ctypes
@@ -35,7 +34,7 @@ from mvp_align.training.trainers import TrainerParts, dpo_trainer
 GIB = 2**30
 WORDS = ("tea", "rain", "bread", "snow", "cats", "jazz", "soup", "salt", "moss", "maps")
 PROMPT, ANSWER = 128, 192
-"""Tokens of a LLaMA-2 pair: its prompt, and each of its answers."""
+"""Tokens of a LLaMA-2 pair's prompt, and of each of its answers."""
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 SHAPES = {
     "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
@@ -51,8 +50,7 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Pairs a pass, tokens of each prompt (about) and each answer, and whether activations are
-    computed anew."""
+    """Pairs per pass, tokens per prompt (approximately) and per answer, and checkpointing."""
 
     pairs: int
     prompt: int
@@ -69,15 +67,17 @@ SETTINGS = (
 )
 
 
-def predicted(setting: Setting) -> int:
+def simulated_peak(setting: Setting) -> int:
     config, plan = planned(setting)
     return simulated(config, plan, torch.float32).peak
 
 
-def measured(setting: Setting, keep_freed: bool) -> int:
-    """Bytes at the peak of this process, which is to be a fresh one. `keep_freed`: as in our runs
-    on a CPU, glibc keeps what is freed; else it hands every block back, and what is measured is
-    what is in use."""
+def measured_peak(setting: Setting, keep_freed: bool) -> int:
+    """Train in this process, which must be fresh, and return its peak in bytes.
+
+    With `keep_freed`, glibc keeps freed memory, as in our runs on a CPU. Otherwise it returns every
+    block, so that the peak is what is in use.
+    """
     PartialState(cpu=True)
     if keep_freed:
         keep_freed_memory()
@@ -89,7 +89,7 @@ def measured(setting: Setting, keep_freed: bool) -> int:
     config, plan = planned(setting)
     placement, tokenizer = on_cpu(), load_tokenizer(config.model)
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak from here on
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder)
@@ -98,7 +98,7 @@ def measured(setting: Setting, keep_freed: bool) -> int:
 
 
 def planned(setting: Setting) -> tuple[Config, Plan]:
-    """Two steps of one micro-batch each, of pairs of equal length."""
+    """Plan two steps of one micro-batch each, with pairs of equal length."""
     overrides = [
         "hardware=cpu",
         "tracking=none",
@@ -118,7 +118,7 @@ def planned(setting: Setting) -> tuple[Config, Plan]:
             f"p{n}",
             f"u{n}",
             f"{n}" + f" {WORDS[n % 10]}" * setting.prompt,
-            *answers(setting.answer),
+            *answer_texts(setting.answer),
         )
         for n in range(2 * setting.pairs)
     ]
@@ -127,24 +127,24 @@ def planned(setting: Setting) -> tuple[Config, Plan]:
     )
 
 
-def answers(tokens: int) -> tuple[str, str]:
+def answer_texts(tokens: int) -> tuple[str, str]:
     return " yes" * tokens, " no" * tokens
 
 
 def on_cpu() -> Placement:
-    """Made by hand, so that the allocator is as `measured` sets it."""
+    """Return the placement directly, since `resolve_hardware` would change the allocator."""
     return Placement(torch.device("cpu"), torch.float32, "sdpa")
 
 
 def resident(field: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes."""
+    """Return VmRSS or VmHWM of this process, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def in_fresh_process(setting: Setting, keep_freed: bool) -> int:
     worker = Worker()
-    found = worker.call(measured, setting, keep_freed)
+    found = worker.call(measured_peak, setting, keep_freed)
     close({"": worker})
     return found
 
@@ -156,7 +156,7 @@ def print_validation() -> None:
     )
     print("|---|---|---|---|---|---|---|")
     for setting in SETTINGS:
-        found, used = predicted(setting), in_fresh_process(setting, keep_freed=False)
+        found, used = simulated_peak(setting), in_fresh_process(setting, keep_freed=False)
         kept = in_fresh_process(setting, keep_freed=True)
         print(
             f"| {setting.pairs} | {setting.prompt}, {setting.answer} |"
@@ -200,7 +200,7 @@ def llama_row(name: str, shape: LlamaConfig, quantization: str, checkpointing: b
 
 
 def llama_pairs(count: int) -> list[TokenizedPair]:
-    """Pairs that share no prompt."""
+    """Return pairs that share no prompt."""
     made = []
     for number in range(count):
         prompt = tuple(range(number + 1, number + 1 + PROMPT))

@@ -1,4 +1,4 @@
-"""What people score with otherwise, written here anew or called as it ships."""
+"""Other ways to score pairs: our own versions of common code, and lm-evaluation-harness."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,16 @@ from mvp_align.schema import PromptedPair
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 Sums = list[tuple[float, float]]
-"""Of each pair: summed log-probs of chosen and rejected, nats."""
+"""Summed log-probs of chosen and rejected, in nats, of each pair."""
 
 
 def one_at_a_time(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PromptedPair]
 ) -> Sums:
-    """An answer a pass, as the benchmark's own script goes about it: prompt and answer tokenised
-    together, logits of every position, the answer's picked out."""
+    """Score one answer per pass, as the benchmark's own script does.
+
+    Prompt and answer are tokenised together, and logits of every position are computed.
+    """
 
     def logp(prompt: str, answer: str) -> float:
         start = tokenizer(prompt, return_tensors="pt").input_ids.shape[1]
@@ -33,8 +35,7 @@ def one_at_a_time(
 
 
 def padded_batches(model: nn.Module, pairs: Sequence[TokenizedPair], batch_size: int) -> Sums:
-    """Rows of about one length padded on the right, logits of every position in fp32: the plain
-    batched way."""
+    """Score batches of rows of similar length, padded on the right, with fp32 logits everywhere."""
     device = next(model.parameters()).device
     answers = {answer for pair in pairs for answer in (pair.chosen, pair.rejected)}
     rows = sorted(answers, key=lambda answer: len(answer.ids), reverse=True)
@@ -58,7 +59,7 @@ def with_lm_eval(
     pairs: Sequence[PromptedPair],
     batch_size: int,
 ) -> Sums:
-    """lm-evaluation-harness's `loglikelihood` on the same prompts and answers."""
+    """Score the same prompts and answers with lm-evaluation-harness's `loglikelihood`."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 

@@ -1,4 +1,6 @@
-"""Scoring, ours against one answer at a time and lm-evaluation-harness, in turns on one machine.
+"""Compare the speed of our scoring with one answer at a time and with lm-evaluation-harness.
+
+All three alternate on one machine:
 
 python -m benchmarks.scoring [--data FILE] [--quick] [--json FILE] [OVERRIDE ...]
 """
@@ -31,7 +33,7 @@ from mvp_align.scoring.logps import score_pairs
 
 OURS, SEQUENTIAL, LM_EVAL = "mvp-align", "one answer at a time", "lm-eval HFLM"
 SIZES = {OURS: (4, 8, 16), SEQUENTIAL: (1,), LM_EVAL: (1, 2, 4, 8, 16)}
-"""Batch sizes among which each takes its best."""
+"""Batch sizes to try; the fastest is used."""
 TRIED_PAIRS = 16
 
 
@@ -44,7 +46,7 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known where the model is."""
+    """Facts that only the process with the model knows."""
 
     machine: str
     gemm: float
@@ -54,7 +56,7 @@ class Facts:
 
 
 loaded: dict[str, Any] = {}
-"""Of a worker process: the model, its tokenizer and the pairs."""
+"""State of a worker process: the model, its tokenizer and the pairs."""
 
 
 def prepare(task: Task, contender: str) -> None:
@@ -85,7 +87,7 @@ def facts() -> Facts:
 
 
 def score(batch_size: int, first: int | None = None) -> Timed:
-    """Score the first so many pairs, or all."""
+    """Score the first `first` pairs, or all."""
     model, tokenizer = loaded["model"], loaded["tokenizer"]
     texts, pairs = loaded["texts"][:first], loaded["pairs"][:first]
     began = now(loaded["device"])
@@ -102,7 +104,7 @@ def score(batch_size: int, first: int | None = None) -> Timed:
 
 
 def best_size(worker: Worker, contender: str) -> int:
-    """The batch size that is fastest over a few pairs, tried after a warm-up."""
+    """Return the fastest batch size over TRIED_PAIRS pairs, after a warm-up."""
     sizes = SIZES[contender]
     worker.call(score, sizes[0], 2)
     return (
@@ -122,22 +124,21 @@ def main(
     ] = None,
     data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
     model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
-    pairs: Annotated[int, typer.Option(help="Pairs that are scored.")] = 96,
-    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 3,
-    quick: Annotated[bool, typer.Option(help="Fewer pairs, one turn: minutes.")] = False,
+    pairs: Annotated[int, typer.Option(help="Number of pairs to score.")] = 96,
+    repeats: Annotated[int, typer.Option(help="Repetitions; medians are shown.")] = 3,
+    quick: Annotated[bool, typer.Option(help="Fewer pairs, one repetition: minutes.")] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
+        Path | None, typer.Option("--json", help="File to write the figures to.")
     ] = None,
 ) -> None:
-    """Score the same pairs with ours, one answer at a time, and lm-evaluation-harness; print
-    medians and ratios."""
+    """Time scoring: ours, one answer at a time, and lm-evaluation-harness, with ratios."""
     task = Task(model, data, min(pairs, 40) if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
     workers = prepared(task)
     known = workers[SEQUENTIAL].call(facts)
     sizes = {contender: best_size(worker, contender) for contender, worker in workers.items()}
     close(workers)
-    workers = prepared(task)  # anew: the peak of memory is to be that of the best size alone
+    workers = prepared(task)  # fresh processes, whose peak memory is that of the best size
     for contender, worker in workers.items():
         worker.call(score, sizes[contender], 2)  # warm-up
     timed: dict[str, list[Timed]] = {contender: [] for contender in workers}

@@ -1,9 +1,11 @@
-"""Steps of our trainer beside those of TRL's DPOTrainer on a LLaMA with random weights, in one
-process: the same adapter, pairs, seed and arguments. A JSON object a line.
+"""Compare steps of our trainer and of TRL's DPOTrainer on a LLaMA with random weights.
+
+Both run in one process with the same adapter, pairs, seed and arguments. Prints a JSON object per
+line:
 
 python -m benchmarks.trainers_beside_trl [7B|13B|tiny] [--micro 4,8,16] [--parts steps,scoring]
 
-Speed and memory do not depend on what the weights are, so nothing is downloaded. `tiny` takes
+Speed and memory do not depend on the values of weights, so nothing is downloaded. `tiny` takes
 seconds on a CPU.
 """
 
@@ -37,7 +39,7 @@ from benchmarks.machine import gemm_rate, machine_name, now
 from benchmarks.memory import GIB, SHAPES
 from benchmarks.rivals import padded_batches
 from benchmarks.training import OURS, TRL, TRL_LIGER, TRL_PRECOMPUTED, Setup, make_trainer
-from benchmarks.work import Task, forward_flop, ready, rows_of, training_flop
+from benchmarks.work import Task, forward_flop, render_and_tokenize, rows_of, training_flop
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
 from mvp_align.modeling.adapters import start_adapter
@@ -54,14 +56,14 @@ SIZES = {name.removeprefix("LLaMA-2-"): shape for name, shape in SHAPES.items()}
 }
 PARTS = ("steps", "scoring", "profile")
 WARM_UP = 2
-"""Steps that are not timed."""
+"""Steps before timing starts."""
 PROFILED = 3
-"""The step of which the profiler keeps the kernels."""
+"""The step to profile."""
 
 
 @dataclass
 class Clock(TrainerCallback):
-    """Seconds of each step, once all that it asked of the device is done."""
+    """Measure the seconds of each step, including its pending work on the device."""
 
     device: torch.device
     seconds: list[float] = field(default_factory=list)
@@ -106,7 +108,7 @@ class Bench:
     task: Task
     batch: int
     gemm: float
-    """FLOP/s of matrix products here."""
+    """FLOP/s of matrix products on this machine."""
 
     def config(self, micro: int = 1) -> Config:
         return self.task.config(
@@ -114,13 +116,12 @@ class Bench:
         )
 
 
-def say(**facts: object) -> None:
+def print_json(**facts: object) -> None:
     print(json.dumps(facts, allow_nan=False), flush=True)
 
 
 def random_llama(size: str, tokenizer: str | None, root: Path) -> tuple[PreTrainedModel, Task]:
-    """A model of this size on the device that our runs choose, and a task that names the folder of
-    its shape and tokenizer."""
+    """Return a model of this size on our runs' device, and a task with its config and tokenizer."""
     on_gpu = torch.cuda.is_available()
     named = [f"model.id={tokenizer}", "model.name=tokenizer"] if tokenizer else []
     words = load_tokenizer(Task("smollm2_135m", "sample", 0, tuple(named)).config().model)
@@ -146,8 +147,11 @@ def random_llama(size: str, tokenizer: str | None, root: Path) -> tuple[PreTrain
 
 
 def steps(bench: Bench, contender: str, micro: int) -> dict[str, object]:
-    """Of one epoch: seconds before the first step, median seconds of a step, peak memory, and the
-    first losses and gradient norms, which contenders have in common."""
+    """Time one epoch, and return its figures.
+
+    They are seconds before the first step, median seconds per step, peak memory, and the first
+    losses and gradient norms, which all contenders should share.
+    """
     device, on_gpu = bench.setup.placement.device, torch.cuda.is_available()
     release(bench)
     if on_gpu:
@@ -174,18 +178,20 @@ def steps(bench: Bench, contender: str, micro: int) -> dict[str, object]:
         "grad_norms": [entry["grad_norm"] for entry in logged[:4]],
     }
     if contender == OURS:
-        _, pairs = ready(bench.setup.pairs, config)
+        _, pairs = render_and_tokenize(bench.setup.pairs, config)
         flop = training_flop(bench.base, pairs, adapter) / len(pairs) * bench.batch
         found["gemm_share"] = flop / second / bench.gemm
     return found
 
 
 def time_steps(bench: Bench, micros: list[int]) -> None:
-    """Each contender at each micro-batch. Our first run scores the reference; later ones find it in
-    the cache."""
+    """Time each contender with each micro-batch size.
+
+    Our first run scores the reference; later ones find it in the cache.
+    """
     began = now(bench.setup.placement.device)
     fingerprint(bench.base)
-    say(what="fingerprint", seconds=now(bench.setup.placement.device) - began)
+    print_json(what="fingerprint", seconds=now(bench.setup.placement.device) - began)
     liger = [TRL_LIGER] if torch.cuda.is_available() and find_spec("liger_kernel") else []
     turns = [(f"{OURS}, cold reference", OURS, micros[0])]
     # Liger last: it patches the model's classes
@@ -193,14 +199,14 @@ def time_steps(bench: Bench, micros: list[int]) -> None:
         turns += [(contender, contender, micro) for micro in micros]
     for what, contender, micro in turns:
         try:
-            say(what=what, micro_batch=micro, **steps(bench, contender, micro))
+            print_json(what=what, micro_batch=micro, **steps(bench, contender, micro))
         except torch.OutOfMemoryError:
-            say(what=what, micro_batch=micro, error="out of memory")
+            print_json(what=what, micro_batch=micro, error="out of memory")
 
 
 def time_scoring(bench: Bench, pairs: list[PreferencePair], batch: int) -> None:
-    """Ours beside plain batches of padded rows, two a pair."""
-    _, tokens = ready(pairs, bench.config())
+    """Time our scoring, and batches of padded rows with two rows per pair."""
+    _, tokens = render_and_tokenize(pairs, bench.config())
     device = bench.setup.placement.device
     with torch.no_grad():
         score_pairs(bench.base, tokens[:batch], batch_size=batch)
@@ -210,7 +216,7 @@ def time_scoring(bench: Bench, pairs: list[PreferencePair], batch: int) -> None:
     began = now(device)
     plain = padded_batches(bench.base, tokens, 2 * batch)
     theirs = now(device) - began
-    say(
+    print_json(
         what="scoring", batch=batch, pairs_per_second=len(tokens) / ours,
         plain_pairs_per_second=len(tokens) / theirs,
         gemm_share=forward_flop(bench.base, rows_of(tokens)) / ours / bench.gemm,
@@ -222,7 +228,7 @@ def time_scoring(bench: Bench, pairs: list[PreferencePair], batch: int) -> None:
 
 
 def profile_step(bench: Bench, micro: int, shown: int = 25) -> None:
-    """What takes the time of one of our steps, by kernel on a GPU, by operator on a CPU."""
+    """Print where the time of one of our steps goes: by kernel on a GPU, by operator on a CPU."""
     on_gpu = torch.cuda.is_available()
     release(bench)
     kernels = profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])
@@ -240,7 +246,9 @@ def profile_step(bench: Bench, micro: int, shown: int = 25) -> None:
     }
     total = sum(taken.values())
     for name, microseconds in sorted(taken.items(), key=lambda one: -one[1])[:shown]:
-        say(what="profile", kernel=name, seconds=microseconds / 1e6, share=microseconds / total)
+        print_json(
+            what="profile", kernel=name, seconds=microseconds / 1e6, share=microseconds / total
+        )
 
 
 def release(bench: Bench) -> None:
@@ -254,17 +262,16 @@ def main(
     size: Annotated[str, typer.Argument(help="7B, 13B or tiny.")] = "7B",
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="A Hugging Face id or a folder; by default the demo model's."),
+        typer.Option(help="Hugging Face id or folder; by default the demo model's."),
     ] = None,
-    micro: Annotated[str, typer.Option(help="Pairs a pass, several by commas.")] = "4,8,16",
-    batch: Annotated[int, typer.Option(help="Pairs a step.")] = 16,
-    steps: Annotated[int, typer.Option(help="Steps a run, of which two are not timed.")] = 8,
+    micro: Annotated[str, typer.Option(help="Pairs per pass; several with commas.")] = "4,8,16",
+    batch: Annotated[int, typer.Option(help="Pairs per step.")] = 16,
+    steps: Annotated[int, typer.Option(help="Steps per run; the first two are not timed.")] = 8,
     parts: Annotated[
-        str, typer.Option(help="Of steps, scoring, profile, by commas.")
+        str, typer.Option(help="steps, scoring, profile; several with commas.")
     ] = "steps,scoring",
 ) -> None:
-    """Time ours and TRL's on the same random model, pairs and arguments; print a JSON object a
-    line."""
+    """Time ours and TRL's on the same random model, pairs and arguments, as JSON lines."""
     if size not in SIZES:
         raise typer.BadParameter(f"size: must be one of {', '.join(SIZES)}")
     wanted, micros = parts.split(","), [int(one) for one in micro.split(",")]
@@ -274,14 +281,14 @@ def main(
         raise typer.BadParameter(f"--steps: {PROFILED} at least, as none would be timed else")
     with tempfile.TemporaryDirectory() as root:
         base, task = random_llama(size, tokenizer, Path(root))
-        os.environ["MVP_ALIGN_CACHE"] = str(Path(root) / "cache")  # the first run finds nothing
+        os.environ["MVP_ALIGN_CACHE"] = str(Path(root) / "cache")  # an empty cache
         placement = resolve_hardware(task.config().hardware)
         data = load_data(task.config())
         words = load_tokenizer(task.config().model)
         drawn = random.Random(0).sample(data.train, batch * steps)
         setup = Setup(drawn, words, placement, Path(root) / "run")
         bench = Bench(base, setup, task, batch, gemm_rate(placement.device, base.dtype))
-        say(
+        print_json(
             what="machine", name=machine_name(placement.device), torch=torch.__version__,
             gemm_tflops=bench.gemm / 1e12, pairs=len(drawn),
         )  # fmt: skip

@@ -1,5 +1,6 @@
-"""DPO training, ours against TRL's DPOTrainer as it ships, in turns on one machine: same pairs,
-seed and effective batch.
+"""Compare our DPO training with TRL's DPOTrainer: same pairs, seed and effective batch.
+
+Both alternate on one machine:
 
 python -m benchmarks.training [--data FILE] [--quick] [--json FILE] [OVERRIDE ...]
 """
@@ -34,7 +35,7 @@ from benchmarks.work import (
     Task,
     forward_flop,
     largest_relative_gap,
-    ready,
+    render_and_tokenize,
     rows_of,
     training_flop,
     training_pairs,
@@ -55,7 +56,7 @@ TRL_LIGER = "TRL with Liger kernels"
 CONTENDERS = (OURS, TRL, TRL_PRECOMPUTED)
 WARM = "mvp-align, cache warm"
 EPOCHS = 3
-"""The paper's."""
+"""As in the paper."""
 MICRO_BATCHES = {OURS: (2, 4, 8), TRL: (1, 2, 4, 8)}
 QUICK_MICRO_BATCHES = {OURS: (4, 8), TRL: (1, 2)}
 TRAINING = (
@@ -70,8 +71,7 @@ TRAINING = (
 class Timed:
     seconds: float
     before_seconds: float
-    """The part of `seconds` before the first step: tokenising, and the reference where it is
-    precomputed."""
+    """The part of `seconds` before the first step: tokenising, and any precomputed reference."""
     losses: list[float]
     grad_norms: list[float]
     peak_bytes: int
@@ -82,14 +82,14 @@ class Facts:
     machine: str
     gemm: float
     flop_epoch: float
-    """Forward and backward over all pairs, without the reference."""
+    """FLOP of a forward and backward pass over all pairs, without the reference."""
     flop_reference: float
-    """Once over all pairs."""
+    """FLOP of one reference pass over all pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every contender is given. `folder` is for its files."""
+    """What every contender gets. `folder` is for its files."""
 
     pairs: list[PreferencePair]
     tokenizer: PreTrainedTokenizerBase
@@ -98,7 +98,7 @@ class Setup:
 
 
 loaded: dict[str, Any] = {}
-"""Of a worker process: its task, contender, base model and setup."""
+"""State of a worker process: its task, contender, base model and setup."""
 
 
 def prepare(task: Task, contender: str, folder: str) -> None:
@@ -115,7 +115,7 @@ def prepare(task: Task, contender: str, folder: str) -> None:
 
 def facts() -> Facts:
     config = loaded["task"].config(*TRAINING)
-    _, pairs = ready(loaded["setup"].pairs, config)
+    _, pairs = render_and_tokenize(loaded["setup"].pairs, config)
     model = start_adapter(loaded["base"], config)
     adapter_weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     base = model.unload()
@@ -131,13 +131,15 @@ def facts() -> Facts:
 
 
 def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
-    """One run from a fresh adapter, its trainer's making included. `warm`: log-probs of earlier
-    runs are found."""
+    """Time one run from a fresh adapter, including the construction of its trainer.
+
+    With `warm`, log-probs of earlier runs are in the cache.
+    """
     setup: Setup = loaded["setup"]
     device = setup.placement.device
     if not warm:
         for part in setup.folder.iterdir():
-            if not part.is_symlink():  # the unpacked model
+            if not part.is_symlink():  # keep the unpacked model
                 shutil.rmtree(part)
     config = loaded["task"].config(*TRAINING, f"train.micro_batch_size={micro_batch}", *overrides)
     model = start_adapter(loaded["base"], config)
@@ -153,7 +155,7 @@ def train(micro_batch: int, *overrides: str, warm: bool = False) -> Timed:
 
 
 def make_trainer(contender: str, config: Config, model: PeftModel, setup: Setup) -> Trainer:
-    """Our trainer, or TRL's with the very arguments that ours has."""
+    """Return our trainer, or TRL's with exactly the same arguments."""
     placement, tokenizer = setup.placement, setup.tokenizer
     checkpoints = setup.folder / "checkpoints"
     data = DataSets(train=setup.pairs, test=[])
@@ -175,8 +177,10 @@ def make_trainer(contender: str, config: Config, model: PeftModel, setup: Setup)
 
 
 def best_micro_batch(worker: Worker, sizes: Sequence[int]) -> int:
-    """The size that is fastest over an optimizer step once its memory is there, the trainer's
-    making left out."""
+    """Return the size with the fastest optimizer step, after a warm-up step.
+
+    The construction of the trainer is not counted.
+    """
 
     def seconds(size: int) -> float:
         worker.call(train, size, "train.max_steps=1")
@@ -192,18 +196,19 @@ def main(
     ] = None,
     data: Annotated[str, typer.Option(help="`sample`, or a file in UF-P-4's schema.")] = "sample",
     model: Annotated[str, typer.Option(help="A name under conf/model.")] = "smollm2_135m",
-    pairs: Annotated[int, typer.Option(help="Training pairs, run through three times.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Turns; medians are shown.")] = 3,
+    pairs: Annotated[int, typer.Option(help="Training pairs, for three epochs.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Repetitions; medians are shown.")] = 3,
     compare_steps: Annotated[
         int, typer.Option(help="Steps whose losses and gradient norms are compared.")
     ] = 50,
-    quick: Annotated[bool, typer.Option(help="Fewer pairs and steps, one turn: minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="Fewer pairs and steps, one repetition: minutes.")
+    ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
+        Path | None, typer.Option("--json", help="File to write the figures to.")
     ] = None,
 ) -> None:
-    """Train on the same pairs with ours and with TRL; print medians, ratios and the largest
-    difference of losses."""
+    """Time training with ours and with TRL, with ratios and the largest difference in losses."""
     task = Task(model, data, 8 if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
     tried = QUICK_MICRO_BATCHES if quick else MICRO_BATCHES
@@ -216,7 +221,7 @@ def main(
         }
         sizes[TRL_PRECOMPUTED] = sizes[TRL]
         close(workers)
-        # Anew: the peak of memory is to be that of the best size alone.
+        # fresh processes, whose peak memory is that of the best size
         workers = prepared(task, Path(root) / "timed", *CONTENDERS)
         timed: dict[str, list[Timed]] = {name: [] for name in (*CONTENDERS, WARM)}
         for _ in range(turns):
@@ -252,7 +257,7 @@ def prepared(task: Task, root: Path, *contenders: str) -> dict[str, Worker]:
 
 
 def widen(pairs: int) -> None:
-    """Take more pairs, for the longer comparison."""
+    """Draw more pairs for the longer comparison of losses."""
     more = training_pairs(replace(loaded["task"], pairs=pairs))
     loaded["setup"] = replace(loaded["setup"], pairs=more)
 

@@ -1,4 +1,4 @@
-"""The pairs that are timed, and the arithmetic that they cannot do without."""
+"""Pairs for timing, and the FLOP that they need at least."""
 
 import random
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mvp_align.config import Config
 from mvp_align.data.load import load_data
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import render_prompts
 from mvp_align.launch import to_config
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.runtime.folders import CONF_DIR
@@ -22,7 +22,10 @@ from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the command line asks for; `data` is `sample` or a file in UF-P-4's schema."""
+    """The workload that the command line selects.
+
+    `data` is `sample` or a file in UF-P-4's schema.
+    """
 
     model: str
     data: str
@@ -46,24 +49,24 @@ class Task:
 
 
 def evaluation_pairs(task: Task) -> tuple[list[PromptedPair], list[TokenizedPair]]:
-    """Test pairs (of a file: all of its pairs), person by person, the first so many."""
+    """Return the first `task.pairs` test pairs, sorted by user. A file is used whole."""
     config = task.config()
     data = load_data(config)
     pairs = data.test if task.data == "sample" else data.train + data.test
-    return ready(sorted(pairs, key=lambda pair: pair.user_id)[: task.pairs], config)
+    return render_and_tokenize(sorted(pairs, key=lambda pair: pair.user_id)[: task.pairs], config)
 
 
 def training_pairs(task: Task) -> list[PreferencePair]:
-    """A seeded draw from the training set."""
+    """Return a seeded sample of the training pairs."""
     pairs = load_data(task.config()).train
     return random.Random(0).sample(pairs, min(task.pairs, len(pairs)))
 
 
-def ready(
+def render_and_tokenize(
     pairs: Sequence[PreferencePair], config: Config
 ) -> tuple[list[PromptedPair], list[TokenizedPair]]:
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(config.model)
-    texts = prompted(pairs, config.prompt, tokenizer)
+    texts = render_prompts(pairs, config.prompt, tokenizer)
     return texts, tokenize_pairs(texts, tokenizer).pairs
 
 
@@ -72,7 +75,7 @@ def largest_relative_gap(found: Sequence[float], expected: Sequence[float]) -> f
 
 
 def tokens_two_rows(pairs: Sequence[TokenizedPair]) -> int:
-    """What a stack runs that gives each answer a prompt of its own; the common unit of tokens/s."""
+    """Count tokens with one row per answer, the common unit of tokens/s."""
     return sum(len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs)
 
 
@@ -84,10 +87,12 @@ def rows_of(pairs: Sequence[TokenizedPair]) -> list[PackedSequence]:
 
 
 def forward_flop(model: PreTrainedModel, rows: Sequence[PackedSequence]) -> float:
-    """Products of one pass: every token through every linear layer, attention over what a token may
-    see, the vocabulary head on answer tokens. No padding, no masked attention, nothing
-    elementwise. torch's FlopCounterMode, which tests compare with, counts what kernels compute,
-    masked products included, and sees none of FlashAttention's."""
+    """Return the FLOP of matrix products that one forward pass needs.
+
+    That is every token in every linear layer, attention to visible tokens only, and the vocabulary
+    head on answer tokens only; no padding and no elementwise operations. torch's FlopCounterMode,
+    which tests compare with, also counts masked products, and misses FlashAttention's.
+    """
     weights: int = sum(
         module.weight.numel()
         for name, module in model.named_modules()
@@ -107,32 +112,34 @@ def attention_flop(model: PreTrainedModel, rows: Sequence[PackedSequence]) -> fl
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
     per_pair: int = 4 * config.num_hidden_layers * config.num_attention_heads * head_width
-    return float(per_pair * sum(map(seen, rows)))
+    return float(per_pair * sum(map(attended_pairs, rows)))
 
 
-def seen(row: PackedSequence) -> int:
-    """(query, key) pairs of a row: a token sees its ancestors and itself."""
+def attended_pairs(row: PackedSequence) -> int:
+    """Count the (query, key) pairs of a row. A token attends to its ancestors and itself."""
     prefix = len(row.prefix)
-    total = triangle(prefix)
+    total = causal_pairs(prefix)
     for branch in row.branches:
         context = len(branch.context)
-        total += context * prefix + triangle(context)
+        total += context * prefix + causal_pairs(context)
         total += sum(
-            len(ids) * (prefix + context) + triangle(len(ids)) for _, ids in branch.answers
+            len(ids) * (prefix + context) + causal_pairs(len(ids)) for _, ids in branch.answers
         )
     return total
 
 
-def triangle(tokens: int) -> int:
+def causal_pairs(tokens: int) -> int:
     return tokens * (tokens + 1) // 2
 
 
 def training_flop(
     model: PreTrainedModel, pairs: Sequence[TokenizedPair], adapter_weights: int
 ) -> float:
-    """A forward pass, and its gradient with respect to activations (as much again: the base weights
-    are frozen; attention twice as much), plus forward and both gradients of the adapter. Without
-    the reference."""
+    """Return the FLOP of a training pass, without the reference.
+
+    That is a forward pass, the gradient with respect to activations (as much again, but twice for
+    attention; base weights are frozen), and the adapter's forward pass and both gradients.
+    """
     rows = [row for pair in pairs for row in rows_of([pair])]
     return (
         2 * forward_flop(model, rows)

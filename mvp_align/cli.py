@@ -108,7 +108,7 @@ def list_cache() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from mvp_align.scoring.cache import held
+    from mvp_align.scoring.cache import cached_models
     from mvp_align.scoring.identity import logps_folder
 
     table = Table(title=str(logps_folder()), title_justify="left")
@@ -123,7 +123,7 @@ def list_cache() -> None:
         "MB",
     ):
         table.add_column(column, justify="right" if column in ("answers", "MB") else "left")
-    for part in held(logps_folder()):
+    for part in cached_models(logps_folder()):
         known = part.identity
         precision = " ".join(
             filter(
@@ -149,10 +149,10 @@ def clear_cache(
     ] = None,
 ) -> None:
     """Remove what is kept; later runs compute it again."""
-    from mvp_align.scoring.cache import clear, held
+    from mvp_align.scoring.cache import cached_models, clear
     from mvp_align.scoring.identity import logps_folder
 
-    parts = held(logps_folder())
+    parts = cached_models(logps_folder())
     chosen = [part for part in parts if key in (None, part.folder.name)]
     if key is not None and not chosen:
         raise UserError(
@@ -176,7 +176,7 @@ def aggregate_runs(
     """Runs that differ by their seed alone, taken together: means, standard deviations, intervals
     over people and seeds."""
     from mvp_align.reporting.aggregate import aggregate
-    from mvp_align.reporting.aggregate_tables import FORMATS, remarks, shown_as
+    from mvp_align.reporting.aggregate_tables import FORMATS, format_groups, remarks
 
     if form not in FORMATS:
         raise UserError(f"--format {form}: must be one of {', '.join(FORMATS)}.")
@@ -187,7 +187,7 @@ def aggregate_runs(
             f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14."
         ) from None
     groups, broken = aggregate(folders, expected)
-    typer.echo(shown_as(form, groups))
+    typer.echo(format_groups(form, groups))
     for line in remarks(groups, broken):
         typer.echo(line, err=form in ("csv", "latex"))  # which a file or a paper takes as they are
 

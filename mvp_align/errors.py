@@ -32,7 +32,7 @@ class AlreadyDone(Exception):
         )
 
 
-def listed(problems: list[str], heading: str) -> UserError:
+def combined_error(problems: list[str], heading: str) -> UserError:
     """Combine all problems in one message, so that users can fix them at once."""
     shown = problems[:20]
     lines = [heading, *(f"  - {problem}" for problem in shown)]

@@ -46,7 +46,7 @@ from mvp_align.modeling.adapter_folder import recorded_settings
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import (
     ADAPTER,
-    changes_nothing,
+    has_no_effect,
     load_adapter,
     save_adapter,
     start_adapter,
@@ -67,7 +67,7 @@ from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import at_the_end, latest_valid
+from mvp_align.runs.checkpoints import is_final, latest_valid
 from mvp_align.runs.environment import environment
 from mvp_align.runs.pair_files import write_groups
 from mvp_align.runs.run_folder import RunFolder, open_run
@@ -181,12 +181,12 @@ class JobRun:
         if checkpoint is not None and self.folder.writes:
             print(f"Going on from {checkpoint}")
         # If the checkpoint is the last one and amid an epoch, the Trainer would take one more step.
-        if checkpoint is not None and at_the_end(checkpoint):
+        if checkpoint is not None and is_final(checkpoint):
             model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
         else:
             with full_disk_explained(self.folder.checkpoints):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if adapter_fingerprint(model, ADAPTER) == start or changes_nothing(model):
+        if adapter_fingerprint(model, ADAPTER) == start or has_no_effect(model):
             raise UserError(
                 "Training changed nothing: the adapter is what it was at the start, or each of its"
                 " products B A is zero, so there is no lift to report. Was the learning rate 0 in"

@@ -25,14 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align import config as typed
 from mvp_align.data.sets import chosen_sets
-from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.errors import AlreadyDone, UserError, combined_error
 from mvp_align.modeling.adapter_folder import adopt_adapter_lora
 from mvp_align.overrides import sweeps
 from mvp_align.overrides.adapter_run import adopt_run, adoption_line
-from mvp_align.overrides.inert import inert
+from mvp_align.overrides.inert import inert_settings
 from mvp_align.overrides.search_path import search_own_config
-from mvp_align.overrides.sweeps import name_override, parsed, shared_folders, sweep_points
-from mvp_align.overrides.words import ambiguous, in_quotes, type_of, with_lists
+from mvp_align.overrides.sweeps import name_override, parse_overrides, shared_folders, sweep_points
+from mvp_align.overrides.words import quote_override, sweep_hint, type_of, with_lists
 from mvp_align.runs.run_folder import check_folder
 from mvp_align.runtime.folders import (
     CONF_DIR,
@@ -49,9 +49,14 @@ from mvp_align.runtime.recipes import recipe_problem
 from mvp_align.validate import combination_problems
 
 # ValueError is what Hydra raises for `experiment=null`
-WRONG = (HydraException, OmegaConfBaseException, ValueError)
+CONFIG_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
-LOST = ("by peer", "Connection refused", "Socket Timeout", "NCCL communicator was aborted")
+LOST_PEER_WORDS = (
+    "by peer",
+    "Connection refused",
+    "Socket Timeout",
+    "NCCL communicator was aborted",
+)
 """Errors of gloo and NCCL in the remaining processes after one has died."""
 
 
@@ -84,7 +89,7 @@ def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> N
         try:
             adopt_run(config_name, config, HydraConfig.get().overrides.task)
             made = to_config(config)
-            look_first(made)
+            check_run_folder(made)
             if not rank() and not made.train.dry_run:
                 print(f"Run folder: {made.run.dir}")
             job(made)
@@ -101,7 +106,7 @@ def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> N
         except UserError as error:
             _stop(error, rank())
         except RuntimeError as error:
-            if not any(words in str(error) for words in LOST):
+            if not any(words in str(error) for words in LOST_PEER_WORDS):
                 raise
             print(
                 f"\n[process {rank()}] lost another process, whose own message says why.",
@@ -129,7 +134,7 @@ def _prepared(config_name: str, words: Namespace) -> bool:
         command = check_command(config_name, words.overrides, multirun=words.multirun)
         if alone and not (words.cfg or words.info):
             # check early, because starting Hydra takes as long as everything before
-            look_first(command.configs[0])
+            check_run_folder(command.configs[0])
     except AlreadyDone as done:
         print(done)
         return False
@@ -144,7 +149,7 @@ def _prepared(config_name: str, words: Namespace) -> bool:
     return True
 
 
-def look_first(config: typed.Config) -> None:
+def check_run_folder(config: typed.Config) -> None:
     """Check the run folder before loading data and models.
 
     Does it hold this run, finished, or another run, or is another process using it? A single
@@ -208,10 +213,10 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
         try:
             composed = [_compose(config_name, point) for point in sweep_points(words)]
             configs = [to_config(one) for one in composed]
-            keys = [override.key_or_group for override in parsed(words)]
+            keys = [override.key_or_group for override in parse_overrides(words)]
             name = name_override(words, composed)
             shared = shared_folders(config_name, [*words, *name]) if len(composed) > 1 else []
-        except WRONG as error:
+        except CONFIG_ERRORS as error:
             hydras = [word for word in words if word.lstrip("+~").startswith("hydra")]
             problems = [
                 problem
@@ -219,16 +224,18 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
                 if word not in hydras and (problem := _override_problem(config_name, word))
             ] + _hydra_problems(config_name, hydras)
             # if each works alone, use Hydra's message on the combination
-            raise listed(problems or [_first_line(error)], "This command cannot run:") from None
-        swept = [ambiguous(word) for word in words if len(sweep_points([word])) > 1]
+            raise combined_error(
+                problems or [_first_line(error)], "This command cannot run:"
+            ) from None
+        swept = [sweep_hint(word) for word in words if len(sweep_points([word])) > 1]
     if swept and not multirun and "hydra.mode=MULTIRUN" not in words:
-        raise listed(swept, "This command cannot run:")
-    refused, notes = inert(keys, configs)
+        raise combined_error(swept, "This command cannot run:")
+    refused, notes = inert_settings(keys, configs)
     problems = list(
         dict.fromkeys(problem for config in configs for problem in combination_problems(config))
     )
     if problems + refused + shared:
-        raise listed(problems + refused + shared, "This command cannot run:")
+        raise combined_error(problems + refused + shared, "This command cannot run:")
     return Command(name, configs, notes + _origins(config_name, composed, words))
 
 
@@ -262,7 +269,7 @@ def _override_problem(config_name: str, word: str) -> str | None:
     try:
         for point in sweep_points([word]):
             to_config(_compose(config_name, point))
-    except WRONG as error:
+    except CONFIG_ERRORS as error:
         key, _, value = word.lstrip("+~").partition("=")
         groups = config_groups()
         known = [*leaf_keys(OmegaConf.structured(typed.Config))]
@@ -277,7 +284,7 @@ def _override_problem(config_name: str, word: str) -> str | None:
             return (
                 f"{word}: no setting '{key}'.{_nearest(key, [*known, *groups])} `--help` lists all."
             )
-        quoted = in_quotes(key, value)
+        quoted = quote_override(key, value)
         if (
             isinstance(error, OverrideParseException)
             and key in known
@@ -300,7 +307,7 @@ def _override_problem(config_name: str, word: str) -> str | None:
 def _composes(config_name: str, word: str) -> bool:
     try:
         _compose(config_name, [word])
-    except WRONG:
+    except CONFIG_ERRORS:
         return False
     return True
 
@@ -309,7 +316,7 @@ def _hydra_problems(config_name: str, words: list[str]) -> list[str]:
     """Check overrides of Hydra itself together, such as a launcher and its resources."""
     try:
         to_config(_compose(config_name, words))
-    except WRONG as error:
+    except CONFIG_ERRORS as error:
         hint = (
             " `pip install 'mvp-align[slurm]'` brings it."
             if "launcher/submitit_slurm'" in str(error)

@@ -21,12 +21,12 @@ from mvp_align.generation.answers import (
     UNANSWERED,
     Drafts,
     Generated,
-    answers_made_so,
     answers_path,
     drafts_folder,
-    drawn,
-    open_drafts,
+    draw_record,
     read_answers,
+    read_drafts,
+    read_matching_answers,
     write_answers,
 )
 from mvp_align.generation.remote import LEFT_OUT, Server, generate_remotely
@@ -88,7 +88,7 @@ def generate_for_run(
         answers = broadcast_from_main(
             partial(answers_of_server, server, stage, set_name, pairs, data, run, config)
         )
-    stages = answers_there(run, set_name, pairs)
+    stages = existing_answers(run, set_name, pairs)
     rows += answered_rows(set_name, pairs, stages, config.generation.prompt, run)
     part = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
     if run.writes:
@@ -136,20 +136,20 @@ def answers_of_server(
         "max_new_tokens": generation.max_new_tokens,
         "seed": parameters.get("seed"),
     }
-    known = answers_made_so(path, how, [pair.id for pair in pairs])
+    known = read_matching_answers(path, how, [pair.id for pair in pairs])
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
-        drafts = Drafts(drafts_folder(path), open_drafts(path))
+        drafts = Drafts(drafts_folder(path), read_drafts(path))
         prompts = plain_prompts(missing, generation.prompt)
         asked = generate_remotely(
             endpoint, prompts, parameters, drafts=drafts, label=f"{stage} {set_name}"
         )
         known |= {answer.id: answer for answer in asked.answers}
         if not known:
-            why = reasons(asked.failures.values())
-            raise UserError(f"{endpoint.base_url} answered nothing: {why}.{hint(why)}")
+            why = common_reasons(asked.failures.values())
+            raise UserError(f"{endpoint.base_url} answered nothing: {why}.{parameter_hint(why)}")
         answered = [known[pair.id] for pair in pairs if pair.id in known]
-        how |= drawn(generation, config.seed)
+        how |= draw_record(generation, config.seed)
         write_answers(path, answered, how | {UNANSWERED: asked.failures})
         drafts.discard()
         if asked.given_up:
@@ -160,7 +160,7 @@ def answers_of_server(
     return [known[pair.id] for pair in pairs if pair.id in known]
 
 
-def hint(why: str) -> str:
+def parameter_hint(why: str) -> str:
     """Return a hint on the options that help if the server rejects a parameter."""
     found = [
         (
@@ -183,7 +183,7 @@ def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[Promp
     ]
 
 
-def answers_there(
+def existing_answers(
     run: RunFolder, set_name: str, pairs: Sequence[PreferencePair]
 ) -> dict[str, list[Generated]]:
     """Return the existing answers to `pairs`, by stage."""
@@ -214,7 +214,7 @@ def summary(path: Path, pairs: Sequence[PreferencePair], answers: Sequence[Gener
     return text
 
 
-def reasons(failures: Iterable[str]) -> str:
+def common_reasons(failures: Iterable[str]) -> str:
     """Return the three most frequent reasons, like `HTTP 400: no such thing (12 pairs), ...`."""
     return ", ".join(
         f"{reason} ({count} pairs)" for reason, count in Counter(failures).most_common(3)

@@ -1,5 +1,4 @@
-"""A run of seconds, up to the trainer: config, plan and model as the recipes make them, on short
-pairs."""
+"""Build config, plan and model as the recipes do, on short pairs, for runs of seconds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class Bench:
         return sft_trainer(self.parts())
 
     def adapter(self, name: str, std: float = 0.3) -> Path:
-        """A saved adapter whose B is drawn at random."""
+        """A saved adapter with random B."""
         model = self.model()
         torch.manual_seed(len(name))
         with torch.no_grad():
@@ -82,7 +81,7 @@ def bench(
     few_pairs: list[PreferencePair],
     tmp_path: Path,
 ) -> Callable[..., Bench]:
-    """`bench("train.beta=0.2", ...)`: steps of 4 pairs, 2 a pass, on the 16 short pairs."""
+    """`bench("train.beta=0.2", ...)`: steps of 4 pairs, 2 per pass, on the 16 short pairs."""
 
     def made(*overrides: str, pairs: Sequence[PreferencePair] = few_pairs) -> Bench:
         config = compose(*sharp, "evals.sets=[]", "train.batch_size=4", *overrides)

@@ -1,5 +1,4 @@
-"""What tests share: configs composed as the command line composes them, and real, small models with
-a real tokenizer."""
+"""Shared fixtures: configs composed as on the command line, and small models with a tokenizer."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ Compose = Callable[..., Config]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None]:
-    """A run folder stays locked until its process ends, and these tests share one."""
+    """Release locks after each test, because all tests run in one process."""
     try:
         return (yield)
     finally:
@@ -45,8 +44,7 @@ def pytest_runtest_call() -> Generator[None]:
 
 @pytest.fixture(scope="session")
 def compose() -> Compose:
-    """`compose("train.epochs=1", ...)`, or `compose(..., name="evaluate")`: the typed config of a
-    command line."""
+    """`compose("train.epochs=1", ..., name="evaluate")`: the typed config of a command."""
 
     def composed(*overrides: str, name: str = "train") -> Config:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
@@ -64,8 +62,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Path:
-    """A folder with a random LLaMA of 2 layers (safetensors) and SmolLM2's real tokenizer, chat
-    template included."""
+    """A folder with a random LLaMA of 2 layers, and SmolLM2's tokenizer with chat template."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -96,8 +93,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, compose: Compose) -> Pa
 
 @pytest.fixture(scope="session")
 def sharpen() -> Callable[[PreTrainedModel], PreTrainedModel]:
-    """Fresh weights (0.02) give near-uniform attention and near-uniform logits, under which a wrong
-    mask goes unseen."""
+    """Enlarge weights: initial ones (0.02) give near-uniform attention, which hides wrong masks."""
     import torch
     from torch import nn
 
@@ -117,7 +113,7 @@ def sharp_model(
     sharpen: Callable[[PreTrainedModel], PreTrainedModel],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The tiny LLaMA's folder again, sharpened."""
+    """The tiny LLaMA's folder, sharpened."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -140,8 +136,10 @@ def placement() -> Placement:
 
 @pytest.fixture(scope="session")
 def few_pairs() -> list[PreferencePair]:
-    """16 short pairs of 8 people, of unlike lengths; two answers start with a token that merges
-    with the prompt's last."""
+    """16 short pairs of 8 people, of different lengths.
+
+    Two answers start with a token that merges with the prompt's last one.
+    """
     subjects = (
         "tea", "chess", "rain", "opera", "bread", "trains", "snow", "poems", "maps", "cats",
         "jazz", "soup", "glass",
@@ -160,8 +158,7 @@ def few_pairs() -> list[PreferencePair]:
 
 @pytest.fixture
 def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """`mount_disk("6m")`: the folder of a file system of that size, which is gone after the
-    test."""
+    """`mount_disk("6m")`: the folder of a file system of that size, removed after the test."""
     folder = tmp_path / "disk"
 
     def mounted(size: str) -> Path:
@@ -179,7 +176,7 @@ def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture
 def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
-    """Overrides that make any recipe a run of seconds, in a folder of its own."""
+    """Overrides that turn any recipe into a run of seconds, in its own folder."""
     return [
         f"model.id={tiny_model}",
         "model.name=tiny",
@@ -195,5 +192,5 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def sharp(tiny: list[str], sharp_model: Path) -> list[str]:
-    """The same on the sharpened model, for tests that compare numbers."""
+    """The same with the sharpened model, for tests that compare numbers."""
     return [*tiny, f"model.id={sharp_model}", "model.name=sharp"]

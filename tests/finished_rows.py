@@ -1,4 +1,4 @@
-"""Rows of a small finished run, for everything that shows results."""
+"""Rows of a small finished run, for tests of reports."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def both(
     group_by: str = "",
     group: str = "",
 ) -> list[Row]:
-    """Base and tuned, and for acc@0 the lift, with intervals of plus and minus 0.05."""
+    """Rows for base and tuned, and for acc@0 the lift, with intervals of ± 0.05."""
     values = [("base", metric, base), ("tuned", metric, tuned)]
     if metric == "opa/acc@0":
         values.append(("tuned", "opa/acc@0_lift", tuned - base))

@@ -1,8 +1,7 @@
-"""A judge's server on loopback, made of bare sockets, that treats each request as the number in its
-question says.
+"""A judge server on loopback, with plain sockets, whose response depends on the question's number.
 
-It runs in a process of its own and counts: GET /counts gives, for each number, how often it was
-asked and how often it gave a whole chat completion.
+It runs in its own process and counts. GET /counts returns, by number, how often it was asked and
+how often it sent a whole chat completion.
 """
 
 import asyncio
@@ -76,7 +75,7 @@ passes."""
 
 
 def hostile(number: int) -> tuple[str, int]:
-    """A third of the numbers meet something that passes, a sixth something that does not."""
+    """A third of the numbers meet a temporary failure, a sixth a permanent one."""
     first, second, third = hashlib.sha256(str(number).encode()).digest()[:3]
     if number % 400 == 7:
         return SLOW[0], 1
@@ -95,8 +94,7 @@ def polite(number: int) -> tuple[str, int]:
 
 
 def verdict(text: str) -> str:
-    """Scores that follow from what was asked, so that any order and number of calls gives the
-    same."""
+    """Return scores that depend only on the question, not on the order or number of calls."""
     a, b, c, d, *_ = hashlib.sha256(text.encode()).digest()
     scores = {"score_w": 70 + a % 31, "score_l": b % 50, "score_model": c % 101}
     names = ("score_1", "score_2", "score_model") if '"answer_1"' in text else tuple(scores)
@@ -142,7 +140,7 @@ class Server:
             writer.close()
 
     async def one_request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection stays open."""
+        """Handle one request, and return whether the connection stays open."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         if head.startswith("GET /counts"):
             counts = {str(n): [self.asked[n], self.answered[n]] for n in sorted(self.asked)}
@@ -225,7 +223,7 @@ def serve(pipe: Connection, behaviour: Behaviour, delay_seconds: float) -> None:
 
 @contextmanager
 def running(behaviour: Behaviour, delay_seconds: float = 0.0) -> Iterator[str]:
-    """The base URL of a server in a process of its own."""
+    """Return the base URL of a server in its own process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["judge_server", "mvp_align.judging.judge", "mvp_align.data.load"]
@@ -242,7 +240,7 @@ def running(behaviour: Behaviour, delay_seconds: float = 0.0) -> Iterator[str]:
 
 
 def counts(base_url: str) -> dict[int, tuple[int, int]]:
-    """Number -> how often it was asked, and how often it got a whole chat completion."""
+    """Return, by number, how often it was asked, and how often it got a whole chat completion."""
     with urllib.request.urlopen(base_url.removesuffix("/v1") + "/counts") as answer:
         return {
             int(number): (asked, answered)

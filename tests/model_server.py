@@ -1,5 +1,4 @@
-"""`transformers serve`: a real OpenAI-compatible server, for tests that generate and judge through
-one."""
+"""`transformers serve`, an OpenAI-compatible server for tests that generate or judge."""
 
 import os
 import signal
@@ -16,7 +15,7 @@ import httpx
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """The base URL of a server of that model, the only one it serves."""
+    """Return the base URL of a server of this model only."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,5 +1,4 @@
-"""A check for each program that a page runs: options parse, overrides compose, what is named
-exists."""
+"""Check commands on pages by program: options parse, overrides compose, and files exist."""
 
 import re
 import tomllib
@@ -23,7 +22,7 @@ def check_overrides(name: str, words: list[str]) -> None:
 
 
 def check_script(words: list[str]) -> None:
-    """`train.py` and `evaluate.py`, whatever starts them."""
+    """Check `train.py` and `evaluate.py`, whatever starts them."""
     names = ("train.py", "evaluate.py")
     if "--module" in words:
         names, words = ("train", "evaluate"), words[words.index("mvp_align.cli") + 1 :]
@@ -43,7 +42,7 @@ def check_python(words: list[str], is_name: bool) -> None:
 
 
 def check_ours(words: list[str], is_name: bool) -> None:
-    """Options and arguments parse; inline code may name a command without its arguments."""
+    """Options and arguments must parse; inline code may omit arguments."""
     command, rest = typer.main.get_command(app), words[1:]
     while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
         assert rest[0] in command.commands, f"mvp-align has no command {rest[0]}"
@@ -65,7 +64,7 @@ def check_make(words: list[str], is_name: bool) -> None:
 
 
 def check_slurm(words: list[str], is_name: bool) -> None:
-    """`sbatch slurm/FILE ...`, `bash slurm/FILE ...`: the overrides are those of what it runs."""
+    """Check `sbatch slurm/FILE ...` and `bash slurm/FILE ...`, whose overrides go to its script."""
     (at,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
     assert all(word.startswith("-") for word in words[1:at])
     (script,) = re.findall(r"launch\.sh (\w+)\.py", (ROOT / words[at]).read_text())
@@ -124,7 +123,7 @@ def check_wandb(words: list[str], is_name: bool) -> None:
 
 
 def taken_as_it_is(words: list[str], is_name: bool) -> None:
-    """A program that is not part of this project, or of what it installs."""
+    """Accept a program that is neither part of this project nor of its dependencies."""
 
 
 PROGRAMS: dict[str, Callable[[list[str], bool], None]] = {

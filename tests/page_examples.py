@@ -1,4 +1,4 @@
-"""Examples that pages show, run as they are."""
+"""Run the examples on pages."""
 
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from mvp_align.schema import PairScore
 
 
 def example_run(folder: Path) -> None:
-    """The test people of the bundled sample, with margins drawn at random: a person's taste, and a
-    lift that follows it."""
+    """Test users of the bundled sample with random margins, and lifts that depend on the person."""
     pairs = read_pairs("sample:test.json", "mvpbench").pairs
     random = np.random.default_rng(12)
     taste = {user: random.normal(0, 0.5) for user in sorted({pair.user_id for pair in pairs})}
@@ -38,7 +37,7 @@ def example_run(folder: Path) -> None:
 
 
 def run_callbacks(example: str, model: Path) -> list[str]:
-    """The classes of what the example adds to a trainer, which has the tokenizer of `model`."""
+    """Return the classes of callbacks that the example adds to a trainer."""
     from transformers import AutoTokenizer
 
     added: list[object] = []

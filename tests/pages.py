@@ -1,4 +1,4 @@
-"""What stands on the pages: fenced blocks, inline code, and the commands in both."""
+"""Extract fenced blocks, inline code, and their commands from pages."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ VALUES = {"SCRATCH": "/scratch", "PWD": "/clone"}
 
 @dataclass(frozen=True)
 class Found:
-    """A fenced block, or the command of a line of one or of inline code."""
+    """A fenced block, or a command in one or in inline code."""
 
     page: str
     language: str
@@ -46,8 +46,10 @@ def blocks() -> Iterator[Found]:
 
 
 def patched(root: Path, diff: str) -> tuple[str, str]:
-    """The name of the file that a diff is of, and its text under `root` with the hunks in it. A
-    hunk has no line numbers: its old lines must stand in the file once."""
+    """Return a diff's file name, and its text under `root` with the diff applied.
+
+    Hunks have no line numbers, so their old lines must occur exactly once in the file.
+    """
     head, _, body = diff.partition("\n")
     name = head.removeprefix("--- ")
     text = (root / name).read_text(encoding="utf-8")
@@ -66,12 +68,12 @@ def prose(page: Path) -> str:
 
 
 def inline(page: Path) -> list[str]:
-    """Inline code, of which a line break may be a part."""
+    """Return inline code, which may contain a line break."""
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def commands() -> list[Found]:
-    """Lines of shell blocks, continued ones joined, and inline code that begins like a command."""
+    """Return commands in shell blocks, with continued lines joined, and in inline code."""
     found = []
     for block in blocks():
         if block.language == "bash":
@@ -95,7 +97,7 @@ def unquoted(command: str) -> str:
 
 
 def words_of(command: str) -> list[str]:
-    """As the shell would split it, without variables that are set for it, comments and `...`."""
+    """Split a command as the shell would, without variables, comments and `...`."""
     for name, value in VALUES.items():
         command = command.replace(f"${name}", value)
     command = command.replace("$(python -m mvp_align.harness.lm_eval)", "FOLDER")
@@ -106,14 +108,14 @@ def words_of(command: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """Return the anchors that GitHub generates from headings."""
     headings = re.findall(r"^#+ (.*)", BLOCK.sub("", page.read_text("utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
 @cache
 def settings() -> tuple[set[str], set[str]]:
-    """Dotted keys, and groups with an option each, as `hardware=fsdp`."""
+    """Return dotted keys, and groups with an option, such as `hardware=fsdp`."""
     keys = {*leaf_keys(OmegaConf.structured(Config))}
     options = {f"{path.parent.relative_to(CONF)}={path.stem}" for path in CONF.rglob("*/*.yaml")}
     options |= {f"recipe={path.stem}" for path in (ROOT / "recipes").glob("[a-z]*.py")}
@@ -132,12 +134,12 @@ def source_text() -> str:
 
 
 def is_setting(key: str) -> bool:
-    """Whether it is a dotted key of the config, or a part of one, as `lora` and `run.`."""
+    """Return whether it is a dotted key of the config, or a part of one, as `lora` or `run.`."""
     return any(f"{one}.".startswith(f"{key.rstrip('.')}.") for one in settings()[0])
 
 
 def is_ours(dotted: str) -> bool:
-    """Whether `data.splits` is a module of the package, or `data.readers.read_pairs` in one."""
+    """Return whether it is a module, as `data.splits`, or a name, as `data.readers.read_pairs`."""
     room, _, name = f"mvp_align.{dotted}".rpartition(".")
     return find_spec(room) is not None and (
         hasattr(import_module(room), name) or find_spec(f"{room}.{name}") is not None

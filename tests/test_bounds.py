@@ -1,4 +1,4 @@
-"""pyproject.toml's bounds, constraints.txt's versions and what is installed say the same."""
+"""pyproject.toml's bounds, constraints.txt and the installed versions agree."""
 
 import re
 import tomllib

@@ -1,5 +1,4 @@
-"""`mvp-align`: its entry points equal train.py and evaluate.py; `mvp-align cache` shows and removes
-what is kept."""
+"""`mvp-align`: entry points equal train.py and evaluate.py; the command `cache`."""
 
 import subprocess
 import sys

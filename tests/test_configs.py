@@ -1,4 +1,4 @@
-"""Every file of conf/ composes into a config that can run, and the defaults are the paper's."""
+"""Every file of conf/ composes into a config that can run, and defaults are the paper's."""
 
 from collections.abc import Callable
 from typing import Any

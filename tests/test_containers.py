@@ -1,5 +1,4 @@
-"""Dockerfile, compose.yaml and apptainer.def: what can be checked of them without building, and
-that they agree."""
+"""Check Dockerfile, compose.yaml and apptainer.def without building, and that they agree."""
 
 import ast
 import json
@@ -134,7 +133,7 @@ def test_nothing_is_reported_home_and_no_secret_is_baked_in() -> None:
         assert name not in DOCKERFILE and name not in DEFINITION
 
 
-def test_its_health_is_the_doctors() -> None:
+def test_the_health_check_is_the_doctor() -> None:
     (check,) = of("HEALTHCHECK")
     assert check.endswith('CMD ["mvp-align", "doctor", "--offline"]')
     assert sections()["%test"] == ["mvp-align doctor --offline"]
@@ -177,7 +176,7 @@ def test_its_steps_make_an_image_that_runs(tmp_path: Path) -> None:
 
 
 def in_image(command: str, cwd: Path, venv: Path, **variables: str) -> str:
-    """What the shell command prints."""
+    """Return the output of a shell command."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PATH": f"{venv}/bin:{os.environ['PATH']}"} | variables
     done = subprocess.run(
@@ -188,7 +187,7 @@ def in_image(command: str, cwd: Path, venv: Path, **variables: str) -> str:
 
 
 def copy_as_docker_does(source: Path, target: Path, *, into_folder: bool) -> None:
-    """A folder's content into `target`; a file to `target`, or into it."""
+    """Copy a folder's content into `target`, or a file to or into `target`."""
     if source.is_dir():
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)

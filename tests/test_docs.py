@@ -1,6 +1,6 @@
-"""Every page: its commands parse and compose, its examples run, its links and names exist.
+"""Every page: commands parse and compose, examples run, links and names exist.
 
-A fenced block in a language that no check knows fails, and so does a command of an unknown program.
+A fenced block in an unknown language fails, and so does a command of an unknown program.
 """
 
 import json

@@ -1,5 +1,8 @@
-"""What CONTRIBUTING.md shows to add really is all that it takes: each example is put into a copy of
-the package, runs with all of them are made, and each is found in what they leave."""
+"""CONTRIBUTING.md's examples of extensions work as shown.
+
+Each is applied to a copy of the package, runs with all of them are made, and each is found in their
+output.
+"""
 
 import json
 import os
@@ -30,13 +33,13 @@ PEOPLE, QUESTIONS = 8, 4
 
 
 def sections() -> dict[str, list[tuple[str, str]]]:
-    """Heading -> the language and text of each block under it."""
+    """Return the language and text of each block by heading."""
     _, *parts = re.split(r"^### (.+)\n", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), flags=re.M)
     return dict(zip(parts[::2], map(BLOCK.findall, parts[1::2]), strict=True))
 
 
 def add(checkout: Path, language: str, block: str) -> str:
-    """Write the file that a block is, or change the one that it is a diff of; its path."""
+    """Write a new file, or apply a diff to an existing one, and return its path."""
     if language == "diff":
         name, text = patched(checkout, block)
     else:
@@ -49,7 +52,7 @@ def add(checkout: Path, language: str, block: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this one with every example in it."""
+    """A copy of this repository with every example applied."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("mvp_align", "recipes", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -94,7 +97,7 @@ def mvp_align(checkout: Path, *words: str) -> str:
 
 @pytest.fixture(scope="module")
 def runs(checkout: Path, sharp_model: Path) -> tuple[Path, Path]:
-    """A run of each recipe; the first one with everything else."""
+    """A run of each new recipe, the first with all other examples."""
     words = [
         f"model.id={sharp_model}",
         "model.name=sharp",
@@ -135,7 +138,7 @@ def rows(run: Path) -> list[dict[str, object]]:
 
 
 def values(run: Path, metric: str, **where: str) -> dict[tuple[object, object], float]:
-    """(stage, group) -> value, of the test pairs unless told otherwise."""
+    """Return values by (stage, group), by default of the test pairs."""
     wanted = {"metric": metric, "set": "in_domain", "group_by": "", **where}
     return {
         (row["stage"], row["group"]): float(str(row["value"]))

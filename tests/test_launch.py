@@ -1,5 +1,4 @@
-"""The command line: every mistake in one message, before anything heavy is imported or anything is
-written."""
+"""The command line reports all mistakes at once, before heavy imports and before writing files."""
 
 import os
 import shlex
@@ -511,7 +510,7 @@ def run_folder(folder: Path, compose: Callable[..., Config], *words: str) -> Pat
     return folder
 
 
-def test_done_is_told_before_anything_heavy_is_imported(
+def test_done_is_reported_before_heavy_imports(
     tmp_path: Path, compose: Callable[..., Config]
 ) -> None:
     words = ["train.beta=0.2", "data=files", "data.train=none.jsonl"]
@@ -541,7 +540,7 @@ def test_done_is_told_before_anything_heavy_is_imported(
 
 
 @pytest.mark.parametrize("state", ["finished", "unfinished"])
-def test_another_run_in_the_folder_is_told_before_anything_heavy_is_imported(
+def test_another_run_in_the_folder_is_reported_before_heavy_imports(
     state: str, tmp_path: Path, compose: Callable[..., Config]
 ) -> None:
     folder = run_folder(tmp_path / "run", compose)
@@ -558,7 +557,7 @@ def test_another_run_in_the_folder_is_told_before_anything_heavy_is_imported(
     assert "  - adapter: None there, a now\n  - train.beta: 0.1 there, 0.3 now\n" in done.stderr
 
 
-def test_a_folder_in_use_is_told_before_anything_is_loaded(
+def test_a_folder_in_use_is_reported_before_loading(
     tmp_path: Path, compose: Callable[..., Config]
 ) -> None:
     folder = run_folder(tmp_path / "run", compose)

@@ -1,4 +1,4 @@
-"""`mvp_align.__all__`: every name imports, and importing the package alone loads no torch."""
+"""`mvp_align.__all__`: every name imports, and importing the package does not load torch."""
 
 import subprocess
 import sys

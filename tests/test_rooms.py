@@ -1,4 +1,4 @@
-"""Imports run downwards: a room imports only rooms that stand below it."""
+"""Imports run downwards: a room imports only rooms below it."""
 
 import ast
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def room_of(module: str) -> str:
 
 
 def imports() -> Iterator[tuple[Path, str]]:
-    """Each file, and each module of ours that it imports, at its top or inside a function."""
+    """Yield each file with each of our modules that it imports, also inside functions."""
     for folder in ("mvp_align", "recipes"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,5 +1,7 @@
-"""slurm/ where there is no Slurm: the environment it sets up, what it starts, what it says.
-tests/cluster has the rest."""
+"""The scripts of slurm/ without Slurm: environment, started command, messages.
+
+tests/cluster has the other tests of them.
+"""
 
 import os
 import re
@@ -19,7 +21,7 @@ HEADERS = [
     (path, path.read_text(encoding="utf-8")) for path in sorted((ROOT / "slurm").glob("*.sbatch"))
 ]
 COMMANDS = [
-    command.group().replace("\\\n", "")
+    re.sub(r"\\\n(?:# *)?", "", command.group())
     for _, text in HEADERS
     for command in re.finditer(
         r"^(?:#  +)?(?:sbatch|python train\.py) (?:.*\\\n)*.*", text, re.MULTILINE

@@ -1,4 +1,4 @@
-"""One bad value a rule: the rule's message, its remedy included, and no other message."""
+"""One bad value per rule gives exactly that rule's message, with its remedy."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
-"""A built wheel in an environment that has nothing else of this repository: every command runs from
-an empty folder."""
+"""A built wheel in an environment of its own: every command runs from an empty folder."""
 
 import json
 import os
@@ -25,7 +24,7 @@ Program = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """`program("mvp-align", "doctor", cwd=folder)`: what a command of the environment prints."""
+    """`program("mvp-align", "doctor", cwd=folder)`: the output of a command of the environment."""
     pytest.importorskip("hatchling", reason="hatchling is not installed: `make setup`")
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -59,7 +58,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="module")
 def own_folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """Where somebody works who has a model, a recipe and a metric of their own, and no clone."""
+    """A user's folder with a model, a recipe and a metric of their own, without a clone."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "conf" / "model").mkdir(parents=True)
     (folder / "conf" / "model" / "mine.yaml").write_text(f"name: mine\nid: {tiny_model}\n")

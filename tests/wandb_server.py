@@ -1,5 +1,4 @@
-"""A local stand-in for W&B's server: the network edge, and nothing before it, is what these tests
-replace."""
+"""A local stand-in for W&B's server. Tests replace only the network, nothing before it."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ CANARY = "canary" + "0123456789" * 4
 
 @dataclass
 class StoredRun:
-    """What the server knows of one run: the last of each setting, and the lines of each stream by
-    their offset."""
+    """The server's state of a run: last value of each setting, and lines of streams by offset."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, list[str]] = field(default_factory=dict)
@@ -31,13 +29,12 @@ class StoredRun:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """The few answers of W&B's API that its own client needs to upload runs, artifacts and
-    views."""
+    """The part of W&B's API that its client needs to upload runs, artifacts and views."""
 
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is none."""
+        """Ignore clients that hang up."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answers)

@@ -1,4 +1,4 @@
-"""What `mvp-align` does with one finished run: statistics, report, answers, verdicts, merging."""
+"""Commands of `mvp-align` on one finished run: stats, report, judge, merge and generate."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.preemption import install_signal_handlers
 
 
 def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Let the command, which changes files of the folder `run`, do so while no other process
-    does."""
+    """Hold the lock of the folder `run` while the command changes files in it."""
 
     @wraps(command)
     def alone(*, run: Path, **options: object) -> None:
@@ -29,40 +28,37 @@ def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     against: Annotated[
-        Path | None, typer.Option(help="Another run on the same pairs, to be compared with.")
+        Path | None, typer.Option(help="Another run on the same pairs to compare with.")
     ] = None,
     by: Annotated[
-        str, typer.Option(help="Names with commas between them, as region,gender; by default all.")
+        str, typer.Option(help="Group variables, as region,gender; by default all.")
     ] = "",
     cross: Annotated[
-        list[str] | None, typer.Option(help="Two names to cross, as region,gender; can come again.")
+        list[str] | None, typer.Option(help="Two variables to cross, as region,gender; repeatable.")
     ] = None,
     regions: Annotated[
-        str, typer.Option(help="authors, un, prism, or a file; by default as the run has it.")
+        str, typer.Option(help="authors, un, prism, or a file; by default the run's.")
     ] = "",
     min_users: Annotated[
         int | None,
-        typer.Option(
-            help="Groups of fewer people are not shown as they are; by default as the run has it."
-        ),
+        typer.Option(help="Smaller groups are suppressed or shrunk; by default the run's value."),
     ] = None,
     small: Annotated[
-        str, typer.Option(help="What is done with them: suppress or shrink.")
+        str, typer.Option(help="What to do with such groups: suppress or shrink.")
     ] = "suppress",
-    bootstrap: Annotated[int, typer.Option(help="How often people are drawn anew.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Of those draws.")] = 12,
+    bootstrap: Annotated[int, typer.Option(help="Number of bootstrap resamples of people.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 12,
     set_name: Annotated[str, typer.Option("--set")] = "in_domain",
     metric: Annotated[
-        str, typer.Option(help="The one that is printed by group; metrics.jsonl gets all.")
+        str, typer.Option(help="The metric to print by group; metrics.jsonl gets all.")
     ] = "opa/acc@0",
 ) -> None:
-    """Every metric that a run keeps pair by pair, by who asked: groups, worst group, gap, tests,
-    how sure each number is."""
+    """Break down a run's metrics by group, with worst group, gap, tests and uncertainty."""
     from mvp_align.metrics.table import metric_named
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 
-    metric_named(metric)  # a misspelt one is told before anything is worked out
+    metric_named(metric)  # report a misspelt name before computing anything
     if small not in SMALL:
         raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
     for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
@@ -77,7 +73,7 @@ def stats(
 
 @_writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Write report.html of a run again, from its files alone."""
+    """Rewrite a run's report.html from its files."""
     from mvp_align.reporting.html import write_report
 
     typer.echo(write_report(run))
@@ -90,16 +86,13 @@ def judge(
         list[str] | None,
         typer.Option(
             "--judge",
-            help="A name of conf/judge, a YAML file, or semantic; several times for a panel.",
+            help="A name of conf/judge, a YAML file, or semantic; repeat it for a panel.",
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "dvb_judge (the default), dvb_force_l, mvp_yesno, or a YAML file with rules of your"
-                " own."
-            )
+            help="dvb_judge (the default), dvb_force_l, mvp_yesno, or your own rules (a YAML file)."
         ),
     ] = None,
     blind: Annotated[
@@ -108,17 +101,19 @@ def judge(
     swap: Annotated[
         bool, typer.Option("--swap", help="Judge twice, with the references in both orders.")
     ] = False,
-    limit_usd: Annotated[float, typer.Option(help="Ask before spending more.")] = 5.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Spend it without asking.")] = False,
+    limit_usd: Annotated[float, typer.Option(help="Ask for confirmation above this cost.")] = 5.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     replies: Annotated[
         Path | None, typer.Option(help="Store of replies; by default RUN/replies.sqlite.")
     ] = None,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="Ask nobody: label what was judged already.")
+        bool, typer.Option("--relabel", help="Send no requests; label existing verdicts.")
     ] = False,
 ) -> None:
-    """PAA: have the run's generated answers judged, and label them by rules. Replies are kept and
-    never paid for twice."""
+    """Have a run's generated answers judged, and label them by rules (PAA).
+
+    Replies are stored, and never paid for twice.
+    """
     from mvp_align.judging import judge as judging
     from mvp_align.judging.judges import SEMANTIC, read_panel
     from mvp_align.judging.labels import check_votes, read_rules
@@ -150,11 +145,11 @@ def merge(
     base: Annotated[
         str | None,
         typer.Option(
-            help="The unquantised base (id or folder) of a run on one that is stored in 4 bits."
+            help="The unquantised base (id or folder), if the run's base is stored in 4 bits."
         ),
     ] = None,
 ) -> None:
-    """Fold a run's adapter into its base model: one safetensors model that any server loads."""
+    """Merge a run's adapter into its base model, as safetensors that any server loads."""
     from mvp_align.modeling.hardware import DTYPES
     from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.scoring.merge import merge_adapter
@@ -182,7 +177,7 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(help="0 takes the most probable token each time.")
     ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="An answer is cut there.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Token limit of an answer.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")
@@ -193,21 +188,24 @@ def generate(
         typer.Option(help="The NAME of the environment variable that holds the server's key."),
     ] = None,
     max_tokens_parameter: Annotated[
-        str | None, typer.Option(help="What the server calls it, such as max_completion_tokens.")
+        str | None,
+        typer.Option(help="The server's name for that limit, such as max_completion_tokens."),
     ] = None,
     leave_out: Annotated[
         list[str] | None,
-        typer.Option(help="temperature or seed: not sent to the server, which refuses it."),
+        typer.Option(help="temperature or seed: do not send it, if the server rejects it."),
     ] = None,
 ) -> None:
-    """Generate a run's answers, by its model or by a server, and measure SPMR on them. What is not
-    given is the run's."""
+    """Generate a run's answers, by its model or a server, and measure SPMR on them.
+
+    Options default to the run's settings.
+    """
     from mvp_align.data.sets import SETS
     from mvp_align.generation.endpoint import Endpoint
     from mvp_align.generation.remote import LEFT_OUT, Server
     from mvp_align.runs.stored_config import model_of, read_config
     from mvp_align.runtime.folders import load_recipe
-    from mvp_align.runtime.yaml_files import checked
+    from mvp_align.runtime.yaml_files import validate_settings
     from mvp_align.validate import combination_problems
 
     recipe = load_recipe("generate")
@@ -245,12 +243,12 @@ def generate(
         problem for problem in combination_problems(config) if problem.startswith("generation.")
     ]
     if problems:
-        raise listed(problems, "This command cannot run:")
+        raise combined_error(problems, "This command cannot run:")
     server = None
     if endpoint and model:
         names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
         served = {"base_url": endpoint, "model": model, "key_env": key_env}
-        server = Server(checked(Endpoint, served, f"The endpoint of {model}"), *names)
+        server = Server(validate_settings(Endpoint, served, f"The endpoint of {model}"), *names)
     else:
         config.model = model_of(run)
     install_signal_handlers()

@@ -9,7 +9,7 @@ from mvp_align.config import Config
 from mvp_align.data.formats.record import names_person
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
 from mvp_align.data.sets import IN_DOMAIN, SETS, chosen_sets, no_files, set_source
-from mvp_align.data.sources import is_there, open_source
+from mvp_align.data.sources import open_source, source_exists
 from mvp_align.data.splits import check_disjoint, split_by_user
 from mvp_align.data.subsets import STRATA
 from mvp_align.errors import UserError
@@ -68,7 +68,7 @@ def load_data(config: Config) -> DataSets:
             not recipe_named(config.recipe).trains
             and "test" in sources
             and name in sources
-            and not is_there(sources[name])
+            and not source_exists(sources[name])
         ):
             notes.append(
                 f"{name}: {sources.pop(name)} is not there, so nobody checked that its users are"

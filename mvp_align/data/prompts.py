@@ -1,8 +1,8 @@
-"""What the model is shown before the answer.
+"""Render prompts: everything that precedes the answer.
 
-A template (`conf/prompt/*.yaml`) is filled from a pair whose profile is structured. Records with a
-profile in free text (UF-P-4, your own pairs) have one form, the one UF-P-4 is scored with: profile,
-newline, prompt. A template that shows no field of the person shows neither kind of profile.
+A pair with a structured profile fills a template (`conf/prompt/*.yaml`). A pair with a free-text
+profile (UF-P-4, your own pairs) always becomes profile, newline, question, the form in which UF-P-4
+is scored. If the template has no field of the person, both kinds of profile are left out.
 """
 
 import json
@@ -41,9 +41,10 @@ FIXED_DATE = """\
 {{- shown.text -}}
 {%- endmacro %}
 """
-"""Before a chat template, this takes the place of the `strftime_now` that transformers gives it,
-which reads the clock. (A function of ours in its place is not passed on: templates see plain values
-alone.)"""
+"""Prefix for a chat template that replaces transformers' `strftime_now`, which reads the clock.
+
+It is a macro because transformers passes only plain values to templates, no functions.
+"""
 
 
 class ChatTokenizer(Protocol):
@@ -61,11 +62,13 @@ class ChatTokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
 
-def prompted(
+def render_prompts(
     pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
 ) -> list[PromptedPair]:
-    """The pairs as text, in order. Raises UserError where `prompt.chat` is set and the model has no
-    chat template."""
+    """Render each pair's prompt, in order.
+
+    Raises UserError if `prompt.chat` is set but the tokenizer has no chat template.
+    """
     if prompt.chat and not tokenizer.chat_template:
         raise UserError(
             f"prompt={prompt.name}: the tokenizer of {tokenizer.name_or_path} has no chat template."
@@ -88,7 +91,7 @@ def prompted(
 
 
 def render(pair: PreferencePair, prompt: Prompt) -> str:
-    """The prompt's text; the answer follows with no separator."""
+    """Render a pair's prompt. The answer follows it without a separator."""
     if pair.profile is not None:
         person = {name: getattr(pair.profile, name) for name in PERSON_FIELDS}
         return prompt.template.format(**person, preference=pair.preference, question=pair.question)
@@ -99,11 +102,13 @@ def render(pair: PreferencePair, prompt: Prompt) -> str:
 
 
 def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> str:
-    """`text` as a user's turn, up to where the answer starts, without the BOS text that the
-    tokenizer adds by itself. A template that states the time states the start of `date` (ISO
-    8601)."""
+    """Render `text` as a user turn, up to where the answer starts.
+
+    The BOS token is left out if the tokenizer adds it anyway. A template that shows the time shows
+    midnight of `date` (ISO 8601).
+    """
     template = tokenizer.get_chat_template()
-    # Llama's name for it
+    # the variable of Llama's chat templates
     fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}
     if "strftime_now" in template:
         fixed |= {"chat_template": FIXED_DATE + template, "date_codes": _date_codes(date)}
@@ -119,16 +124,20 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
 
 @cache
 def _date_codes(date: str) -> dict[str, str]:
-    """Every code of strftime and its text at the start of `date`; `%%` waits until the others are
-    done."""
+    """Map each strftime code to its text at midnight of `date`.
+
+    `%%` becomes a placeholder first and `%` last, so that a `%` in the result starts no code.
+    """
     moment = datetime.fromisoformat(date)
     codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in string.ascii_letters]
     return {"%%": "\0", **{code: moment.strftime(code) for code in codes}, "\0": "%"}
 
 
 def prompts_sha256(prompts: Iterable[PromptedPair]) -> str:
-    """Hex, of the JSON list of what the model is shown, pair by pair: template, chat template, date
-    and data in one."""
+    """Return the SHA-256 (hex) of the JSON list of all prompts.
+
+    It covers the template, the chat template, the date and the data.
+    """
     return sha256(
         json.dumps([pair.prompt for pair in prompts], allow_nan=False).encode()
     ).hexdigest()

@@ -10,7 +10,7 @@ from mvp_align.data.formats.record import number_as_text
 from mvp_align.data.forms import form_of
 from mvp_align.data.record_checks import nearest_field, to_pair, unread_keys
 from mvp_align.data.sources import Opened, open_source
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.schema import PreferencePair
 
 SAME_RECORD = "repeats the id and content of an earlier record"
@@ -68,7 +68,7 @@ def read_pairs(source: str, format: str, limit: int | None = None) -> ReadPairs:
     problems += misspelt + wrong
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise listed(problems, f"{source} has {count} (read as data.format={format}):")
+        raise combined_error(problems, f"{source} has {count} (read as data.format={format}):")
     records = sum(len(file.rows) for file in opened.files)
     return ReadPairs(
         pairs, source, records, {SAME_RECORD: same} if same else {}, opened.sha256, unread

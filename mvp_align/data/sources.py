@@ -59,7 +59,7 @@ def sample_root() -> Traversable:
     return files("mvp_align.data").joinpath("sample")
 
 
-def is_there(source: str) -> bool:
+def source_exists(source: str) -> bool:
     """Return whether a path or sample exists.
 
     A Hugging Face id counts as existing, because only loading it can tell.
@@ -137,14 +137,14 @@ def _open_hub(source: str, limit: int | None) -> Opened:
 
     name, _, split = source.removeprefix("hf:").partition(":")
     if not datasets.config.HF_HUB_OFFLINE:  # also set by HF_DATASETS_OFFLINE
-        hub.ask_first()
+        hub.go_offline_if_unreachable()
     try:
         loaded: Any = datasets.load_dataset(name, split=split or None)
     # the Hub, the network and the dataset's files raise errors of many libraries
     except Exception as error:
         if datasets.config.HF_HUB_OFFLINE:
             raise UserError(
-                f"{source}: {hub.absent(name, dataset=True)}. Or give a file's path."
+                f"{source}: {hub.not_cached_hint(name, dataset=True)}. Or give a file's path."
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(

@@ -58,7 +58,7 @@ def _driver_version() -> str | None:
     return done.stdout.split()[0] if done.returncode == 0 and done.stdout.strip() else None
 
 
-def unless_full(check: Callable[[], Finding]) -> Finding:
+def warn_if_gpu_full(check: Callable[[], Finding]) -> Finding:
     """Return `check`'s finding, or a warning if the GPU has no free memory to run it.
 
     That is normal while a run uses the GPU.

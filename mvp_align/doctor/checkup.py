@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mvp_align.doctor import accelerators, machine
-from mvp_align.doctor.findings import Finding, attempt
+from mvp_align.doctor.findings import Finding, run_check
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -19,7 +19,7 @@ def run_checks(*, offline: bool) -> list[Finding]:
 
     `offline` skips network requests. Changes and raises nothing.
     """
-    return [attempt(name, check) for name, check in checks(offline=offline).items()]
+    return [run_check(name, check) for name, check in checks(offline=offline).items()]
 
 
 def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
@@ -27,9 +27,9 @@ def checks(*, offline: bool) -> dict[str, Callable[[], Finding]]:
         "Python": machine.python,
         "packages": machine.packages,
         "torch": accelerators.torch_build,
-        "GPUs": lambda: accelerators.unless_full(accelerators.gpus),
+        "GPUs": lambda: accelerators.warn_if_gpu_full(accelerators.gpus),
         "NCCL": accelerators.nccl,
-        "bitsandbytes": lambda: accelerators.unless_full(accelerators.four_bit),
+        "bitsandbytes": lambda: accelerators.warn_if_gpu_full(accelerators.four_bit),
         "accelerate config": accelerators.launch_config,
         "variables": machine.variables,
         "Slurm": machine.slurm,

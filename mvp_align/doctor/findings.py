@@ -38,7 +38,7 @@ def fail(found: str, remedy: str) -> Finding:
     return Finding("", "fail", found, remedy)
 
 
-def attempt(name: str, check: Callable[[], Finding]) -> Finding:
+def run_check(name: str, check: Callable[[], Finding]) -> Finding:
     """Run a check, and return its finding with its name and without secrets.
 
     If the check itself breaks, the finding is a failure with the error.

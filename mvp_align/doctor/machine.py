@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from mvp_align.config import Config, Tracking
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
 from mvp_align.runtime.folders import CONF_DIR
-from mvp_align.runtime.hub import host, why_offline, within
+from mvp_align.runtime.hub import host, run_with_timeout, why_offline
 from mvp_align.runtime.variables import value
 from mvp_align.tracking.variables import mode_variable, wandb_mode, wandb_problems
 from mvp_align.validate import variable_problems
@@ -177,7 +177,7 @@ def hub(*, offline: bool) -> Finding:
     if constants.is_offline_mode():
         return ok(f"not asked: {why_offline()}, so runs load what is in the cache")
     try:
-        token, status = within(2 * SECONDS, _ask_hub)
+        token, status = run_with_timeout(2 * SECONDS, _ask_hub)
     # errors of the HTTP library or the system, whose text may contain the token
     except Exception as error:
         return warn(

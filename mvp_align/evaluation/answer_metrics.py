@@ -16,15 +16,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Prompt
-from mvp_align.data.prompts import ChatTokenizer, prompted, render
+from mvp_align.data.prompts import ChatTokenizer, render, render_prompts
 from mvp_align.generation.answers import (
     Drafts,
     Generated,
-    answers_made_so,
     answers_path,
     drafts_folder,
-    drawn,
-    open_drafts,
+    draw_record,
+    read_drafts,
+    read_matching_answers,
     write_answers,
 )
 from mvp_align.generation.local import check_room, generate_locally
@@ -39,7 +39,7 @@ from mvp_align.metrics.table import FORMS, SIMILARITIES
 from mvp_align.modeling.adapters import ADAPTER
 from mvp_align.modeling.embedder import cosines, embedder
 from mvp_align.modeling.fingerprint import adapter_fingerprint
-from mvp_align.modeling.packaged import loaded
+from mvp_align.modeling.packaged import loaded_id
 from mvp_align.modeling.source import load_model_config
 from mvp_align.runs.pair_files import PairValues, keep_values
 from mvp_align.runs.run_folder import RunFolder
@@ -59,7 +59,7 @@ def generation_prompts(
     pairs: Sequence[PreferencePair], prompt: Prompt, tokenizer: ChatTokenizer
 ) -> list[PromptedPair]:
     """Return what the model is shown: a user turn if it has a chat template, else plain text."""
-    return prompted(
+    return render_prompts(
         pairs, replace(prompt, chat=prompt.chat and bool(tokenizer.chat_template)), tokenizer
     )
 
@@ -95,10 +95,12 @@ def answer_set(
     """
     path = answers_path(run.path, stage, set_name)
     how = _made_with(model, tokenizer, data_sha256, config)
-    known = broadcast_from_main(partial(answers_made_so, path, how, [pair.id for pair in pairs]))
+    known = broadcast_from_main(
+        partial(read_matching_answers, path, how, [pair.id for pair in pairs])
+    )
     missing = [pair for pair in pairs if pair.id not in known]
     if missing:
-        drafts = Drafts(drafts_folder(path), broadcast_from_main(partial(open_drafts, path)))
+        drafts = Drafts(drafts_folder(path), broadcast_from_main(partial(read_drafts, path)))
         prompts = generation_prompts(missing, config.generation.prompt, tokenizer)
         label = f"{stage} {set_name}, answers"
         found = generate_locally(
@@ -106,7 +108,7 @@ def answer_set(
         )
         known |= {answer.id: answer for answer in found}
         if run.writes:
-            how |= drawn(config.generation, config.seed)
+            how |= draw_record(config.generation, config.seed)
             write_answers(path, [known[pair.id] for pair in pairs], how)
             drafts.discard()
     return [known[pair.id] for pair in pairs]
@@ -124,7 +126,7 @@ def _made_with(
     )
     tuned = isinstance(model, PeftModel)
     return {
-        "model": loaded(config.model),
+        "model": loaded_id(config.model),
         "adapter": adapter_fingerprint(model, ADAPTER) if tuned else None,
         "data": data_sha256,
         "prompt": asdict(generation.prompt),

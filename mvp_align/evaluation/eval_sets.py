@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Prompt
 from mvp_align.data.ceiling import value_blind_ceiling
-from mvp_align.data.prompts import prompted, prompts_sha256
+from mvp_align.data.prompts import prompts_sha256, render_prompts
 from mvp_align.errors import UserError
 from mvp_align.metrics.groups import with_region
 from mvp_align.metrics.intervals import Estimate, clustered_mean
@@ -59,7 +59,7 @@ def make_eval_set(
     `regions` is a map from `load_regions`, by which each pair gets its user's region of birth.
     Raises UserError if no pair is within the limits.
     """
-    texts = prompted(pairs, prompt, tokenizer)
+    texts = render_prompts(pairs, prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     fits = [
         p.prompt_tokens <= max_prompt_tokens and p.longest <= max_tokens for p in tokenized.pairs

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config
 from mvp_align.data.profiles import swap_profiles
-from mvp_align.data.prompts import prompted
+from mvp_align.data.prompts import render_prompts
 from mvp_align.metrics.profile_ablation import profile_rows
 from mvp_align.metrics.rows import Row
 from mvp_align.runs.run_folder import RunFolder
@@ -51,7 +51,7 @@ def profile_passes(
     tokenized = {
         kind: (
             tokenize_pairs(
-                prompted(
+                render_prompts(
                     shown,
                     replace(prompt, chat=config.prompt.chat, date=config.prompt.date),
                     tokenizer,

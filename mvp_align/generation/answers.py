@@ -18,7 +18,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 from mvp_align.config import Generation
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.atomic import full_disk_explained
 from mvp_align.runtime.json_files import (
     from_json,
@@ -95,12 +95,12 @@ def _generated(values: Any) -> Generated:
     return answer
 
 
-def drawn(generation: Generation, seed: int) -> dict[str, Any]:
+def draw_record(generation: Generation, seed: int) -> dict[str, Any]:
     """Return what the .json file records about the draw."""
     return {} if generation.limit is None else {DRAWN: {"limit": generation.limit, "seed": seed}}
 
 
-def answers_made_so(
+def read_matching_answers(
     path: Path, made_with: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Generated]:
     """Return the answers in `path` by pair id, or nothing if there is no file yet.
@@ -123,7 +123,7 @@ def answers_made_so(
         if key not in (UNANSWERED, DRAWN) and known.get(key) != made_with.get(key)
     ]
     if problems:
-        raise listed(
+        raise combined_error(
             problems,
             f"{path} holds answers that were made otherwise. Keep them, or delete the file first:",
         )
@@ -186,7 +186,7 @@ class Drafts:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def open_drafts(path: Path) -> dict[str, Generated]:
+def read_drafts(path: Path) -> dict[str, Generated]:
     """Return what unfinished processes left for the answers file `path`.
 
     Skips lines that were cut off when a process was killed.

@@ -16,7 +16,7 @@ NO_COMPLETION = (ValueError, LookupError, TypeError, AttributeError, RecursionEr
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Completion:
     """A model's message."""
 
     text: str
@@ -43,7 +43,7 @@ class Said:
         return "" if reason in FINISHED or self.cut else f"ended by {reason[:40]}"
 
 
-def said_in(body: Any) -> Said:
+def parse_completion(body: Any) -> Completion:
     """Return the first choice's message in a parsed body. Raises NO_COMPLETION if there is none."""
     choice = body["choices"][0]
     message = choice["message"]
@@ -65,7 +65,7 @@ def said_in(body: Any) -> Said:
                 reasoned = True
             case _:
                 raise TypeError("a part that is no text")
-    return Said("".join(texts), str(choice.get("finish_reason") or ""), refused, reasoned)
+    return Completion("".join(texts), str(choice.get("finish_reason") or ""), refused, reasoned)
 
 
 def token_count(usage: object, name: str) -> int | None:

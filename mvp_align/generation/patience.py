@@ -16,26 +16,26 @@ REFUSALS = 5
 class Patience:
     """State of the requests to one server, shared by several workers.
 
-    `heard` means that an earlier process got a reply to such a request. Until there is one, a
+    `replied` means that an earlier process got a reply to such a request. Until there is one, a
     single worker sends requests, so that a general refusal costs few of them. The others wait for
     `settled`.
     """
 
-    def __init__(self, *, heard: bool) -> None:
-        self.heard = heard
+    def __init__(self, *, replied: bool) -> None:
+        self.replied = replied
         self.failed = self.refused = 0
         self.last_refusal = ""
         self.given_up = ""
         """Why further requests are pointless; empty if they are not."""
         self.settled = asyncio.Event()
-        if heard:
+        if replied:
             self.settled.set()
 
-    def reply(self) -> None:
-        self.heard, self.failed = True, 0
+    def record_reply(self) -> None:
+        self.replied, self.failed = True, 0
         self.settled.set()
 
-    def failure(self, call: CallFailed) -> None:
+    def record_failure(self, call: CallFailed) -> None:
         if call.may_pass:
             self.failed, self.refused = self.failed + 1, 0
             self.settled.set()
@@ -47,5 +47,5 @@ class Patience:
         self.failed = 0
         self.refused = self.refused + 1 if call.reason == self.last_refusal else 1
         self.last_refusal = call.reason
-        if not self.heard and self.refused >= REFUSALS:
+        if not self.replied and self.refused >= REFUSALS:
             self.given_up = f"no reply yet, and {REFUSALS} requests in a row came to {call.words}"

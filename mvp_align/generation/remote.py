@@ -71,7 +71,9 @@ def generate_remotely(
     Preempted if the process is asked to stop.
     """
     keys = [_remote_key(endpoint, prompt, parameters) for prompt in prompts]
-    failures, given_up = asyncio.run(ask_all(endpoint, prompts, keys, parameters, drafts, label))
+    failures, given_up = asyncio.run(
+        send_prompts(endpoint, prompts, keys, parameters, drafts, label)
+    )
     if preemption.request:
         raise preemption.Preempted(preemption.request.reason)
     answers = [drafts.known[key] for key in keys if key in drafts]
@@ -86,7 +88,7 @@ def _remote_key(
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
 
 
-async def ask_all(
+async def send_prompts(
     endpoint: Endpoint,
     prompts: Sequence[PromptedPair],
     keys: Sequence[str],
@@ -101,7 +103,7 @@ async def ask_all(
     known = sum(key in drafts for key in keys)
     failures: dict[str, str] = {}
     hopeless: list[UserError] = []
-    patience = Patience(heard=known > 0)
+    patience = Patience(replied=known > 0)
     with tqdm(total=len(keys), initial=known, desc=label, unit="answer") as bar, drafts:
         async with ChatClient(endpoint) as client:
 
@@ -112,15 +114,15 @@ async def ask_all(
                     )
                 except CallFailed as failed:
                     failures[prompt.id] = failed.words
-                    patience.failure(failed)
+                    patience.record_failure(failed)
                 except UserError as error:
                     hopeless.append(error)
                 else:
-                    patience.reply()
-                    if problem := reply.said.withheld:
+                    patience.record_reply()
+                    if problem := reply.completion.withheld:
                         failures[prompt.id] = problem
                     else:
-                        drafts.add({key: answer_in(reply, prompt)})
+                        drafts.add({key: to_answer(reply, prompt)})
 
             async def work(*, first: bool) -> None:
                 if not first:
@@ -142,9 +144,13 @@ async def ask_all(
     return failures, patience.given_up
 
 
-def answer_in(reply: Reply, prompt: PromptedPair) -> Generated:
+def to_answer(reply: Reply, prompt: PromptedPair) -> Generated:
     """Convert a reply. Without a finish reason, the answer counts as finished."""
-    said = reply.said
+    completion = reply.completion
     return Generated(
-        prompt.id, prompt.user_id, said.text, reply.completion_tokens, finished=not said.cut
+        prompt.id,
+        prompt.user_id,
+        completion.text,
+        reply.completion_tokens,
+        finished=not completion.cut,
     )

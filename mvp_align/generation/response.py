@@ -10,10 +10,10 @@ from email.utils import parsedate_to_datetime
 from pydantic import SecretStr
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import NO_COMPLETION, Said, said_in, token_count
+from mvp_align.generation.completion import NO_COMPLETION, Completion, parse_completion, token_count
 from mvp_align.generation.endpoint import Endpoint
 
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+RETRY_STATUSES = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 """HTTP statuses that may pass."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 """OpenAI's error codes that come with 429 and do not pass."""
@@ -23,7 +23,7 @@ NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 class Reply:
     """What the server answered. Token counts are the server's, None where it gave none."""
 
-    said: Said
+    completion: Completion
     model: str
     """The model's name as the server reports it, often with a date."""
     prompt_tokens: int | None
@@ -54,7 +54,7 @@ class CallFailed(Exception):
     @property
     def may_pass(self) -> bool:
         """Whether the server failed, rather than refuse the request or answer nonsense."""
-        return self.status is None or self.status in AGAIN
+        return self.status is None or self.status in RETRY_STATUSES
 
 
 class AttemptFailed(Exception):
@@ -92,15 +92,17 @@ class Response:
         raw = self._clean(self.content.decode("utf-8", "replace"))
         try:
             body = json.loads(raw)
-            said = said_in(body)
+            completion = parse_completion(body)
         except NO_COMPLETION:
             start = " ".join(raw.split())[:80]
             problem = "HTTP 200 without a chat completion"
             raise AttemptFailed(problem, start or "empty", again=True, status=200) from None
         usage = body.get("usage")
         return Reply(
-            said=replace(
-                said, text=self._clean(said.text), finish_reason=self._clean(said.finish_reason)
+            completion=replace(
+                completion,
+                text=self._clean(completion.text),
+                finish_reason=self._clean(completion.finish_reason),
             ),
             model=self._clean(str(body.get("model") or self.endpoint.model)),
             prompt_tokens=token_count(usage, "prompt_tokens"),
@@ -135,7 +137,7 @@ class Response:
                 f"{who}: {where} knows no such address or model (HTTP 404: {said}). See base_url"
                 " and model."
             )
-        wait = retry_after(self.retry_after) if status in AGAIN else None
+        wait = parse_retry_after(self.retry_after) if status in RETRY_STATUSES else None
         if wait is not None and wait > self.endpoint.max_wait_seconds:
             raise UserError(
                 f"{who}: {where} asks to be left alone for {wait:,.0f} s (HTTP {status}),"
@@ -143,7 +145,7 @@ class Response:
                 " answered is kept: run the same command again then."
             )
         return AttemptFailed(
-            f"HTTP {status}", said, again=status in AGAIN, wait_seconds=wait, status=status
+            f"HTTP {status}", said, again=status in RETRY_STATUSES, wait_seconds=wait, status=status
         )
 
     def _error(self) -> tuple[str, str]:
@@ -166,7 +168,7 @@ class Response:
         )
 
 
-def retry_after(value: str) -> float | None:
+def parse_retry_after(value: str) -> float | None:
     """Seconds from now on that a Retry-After header asks for, given in seconds or as a date; None
     where it is neither."""
     try:

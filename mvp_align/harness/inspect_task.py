@@ -69,7 +69,7 @@ def opa() -> Scorer:
             state.metadata["rejected"],
         )
         async with one_at_a_time:
-            found = await run_sync(scored, text, model, tokenizer)
+            found = await run_sync(score_text, text, model, tokenizer)
         if found is None:
             return None
         sums = {"chosen_logp": found.chosen_logp, "rejected_logp": found.rejected_logp}
@@ -92,7 +92,7 @@ def local_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def scored(
+def score_text(
     text: PromptedPair, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PairScore | None:
     """Score a pair, or return None if it exceeds the token limits or the model's context.

@@ -49,29 +49,29 @@ class Round:
     store: ReplyStore
     stop: asyncio.Event
     patience: Patience
-    asked: RunStats = field(default_factory=RunStats)
+    stats: RunStats = field(default_factory=RunStats)
 
 
-def ask(
-    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
+def ask_judges(
+    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, replied: Container[str]
 ) -> list[RunStats]:
     """Send each judge its requests (by key), and keep the replies.
 
-    `heard` holds the names of judges that already replied to other requests.
+    `replied` holds the names of judges that already replied to other requests.
 
     Raises:
         Preempted: on a stop request, after giving requests in flight time to finish.
         UserError: if it is pointless to go on.
     """
-    return asyncio.run(ask_all(todo, store, heard))
+    return asyncio.run(run_rounds(todo, store, replied))
 
 
-async def ask_all(
-    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, heard: Container[str]
+async def run_rounds(
+    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, replied: Container[str]
 ) -> list[RunStats]:
     stop = asyncio.Event()
     rounds = [
-        Round(judge, requests, store, stop, Patience(heard=judge.name in heard))
+        Round(judge, requests, store, stop, Patience(replied=judge.name in replied))
         for judge, requests in todo
         if requests
     ]
@@ -84,7 +84,7 @@ async def ask_all(
     for failure in ended:
         if failure is not None:
             raise failure
-    outcome = {one.judge.name: one.asked for one in rounds}
+    outcome = {one.judge.name: one.stats for one in rounds}
     return [outcome.get(judge.name, RunStats()) for judge, _ in todo]
 
 
@@ -101,12 +101,12 @@ async def ask_judge(one: Round, place: int) -> None:
         ) as bar:
             count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
             workers = [
-                one_by_one(one, client, waiting, bar, first=number == 0) for number in range(count)
+                run_worker(one, client, waiting, bar, first=number == 0) for number in range(count)
             ]
-            await watch({asyncio.create_task(worker) for worker in workers}, one.stop)
+            await wait_for_workers({asyncio.create_task(worker) for worker in workers}, one.stop)
 
 
-async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
+async def wait_for_workers(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
     """Wait for the workers. After a failure or a stop request, give the others time to finish."""
     pending, deadline, failure = workers, float("inf"), None
     while pending:
@@ -127,7 +127,7 @@ async def watch(workers: set[asyncio.Task[None]], stop: asyncio.Event) -> None:
         raise failure
 
 
-async def one_by_one(
+async def run_worker(
     one: Round,
     client: ChatClient,
     waiting: Iterator[tuple[str, Request]],
@@ -142,26 +142,26 @@ async def one_by_one(
         for key, request in waiting:
             if one.stop.is_set() or one.patience.given_up:
                 return
-            await ask_once(one, client, key, request)
+            await send_request(one, client, key, request)
             bar.update()
     finally:
         one.patience.settled.set()
 
 
-async def ask_once(one: Round, client: ChatClient, key: str, request: Request) -> None:
-    asked, model = one.asked, one.judge.endpoint.model
+async def send_request(one: Round, client: ChatClient, key: str, request: Request) -> None:
+    stats, model = one.stats, one.judge.endpoint.model
     try:
         reply = await client.complete(request.messages, request.parameters, request.schema)
     except CallFailed as failed:
         one.store.log(key, model, failed.failures)
-        asked.unanswered[key] = failed.reason
-        asked.words.setdefault(failed.reason, failed.words)
-        one.patience.failure(failed)
-        asked.given_up = one.patience.given_up
+        stats.unanswered[key] = failed.reason
+        stats.words.setdefault(failed.reason, failed.words)
+        one.patience.record_failure(failed)
+        stats.given_up = one.patience.given_up
     else:
         one.store.add(key, model, reply)  # first of all: it may have cost money
-        one.patience.reply()
-        asked.replies += 1
-        asked.prompt_tokens += reply.prompt_tokens or 0
-        asked.completion_tokens += reply.completion_tokens or 0
-        asked.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None
+        one.patience.record_reply()
+        stats.replies += 1
+        stats.prompt_tokens += reply.prompt_tokens or 0
+        stats.completion_tokens += reply.completion_tokens or 0
+        stats.uncounted += reply.prompt_tokens is None or reply.completion_tokens is None

@@ -109,7 +109,7 @@ def estimate(
     )
 
 
-def consent(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> None:
+def confirm_cost(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> None:
     """Show the maximum cost, and ask for confirmation if it exceeds the limit.
 
     Raises UserError if the user declines, or if there is no terminal to ask on.
@@ -127,7 +127,7 @@ def consent(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> N
         raise UserError("Nothing was asked.")
 
 
-def spent(judge: Judge, asked: RunStats) -> str:
+def usage_summary(judge: Judge, asked: RunStats) -> str:
     """Describe what was used, by the server's own counts."""
     cost = _usd(judge, asked.prompt_tokens, asked.completion_tokens)
     uncounted = (

@@ -13,13 +13,13 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
-from mvp_align.judging.asking import RunStats, ask
-from mvp_align.judging.cost import consent, estimate, spent, token_counter
+from mvp_align.judging.asking import RunStats, ask_judges
+from mvp_align.judging.cost import confirm_cost, estimate, token_counter, usage_summary
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, check_votes
-from mvp_align.judging.prompts import JudgedAnswer, Request, merged, requests_for
+from mvp_align.judging.prompts import JudgedAnswer, Request, merge_verdicts, requests_for
 from mvp_align.judging.protocol import JudgingProtocol
 from mvp_align.judging.results import write_results
 from mvp_align.judging.store import open_store
@@ -95,7 +95,7 @@ def judge_run(
     with open_store(replies) as store:
         known = store.known(key for requests in wanted.values() for key in requests)
         count = token_counter(run)
-        consent(
+        confirm_cost(
             [estimate(one, protocol.rules.ask, wanted[one.name], known, count) for one in judges],
             limit_usd,
             yes,
@@ -110,11 +110,13 @@ def judge_run(
         for judge, requests in todo:
             if requests:
                 judge.endpoint.key()  # report a missing key before any request is sent
-        heard = {judge.name for judge in judges if not known.keys().isdisjoint(wanted[judge.name])}
-        outcomes = ask(todo, store, heard)
+        replied = {
+            judge.name for judge in judges if not known.keys().isdisjoint(wanted[judge.name])
+        }
+        outcomes = ask_judges(todo, store, replied)
         for judge, asked in zip(judges, outcomes, strict=True):
             unanswered |= asked.unanswered
-            typer.echo(spent(judge, asked))
+            typer.echo(usage_summary(judge, asked))
         known |= store.known(key for _, requests in todo for key in requests)
     for judge in judges:
         longest = judge.longest(protocol.rules.ask)
@@ -189,7 +191,7 @@ def _question_of(case: JudgedAnswer, judge: Judge, protocol: JudgingProtocol) ->
 
 def _judgement_of(
     question: Question,
-    known: Mapping[str, Said],
+    known: Mapping[str, Completion],
     unanswered: Mapping[str, str],
     longest: int | None,
 ) -> Judgement:
@@ -200,36 +202,36 @@ def _judgement_of(
     pair, keys = question.case.pair, tuple(question.requests)
     verdicts, problem = [], question.problem
     for key, request in question.requests.items():
-        said = known.get(key)
-        if said is None:
+        completion = known.get(key)
+        if completion is None:
             problem = problem or f"no reply: {unanswered.get(key, 'not asked')}"
             continue
         try:
-            verdicts.append(_verdict_in(said, request, longest))
+            verdicts.append(_verdict_in(completion, request, longest))
         except Unparsed as error:
             problem = problem or str(error)
     kept = tuple(key for key in keys if key in known)
     if problem:
         return Judgement(pair.id, pair.user_id, None, problem, kept)
-    return Judgement(pair.id, pair.user_id, merged(verdicts), replies=kept)
+    return Judgement(pair.id, pair.user_id, merge_verdicts(verdicts), replies=kept)
 
 
-def _verdict_in(said: Said, request: Request, longest: int | None) -> Verdict:
+def _verdict_in(completion: Completion, request: Request, longest: int | None) -> Verdict:
     """Parse a reply. Raises Unparsed.
 
     A reply that was cut or stopped never counts, even if it contains a verdict: its end might have
     taken the verdict back.
     """
-    if said.withheld:
-        raise Unparsed(said.withheld)
-    alone = " in its reasoning" if said.reasoned and not said.text.strip() else ""
-    if said.cut:
+    if completion.withheld:
+        raise Unparsed(completion.withheld)
+    alone = " in its reasoning" if completion.reasoned and not completion.text.strip() else ""
+    if completion.cut:
         raise Unparsed(
             (f"cut at {longest} tokens" if longest else "cut at the server's token limit") + alone
         )
     if alone:
         raise Unparsed("nothing behind its reasoning")
-    return request.parse(said.text)
+    return request.parse(completion.text)
 
 
 def judge_semantically(run: Path, protocol: JudgingProtocol) -> None:

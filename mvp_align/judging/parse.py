@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mvp_align.judging.reasoning import CLOSING, behind_reasoning
+from mvp_align.judging.reasoning import CLOSING, strip_reasoning
 from mvp_align.judging.verdicts import Scores, Unparsed, YesNo
 
 Score = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -84,7 +84,7 @@ def parse_yes_no(text: str) -> YesNo:
     if not text.strip():
         raise Unparsed("empty reply")
     said = re.fullmatch(
-        r"[\W_]*(yes|no)[\W_]*", MARKUP.sub("", behind_reasoning(text)), re.IGNORECASE
+        r"[\W_]*(yes|no)[\W_]*", MARKUP.sub("", strip_reasoning(text)), re.IGNORECASE
     )
     if said is None:
         raise Unparsed("neither Yes nor No alone")
@@ -98,7 +98,7 @@ def _one_object(text: str) -> dict[str, Any]:
     for start in (0, *(mark.end() for mark in CLOSING.finditer(text))):
         if found := _whole_object(text, start):  # its strings may contain any marker
             return found
-    values, rest = _repeated_object(behind_reasoning(text))
+    values, rest = _repeated_object(strip_reasoning(text))
     if re.search(r"[^\W_]", MARKUP.sub("", rest)):
         raise Unparsed("words behind the JSON object")
     return values

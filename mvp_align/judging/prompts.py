@@ -130,7 +130,7 @@ def requests_for(
     preferences = pair.preference.strip() or pair.profile_text.strip()
     if not preferences:
         raise Unparsed("the record states no preferences")
-    orders = (True, False) if swap else (w_stands_first(pair),) if blind else (True,)
+    orders = (True, False) if swap else (w_comes_first(pair),) if blind else (True,)
     return [
         Request(
             _messages(
@@ -161,7 +161,7 @@ def _scored_material(
     }
 
 
-def w_stands_first(pair: PreferencePair) -> bool:
+def w_comes_first(pair: PreferencePair) -> bool:
     """Return whether answer_w comes first: a coin flip that depends only on the texts.
 
     Exchanging the two answers of a pair gives the same order of texts.
@@ -199,7 +199,7 @@ def _reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def merged(verdicts: Sequence[Verdict]) -> Verdict:
+def merge_verdicts(verdicts: Sequence[Verdict]) -> Verdict:
     """Merge the verdicts of both orders, or return the only one.
 
     Scores are averaged; violations and dimensions are those of either.

@@ -33,7 +33,7 @@ STRIPPED = re.compile(r"\s*(?:analysis|commentary)(?=\w|\s*\{)(.*assistantfinal)
 """The same, if a server removed the special tokens but left their words."""
 
 
-def behind_reasoning(text: str) -> str:
+def strip_reasoning(text: str) -> str:
     """Return what a model says after its reasoning, or the whole text if it has none.
 
     Raises Unparsed if the reasoning never ends, or if nothing follows it.

@@ -23,7 +23,7 @@ from mvp_align.metrics.agreement import kappas, label_alpha, score_alpha
 from mvp_align.metrics.intervals import Estimate
 from mvp_align.metrics.labelled import GRID, PAA, PRESET, Labelled
 from mvp_align.metrics.names import base_metric
-from mvp_align.metrics.paa import mean_over, paa_lift, paa_rows
+from mvp_align.metrics.paa import labelled_mean, paa_lift, paa_rows
 from mvp_align.metrics.rows import Row, read_rows, row, write_rows
 from mvp_align.runs.pair_files import PairValues, keep_values
 from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
@@ -201,7 +201,7 @@ def _grid_rows(
             for one, label in zip(answers, labels, strict=True)
             if label is not None
         ]
-        if found := mean_over(PAA, relabelled):
+        if found := labelled_mean(PAA, relabelled):
             group = ("win_over_l,win_within_w", f"{over_l:g},{within_w:g}")
             rows.append(
                 row(subject.stage, subject.set, GRID.name.replace(PRESET, metric), found, *group)

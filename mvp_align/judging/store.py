@@ -1,10 +1,8 @@
-"""Every reply that was paid for, kept for good: an SQLite file to which rows are added and none is
-changed.
+"""An append-only SQLite store of judges' replies, so that no reply is paid for twice.
 
-A reply is committed (synced to the disk) before anything else is done with it, so a process killed
-at any moment loses only the requests that were under way. It is found by what was asked
-(`Request.key`), so nothing is asked twice. Failures are written to a table of their own, as a
-record, and are never taken for replies.
+A reply is committed and synced to disk before it is used, so a killed process loses only the
+requests in flight. Its key is a hash of the request (`Request.key`), so no request is sent twice.
+Failed attempts go to a separate table, for the record only.
 """
 
 import json
@@ -16,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import NO_COMPLETION, Said, said_in
+from mvp_align.generation.completion import NO_COMPLETION, Completion, parse_completion
 from mvp_align.generation.response import Reply
-from mvp_align.runtime.atomic import FULL_WORDS, what_is_full
+from mvp_align.runtime.atomic import FULL_WORDS, full_disk_cause
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
@@ -37,18 +35,18 @@ CREATE TRIGGER IF NOT EXISTS replies_are_not_removed BEFORE DELETE ON replies
   BEGIN SELECT RAISE(ABORT, 'replies are only added'); END;
 """
 WAIT_SECONDS = 5.0
-"""For another process to let go of the file."""
+"""How long to wait for another process to close the file."""
 DISK_FULL = (*FULL_WORDS, "database or disk is full")
 
 
 class ReplyStore:
-    """An open store; one process at a time has it. Made by `open_store`."""
+    """An open store, from `open_store`. Only one process at a time can open it."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self.connection = path, connection
 
-    def known(self, keys: Iterable[str]) -> dict[str, Said]:
-        """The replies that are there, by key."""
+    def known(self, keys: Iterable[str]) -> dict[str, Completion]:
+        """Return the stored replies among `keys`, by key."""
         with _explained(self.path):
             found = {}
             for key in dict.fromkeys(keys):
@@ -60,15 +58,17 @@ class ReplyStore:
             return found
 
     def add(self, key: str, model: str, reply: Reply) -> None:
-        """Keep a reply and why earlier attempts failed, on the disk when this returns. Raises
-        UserError on a full one."""
+        """Store a reply, and the reasons why earlier attempts failed.
+
+        Both are synced to disk before this returns. Raises UserError if the disk is full.
+        """
         values = (
             key,
             model,
             reply.model,
-            reply.said.text,
+            reply.completion.text,
             reply.raw,
-            reply.said.finish_reason,
+            reply.completion.finish_reason,
             reply.response_format,
             reply.prompt_tokens,
             reply.completion_tokens,
@@ -82,7 +82,7 @@ class ReplyStore:
             self.insert_attempts(key, model, reply.failures)
 
     def log(self, key: str, model: str, problems: Sequence[str]) -> None:
-        """Record why all attempts failed."""
+        """Record why every attempt at a request failed."""
         with self.transaction():
             self.insert_attempts(key, model, problems)
 
@@ -102,24 +102,26 @@ class ReplyStore:
                     self.connection.execute("ROLLBACK")
 
 
-def _kept(text: str, finish_reason: str, raw: str) -> Said:
-    """A row as a message. Whether it was a refusal or reasoning alone is told by the whole body."""
+def _kept(text: str, finish_reason: str, raw: str) -> Completion:
+    """Convert a row. The full body tells whether it was a refusal or held only reasoning."""
     try:
-        whole = said_in(json.loads(raw))
+        whole = parse_completion(json.loads(raw))
     except NO_COMPLETION:
-        whole = Said("")
+        whole = Completion("")
     return replace(whole, text=text, finish_reason=finish_reason)
 
 
 @contextmanager
 def open_store(path: Path) -> Iterator[ReplyStore]:
-    """Raises UserError where the file is in use, no store, or cannot be made."""
+    """Open the store at `path`, or create it.
+
+    Raises UserError if another process uses it, it is not a store, or it cannot be created.
+    """
     with _explained(path):
         connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
     try:
         with _explained(path):
-            # Exclusive before WAL: one writer, and no shared memory, which network file systems do
-            # not have.
+            # exclusive before WAL: that needs no shared memory, which network file systems lack
             for setting in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 connection.execute(f"PRAGMA {setting}")
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
@@ -130,7 +132,7 @@ def open_store(path: Path) -> Iterator[ReplyStore]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into a UserError that says what to do."""
+    """Turn an SQLite error into a UserError with a remedy."""
     try:
         yield
     except sqlite3.Error as error:
@@ -138,9 +140,9 @@ def _explained(path: Path) -> Iterator[None]:
         if "locked" in said:
             remedy = "another process is judging with it: wait for its end."
         elif any(words in said for words in DISK_FULL):
-            full, what_helps = what_is_full(error, path.parent)
+            full, what_helps = full_disk_cause(error, path.parent)
             remedy = f"{full}: {what_helps}, then run the same command again."
-        elif "I/O error" in said:  # a used-up quota too, which SQLite does not tell apart
+        elif "I/O error" in said:  # SQLite reports an exceeded quota in the same way
             remedy = (
                 "the disk is failing, or your quota is used up (quota -s, or lfs quota): see to it,"
                 " then run the same command again."

@@ -1,9 +1,8 @@
-"""Every metric by who asked: means of groups, those of too few people held back or shrunk, the
-worst group, the gap between best and worst, and how many people are better off.
+"""Break metrics down by group: means, worst group, gap, and shares of people better or worse off.
 
-A `Breakdown` is made once for a list of pairs and serves every metric of them, OPA's as well as
-labels of generated answers: `group_rows` and `headline_rows` take it with values [pairs] under the
-metric's name.
+Groups with too few people are suppressed or shrunk. A `Breakdown` is made once for a list of pairs
+and serves all their metrics, both of scores and of labels: pass it with the values [pairs] of each
+metric to `group_rows` and `headline_rows`.
 """
 
 import math
@@ -40,10 +39,10 @@ from mvp_align.metrics.shrinkage import shrunk_means
 from mvp_align.metrics.variables import CROSSINGS
 
 Tags = Mapping[str, str]
-"""What the result of one pair is broken down by: `{"gender": "Female", ...}`."""
+"""The groups of one pair: `{"gender": "Female", ...}`."""
 
 Values = Mapping[str, FloatArray]
-"""Metric -> its value for each pair."""
+"""Metric -> its values [pairs]."""
 
 
 Where = tuple[str, str]
@@ -52,8 +51,10 @@ Where = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One group of one breakdown: `pairs` are places in the list of all pairs. The whole set is the
-    cell ("", "")."""
+    """One group of one breakdown. `pairs` [n] indexes the list of all pairs.
+
+    The whole set is the cell ("", "").
+    """
 
     group_by: str
     group: str
@@ -67,8 +68,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """The cells of a list of pairs. `small`: those of fewer than `min_users` people, which are
-    never shown as they are."""
+    """The cells of a list of pairs.
+
+    `small` holds the cells with fewer than `min_users` people, whose own means are never shown.
+    """
 
     stage: str
     set: str
@@ -88,8 +91,10 @@ class Breakdown:
 
 
 def with_region(tags: Sequence[Tags], regions: Mapping[str, str]) -> list[Tags]:
-    """`region` of the birth country added, under a map of `regions.load_regions` (an empty one adds
-    none); pairs without a birth country stay as they are."""
+    """Add the `region` of each pair's birth country, if it has one.
+
+    `regions` comes from `regions.load_regions`; an empty one adds nothing.
+    """
     if not regions:
         return list(tags)
     known = {
@@ -103,8 +108,10 @@ def with_region(tags: Sequence[Tags], regions: Mapping[str, str]) -> list[Tags]:
 
 
 def default_by(tags: Sequence[Tags]) -> list[str]:
-    """All that these pairs can be broken down by, the crossings of `variables` included:
-    dimension and level mean little without each other."""
+    """Return all names in the tags, and the CROSSINGS whose names are all present.
+
+    They are crossed because dimension and level mean little without each other.
+    """
     names = {name for tag in tags for name in tag}
     return sorted([*names, *(one for one in CROSSINGS if names.issuperset(one.split(",")))])
 
@@ -117,8 +124,10 @@ def break_down(
     by: Sequence[str],
     min_users: int,
 ) -> Breakdown:
-    """Cells by each of `by`, sorted by name; `gender,age` crosses the two. A pair without a tag is
-    in no cell of it."""
+    """Group pairs by each name in `by`; `gender,age` crosses the two.
+
+    Cells are sorted by name. A pair without a tag is in none of that tag's cells.
+    """
     ids = np.unique(np.asarray(users, dtype=object).astype(str), return_inverse=True)[1].astype(
         np.int64
     )
@@ -139,10 +148,12 @@ def break_down(
 
 
 def group_rows(breakdown: Breakdown, values: Values, small: str = "suppress") -> list[Row]:
-    """The mean of each metric in each cell. Cells of fewer than `min_users` people give no row of
-    their own: their number is the value of `<metric>_suppressed`, whose `n` and `users` are their
-    pairs and people; or, where `small` is `shrink` and the breakdown has enough groups,
-    `<metric>_shrunk` (`shrinkage.shrunk_means`)."""
+    """Return the mean of each metric in each cell.
+
+    Cells with fewer than `min_users` people get no such row. Instead, `<metric>_suppressed` counts
+    them, with their pairs and people as `n` and `users`. If `small` is `shrink` and the breakdown
+    has enough groups, each gets `<metric>_shrunk` (`shrinkage.shrunk_means`).
+    """
     rows = [
         breakdown_row(
             breakdown,
@@ -177,16 +188,18 @@ def _small_rows(
         counted = Estimate(len(held), None, None, len(pairs), people)
         yield breakdown_row(breakdown, metric + SUPPRESSED, (group_by, ""), counted)
         return
-    # the large cells' own come after
+    # `shrunk` goes on with the large cells, which have rows already
     for cell, (value, low, high) in zip(held, shrunk, strict=False):
         estimate = Estimate(value, low, high, cell.clusters.pairs, cell.clusters.users)
         yield breakdown_row(breakdown, metric + SHRUNK, cell.where, estimate)
 
 
 def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
-    """For each breakdown and metric, the worst group and the gap between the lowest and the
-    highest; for the whole set, the design effect and, of each lift, who is better and who is worse
-    off."""
+    """Return the worst group and the gap of each breakdown and metric.
+
+    For the whole set, return the design effect, and for each lift the shares of people who are
+    better and worse off.
+    """
     rows: list[Row] = []
     for metric, x in values.items():
         effect = design_effect(x, breakdown.whole.clusters)
@@ -206,8 +219,11 @@ def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
 
 
 def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> list[Row]:
-    """The shares of people whose own mean became better, and worse, with Wilson's interval: a
-    person counts once. No rows of a metric neither end of which is better."""
+    """Return the shares of people whose own mean became better, and worse.
+
+    Each person counts once; intervals are Wilson's. Returns no rows if neither direction of the
+    metric is better.
+    """
     higher = measure(metric).higher_is_better
     if higher is None:
         return []
@@ -222,13 +238,13 @@ def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> 
 
 
 def _extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
-    """`_worst`, whose `group` is the group with the lowest mean (the highest, where lower is
-    better; none, where neither end is), and `_gap`, highest minus lowest.
+    """Return `_worst`, for the group with the worst mean, and `_gap`, highest minus lowest mean.
 
-    Which groups are extreme is seen from the data, so plain intervals would be too narrow (and the
-    gap of groups that are all alike is above 0): theirs are Bonferroni's, over all groups for the
-    worst and over all pairs of groups for the gap. Where the gap's interval holds 0, no two groups
-    are told apart.
+    There is no `_worst` if neither direction of the metric is better. The data themselves select
+    the extreme groups, so ordinary intervals would be too narrow, and the gap is above 0 even if
+    all groups are alike. Intervals are therefore Bonferroni's: over all groups for the worst, over
+    all pairs of groups for the gap. If the gap's interval includes 0, no two groups are shown to
+    differ.
     """
     kind = kind_of(metric)
     means = [float(x[cell.pairs].mean()) for cell in cells]
@@ -248,9 +264,11 @@ def _extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: Float
 def _gap_estimate(
     breakdown: Breakdown, lowest: Cell, highest: Cell, x: FloatArray, kind: Kind, level: float
 ) -> Estimate:
-    """Highest minus lowest, its interval put together from those of the two (MOVER: Zou & Donner
-    2008, Statistics in Medicine 27, 1693-1702). People who stand in both groups, as they do in two
-    dimensions, make the two means correlated."""
+    """Return highest minus lowest, with an interval that combines those of both means.
+
+    The method is MOVER (Zou & Donner 2008, Statistics in Medicine 27, 1693-1702). The means are
+    correlated if people are in both groups, as with dimensions.
+    """
     everyone = breakdown.whole.clusters
     residuals = np.zeros((2, everyone.users))
     users = np.zeros(everyone.users, dtype=bool)

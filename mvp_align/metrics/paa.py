@@ -1,8 +1,8 @@
-"""PAA: the share of a model's answers that judges label a win (W), over those that have a label.
+"""PAA: the share of wins (W) among a model's labelled answers (N), PAA = W / N.
 
-What no judge could label is neither a win nor a loss, so PAA is printed with its coverage and with
-its bounds: all unlabelled answers lost (`/low`), all won (`/high`). MVPBench (arXiv 2509.08022) and
-DiverValue-Bench: PAA = W / N.
+That is the definition of MVPBench (arXiv 2509.08022) and DiverValue-Bench. Unlabelled answers are
+neither wins nor losses, so PAA comes with its coverage and with bounds: all of them lost (`/low`),
+or all won (`/high`).
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from mvp_align.metrics.score_rows import Groups
 from mvp_align.metrics.table import OF_JUDGED, OF_LABELLED
 
 
-def mean_over(metric: Metric[Labelled], answers: Sequence[Labelled]) -> Estimate | None:
-    """The mean, its interval clustered by user; None where there are no answers."""
+def labelled_mean(metric: Metric[Labelled], answers: Sequence[Labelled]) -> Estimate | None:
+    """Return a metric's mean with an interval clustered by user, or None without answers."""
     if not answers:
         return None
     return clustered_mean(metric.of(answers), [one.user_id for one in answers], metric.kind)
@@ -33,14 +33,17 @@ def paa_rows(
     groups: Groups,
     min_users: int,
 ) -> list[Row]:
-    """Rows of `metric` (`paa/dvb_judge`) for the whole set, with what belongs beside it; PAA by
-    each group of `min_users` people and more, the lowest of them and the gaps."""
+    """Return rows of `metric` (such as `paa/dvb_judge`) and its companions, then PAA by group.
+
+    Groups of fewer than `min_users` people are suppressed. The rows include the worst group and the
+    gap of each breakdown.
+    """
     labelled = [one for one in answers if one.label is not None]
     rows = [
         row(stage, set_name, one.name.replace(PRESET, metric), estimate)
         for metrics, counted in ((OF_LABELLED, labelled), (OF_JUDGED, answers))
         for one in metrics
-        if (estimate := mean_over(one, counted)) is not None
+        if (estimate := labelled_mean(one, counted)) is not None
     ]
     if not labelled:
         return rows
@@ -53,7 +56,7 @@ def paa_rows(
 
 
 def paa_lift(base: Sequence[Labelled], tuned: Sequence[Labelled]) -> Estimate | None:
-    """PAA minus the base's over the pairs that have a label in both; None where there are none."""
+    """Return PAA minus the base's PAA over pairs labelled in both, or None if there are none."""
     before = {one.id: one for one in base if one.label is not None}
     both = [one for one in tuned if one.label is not None and one.id in before]
     if not both:

@@ -17,7 +17,7 @@ from typing import Any
 import pycountry
 import yaml
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 
 UNSPECIFIED = "Unspecified"
 """The region of people who did not say where they were born."""
@@ -71,7 +71,7 @@ ALSO_WRITTEN = {
     "taiwan": "TWN",
     "usa": "USA",
 }
-"""What ISO's own lists lack, in `plain` spelling."""
+"""What ISO's own lists lack, in `_plain` spelling."""
 
 PRISM_NAMES = {"Western Asia": "Middle East"} | {
     name: name
@@ -183,5 +183,5 @@ def _by_iso3(content: Any, path: Path) -> Mapping[str, str]:
             elif found.setdefault(code, str(region)) != str(region):
                 problems.append(f"{country}: in {found[code]} and in {region}.")
     if problems:
-        raise listed(problems, f"{path}:")
+        raise combined_error(problems, f"{path}:")
     return found

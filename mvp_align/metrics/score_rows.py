@@ -1,5 +1,4 @@
-"""Log-probs of pairs as rows: every metric that is taken of a pair's score, of the whole set and of
-its groups."""
+"""Compute metrics from log-probs of pairs, for a whole set and by group, as rows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,37 +26,41 @@ BY_GROUP = (
     *(metric.name for metric in CHANGES if metric.by_group),
     *HEADLINE_LIFTS,
 )
-"""What every run breaks down; `mvp-align stats` breaks down the rest too."""
+"""Metrics that every run breaks down by group. `mvp-align stats` breaks down all others too."""
 
 Groups = Mapping[str, Mapping[str, str]]
-"""Pair id -> what its result is broken down by."""
+"""Pair id -> group variable -> group."""
 
 
 def pair_values(
     scores: Sequence[PairScore], base: Sequence[PairScore] | None = None
 ) -> dict[str, list[float]]:
-    """What each metric is the mean of: its value for each pair, in their order; against `base` also
-    the metrics of what training changed. Raises ValueError where `base` is not of the same pairs in
-    the same order."""
+    """Return each metric's values, one per pair, in order.
+
+    With `base`, this includes the metrics of what training changed. Raises ValueError unless `base`
+    holds the same pairs in the same order.
+    """
     values = {metric.name: metric.of(scores) for metric in SCORED}
     if base is not None:
-        both = paired(base, scores)
+        both = match_scores(base, scores)
         values |= {metric.name: metric.of(both) for metric in CHANGES}
     return values
 
 
-def paired(
+def match_scores(
     base: Sequence[PairScore], scores: Sequence[PairScore]
 ) -> list[tuple[PairScore, PairScore]]:
-    """The two runs' scores pair by pair. Raises ValueError where they are not of the same pairs in
-    the same order."""
+    """Return the scores of both runs, pair by pair.
+
+    Raises ValueError unless both hold the same pairs in the same order.
+    """
     if [score.id for score in base] != [score.id for score in scores]:
         raise ValueError("the two lists of scores are not of the same pairs in the same order")
     return list(zip(base, scores, strict=True))
 
 
 def score_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None = None) -> Values:
-    """Every metric of `pair_values` as an array [pairs]; against `base` also the lifts."""
+    """Return each metric of `pair_values` as an array [pairs], and with `base` also the lifts."""
     values = {
         metric: np.asarray(x, dtype=np.float64) for metric, x in pair_values(scores, base).items()
     }
@@ -65,8 +68,10 @@ def score_values(scores: Sequence[PairScore], base: Sequence[PairScore] | None =
 
 
 def lifts(values: Values, before: Values, suffix: str) -> Values:
-    """Of every metric that both have and that is set against another model's: the difference, pair
-    by pair."""
+    """Return the difference per pair, `values` minus `before`, of each `lifted` metric in both.
+
+    Each is named by its metric plus `suffix`.
+    """
     return {
         f"{metric}{suffix}": x - before[metric]
         for metric, x in values.items()
@@ -77,8 +82,11 @@ def lifts(values: Values, before: Values, suffix: str) -> Values:
 def score_estimates(
     scores: Sequence[PairScore], base: Sequence[PairScore] | None = None
 ) -> dict[str, Estimate]:
-    """The mean of every metric, and against `base` the headlines' lifts, with intervals clustered
-    by user. A lift is a paired difference, so its interval is narrower than either mean's."""
+    """Return the mean of each metric, and with `base` the lifts of the headline metrics.
+
+    Intervals are clustered by user. A lift is a paired difference, so its interval is usually
+    narrower than that of either mean.
+    """
     users = users_of(scores)
     return {
         metric: clustered_mean(x, users, kind_of(metric))
@@ -88,8 +96,10 @@ def score_estimates(
 
 
 def length_only(scores: Sequence[PairScore]) -> Estimate:
-    """acc@0 of a judge that sees token counts alone, longer or shorter, whichever fits these pairs
-    better; ties half."""
+    """Return the acc@0 of always preferring the longer answer, or the shorter if that is better.
+
+    Lengths are token counts. Ties count as one half.
+    """
     longer = LENGTH_ONLY.of(scores)
     prefers_longer = sum(longer) >= len(longer) / 2
     return clustered_mean(
@@ -106,7 +116,10 @@ def score_rows(
     *,
     min_users: int = 1,
 ) -> list[Row]:
-    """Rows of the whole set, then of `BY_GROUP` by each group of `min_users` people and more."""
+    """Return rows of the whole set, then of `BY_GROUP` for each group.
+
+    Groups of fewer than `min_users` people are suppressed.
+    """
     whole = score_estimates(scores, base)
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
     breakdown = _breakdown(stage, set_name, scores, groups, min_users)
@@ -122,7 +135,7 @@ def score_headlines(
     *,
     min_users: int,
 ) -> list[Row]:
-    """Worst groups, gaps, design effects, and who is better off."""
+    """Return worst groups, gaps, design effects, and shares of users better or worse off."""
     breakdown = _breakdown(stage, set_name, scores, groups, min_users)
     return headline_rows(breakdown, _by_group(score_values(scores, base)))
 

@@ -1,10 +1,9 @@
-"""What is said of generated answers without a judge: how many are empty or cut, and how near they
-are to the references.
+"""Metrics of generated answers without a judge: similarity to the references, empty and cut ones.
 
-SPMR (MVPBench, arXiv 2509.08022): the share of answers whose cosine with the fitting reference is
-above a threshold, 0.8 in the paper, which stands in the metric's name. `spmr` embeds the answer
-alone; `spmr_authors` prompt and answer together, as the benchmark's script does, which lifts every
-cosine by what the two texts have in common, the prompt.
+SPMR (MVPBench, arXiv 2509.08022) is the share of answers whose cosine with the chosen reference
+exceeds a threshold (0.8 in the paper), which is part of the metric's name. `spmr` embeds the answer
+alone. `spmr_authors` embeds the prompt with it, as the benchmark's script does; since both texts
+then start with the same prompt, every cosine is higher.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,9 +21,12 @@ SPMR_THRESHOLD = 0.8
 
 @dataclass(frozen=True, slots=True)
 class AnswerCosines:
-    """One answer: its cosines with the fitting and the contradicting reference, and, with the
-    prompt before both, with the fitting one. They mean nothing where it is `empty`. `finished` is
-    false where it was cut at the token limit."""
+    """An answer's cosines with its two references, in [-1, 1].
+
+    `chosen_with_prompt` is the cosine with the chosen reference if the prompt precedes both texts.
+    The cosines of an `empty` answer are meaningless. `finished` is false if the answer was cut at
+    the token limit. Raises ValueError for a cosine that is not finite.
+    """
 
     id: str
     user_id: str
@@ -41,7 +43,7 @@ class AnswerCosines:
 
 
 def write_cosines(path: Path, found: Iterable[AnswerCosines]) -> None:
-    """`cosines/<stage>-<set>.jsonl`, a line an answer: all that SPMR follows from."""
+    """Write one line per answer to `cosines/<stage>-<set>.jsonl`, enough to recompute SPMR."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_lines(path, map(asdict, found))
 
@@ -70,7 +72,7 @@ SPMR = Metric(
     lifted=True,
     per_pair=_near,
 )
-"""Strictly above the threshold; an empty answer is near nothing."""
+"""Strictly above the threshold. An empty answer counts as dissimilar."""
 SPMR_AUTHORS = Metric(
     f"spmr_authors@{SPMR_THRESHOLD:g}",
     "share",
@@ -97,8 +99,10 @@ def answer_rows(
     found: Sequence[AnswerCosines],
     base: Sequence[AnswerCosines] | None = None,
 ) -> list[Row]:
-    """A row a metric, clustered by user; then, against `base`, the paired differences (`..._lift`)
-    over the pairs that both stages answered. No rows where `found` is empty."""
+    """Return a row per metric, and with `base` also the lifts, over pairs answered in both stages.
+
+    Intervals are clustered by user. Returns no rows if `found` is empty.
+    """
     if not found:
         return []
     users = [answer.user_id for answer in found]

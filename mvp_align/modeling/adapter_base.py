@@ -51,7 +51,7 @@ def check_base(
         if _recorded(path):
             return []
         raise _other_base(path, setting, made_for, base_id)
-    if bool(TWIN.search(plain(made_for))) != bool(TWIN.search(plain(base_id))):
+    if bool(TWIN.search(hub_id(made_for))) != bool(TWIN.search(hub_id(base_id))):
         return [
             f"{setting}={path} was trained on {made_for} and is put on {base_id}: one of them is in"
             " 4 bits"
@@ -60,7 +60,7 @@ def check_base(
         _folder_of(made_for) is None
         and HUB_ID.fullmatch(made_for)
         and _folder_of(base_id)
-        and plain(base_id) == base_id
+        and hub_id(base_id) == base_id
     ):
         return [
             f"{setting}={path} was trained on {made_for}; {base_id} is taken for it by its name"
@@ -116,7 +116,7 @@ def same_base(made_for: str, base_id: str) -> bool:
     That holds for two Hub ids (4-bit copies and cache folders included), for one folder or two with
     identical weights, and for a Hub id and a folder with the same last name.
     """
-    one, other = plain(made_for), plain(base_id)
+    one, other = hub_id(made_for), hub_id(base_id)
     untwinned = [TWIN.sub("", name) for name in (one, other)]
     if untwinned[0] == untwinned[1]:
         return True
@@ -131,14 +131,14 @@ def same_base(made_for: str, base_id: str) -> bool:
     return _last(one) == _last(other)
 
 
-def plain(name: str) -> str:
+def hub_id(name: str) -> str:
     """Return the Hub id of a cache folder, and any other name unchanged."""
     found = IN_HUB_CACHE.search(name)
     return found[1].replace("--", "/") if found else name.rstrip("/\\")
 
 
 def _last(name: str) -> str:
-    return TWIN.sub("", re.split(r"[/\\]", plain(name))[-1]).lower()
+    return TWIN.sub("", re.split(r"[/\\]", hub_id(name))[-1]).lower()
 
 
 def _looks_local(name: str) -> bool:

@@ -25,7 +25,7 @@ from mvp_align.modeling.adapter_folder import (
     resized_vocabulary,
     shapes,
 )
-from mvp_align.modeling.fingerprint import own_name, whole
+from mvp_align.modeling.fingerprint import gather_shards, unwrapped_name
 from mvp_align.runtime.atomic import full_disk_explained, move_folder
 
 ADAPTER = "default"
@@ -107,7 +107,7 @@ def load_adapter(
             f"adapter={path} has LoRA on the output head, where training cannot go on (TRL reads"
             f" the head's weight directly). {MERGED.replace('evaluate', 'train on')}"
         )
-    if not trainable and changes_nothing(model):
+    if not trainable and has_no_effect(model):
         raise UserError(
             f"adapter={path} changes nothing: each of its products B A is zero, so tuned and base"
             " would be one model. Was it saved before training, or trained without an effect?"
@@ -164,7 +164,7 @@ def _fitting(base: PreTrainedModel, path: Path, setting: str, any_base: bool) ->
         weight.data.copy_(before)
         if not _same_rounded(read_tensor(path, key), before):
             raise UserError(
-                f"{setting}={path} brings {own_name(key)} whole, and not as {base_id} has it:"
+                f"{setting}={path} brings {unwrapped_name(key)} whole, and not as {base_id} has it:"
                 f" switching the adapter off would not bring the base back. {MERGED}"
             )
 
@@ -182,7 +182,7 @@ def _weights_also_in(
     assert isinstance(embedded, Tensor)
     rows = int(embedded.shape[0])
     weights = dict(_named_weights(base))
-    found = {key: weights[own_name(key)] for key in held if own_name(key) in weights}
+    found = {key: weights[unwrapped_name(key)] for key in held if unwrapped_name(key) in weights}
     sizes = {held[key][0] for key, weight in found.items() if weight.shape[0] == rows}
     sizes |= {shape[1] for key, shape in held.items() if key.endswith("lora_embedding_A")}
     if sizes - {rows}:
@@ -194,7 +194,8 @@ def _weights_also_in(
 
 def _named_weights(base: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return (
-        (own_name(name), weight) for name, weight in base.named_parameters(remove_duplicate=False)
+        (unwrapped_name(name), weight)
+        for name, weight in base.named_parameters(remove_duplicate=False)
     )
 
 
@@ -206,9 +207,9 @@ def _same_rounded(one: Tensor, other: Tensor) -> bool:
 def _check_tensors(model: PeftModel, path: Path, name: str) -> None:
     """Raise ValueError if the file lacks a tensor of the adapter or holds one that fits nowhere."""
     here = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    of_base = {own_name(key) for key, _ in _named_weights(model.get_base_model())}
+    of_base = {unwrapped_name(key) for key, _ in _named_weights(model.get_base_model())}
     found, wanted = shapes(path).keys(), here.keys()
-    without_place = {key for key in found - wanted if own_name(key) not in of_base}
+    without_place = {key for key in found - wanted if unwrapped_name(key) not in of_base}
     missing = wanted - found
     if missing or without_place:
         raise ValueError(
@@ -217,10 +218,12 @@ def _check_tensors(model: PeftModel, path: Path, name: str) -> None:
         )
 
 
-def changes_nothing(model: PeftModel, adapter: str = ADAPTER) -> bool:
+def has_no_effect(model: PeftModel, adapter: str = ADAPTER) -> bool:
     """Return whether an adapter consists of products B A only, and all of them are zero."""
     tensors = {
-        name: whole(value) for name, value in model.named_parameters() if adapter in name.split(".")
+        name: gather_shards(value)
+        for name, value in model.named_parameters()
+        if adapter in name.split(".")
     }
     zero = {name for name, value in tensors.items() if not value.any()}
     halves = [name for name in tensors if HALF.search(name)]
@@ -242,7 +245,9 @@ def save_adapter(
     Raises UserError if the disk is full; `target` is unchanged then.
     """
     trained = {
-        name: whole(value) for name, value in model.named_parameters() if ADAPTER in name.split(".")
+        name: gather_shards(value)
+        for name, value in model.named_parameters()
+        if ADAPTER in name.split(".")
     }
     if not writes:
         return

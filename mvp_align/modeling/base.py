@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedCon
 from mvp_align.config import Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.packaged import loaded, public_name
+from mvp_align.modeling.packaged import loaded_id, public_name
 from mvp_align.modeling.source import load_model_config, locate_weights, unavailable
 
 LOADED = "loaded_from"
@@ -65,7 +65,7 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
     # An adapter and its card record this name as their base. It must be one that others can load,
     # not a path into this machine's cache.
     base.name_or_path = base.config._name_or_path = public_name(model)
-    setattr(base, LOADED, loaded(model))
+    setattr(base, LOADED, loaded_id(model))
     base.config.use_cache = False
     return base
 

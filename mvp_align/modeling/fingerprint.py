@@ -34,7 +34,7 @@ def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in model.named_parameters():
         if adapters.intersection(name.split(".")):
             continue
-        name = own_name(name)
+        name = unwrapped_name(name)
         yield name, parameter
         state = getattr(parameter, "quant_state", None)
         if state is not None:
@@ -43,7 +43,7 @@ def _base_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                     yield f"{name}.{key}", torch.as_tensor(part)
 
 
-def own_name(name: str) -> str:
+def unwrapped_name(name: str) -> str:
     """Return the name of a base parameter without PEFT's insertions."""
     for word in WRAPPED:
         name = name.replace(word, "")
@@ -69,7 +69,7 @@ def checksums(tensor: Tensor) -> tuple[int, int]:
     The weights are odd and differ between positions, so the sums detect any changed element and any
     swap. They run on the tensor's device, in a fraction of the time of a hash.
     """
-    bits = whole(tensor).detach().reshape(-1).view(BITS[tensor.element_size()])
+    bits = gather_shards(tensor).detach().reshape(-1).view(BITS[tensor.element_size()])
     plain = weighted = 0
     for chunk in bits.split(CHECKSUM_CHUNK):
         values = chunk.long()
@@ -79,6 +79,6 @@ def checksums(tensor: Tensor) -> tuple[int, int]:
     return plain % 2**64, weighted % 2**64
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_shards(tensor: Tensor) -> Tensor:
     """Return `tensor`, gathered from all processes if FSDP shards it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

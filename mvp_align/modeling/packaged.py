@@ -34,6 +34,6 @@ def packaged_gguf(model: Model) -> Path | None:
     return path if path.is_file() else None
 
 
-def loaded(model: Model) -> str:
+def loaded_id(model: Model) -> str:
     """Return what this machine loads: `model.id`, or the Hub's original without the package."""
     return model.id if packaged_gguf(model) else public_name(model)

@@ -32,7 +32,7 @@ def locate_weights(model: Model) -> str:
         return str(_unpacked(gguf))
     name = public_name(model)
     if not name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-        hub.ask_first()
+        hub.go_offline_if_unreachable()
     return name
 
 
@@ -156,8 +156,8 @@ def unavailable(model: Model, error: Exception) -> UserError:
             else ""
         )
         return UserError(
-            f"model={model.name}: no {name} here: {hub.absent(name)}, or set model.id to a local"
-            f" folder{other}."
+            f"model={model.name}: no {name} here: {hub.not_cached_hint(name)}, or set model.id to a"
+            f" local folder{other}."
         )
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(

@@ -160,7 +160,7 @@ RULES = (
 )
 
 
-def inert(keys: Sequence[str], configs: Sequence[Config]) -> tuple[list[str], list[str]]:
+def inert_settings(keys: Sequence[str], configs: Sequence[Config]) -> tuple[list[str], list[str]]:
     """Return two lists of messages on settings that change none of the runs: errors, and notes."""
     refused: dict[str, str] = {}
     notes: dict[str, str] = {}

@@ -18,7 +18,7 @@ from mvp_align.overrides.adapter_run import adopt_run
 from mvp_align.runtime.naming import DEFAULT_NAME, leaf_keys, name_by_content
 
 
-def parsed(words: list[str]) -> list[Override]:
+def parse_overrides(words: list[str]) -> list[Override]:
     """Parse overrides. Raises HydraException if a word is not an override."""
     # this parser knows the options of glob(*)
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
@@ -34,7 +34,7 @@ def sweep_points(words: list[str]) -> list[list[str]]:
     """
     swept = [
         _sweep_values(override) if override.is_sweep_override() else [word]
-        for word, override in zip(words, parsed(words), strict=True)
+        for word, override in zip(words, parse_overrides(words), strict=True)
     ]
     firsts = [values[0] for values in swept]
     others = [
@@ -70,7 +70,7 @@ def name_override(words: list[str], configs: list[DictConfig]) -> list[str]:
     [] if the name already distinguishes all runs, or if the command or an experiment sets it.
     `configs` are those of `sweep_points`.
     """
-    overrides = parsed(words)
+    overrides = parse_overrides(words)
     given = {override.key_or_group for override in overrides} & {"run.name", "run.dir"}
     if given or any(config.run._get_node("name")._value() != DEFAULT_NAME for config in configs):
         return []
@@ -91,7 +91,9 @@ def shared_folders(config_name: str, words: list[str]) -> list[str]:
     for values, folder in _run_folders(config_name, words):
         runs[folder].append(" ".join(values))
     known = {*leaf_keys(OmegaConf.structured(Config))}
-    keys = [override.key_or_group for override in parsed(words) if override.is_sweep_override()]
+    keys = [
+        override.key_or_group for override in parse_overrides(words) if override.is_sweep_override()
+    ]
     name = "-".join(["mine", *(f"${{{key}}}" for key in keys if key in known)])
     return [
         f"{len(points)} runs of this sweep would share {folder}, such as {points[0]} and"
@@ -107,7 +109,7 @@ def _run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str]
     Groups are composed by Hydra. Settings are set in the composed config, which is twenty times
     faster.
     """
-    overrides = parsed(words)
+    overrides = parse_overrides(words)
     constant = [
         word
         for word, override in zip(words, overrides, strict=True)
@@ -122,7 +124,7 @@ def _run_folders(config_name: str, words: list[str]) -> Iterator[tuple[list[str]
         HydraConfig.instance().set_config(composed)
         for values in product(*settings):
             config = deepcopy(composed)
-            for value in parsed([*values]):
+            for value in parse_overrides([*values]):
                 OmegaConf.update(config, value.key_or_group, value.value(), merge=False)
             adopt_run(config_name, config, words)
             name_by_content(config)

@@ -33,7 +33,7 @@ def _as_list(word: str, sweep: bool) -> str:
     return f"{key}={','.join(f'[{one}]' for one in (value.split(',') if sweep else [value]))}"
 
 
-def in_quotes(key: str, value: str) -> str:
+def quote_override(key: str, value: str) -> str:
     """Return an override that Hydra takes literally, whatever characters it contains."""
     plain = value.strip("\"'")
     if plain.startswith("~/"):  # the shell does not expand ~ inside quotes
@@ -42,11 +42,11 @@ def in_quotes(key: str, value: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def ambiguous(word: str) -> str:
+def sweep_hint(word: str) -> str:
     key, _, value = word.partition("=")
     return (
         f"{word}: values with commas between them are a sweep, one run each: add -m. As one text: "
-        f"{shlex.quote(in_quotes(key, value))}"
+        f"{shlex.quote(quote_override(key, value))}"
     )
 
 

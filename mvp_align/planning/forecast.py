@@ -97,7 +97,7 @@ def _cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simula
         *_memory_lines(config, found, plan.batches, placement, here),
         *_work_lines(config, plan, found, placement),
     ]
-    fits = here is not None and needed(found.peak, placement.device) <= here
+    fits = here is not None and device_bytes(found.peak, placement.device) <= here
     if here is not None and not fits:
         lines.append(
             f"DOES NOT FIT this {placement.device.type}: try"
@@ -130,7 +130,7 @@ def _simulated_pairs(config: Config, batches: Batches) -> int:
     return 1 if config.train.micro_batch_size == "auto" else batches.micro
 
 
-def needed(peak: int, device: torch.device) -> float:
+def device_bytes(peak: int, device: torch.device) -> float:
     """Return bytes of the device for a peak of live tensors. On a CPU that is a lower bound."""
     return peak if device.type == "cpu" else peak * (1 + FRAGMENTED) + CONTEXT_GIB * GIB
 
@@ -166,9 +166,8 @@ def _memory_lines(
             " measured (docs/memory.md)"
         )
     else:
-        more = (
-            f"with fragmentation and context: {needed(found.peak, placement.device) / GIB:.1f} GiB"
-        )
+        expected = device_bytes(found.peak, placement.device) / GIB
+        more = f"with fragmentation and context: {expected:.1f} GiB"
     free = "" if here is None else f"; free here: {here / GIB:.1f} GiB"
     return [
         (
@@ -195,7 +194,7 @@ def remedies(config: Config, training: bool) -> str:
     return ", ".join([*settings, "a lower data.max_tokens", "a smaller model"])
 
 
-def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
+def count_flop(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
     """Return the FLOP of one training step, of all steps, and of all scoring.
 
     References are scored once, evaluation sets before and after training. Computed from token
@@ -224,7 +223,7 @@ def work(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, 
 
 
 def _work_lines(config: Config, plan: Plan, found: "Simulated", placement: Placement) -> list[str]:
-    step, training, scoring = work(config, plan, found)
+    step, training, scoring = count_flop(config, plan, found)
     lines = [
         f"work: {step / 1e12:.3g} TFLOP a step, {training / 1e12:.3g} in all steps,"
         f" {scoring / 1e12:.3g} in scoring"
@@ -265,7 +264,7 @@ def _cpu_rate(dtype: torch.dtype) -> float:
 
 def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     """List the common GPUs that the run fits on in 16 bits, with the time it would take on each."""
-    need = needed(half.peak, torch.device("cuda"))
+    need = device_bytes(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
     head = (
         f"on a GPU, in 16 bits: peak {half.peak / GIB:.1f} GiB, {need / GIB:.1f} with context and"
@@ -276,7 +275,7 @@ def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
             f"{head}: more than any single GPU has ({GPUS[-1].sold_as}). Try"
             f" {remedies(config, half.bound_by_training)}"
         ]
-    _, training, scoring = work(config, plan, half)
+    _, training, scoring = count_flop(config, plan, half)
     share = TRAINING_SHARE["cuda"]
     times = ", ".join(
         f"{gpu.sold_as} {duration((training + scoring) / (gpu.peak * share))}" for gpu in fitting

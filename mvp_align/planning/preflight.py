@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
-from mvp_align.data.prompts import prompted, prompts_sha256
+from mvp_align.data.prompts import prompts_sha256, render_prompts
 from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
@@ -33,7 +33,7 @@ from mvp_align.modeling.adapter_folder import adopt_adapter_lora, read_adapter
 from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.packaged import loaded, public_name
+from mvp_align.modeling.packaged import loaded_id, public_name
 from mvp_align.modeling.source import context_length, load_model_config
 from mvp_align.planning.forecast import forecast_lines
 from mvp_align.runtime.recipes import recipe_named
@@ -56,7 +56,7 @@ def make_plan(
     shape_method(load_model_config(config.model))
     run_quantization(config.model, config.quantization)
     notes = _take_up_adapters(config, tokenizer)
-    texts = prompted(data.train, config.prompt, tokenizer)
+    texts = render_prompts(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data
     fits = [
@@ -75,7 +75,7 @@ def make_plan(
         batches = plan_batches(config.train, len(kept), placement.processes)
         used = _reached(kept, batches, config.seed)
     val = _validation_set(config, data, tokenizer)
-    val_texts = prompted(
+    val_texts = render_prompts(
         draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
     )
     sets = eval_sets(config, data, tokenizer)
@@ -293,9 +293,9 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
             f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is"
             " loaded"
         ]
-        * (loaded(config.model) != config.model.id),
+        * (loaded_id(config.model) != config.model.id),
         (
-            f"model {loaded(config.model)} on {placement.device}, {placement.precision},"
+            f"model {loaded_id(config.model)} on {placement.device}, {placement.precision},"
             f" quantization {run_quantization(config.model, config.quantization)}"
         ),
         (

@@ -45,7 +45,7 @@ LATEX = str.maketrans(
 )
 
 
-def shown_as(form: str, groups: Sequence[Group]) -> str:
+def format_groups(form: str, groups: Sequence[Group]) -> str:
     """Format the groups as one of FORMATS."""
     return {"table": as_table, "markdown": as_markdown, "csv": as_csv, "latex": as_latex}[form](
         groups

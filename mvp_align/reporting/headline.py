@@ -23,7 +23,7 @@ def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
     where = f"On {whose}’s {row.n} pairs" if unit == "people" else f"On {row.n} pairs over {whose}"
     if not (acc.base and acc.tuned):
         text = f"{where}, acc@0 is {shown(row)} ({row.stage} model)"
-    elif nothing := nothing_shown(acc.lift):
+    elif nothing := no_change_reason(acc.lift):
         text = (
             f"{where}, {nothing}: {number(acc.base.value)} % before and {number(acc.tuned.value)} %"
             " after training"
@@ -42,7 +42,7 @@ def sentence(acc: Line, unit: str, *, unseen: bool) -> str:
     return f"{text}; a model that ignores who is asking cannot pass {number(acc.ceiling.value)} %."
 
 
-def nothing_shown(lift: Row | None) -> str:
+def no_change_reason(lift: Row | None) -> str:
     """Say why a lift shows nothing about other users; empty if its interval excludes 0."""
     if lift is None or lift.low is None or lift.high is None:
         return "no change of acc@0 is shown, because there is no interval" + (

@@ -21,10 +21,10 @@ from mvp_align.reporting.profile_ablation import HEADING, profile_lines, verdict
 from mvp_align.reporting.references import name_now, published_lines
 from mvp_align.reporting.results import (
     PROMPT_SETS,
+    GroupGap,
     Line,
     Results,
     Section,
-    Who,
     counted,
     prompt_sets,
     shown,
@@ -51,7 +51,7 @@ class SetPart:
     summary: list[Line]
     chart: Chart | None
     sections: list[Section]
-    who: list[Who]
+    group_gaps: list[GroupGap]
     people: list[tuple[str, list[Line], str]]
     better_off: str
     design_effect: str
@@ -129,7 +129,7 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
                     else None
                 ),
                 sections=sections,
-                who=results.who(name),
+                group_gaps=results.group_gaps(name),
                 people=results.people(name),
                 better_off=results.better_off(name),
                 design_effect=results.design_effect(name),

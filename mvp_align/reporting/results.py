@@ -57,17 +57,17 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Who:
+class GroupGap:
     """Inequality between the groups of one breakdown.
 
     `worst` is the group with the lowest acc@0 (of the tuned model if there is one), `gap` the
-    distance to the highest, and `held` counts groups suppressed because they have too few users.
+    distance to the highest, and `suppressed` the number of groups with too few users to be shown.
     """
 
     label: str
     worst: Row | None
     gap: Row | None
-    held: Row | None
+    suppressed: Row | None
 
 
 class Results:
@@ -138,7 +138,7 @@ class Results:
             )
         return lines
 
-    def who(self, set_name: str) -> list[Who]:
+    def group_gaps(self, set_name: str) -> list[GroupGap]:
         """Return one line per attribute of users for which a group was measured or suppressed."""
         lines = []
         for group_by, label in PEOPLE.items():
@@ -151,13 +151,15 @@ class Results:
                 and row.metric in ACC_BY_GROUP
             }
             if found:
-                lines.append(Who(label, found.get(WORST), found.get(GAP), found.get(SUPPRESSED)))
+                lines.append(
+                    GroupGap(label, found.get(WORST), found.get(GAP), found.get(SUPPRESSED))
+                )
         return lines
 
     def people(self, set_name: str) -> list[tuple[str, list[Line], str]]:
         """By what the page shows one by one: a heading, acc@0 of each group, and what was held
         back, in words."""
-        held = {line.label: held_back(line.held) for line in self.who(set_name)}
+        held = {line.label: suppressed_text(line.suppressed) for line in self.group_gaps(set_name)}
         sections = [(PEOPLE[by], self.groups(set_name, by)) for by in SHOWN_PEOPLE]
         return [
             (f"By {label}", lines, held.get(label, ""))
@@ -215,7 +217,7 @@ class Results:
 ACC_BY_GROUP = tuple(f"{ACC}{word}" for word in (WORST, GAP, SUPPRESSED))
 
 
-def held_back(row: Row | None) -> str:
+def suppressed_text(row: Row | None) -> str:
     if row is None:
         return ""
     groups = "1 group has" if row.value == 1 else f"{row.value:.0f} groups have"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.metrics.certainty import certainty_rows
 from mvp_align.metrics.groups import (
     Breakdown,
@@ -174,7 +174,7 @@ def _wanted(choices: Choices, tags: Sequence[Tags], run: Path) -> list[str]:
         if len(set(cross.split(","))) != 2
     ]
     if problems:
-        raise listed(problems, "This run cannot be broken down so:")
+        raise combined_error(problems, "This run cannot be broken down so:")
     return by
 
 

@@ -24,7 +24,7 @@ from mvp_align.metrics.metric import (
 )
 from mvp_align.metrics.names import VERSUS, base_metric, derivation, family, in_percent, measure
 from mvp_align.metrics.rows import Row
-from mvp_align.reporting.results import CROSSED, PEOPLE, held_back, shown, unique
+from mvp_align.reporting.results import CROSSED, PEOPLE, shown, suppressed_text, unique
 from mvp_align.reporting.stats import Statistics
 from mvp_align.reporting.terminal import WIDTH, bare_table
 
@@ -172,7 +172,7 @@ def _remarks(
         else:
             lines.append(f"From the lowest to the highest {what}: {apart}.")
     held = index.get((stage, metric + SUPPRESSED, group_by, ""))
-    return [*lines, held_back(held)] if held else lines
+    return [*lines, suppressed_text(held)] if held else lines
 
 
 def _crossed(group_by: str, group: str) -> str:

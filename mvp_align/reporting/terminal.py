@@ -11,9 +11,9 @@ from rich.text import Text
 from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import Row
-from mvp_align.reporting.headline import against_ceiling, nothing_shown
+from mvp_align.reporting.headline import against_ceiling, no_change_reason
 from mvp_align.reporting.profile_ablation import HEADING, OVER_SHUFFLED, profile_lines, verdict
-from mvp_align.reporting.results import Line, Results, Who, counted, prompt_sets, shown
+from mvp_align.reporting.results import GroupGap, Line, Results, counted, prompt_sets, shown
 
 WIDTH = 100
 """Width in columns if the output is not a terminal (like the log file of a cluster job)."""
@@ -45,8 +45,8 @@ def print_results(
         if profiles := _profile_table(results, name, users):
             console.print(profiles)
             console.print(Text(verdict(results, name)))
-        if who := _who_table(results, name):
-            console.print(who)
+        if table := _gap_table(results, name):
+            console.print(table)
     for line in _footnotes(results, prompts):
         console.print(Text(line, style="dim"))
 
@@ -83,8 +83,8 @@ def _profile_table(results: Results, set_name: str, users: str) -> Table | None:
     return table if table.row_count else None
 
 
-def _who_table(results: Results, set_name: str) -> Table | None:
-    lines = results.who(set_name)
+def _gap_table(results: Results, set_name: str) -> Table | None:
+    lines = results.group_gaps(set_name)
     if not lines:
         return None
     table = bare_table(
@@ -95,7 +95,7 @@ def _who_table(results: Results, set_name: str) -> Table | None:
     for name in ("acc@0", "to the highest, points", "held back"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
-        held = f"{line.held.value:.0f} of {line.held.users}" if line.held else ""
+        held = f"{line.suppressed.value:.0f} of {line.suppressed.users}" if line.suppressed else ""
         worst = line.worst.group if line.worst else ""
         table.add_row(
             line.label, Text(worst), shown(line.worst, unit=""), shown(line.gap, unit=""), held
@@ -103,8 +103,10 @@ def _who_table(results: Results, set_name: str) -> Table | None:
     return table
 
 
-def _stage_of(lines: Sequence[Who]) -> str:
-    return next((row.stage for line in lines for row in (line.worst, line.held) if row), "base")
+def _stage_of(lines: Sequence[GroupGap]) -> str:
+    return next(
+        (row.stage for line in lines for row in (line.worst, line.suppressed) if row), "base"
+    )
 
 
 def bare_table(title: str) -> Table:
@@ -145,14 +147,14 @@ def _footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
     notes = []
     for name in results.sets():
         acc = results.line(name, ACC)
-        if acc.base and acc.tuned and (nothing := nothing_shown(acc.lift)):
+        if acc.base and acc.tuned and (nothing := no_change_reason(acc.lift)):
             notes.append(f"{name}: {nothing}{f': {shown(acc.lift)} points' if acc.lift else ''}.")
         if against := against_ceiling(acc):
             notes.append(f"{name}: {against}.")
     for name in results.sets():
         said = [text for text in (results.better_off(name), results.design_effect(name)) if text]
         notes += [f"{name}: {'; '.join(said)}."] if said else []
-    if any(results.who(name) for name in results.sets()):
+    if any(results.group_gaps(name) for name in results.sets()):
         notes.append(
             "held back: how many groups are of too few people to be shown, and of how many people"
             " they are."

@@ -15,12 +15,12 @@ from pathlib import Path
 from mvp_align.runtime.atomic import move_folder, remove_folder, write_text
 
 WRITING = ".writing"
-LISTED = "files.json"
+MANIFEST = "files.json"
 KEPT = 2
 """The latest, and one more in case its bytes rot."""
 
 
-def keep(written: Path, checkpoints: Path) -> None:
+def add_checkpoint(written: Path, checkpoints: Path) -> None:
     """Move the finished folder `written` (`.writing/checkpoint-N`) to `checkpoints`.
 
     Removes all but the last two. Raises OSError if the disk fails; existing checkpoints stay valid.
@@ -30,15 +30,15 @@ def keep(written: Path, checkpoints: Path) -> None:
         str(path.relative_to(written)): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in files
     }
-    write_text(written / LISTED, json.dumps(listed, indent=1, allow_nan=False))
+    write_text(written / MANIFEST, json.dumps(listed, indent=1, allow_nan=False))
     move_folder(written, checkpoints / written.name)
-    for _, old in numbered(checkpoints)[KEPT:]:
+    for _, old in list_checkpoints(checkpoints)[KEPT:]:
         remove_folder(old)
 
 
 def latest_valid(checkpoints: Path) -> Path | None:
     """Return the latest checkpoint whose files are unchanged, and report invalid ones."""
-    for _, folder in numbered(checkpoints):
+    for _, folder in list_checkpoints(checkpoints):
         damage = damage_of(folder)
         if damage is None:
             return folder
@@ -46,7 +46,7 @@ def latest_valid(checkpoints: Path) -> Path | None:
     return None
 
 
-def at_the_end(checkpoint: Path) -> bool:
+def is_final(checkpoint: Path) -> bool:
     """Return whether the run had taken all its steps at this checkpoint."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     return bool(state["global_step"] >= state["max_steps"])
@@ -55,9 +55,9 @@ def at_the_end(checkpoint: Path) -> bool:
 def damage_of(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, or None."""
     try:
-        listed = json.loads((folder / LISTED).read_text(encoding="utf-8"))
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"{LISTED} is missing or cannot be read, so nobody knows whether it is whole"
+        return f"{MANIFEST} is missing or cannot be read, so nobody knows whether it is whole"
     for name, known in listed.items():
         path = folder / name
         if not path.is_file():
@@ -69,7 +69,7 @@ def damage_of(folder: Path) -> str | None:
     return None
 
 
-def numbered(checkpoints: Path) -> list[tuple[int, Path]]:
+def list_checkpoints(checkpoints: Path) -> list[tuple[int, Path]]:
     """Return every `checkpoint-N`, latest first."""
     found = [
         (path.name.removeprefix("checkpoint-"), path) for path in checkpoints.glob("checkpoint-*")

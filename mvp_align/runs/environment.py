@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.sets import SETS, chosen_sets, set_source
-from mvp_align.data.sources import is_there, locate_source
-from mvp_align.modeling.packaged import loaded, packaged_gguf
+from mvp_align.data.sources import locate_source, source_exists
+from mvp_align.modeling.packaged import loaded_id, packaged_gguf
 from mvp_align.runtime.folders import own_folder, own_metric_files
 
 STACK = (
@@ -79,7 +79,7 @@ def inputs_of(config: Config) -> dict[str, str]:
             sources[key] = set_source(name, config)
     paths: dict[str, Path] = {}
     for key, source in sources.items():
-        if source is not None and not source.startswith("hf:") and is_there(source):
+        if source is not None and not source.startswith("hf:") and source_exists(source):
             paths[key] = Path(str(locate_source(source)))
     named = {
         "adapter": config.adapter,
@@ -91,7 +91,7 @@ def inputs_of(config: Config) -> dict[str, str]:
     paths |= {f"metrics/{path.name}": path for path in own_metric_files()}
     if (own := own_folder("recipes")) and (own / f"{config.recipe}.py").is_file():
         paths[f"recipes/{config.recipe}.py"] = own / f"{config.recipe}.py"
-    return {"model": loaded(model)} | {
+    return {"model": loaded_id(model)} | {
         key: _content_hash(path) for key, path in paths.items() if path.exists()
     }
 

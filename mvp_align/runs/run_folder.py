@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from mvp_align import __version__
 from mvp_align.config import Config
-from mvp_align.errors import AlreadyDone, UserError, listed
+from mvp_align.errors import AlreadyDone, UserError, combined_error
 from mvp_align.runs.environment import environment, inputs_of
 from mvp_align.runs.lock import NAME as LOCK
 from mvp_align.runs.lock import lock, refuse_if_locked, release
@@ -225,13 +225,13 @@ def _start(folder: RunFolder, config: Config) -> None:
 def _refuse_other_settings(folder: RunFolder, stored: dict[str, object], config: Config) -> None:
     problems = changed_settings(folder.path, stored, config)
     if problems and folder.done.exists():
-        raise listed(
+        raise combined_error(
             problems,
             f"{folder.path} holds a finished run with other settings. Change run.name to start"
             " another, or delete this one by run.on_exists=overwrite:",
         )
     if problems:
-        raise listed(
+        raise combined_error(
             problems,
             f"{folder.path} holds an unfinished run with other settings. Set them as they are there"
             " to go on, change run.name to start another, or delete this one by"

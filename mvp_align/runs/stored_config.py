@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.config import Config, Model
 from mvp_align.errors import UserError
-from mvp_align.modeling.packaged import GGUF, loaded
+from mvp_align.modeling.packaged import GGUF, loaded_id
 from mvp_align.runs.environment import inputs_of
 from mvp_align.runtime.json_files import from_json
 
@@ -68,7 +68,7 @@ def model_of(run_dir: Path) -> Model:
     config = read_config(run_dir)
     before, now = stored_inputs(run_dir), inputs_of(config)
     model = replace(config.model, id=before.get("model", config.model.id))
-    if loaded(model) != model.id:
+    if loaded_id(model) != model.id:
         package = model.id.removeprefix(GGUF).partition("/")[0].replace("_", "-")
         raise UserError(
             f"{run_dir} was made with {model.id.partition('@')[0]}, which is not installed here: "

@@ -50,16 +50,18 @@ def full_disk_explained(path: Path) -> Iterator[None]:
             words in str(error) for words in FULL_WORDS
         ):
             raise
-        full, remedy = what_is_full(error, path.parent)
+        full, remedy = full_disk_cause(error, path.parent)
         raise UserError(
             f"{full} while writing {path}. What was there before is untouched and the last"
             f" checkpoint is whole: {remedy}, then run the same command again to go on."
         ) from None
 
 
-def what_is_full(error: Exception, folder: Path) -> tuple[str, str]:
-    """A disk, its inodes or a quota, and what helps: `df -h` shows plenty of free space in the last
-    two cases."""
+def full_disk_cause(error: Exception, folder: Path) -> tuple[str, str]:
+    """Return what is full (the disk, its inodes or the user's quota), and a remedy.
+
+    `df -h` shows plenty of free space if it is the inodes or the quota.
+    """
     if getattr(error, "errno", None) == errno.EDQUOT or QUOTA_WORDS in str(error):
         return (
             "Your quota is used up",

@@ -25,7 +25,7 @@ VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """
 
 
-def ask_first() -> None:
+def go_offline_if_unreachable() -> None:
     """Set libraries offline if the Hub does not answer.
 
     Call this before looking for anything there.
@@ -34,7 +34,7 @@ def ask_first() -> None:
 
     if constants.is_offline_mode():
         return
-    problem = unreached()
+    problem = unreachable_reason()
     if not problem:
         return
     constants.HF_HUB_OFFLINE = True
@@ -50,7 +50,7 @@ def ask_first() -> None:
 
 
 @cache
-def unreached() -> str:
+def unreachable_reason() -> str:
     """Return why the Hub does not answer, in a word, or "". Redirects and refusals are answers."""
     from huggingface_hub import constants, get_session
 
@@ -58,7 +58,7 @@ def unreached() -> str:
         return int(get_session().request("HEAD", constants.ENDPOINT, timeout=SECONDS).status_code)
 
     try:
-        status = within(2 * SECONDS, ask)
+        status = run_with_timeout(2 * SECONDS, ask)
     # errors of the HTTP library or the system, whose text may have several lines
     except Exception as error:
         return type(error).__name__
@@ -71,12 +71,12 @@ def why_offline() -> str:
 
     if not constants.is_offline_mode():
         return ""
-    if unreached.cache_info().currsize:
+    if unreachable_reason.cache_info().currsize:
         return f"{host(constants.ENDPOINT)} was not reached"
     return f"{next((name for name in VARIABLES if os.environ.get(name)), VARIABLES[0])} is set"
 
 
-def absent(name: str, *, dataset: bool = False) -> str:
+def not_cached_hint(name: str, *, dataset: bool = False) -> str:
     """Return part of a sentence on what to do about a missing model or dataset when offline."""
     from huggingface_hub import constants
 
@@ -90,7 +90,7 @@ def absent(name: str, *, dataset: bool = False) -> str:
 
 
 @contextmanager
-def unasked() -> Iterator[None]:
+def without_hub_lookups() -> Iterator[None]:
     """Keep PEFT from asking the Hub on each save whether the base's vocabulary was resized.
 
     We never resize it.
@@ -108,7 +108,7 @@ def unasked() -> Iterator[None]:
             os.environ["HF_HUB_OFFLINE"] = before
 
 
-def within(seconds: float, work: Callable[[], T]) -> T:
+def run_with_timeout(seconds: float, work: Callable[[], T]) -> T:
     """Return what `work` returns, or raise what it raises.
 
     Raises TimeoutError after `seconds`, because name resolution has no timeout of its own.

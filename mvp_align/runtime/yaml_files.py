@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 
 T = TypeVar("T")
 
@@ -26,10 +26,12 @@ def read_yaml(path: Path, shape: type[T], **defaults: object) -> T:
         raise UserError(f"{path} cannot be read: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: `setting: value` lines belong there, and it holds none.")
-    return checked(shape, defaults | {str(key): value for key, value in content.items()}, str(path))
+    return validate_settings(
+        shape, defaults | {str(key): value for key, value in content.items()}, str(path)
+    )
 
 
-def checked(shape: type[T], values: dict[str, Any], what: str) -> T:
+def validate_settings(shape: type[T], values: dict[str, Any], what: str) -> T:
     """`values` as a `shape`. Raises UserError saying why `what` cannot be used."""
     adapter = TypeAdapter(shape)
     try:
@@ -37,7 +39,7 @@ def checked(shape: type[T], values: dict[str, Any], what: str) -> T:
     except ValidationError as error:
         known = _names(adapter.json_schema())
         problems = [_problem(one, known) for one in error.errors(include_url=False)]
-        raise listed(problems, f"{what} cannot be used:") from None
+        raise combined_error(problems, f"{what} cannot be used:") from None
 
 
 def _names(schema: dict[str, Any]) -> list[str]:

@@ -81,7 +81,7 @@ class LogpCache:
         self.flushed = time.monotonic()
         if self.folder is None or not self.fresh:
             return
-        content = packed(self.fresh)
+        content = to_safetensors(self.fresh)
         self.fresh.clear()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def _key(answer: Answer) -> bytes:
     ).digest()
 
 
-def packed(entries: Mapping[bytes, float]) -> bytes:
+def to_safetensors(entries: Mapping[bytes, float]) -> bytes:
     keys = torch.frombuffer(bytearray(b"".join(entries)), dtype=torch.uint8).view(-1, KEY_BYTES)
     return save({"keys": keys, "logps": torch.tensor(list(entries.values()), dtype=torch.float64)})
 
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[bytes, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CachedModel:
     """One model's entries in the cache."""
 
     folder: Path
@@ -159,17 +159,17 @@ class Held:
     size_bytes: int
 
 
-def held(root: Path) -> list[Held]:
+def cached_models(root: Path) -> list[CachedModel]:
     """Return every model's entries in the cache, sorted by model name."""
     parts = []
     for path in sorted(root.glob(f"*/{IDENTITY}")):
         files = sorted(path.parent.glob("*.safetensors"))
         entries = {entry for file in files for entry in _read(file)}
         size = sum(file.stat().st_size for file in files if file.is_file())
-        parts.append(Held(path.parent, json.loads(path.read_text()), len(entries), size))
+        parts.append(CachedModel(path.parent, json.loads(path.read_text()), len(entries), size))
     return sorted(parts, key=lambda part: (part.identity.get("model", ""), part.folder.name))
 
 
-def clear(part: Held) -> None:
+def clear(part: CachedModel) -> None:
     """Remove one model's entries. Running jobs keep theirs in memory and are not affected."""
     shutil.rmtree(part.folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
-from mvp_align.modeling.adapter_base import TWIN, plain
+from mvp_align.modeling.adapter_base import TWIN, hub_id
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base, run_quantization
@@ -105,7 +105,7 @@ def _placed(dtype: torch.dtype) -> Placement:
 def _refuse_stored_quantised(model: Model) -> None:
     if run_quantization(model, "none") == "none":
         return
-    known = TWIN.sub("", plain(model.id))
+    known = TWIN.sub("", hub_id(model.id))
     name = known if known != model.id else "ID"
     raise UserError(
         f"{model.id} is stored in 4 bits, into which an adapter cannot be merged: name the"

@@ -56,7 +56,7 @@ def scoring_method(causal: PreTrainedModel) -> Method:
     known = KNOWN.get(causal)
     if known is None or known[0] != _attention(causal):
         method, why = _found_method(causal)
-        say(_spoken(type(causal).__name__, method, why))
+        print_once(_spoken(type(causal).__name__, method, why))
         known = KNOWN[causal] = (_attention(causal), method)
     return known[1]
 
@@ -77,7 +77,7 @@ def _found_method(causal: PreTrainedModel) -> Found:
     shape = shape_method(causal.config) if weightless or causal.dtype != torch.float32 else None
     if weightless:
         if shape is None:
-            say(
+            print_once(
                 f"{type(causal).__name__}: how it is scored is taken from its class, and tried"
                 " where it is loaded whole"
             )
@@ -243,7 +243,7 @@ def _spoken(kind: str, method: Method, why: str) -> str:
 
 
 @cache
-def say(line: str) -> None:
+def print_once(line: str) -> None:
     """Print `line` once per process."""
     if line:
         print(line)

@@ -134,7 +134,7 @@ def _join(row: PackedSequence, branch: Branch) -> PackedSequence:
     return PackedSequence(prefix, (*moved, Branch(branch.context[len(prefix) :], branch.answers)))
 
 
-def apart(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
+def one_answer_per_row(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
     """Return one row per answer, in the order of the answers."""
     alone = [
         (index, PackedSequence((), (Branch(row.prefix + branch.context, ((index, ids),)),)))
@@ -145,7 +145,7 @@ def apart(rows: Sequence[PackedSequence]) -> list[PackedSequence]:
     return [row for _, row in sorted(alone, key=lambda pair: pair[0])]
 
 
-def copies(rows: Sequence[PackedSequence]) -> list[int]:
+def copies_per_token(rows: Sequence[PackedSequence]) -> list[int]:
     """Count, for each token of packed `rows`, the rows it would be in with one row per answer."""
     counts: list[int] = []
     for row in rows:
@@ -185,13 +185,15 @@ def _parts(row: PackedSequence, start: int) -> Iterator[Part]:
     at = prefix[1]
     for branch in row.branches:
         rest = (at, at + len(branch.context))
-        yield Part(branch.context, len(row.prefix), joined((prefix,)), None)
+        yield Part(branch.context, len(row.prefix), merge_spans((prefix,)), None)
         for index, tokens in branch.answers:
-            yield Part(tokens, len(row.prefix) + len(branch.context), joined((prefix, rest)), index)
+            yield Part(
+                tokens, len(row.prefix) + len(branch.context), merge_spans((prefix, rest)), index
+            )
         at += branch.length
 
 
-def joined(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+def merge_spans(spans: tuple[Span, ...]) -> tuple[Span, ...]:
     """Merge adjacent spans and drop empty ones."""
     found: list[Span] = []
     for first, end in spans:
@@ -219,7 +221,11 @@ def pack(rows: Sequence[PackedSequence], device: torch.device) -> Batch:
                 ]
             ids += part.tokens
             positions += range(part.position, part.position + len(part.tokens))
-            if spans and part.context and part.context == joined((*spans[-1][0], spans[-1][1])):
+            if (
+                spans
+                and part.context
+                and part.context == merge_spans((*spans[-1][0], spans[-1][1]))
+            ):
                 # it sees everything that the previous segment sees, and the segment itself
                 spans[-1] = (spans[-1][0], (spans[-1][1][0], own[1]))
             elif part.tokens:

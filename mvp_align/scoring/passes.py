@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mvp_align.errors import UserError
-from mvp_align.scoring.packing import Batch, PackedSequence, apart, copies, pack, pad
+from mvp_align.scoring.packing import (
+    Batch,
+    PackedSequence,
+    copies_per_token,
+    one_answer_per_row,
+    pack,
+    pad,
+)
 
 Head = Callable[[Tensor], Tensor]
 """Maps hidden states [n, hidden] to logits [n, vocabulary]."""
@@ -84,11 +91,16 @@ def run_rows(
     assert isinstance(weight, Tensor)
     device = weight.device
     if method is Method.OWN or _needs_own_pass(causal.config, rows):
-        parts = [_run(causal, pad([row], device), None, method, routing) for row in apart(rows)]
+        parts = [
+            _run(causal, pad([row], device), None, method, routing)
+            for row in one_answer_per_row(rows)
+        ]
         return parts[0] if len(parts) == 1 else _joined(parts)
     if method is Method.PADDED:
         return _run(causal, pad(rows, device), None, method, routing)
-    return _run(causal, pack(rows, device), copies(rows) if routing else None, method, routing)
+    return _run(
+        causal, pack(rows, device), copies_per_token(rows) if routing else None, method, routing
+    )
 
 
 def _run(

@@ -17,22 +17,24 @@ Table = tuple[list[str], list[list[Cell]]]
 
 def group_of(config: Config) -> str:
     """Return `tracking.group`, or the run's name without its seed, to group a config's seeds."""
-    return config.tracking.group or resolved(config)["run"]["name"].removesuffix(f"-{config.seed}")
+    return config.tracking.group or resolved_config(config)["run"]["name"].removesuffix(
+        f"-{config.seed}"
+    )
 
 
-def resolved(config: Config) -> dict[str, Any]:
+def resolved_config(config: Config) -> dict[str, Any]:
     """Return the whole config as plain values, with interpolations resolved."""
     container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def described(config: Config) -> dict[str, Any]:
-    """Return `resolved` plus the versions, the commit and the device that the run started with."""
+def config_and_environment(config: Config) -> dict[str, Any]:
+    """Return `resolved_config` plus versions, commit and device, as they were at the start."""
     found = environment({}, {})
     # trackers record the time themselves; the rest is only known at the end (environment.json)
     del found["time"], found["hashes"], found["inputs"]
-    return {**resolved(config), "environment": found}
+    return {**resolved_config(config), "environment": found}
 
 
 def folders_of(folder: RunFolder) -> dict[Path, str]:

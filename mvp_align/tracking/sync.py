@@ -76,7 +76,7 @@ def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
         return Synced(folder, 0)
     for record in waiting:
         # an old marker would make wandb skip what was written since
-        marker(record).unlink(missing_ok=True)
+        synced_marker(record).unlink(missing_ok=True)
     # wandb sorts the parts of a run by their start, and continues each where the previous one ended
     done = subprocess.run(
         [
@@ -103,7 +103,7 @@ def sync_run(folder: Path, records: Sequence[Path]) -> Synced:
     return Synced(
         folder,
         uploaded=len(waiting) - len(left),
-        problem=reason(done.stdout) if left else "",
+        problem=error_line(done.stdout) if left else "",
         url=url[1] if url else "",
     )
 
@@ -114,15 +114,16 @@ def is_synced(record: Path) -> bool:
     A record that has changed since was still being written during the upload.
     """
     return (
-        marker(record).is_file() and marker(record).stat().st_mtime_ns >= record.stat().st_mtime_ns
+        synced_marker(record).is_file()
+        and synced_marker(record).stat().st_mtime_ns >= record.stat().st_mtime_ns
     )
 
 
-def marker(record: Path) -> Path:
+def synced_marker(record: Path) -> Path:
     return record.with_name(f"{record.name}.synced")
 
 
-def reason(output: str) -> str:
+def error_line(output: str) -> str:
     """Return wandb's error in one line."""
     lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
     errors = [

@@ -10,7 +10,7 @@ from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runs.stored_config import settings
 from mvp_align.runtime.variables import value
-from mvp_align.tracking.contents import Cell, Table, described, resolved
+from mvp_align.tracking.contents import Cell, Table, config_and_environment, resolved_config
 
 
 class TensorBoardRun:
@@ -26,7 +26,8 @@ class TensorBoardRun:
         self._hparams = _hparams(config)
         self._writer = SummaryWriter(self._folder, purge_step=_purge_step(folder))
         self._writer.add_text(
-            "config", f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(described(config)))}\n```"
+            "config",
+            f"```yaml\n{OmegaConf.to_yaml(OmegaConf.create(config_and_environment(config)))}\n```",
         )
         self._writer.flush()
 
@@ -58,7 +59,7 @@ def _event_folder(config: Config, folder: RunFolder) -> Path:
     """
     elsewhere = value("TENSORBOARD_LOGGING_DIR")
     return (
-        Path(elsewhere, resolved(config)["run"]["name"])
+        Path(elsewhere, resolved_config(config)["run"]["name"])
         if elsewhere
         else folder.path / "tensorboard"
     )

@@ -8,7 +8,7 @@ from mvp_align.runs.run_folder import RunFolder
 from mvp_align.tracking.contents import (
     Table,
     artifact_name,
-    described,
+    config_and_environment,
     files_of,
     folders_of,
     group_of,
@@ -20,7 +20,7 @@ class TrackioRun:
     """Logs to trackio's folder for all runs: `TRACKIO_DIR`, or `trackio/` under `HF_HOME`."""
 
     def __init__(self, config: Config, folder: RunFolder) -> None:
-        settings = described(config)
+        settings = config_and_environment(config)
         self._name = settings["run"]["name"]
         with nullcontext() if trackio_mode(config.tracking.mode) == "online" else _local():
             import trackio

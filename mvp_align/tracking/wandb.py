@@ -18,11 +18,11 @@ from mvp_align.runtime.variables import is_true, value
 from mvp_align.tracking.contents import (
     Table,
     artifact_name,
-    described,
+    config_and_environment,
     files_of,
     folders_of,
     group_of,
-    resolved,
+    resolved_config,
 )
 from mvp_align.tracking.curves import curve_of
 from mvp_align.tracking.variables import wandb_mode, wandb_project
@@ -39,7 +39,7 @@ FINISH_SECONDS = 600
 
 class WandbRun:
     def __init__(self, config: Config, folder: RunFolder) -> None:
-        self._name = resolved(config)["run"]["name"]
+        self._name = resolved_config(config)["run"]["name"]
         self._with_artifacts = config.tracking.artifacts
         self._home = _home(config, folder)
         self._run = _start(config, folder)
@@ -126,7 +126,7 @@ def _start(config: Config, folder: RunFolder) -> "Run":
 def _init(config: Config, folder: RunFolder, identity: str, chosen: Mode) -> "Run":
     import wandb
 
-    settings = described(config)
+    settings = config_and_environment(config)
     words = sys.argv
     sys.argv = redacted(words)  # W&B records the command line
     try:
@@ -158,7 +158,7 @@ def _home(config: Config, folder: RunFolder) -> Path:
     elsewhere = value("WANDB_DIR")
     if not elsewhere:
         return folder.path
-    path = Path(elsewhere, resolved(config)["run"]["name"])
+    path = Path(elsewhere, resolved_config(config)["run"]["name"])
     path.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -102,10 +102,10 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
     ) -> tuple[list[Inputs], Tensor | int | None]:
         """Return the micro-batches of one optimizer step, grouped by length if rows are padded."""
         micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return by_length(micro_batches) if self.regroups else micro_batches, items
+        return regroup_by_length(micro_batches) if self.regroups else micro_batches, items
 
 
-def by_length(micro_batches: list[Inputs]) -> list[Inputs]:
+def regroup_by_length(micro_batches: list[Inputs]) -> list[Inputs]:
     """Regroup pairs into equally many micro-batches of the same size, longest pairs first.
 
     Micro-batches then need little padding, and a step that does not fit fails at once.

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from mvp_align.runs.checkpoints import WRITING, keep, numbered
+from mvp_align.runs.checkpoints import WRITING, add_checkpoint, list_checkpoints
 from mvp_align.runtime import hub
 from mvp_align.runtime.preemption import Preempted, raise_if_stop_requested
 
@@ -45,7 +45,9 @@ class Resumable(Trainer):
             super()._maybe_log_save_evaluate(*args, **kwargs)
             raise_if_stop_requested()
         except Preempted:
-            if self.state.global_step not in [step for step, _ in numbered(self.checkpoints)]:
+            if self.state.global_step not in [
+                step for step, _ in list_checkpoints(self.checkpoints)
+            ]:
                 assert isinstance(self.model, nn.Module)
                 self._save_checkpoint(self.model, None)
             raise
@@ -57,11 +59,11 @@ class Resumable(Trainer):
             if self.args.should_save:
                 shutil.rmtree(aside, ignore_errors=True)
             self.accelerator.wait_for_everyone()
-            with hub.unasked():
+            with hub.without_hub_lookups():
                 super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                keep(aside / f"checkpoint-{self.state.global_step}", self.checkpoints)
+                add_checkpoint(aside / f"checkpoint-{self.state.global_step}", self.checkpoints)
         finally:
             if self.args.should_save:  # if the disk is full, free what a partial checkpoint took
                 shutil.rmtree(aside, ignore_errors=True)

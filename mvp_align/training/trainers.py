@@ -54,7 +54,7 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
     (hiyouga/LLaMA-Factory#8459). A `trainer_class` of your own has a loss of your own.
     """
     config, plan, model = parts.config, parts.plan, parts.model
-    first_loss = fresh_sigmoid(config) and trainer_class is PairTrainer
+    first_loss = starts_at_ln2(config) and trainer_class is PairTrainer
     progress = _make_progress_callbacks(plan, parts.placement, first_loss)
     with _unrounded(model):
         trainer = trainer_class(
@@ -204,7 +204,7 @@ def _zero2_settings(config: Config, batches: Batches, placement: Placement) -> d
     }
 
 
-def fresh_sigmoid(config: Config) -> bool:
+def starts_at_ln2(config: Config) -> bool:
     """Return whether the first loss must be ln 2.
 
     It must with one plain sigmoid loss and a policy that starts as its reference.

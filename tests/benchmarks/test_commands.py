@@ -1,5 +1,7 @@
-"""Both commands from end to end, on a model of two layers: every contender runs, agrees, and the
-figures are written."""
+"""Run both benchmark commands end to end on a two-layer model.
+
+Every contender runs, all agree, and the figures are written.
+"""
 
 import json
 import os

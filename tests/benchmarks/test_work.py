@@ -1,5 +1,4 @@
-"""The arithmetic that shares are taken of, against torch's own counter; rivals, against our
-scores."""
+"""Compare the benchmarks' FLOP counts with torch's counter, and rivals' scores with ours."""
 
 import pytest
 import torch
@@ -9,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rivals import one_at_a_time
 from benchmarks.work import (
     Task,
+    attended_pairs,
     evaluation_pairs,
     forward_flop,
-    ready,
+    render_and_tokenize,
     rows_of,
-    seen,
     training_flop,
     training_pairs,
 )
@@ -29,7 +28,7 @@ from mvp_align.scoring.passes import Method
 @pytest.fixture
 def case(compose, sharp, placement, few_pairs):
     config = compose(*sharp)
-    texts, pairs = ready(few_pairs, config)
+    texts, pairs = render_and_tokenize(few_pairs, config)
     model = load_base(config.model, placement).eval()
     assert scoring_method(model) is Method.PACKED
     with sdpa_kernel(SDPBackend.MATH):  # products that torch's counter sees
@@ -44,7 +43,7 @@ def test_one_row_takes_the_products_that_torch_counts(case) -> None:
         model.get_output_embeddings()(hidden)
     config = model.config
     per_pair = 4 * config.num_hidden_layers * config.hidden_size
-    computed, needed = in_segments([row]), seen(row)
+    computed, needed = in_segments([row]), attended_pairs(row)
     assert needed < computed < row.length**2
     assert forward_flop(model, [row]) + per_pair * (computed - needed) == counter.get_total_flops()
     assert len(targets) == pairs[0].chosen.tokens + pairs[0].rejected.tokens
@@ -65,8 +64,7 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
 
 
 def in_segments(rows: list[PackedSequence]) -> int:
-    """(query, key) pairs that the kernels are given: whole segments, the upper triangle of their
-    own tokens included."""
+    """Count (query, key) pairs as the kernels get them: whole segments, with masked pairs."""
     total = 0
     for part in pack(rows, torch.device("cpu")).layout.segments:
         own = part.own[1] - part.own[0]
@@ -74,10 +72,10 @@ def in_segments(rows: list[PackedSequence]) -> int:
     return total
 
 
-def test_seen_counts_what_segments_see(case) -> None:
+def test_attended_pairs_are_those_of_the_segments(case) -> None:
     rows = rows_of(case[3])
     upper = [own * (own - 1) // 2 for start, own in owns(rows)]
-    assert sum(map(seen, rows)) == in_segments(rows) - sum(upper)
+    assert sum(map(attended_pairs, rows)) == in_segments(rows) - sum(upper)
 
 
 def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:
@@ -88,7 +86,7 @@ def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:
     ]
 
 
-def test_one_at_a_time_says_the_same(case) -> None:
+def test_one_at_a_time_gives_the_same_scores(case) -> None:
     config, model, texts, pairs = case
     scores = score_pairs(model, pairs)
     found = one_at_a_time(model, load_tokenizer(config.model), texts)

@@ -1,4 +1,4 @@
-"""The cluster that these tests submit to: started once, gone with the test session."""
+"""The Slurm cluster that these tests submit to, one per test session."""
 
 import os
 import shutil
@@ -31,8 +31,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 @pytest.fixture
 def settings(tiny: list[str]) -> list[str]:
-    """The tiny model, slow enough to be caught and quick enough to be waited for: 16 steps of 4
-    pairs."""
+    """The tiny model with 16 steps of 4 pairs: slow enough to interrupt, quick to finish."""
     return [
         *tiny,
         "evals=in_domain",

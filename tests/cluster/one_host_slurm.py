@@ -1,5 +1,4 @@
-"""A real Slurm of two nodes on this machine's loopback, and the repository's own scripts submitted
-to it."""
+"""A real Slurm with two nodes on this machine's loopback, to submit the repository's scripts to."""
 
 from __future__ import annotations
 
@@ -80,7 +79,7 @@ class Job:
 
     @property
     def exit_code(self) -> int:
-        """Of the last start, as Slurm has it."""
+        """Return the exit code of the job's last start, by Slurm's records."""
         return int(self.shown("ExitCode").partition(":")[0])
 
     def shown(self, key: str) -> str:
@@ -92,7 +91,7 @@ class Job:
         return self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
 
     def wait(self, what: str, happened: Callable[[], object], seconds: float = 120) -> None:
-        """Until it happened; fails with the end of the job's log where it does not."""
+        """Wait for a condition, or fail with the end of the job's log."""
         end = time.monotonic() + seconds
         while not happened():
             if time.monotonic() > end or self.state in {
@@ -105,7 +104,7 @@ class Job:
             time.sleep(0.2)
 
     def ended(self, seconds: float = 180) -> Job:
-        """The job when it is over; what it came to is the caller's to check."""
+        """Wait for the job to end, and return it. The caller checks its result."""
         end = time.monotonic() + seconds
         while self.state not in {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}:
             assert time.monotonic() < end, f"job {self.id} is {self.state}\n{self.text()[-4000:]}"
@@ -125,8 +124,10 @@ class Job:
         return self
 
     def start_now(self) -> Job:
-        """Slurm lets a job that is queued again rest for two minutes: a node refuses it in the
-        second that it was killed."""
+        """Start a requeued job now, instead of after Slurm's two minutes.
+
+        A node refuses a job in the second that it was killed, hence the sleep.
+        """
         time.sleep(2)
         self.slurm("scontrol", "update", f"jobid={self.id}", "StartTime=now")
         return self
@@ -134,7 +135,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Slurm:
-    """`slurm("squeue", ...)` runs a command of Slurm's and returns what it printed."""
+    """`slurm("squeue", ...)` runs a Slurm command and returns its output."""
 
     folder: Path
     environ: dict[str, str]
@@ -147,8 +148,7 @@ class Slurm:
         return done.stdout
 
     def submit(self, script: str, *words: str, options: tuple[str, ...] = ()) -> Job:
-        """The script as it is, submitted from the repository's root; only the log goes
-        elsewhere."""
+        """Submit the unchanged script from the repository's root, with another path for its log."""
         fixed = ("--parsable", f"--output={self.folder}/log-%j", f"--time={MINUTES}")
         number = self("sbatch", *fixed, *options, f"slurm/{script}", *words).strip()
         return self.job(number)
@@ -159,7 +159,7 @@ class Slurm:
 
 @contextmanager
 def one_host_slurm(folder: Path) -> Iterator[Slurm]:
-    """Its daemons, which end with the block, their jobs first."""
+    """Run the daemons. At the end, cancel their jobs and stop them."""
     (folder / "state").mkdir()
     ports = free_ports()
     (folder / "slurm.conf").write_text(CONF.format(folder=folder, ports=ports))
@@ -211,7 +211,7 @@ def one_host_slurm(folder: Path) -> Iterator[Slurm]:
 
 
 def started(command: list[str], log: Path, environ: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A daemon that dies with this process, however this one dies."""
+    """Start a daemon that dies with this process, even if this one is killed."""
     with log.open("wb") as output:
         return subprocess.Popen(
             ["setpriv", "--pdeathsig=TERM", *command], env=environ, stdout=output, stderr=output
@@ -237,7 +237,7 @@ def idle_nodes(environ: dict[str, str]) -> int:
 
 
 def free_ports() -> list[int]:
-    """Three ports of which the last two follow each other."""
+    """Return three free ports, the last two consecutive."""
     while True:
         first = 40000 + secrets.randbelow(20000)
         ports = [first, first + 1, first + 2]

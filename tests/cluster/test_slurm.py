@@ -1,5 +1,4 @@
-"""The scripts of slurm/, as they are, on a real Slurm: runs, signals, preemption, arrays, nodes,
-sweeps."""
+"""The scripts of slurm/ on a real Slurm: runs, signals, preemption, arrays, nodes, sweeps."""
 
 import json
 import os
@@ -23,7 +22,7 @@ def digest(run: Path) -> str:
 
 
 def losses(run: Path) -> dict[int, float]:
-    """Step to loss, from the last checkpoint; a step that was logged twice fails."""
+    """Return the loss by step from the last checkpoint. Fails if a step was logged twice."""
     last = max(
         run.glob("checkpoints/checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
     )
@@ -34,7 +33,7 @@ def losses(run: Path) -> dict[int, float]:
 
 
 def training(run: Path) -> bool:
-    """Whether a checkpoint is whole and steps are left."""
+    """Return whether there is a whole checkpoint, and steps are left."""
     return (
         any(run.glob("checkpoints/checkpoint-*/trainer_state.json"))
         and not (run / "adapter").exists()
@@ -42,7 +41,7 @@ def training(run: Path) -> bool:
 
 
 def same(run: Path, other: Path) -> None:
-    """Finished with the same losses, adapter and metrics, to the last bit."""
+    """Check that it finished with bitwise the same losses, adapter and metrics."""
     assert (run / "DONE").exists()
     assert losses(run) == losses(other)
     assert digest(run) == digest(other)
@@ -50,7 +49,7 @@ def same(run: Path, other: Path) -> None:
 
 
 def went_on(job: Job) -> bool:
-    """Whether the job's second start took up what its first one left."""
+    """Return whether the job's second start resumed from the first one's checkpoint."""
     first, _, second = job.text().partition(f"job {job.id}, start 2;")
     return (
         job.shown("Restarts") == "1"
@@ -66,7 +65,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undisturbed(slurm: Slurm, settings: list[str], kept: Path) -> Path:
-    """A run that nothing interrupts: `sbatch slurm/train.sbatch`, once for all tests."""
+    """An uninterrupted run of `sbatch slurm/train.sbatch`, once for all tests."""
     run = kept / "run"
     if not run.exists():
         slurm.submit("train.sbatch", *settings, f"run.dir={run}").completed()
@@ -267,7 +266,7 @@ def test_an_evaluation_goes_on_in_the_middle_to_the_same_metrics(
 
 
 def rank_of(process: Path, job: Job) -> str | None:
-    """RANK in the environment of a Python process of the job."""
+    """Return RANK from the environment of a Python process of the job."""
     try:
         if not (process / "exe").readlink().name.startswith("python"):
             return None
@@ -341,8 +340,7 @@ def test_a_sweep_of_submitit_s_makes_a_job_of_each_seed_and_survives_a_signal(
 
 
 def signalled(slurm: Slurm, sweeping: subprocess.Popen[bytes], run: Path) -> Job:
-    """The first job of the sweep, sent SIGUSR1 once it trains, as Slurm does before its time
-    limit."""
+    """Send SIGUSR1 to the sweep's first job once it trains, as Slurm does before a time limit."""
     end = time.monotonic() + 120
     while not training(run):
         assert time.monotonic() < end

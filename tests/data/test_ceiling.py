@@ -1,4 +1,4 @@
-"""The value-blind ceiling against every value-blind model there is, by brute force."""
+"""Compare the value-blind ceiling with a brute-force search over all value-blind models."""
 
 from itertools import permutations, product
 
@@ -23,8 +23,7 @@ def choices(answers: str, questions: str = "QR") -> st.SearchStrategy[list[Prefe
 
 
 def best_scorer(pairs: list[PreferencePair], answers: str) -> float:
-    """acc@0 of the best fixed score for each (question, answer): every ranking of the answers, for
-    each question."""
+    """Return the best acc@0 over all rankings of the answers to each question."""
     questions = sorted({p.question for p in pairs})
     rankings = product(permutations(answers), repeat=len(questions))
     right = 0
@@ -82,7 +81,7 @@ def test_by_hand() -> None:
     assert value_blind_ceiling(pairs) == 5 / 7
 
 
-def test_a_circle_makes_it_an_upper_bound() -> None:
+def test_cyclic_preferences_make_it_an_upper_bound() -> None:
     circle = [pair("Q", "a", "b"), pair("Q", "b", "c"), pair("Q", "c", "a")]
     assert value_blind_ceiling(circle) == 1
     assert best_scorer(circle, "abc") == 2 / 3

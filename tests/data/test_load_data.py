@@ -1,4 +1,4 @@
-"""The run's pairs from its config."""
+"""Loading a run's pairs from its config."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Own records at the edges: what is read exactly, and what a reader is told that no error stops."""
+"""Edge cases of users' own records: what is read, and what only leads to a note."""
 
 import gzip
 import json

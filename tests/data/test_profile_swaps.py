@@ -1,5 +1,4 @@
-"""Who is shown whose profile: nobody their own, everybody another's where there is one, and the
-rest counted."""
+"""Swapped profiles: nobody gets their own, and pairs without another profile are counted."""
 
 from collections import Counter
 from dataclasses import replace

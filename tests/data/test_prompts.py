@@ -1,4 +1,4 @@
-"""What the model is shown: to the character in text, and with exactly one BOS in tokens."""
+"""Prompts are exact to the character, with exactly one BOS token."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mvp_align.config import Config, Prompt
-from mvp_align.data.prompts import PAPER, chat_turn, prompted, prompts_sha256, render
+from mvp_align.data.prompts import PAPER, chat_turn, prompts_sha256, render, render_prompts
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair, Profile, PromptedPair
 
@@ -73,7 +73,7 @@ def llama2(shared: Path) -> Any:
 
 
 class NoChat:
-    """A base model's tokenizer, as far as prompts look at one."""
+    """A base model's tokenizer, with only what prompts use."""
 
     bos_token: str | None = "<s>"
     bos_token_id: int | None = 1
@@ -119,7 +119,7 @@ def test_a_template_that_states_the_time_states_the_configs_date(
 ) -> None:
     monkeypatch.setattr(smollm2, "chat_template", opening + CHATML)
     prompt = replace(prompts["chat"], date="2031-02-03")
-    (pair,) = prompted([PERSON], prompt, smollm2)
+    (pair,) = render_prompts([PERSON], prompt, smollm2)
     assert pair.prompt == f"{shown}<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n"
     monkeypatch.undo()
     plain = smollm2.apply_chat_template(
@@ -135,7 +135,9 @@ def test_the_hash_of_prompts_tells_dates_apart(
     monkeypatch.setattr(smollm2, "chat_template", DATED[0][0] + CHATML)
     dates = ("2024-07-26", "2024-07-27", "2024-07-26")
     first, other, again = (
-        prompts_sha256(prompted([PERSON, STRANGER], replace(prompts["chat"], date=date), smollm2))
+        prompts_sha256(
+            render_prompts([PERSON, STRANGER], replace(prompts["chat"], date=date), smollm2)
+        )
         for date in dates
     )
     assert first == again != other
@@ -185,8 +187,8 @@ def test_a_template_of_values_alone_shows_a_free_text_profile() -> None:
     assert render(STRANGER, prompt) == "I value honesty above all.\nWhy is the sky blue?"
 
 
-def test_prompted_keeps_order_ids_and_answers() -> None:
-    assert prompted([STRANGER, PERSON], PAPER, NoChat()) == [
+def test_render_prompts_keeps_order_ids_and_answers() -> None:
+    assert render_prompts([STRANGER, PERSON], PAPER, NoChat()) == [
         PromptedPair(
             "u1",
             "prompt-1",
@@ -200,7 +202,7 @@ def test_prompted_keeps_order_ids_and_answers() -> None:
 
 def test_chat_without_a_chat_template(prompts: dict[str, Prompt]) -> None:
     with pytest.raises(UserError) as caught:
-        prompted([PERSON], prompts["chat"], NoChat())
+        render_prompts([PERSON], prompts["chat"], NoChat())
     assert (
         str(caught.value)
         == "prompt=chat: the tokenizer of meta-llama/Llama-2-7b-hf has no chat template. Choose a"
@@ -213,7 +215,7 @@ def test_llama2_base_tokenizer_has_no_chat_template(
     llama2: Any, prompts: dict[str, Prompt]
 ) -> None:
     with pytest.raises(UserError, match="has no chat template"):
-        prompted([PERSON], prompts["chat"], llama2)
+        render_prompts([PERSON], prompts["chat"], llama2)
 
 
 @pytest.mark.reference
@@ -222,7 +224,7 @@ def test_llama2_chat_prompt_has_one_bos(llama2: Any, prompts: dict[str, Prompt])
 
     assert llama2("hello world").input_ids == [1, 22172, 3186]  # this tokenizer adds BOS by itself
     llama2.chat_template = LLAMA2_CHAT
-    (pair,) = prompted([PERSON], prompts["chat"], llama2)
+    (pair,) = render_prompts([PERSON], prompts["chat"], llama2)
     assert pair.prompt == f"[INST] {PAPER_TEXT} [/INST]"
     ids = encode(pair.prompt, llama2)
     assert ids.count(llama2.bos_token_id) == 1
@@ -243,7 +245,7 @@ def test_a_template_without_bos_text_loses_nothing(llama2: Any) -> None:
 @pytest.mark.reference
 def test_plain_llama2_prompt_has_one_bos(llama2: Any, prompts: dict[str, Prompt]) -> None:
     for name in ("paper", "preference", "question"):
-        (pair,) = prompted([PERSON], prompts[name], llama2)
+        (pair,) = render_prompts([PERSON], prompts[name], llama2)
         ids = llama2(pair.prompt).input_ids
         assert (ids[0], ids.count(1)) == (1, 1)
 
@@ -254,7 +256,7 @@ def test_smollm2_chat_prompt_is_its_own_template_in_full(
     """Its BOS is the text that opens each turn and is not added by the tokenizer, so it has to
     stay."""
     assert smollm2.encode("a")[:1] != [smollm2.bos_token_id]
-    (pair,) = prompted([PERSON], prompts["chat"], smollm2)
+    (pair,) = render_prompts([PERSON], prompts["chat"], smollm2)
     assert pair.prompt.startswith("<|im_start|>")
     assert pair.prompt.endswith(
         f"<|im_start|>user\n{PAPER_TEXT}<|im_end|>\n<|im_start|>assistant\n"

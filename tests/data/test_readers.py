@@ -1,4 +1,4 @@
-"""Records that are right: what becomes of them, from every kind of source."""
+"""Valid records become the right pairs, from every kind of source."""
 
 import hashlib
 import json

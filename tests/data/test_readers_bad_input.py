@@ -1,4 +1,4 @@
-"""Records that are wrong: the message names file, row or line, field, and what to do."""
+"""Invalid records: messages name the file, the row or line, the field, and a remedy."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The bundled sample is what its script draws, and has the properties that its data card claims."""
+"""The bundled sample equals its script's output, and has the properties in its data card."""
 
 import json
 from collections import Counter
@@ -40,7 +40,7 @@ def instances(records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def users(instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """From the files, not from the script: whoever reads the files meets these people."""
+    """The users as in the files, not as in the script."""
     return list({row["user_id"]: row for row in instances}.values())
 
 

@@ -1,4 +1,4 @@
-"""Splits by user: a partition, disjoint, the same for the same seed."""
+"""Splits by user are disjoint partitions, and reproducible by seed."""
 
 from pathlib import Path
 

@@ -1,5 +1,4 @@
-"""A part of a set stands for the whole: every group is in it, and a larger part holds a smaller
-one."""
+"""Subsets cover every group, and a larger subset includes a smaller one."""
 
 from collections import Counter
 from random import Random

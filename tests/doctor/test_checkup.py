@@ -1,5 +1,4 @@
-"""`mvp-align doctor`: real checks of this machine, the hub as a local server plays it, and not a
-secret anywhere."""
+"""`mvp-align doctor`: real checks of this machine, a local server as Hub, no secrets shown."""
 
 import json
 import os
@@ -20,7 +19,7 @@ from packaging.requirements import Requirement
 
 from mvp_align.doctor import accelerators, machine
 from mvp_align.doctor.checkup import checks
-from mvp_align.doctor.findings import Finding, attempt, ok, without_secrets
+from mvp_align.doctor.findings import Finding, ok, run_check, without_secrets
 
 CANARY = "c4n4ryThatNobodyMaySee"
 GPU = [
@@ -31,8 +30,7 @@ GPU = [
 
 @pytest.fixture
 def hub_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[str]]]:
-    """`hub_server(401)`: the hub answers so, here; what is returned fills with the requests that
-    reach it."""
+    """`hub_server(401)`: a local Hub that responds with this status; returns a list of requests."""
     servers: list[ThreadingHTTPServer] = []
 
     def serve(status: int) -> list[str]:
@@ -73,7 +71,7 @@ def point_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No key of whoever runs the tests is read, and none is sent."""
+    """Hide the API keys of whoever runs the tests."""
     for name in (
         "HF_TOKEN",
         "HUGGING_FACE_HUB_TOKEN",
@@ -111,7 +109,7 @@ def test_a_token_of_a_login_is_asked_after(
     assert seen == [f"GET /api/whoami-v2 Bearer hf_{CANARY}"]
 
 
-def test_without_a_token_nothing_but_the_door_is_knocked_at(
+def test_without_a_token_only_the_root_is_requested(
     hub_server: Callable[[int], list[str]],
 ) -> None:
     seen = hub_server(200)
@@ -142,7 +140,7 @@ def test_no_network_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "HF_HUB_OFFLINE=1" in finding.remedy
 
 
-def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_hub_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
@@ -152,16 +150,16 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     assert time.monotonic() - start < 3
 
 
-def test_work_that_hangs_is_left_behind() -> None:
+def test_hanging_work_times_out() -> None:
     released = threading.Event()
     start = time.monotonic()
     with pytest.raises(TimeoutError):
-        machine.within(0.2, lambda: released.wait(30))
+        machine.run_with_timeout(0.2, lambda: released.wait(30))
     assert time.monotonic() - start < 5
     released.set()
-    assert machine.within(5, lambda: "done") == "done"
+    assert machine.run_with_timeout(5, lambda: "done") == "done"
     with pytest.raises(KeyError):
-        machine.within(5, lambda: {}["absent"])
+        machine.run_with_timeout(5, lambda: {}["absent"])
 
 
 def test_a_token_that_no_header_can_hold_is_not_quoted(
@@ -210,7 +208,7 @@ def test_wandb_keys_are_found_and_not_shown(
     assert machine.wandb_login() == ok("key in WANDB_API_KEY: runs are tracked online")
 
 
-def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_variables_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", CANARY)
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert machine.wandb_login() == ok("WANDB_MODE=offline: runs are tracked offline")
@@ -218,7 +216,7 @@ def test_w_and_b_s_own_variables_are_told_of(monkeypatch: pytest.MonkeyPatch) ->
     assert machine.wandb_login() == ok("WANDB_DISABLED=true: no run is tracked")
 
 
-def test_variables_that_decide_are_shown_and_those_that_cannot_be_obeyed_are_told(
+def test_variables_in_effect_are_shown_and_contradictions_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in [
@@ -294,7 +292,7 @@ def test_versions_that_were_not_tested_are_named(
         ({"dynamo_config": {"dynamo_backend": "INDUCTOR"}}, ["dynamo_backend: INDUCTOR"]),
     ],
 )
-def test_what_fights_in_accelerates_config(config: dict[str, object], named: list[str]) -> None:
+def test_conflicts_in_accelerate_s_config(config: dict[str, object], named: list[str]) -> None:
     assert accelerators.launch_problems(config) == named
 
 
@@ -381,16 +379,16 @@ def test_a_gpu_without_memory_left_is_a_warning_and_other_errors_are_not() -> No
     def broken() -> Finding:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
 
-    assert accelerators.unless_full(full).level == "warn"
+    assert accelerators.warn_if_gpu_full(full).level == "warn"
     with pytest.raises(RuntimeError, match="no kernel image"):
-        accelerators.unless_full(broken)
+        accelerators.warn_if_gpu_full(broken)
 
 
 # The machine
 
 
 def program(path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program of this name that comes first on PATH."""
+    """Put a program of this name first on PATH."""
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
@@ -425,7 +423,7 @@ def test_disks(mount_disk: Callable[[str], Path]) -> None:
     assert finding.level == "fail" and "not writable" in finding.found
 
 
-def test_memory_is_what_the_kernel_says() -> None:
+def test_memory_is_read_from_the_kernel() -> None:
     free = machine.machine_memory()
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0.01 * total < free < total
@@ -436,23 +434,23 @@ def test_memory_is_what_the_kernel_says() -> None:
 # All of it
 
 
-def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashing_check_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET", CANARY)
 
     def broken() -> Finding:
         raise RuntimeError(f"no {CANARY} at http://user:pass-word@proxy:3128\nand more")
 
-    finding = attempt("memory", broken)
+    finding = run_check("memory", broken)
     assert (finding.check, finding.level) == ("memory", "fail")
     assert finding.found == "RuntimeError: no REDACTED at http://REDACTED@proxy:3128"
 
     def empty() -> Finding:
         raise ValueError
 
-    assert attempt("x", empty).found == "ValueError: no message"
+    assert run_check("x", empty).found == "ValueError: no message"
 
 
-def test_secrets_in_words_of_any_check(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_redacted_in_every_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", CANARY)
     assert (
         without_secrets(f"{CANARY} hf_abcdefghijk sk-abcdefghijk") == "REDACTED REDACTED REDACTED"

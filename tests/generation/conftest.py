@@ -1,5 +1,4 @@
-"""A model that answers: small, real, and sharp enough that its answers differ, and some of them
-end."""
+"""A small model sharpened so that its answers differ and some of them end."""
 
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def tokenizer(sharp_model: Path) -> PreTrainedTokenizerBase:
 def talker_folder(
     sharp_model: Path, tokenizer: PreTrainedTokenizerBase, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The sharp LLaMA, whose answers end wherever it would have written one of a few words."""
+    """The sharp LLaMA with two end tokens, each slightly likelier than a frequent word."""
     folder = tmp_path_factory.mktemp("models") / "talker"
     model = AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32)
     head = model.get_output_embeddings().weight
@@ -50,7 +49,7 @@ def talker(talker_folder: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="session")
 def prompts(few_pairs: list[PreferencePair]) -> list[PromptedPair]:
-    """Of unlike lengths."""
+    """Prompts of different lengths."""
     return [
         PromptedPair(p.id, p.user_id, f"{p.question} " * (1 + n % 4), p.chosen, p.rejected)
         for n, p in enumerate(few_pairs)

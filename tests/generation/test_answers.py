@@ -1,4 +1,4 @@
-"""The files that answers are kept in, whole and unfinished."""
+"""Files of answers, and drafts of unfinished sets."""
 
 import json
 from pathlib import Path
@@ -10,11 +10,11 @@ from mvp_align.generation.answers import (
     DRAWN,
     Drafts,
     Generated,
-    answers_made_so,
     answers_path,
     drafts_folder,
-    open_drafts,
     read_answers,
+    read_drafts,
+    read_matching_answers,
     write_answers,
 )
 
@@ -40,18 +40,18 @@ def test_written_answers_are_read_as_they_were(path: Path) -> None:
     assert [answer.empty for answer in read_answers(path)] == [False, True, True, False]
     line = path.read_bytes().split(b"\n")[0]
     assert set(json.loads(line)) == {"id", "user_id", "answer", "tokens", "finished"}
-    assert answers_made_so(path, HOW, IDS) == {answer.id: answer for answer in ANSWERS}
+    assert read_matching_answers(path, HOW, IDS) == {answer.id: answer for answer in ANSWERS}
 
 
-def test_answers_made_otherwise_are_kept(path: Path) -> None:
+def test_answers_with_other_settings_are_kept(path: Path) -> None:
     write_answers(path, ANSWERS, HOW)
     before = path.read_bytes()
     with pytest.raises(UserError, match=r"temperature: 0.7 there, 0 now"):
-        answers_made_so(path, {**HOW, "temperature": 0}, IDS)
+        read_matching_answers(path, {**HOW, "temperature": 0}, IDS)
     assert path.read_bytes() == before
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match="cannot be read"):
-        answers_made_so(path, HOW, IDS)
+        read_matching_answers(path, HOW, IDS)
 
 
 def test_answers_to_other_pairs_are_kept(path: Path) -> None:
@@ -59,13 +59,13 @@ def test_answers_to_other_pairs_are_kept(path: Path) -> None:
     taken, are in no draw."""
     write_answers(path, ANSWERS, HOW | {DRAWN: {"limit": 4, "seed": 12}})
     for wanted in (IDS[:2], IDS, [*IDS, "more"]):
-        assert answers_made_so(path, HOW, wanted).keys() == set(IDS)
+        assert read_matching_answers(path, HOW, wanted).keys() == set(IDS)
     with pytest.raises(UserError, match="1 pairs that are not among the 4 drawn now"):
-        answers_made_so(path, HOW, [*IDS[1:], "more"])
+        read_matching_answers(path, HOW, [*IDS[1:], "more"])
 
 
 def test_no_file_yet(path: Path) -> None:
-    assert answers_made_so(path, HOW, IDS) == {}
+    assert read_matching_answers(path, HOW, IDS) == {}
     with pytest.raises(UserError, match="Generate the answers first"):
         read_answers(path)
 
@@ -98,23 +98,23 @@ def test_a_broken_line_is_named(path: Path, line: str, said: str) -> None:
         read_answers(path)
 
 
-def test_drafts_outlive_a_kill_but_for_the_line_it_cut(path: Path) -> None:
-    with Drafts(drafts_folder(path), open_drafts(path)) as drafts:
+def test_drafts_survive_a_kill_except_a_cut_line(path: Path) -> None:
+    with Drafts(drafts_folder(path), read_drafts(path)) as drafts:
         drafts.add({"one": ANSWERS[0], "two": ANSWERS[1]})
-    with Drafts(drafts_folder(path), open_drafts(path)) as drafts:
+    with Drafts(drafts_folder(path), read_drafts(path)) as drafts:
         assert "two" in drafts
         drafts.add({"two": ANSWERS[3], "three": ANSWERS[2]})  # what is known stays as it was
     whole = {"one": ANSWERS[0], "two": ANSWERS[1], "three": ANSWERS[2]}
-    assert open_drafts(path) == whole
+    assert read_drafts(path) == whole
     files = sorted(drafts_folder(path).glob("*.jsonl"))
     assert len(files) == 2
     for file in files:
         content = file.read_bytes()
         for length in range(len(content)):
             file.write_bytes(content[:length])
-            found = open_drafts(path)
+            found = read_drafts(path)
             assert found.items() <= whole.items()
             assert len(found) >= 1
         file.write_bytes(content)
     drafts.discard()
-    assert open_drafts(path) == {}
+    assert read_drafts(path) == {}

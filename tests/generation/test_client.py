@@ -1,5 +1,4 @@
-"""The client against single misdeeds of a server: what it takes, refuses, waits for, and never
-tells."""
+"""The chat client against server errors: retries, refusals, timeouts, and secrets."""
 
 import asyncio
 import json
@@ -19,10 +18,10 @@ from pydantic import ValidationError
 
 from mvp_align.errors import UserError
 from mvp_align.generation.client import ChatClient
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.response import CallFailed, Reply
-from mvp_align.runtime.yaml_files import checked
+from mvp_align.runtime.yaml_files import validate_settings
 
 CANARY = "canary-d41f-key"
 ASK = [{"role": "user", "content": "Hello"}]
@@ -34,7 +33,7 @@ Answer = Callable[[dict, str, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def served(answer: Answer, **settings: object) -> AsyncIterator[ChatClient]:
-    """A client of a server that answers so; one connection a request."""
+    """A client of a server that answers so, with one connection per request."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -96,7 +95,7 @@ def first_then_good(status: int, body: bytes, *headers: str) -> tuple[Answer, li
     return answer, times
 
 
-def test_a_reply_with_all_that_belongs_to_it() -> None:
+def test_a_reply_is_parsed_completely() -> None:
     seen: list[dict] = []
 
     async def answer(body: dict, head: str, writer: asyncio.StreamWriter) -> None:
@@ -106,7 +105,7 @@ def test_a_reply_with_all_that_belongs_to_it() -> None:
         respond(writer, 200, completion("Hi."))
 
     reply = ask_once(answer)
-    assert (reply.said, reply.model) == (Said("Hi.", "stop"), "a-judge-2025")
+    assert (reply.completion, reply.model) == (Completion("Hi.", "stop"), "a-judge-2025")
     assert (reply.prompt_tokens, reply.completion_tokens, reply.response_format) == (
         400,
         50,
@@ -117,14 +116,14 @@ def test_a_reply_with_all_that_belongs_to_it() -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(status: int) -> None:
+def test_temporary_failures_are_retried(status: int) -> None:
     answer, times = first_then_good(status, b'{"error": {"message": "later", "code": 3}}')
     assert ask_once(answer).failures == (f"HTTP {status}: later",)
     assert len(times) == 2
 
 
 @pytest.mark.parametrize("status", [301, 400, 403, 413, 422])
-def test_what_does_not_pass_is_not(status: int) -> None:
+def test_permanent_failures_are_not_retried(status: int) -> None:
     answer, times = first_then_good(status, b"no", "Location: http://127.0.0.1:9/v1")
     with pytest.raises(CallFailed, match=f"HTTP {status}"):
         ask_once(answer)
@@ -151,7 +150,7 @@ def test_retry_after_as_a_date_is_obeyed() -> None:
     assert 1.0 <= times[1] - times[0] < 8
 
 
-def test_one_request_told_to_wait_holds_all_back() -> None:
+def test_retry_after_delays_all_requests() -> None:
     times: list[float] = []
 
     async def answer(_: dict, __: str, writer: asyncio.StreamWriter) -> None:
@@ -171,12 +170,12 @@ def test_one_request_told_to_wait_holds_all_back() -> None:
     assert times[1] - times[0] >= 1.0  # the second and third, too, which nobody told
 
 
-def test_a_wait_beyond_reason_ends_the_command() -> None:
+def test_a_retry_after_over_the_limit_ends_the_command() -> None:
     with pytest.raises(UserError, match="left alone for 3,600 s"):
         ask_once(always(429, b"", "Retry-After: 3600"))
 
 
-def test_waits_grow_and_are_drawn() -> None:
+def test_backoff_grows_and_is_random() -> None:
     async def run() -> list[float]:
         waits: list[float] = []
         async with served(always(500, b""), attempts=7, backoff_seconds=0.001) as client:
@@ -206,7 +205,7 @@ def test_waits_grow_and_are_drawn() -> None:
         b"\xff\xfe{",
     ],
 )
-def test_what_is_no_completion_is_tried_again_and_then_refused(body: bytes) -> None:
+def test_a_body_without_completion_is_retried_then_fails(body: bytes) -> None:
     with pytest.raises(CallFailed, match="HTTP 200 without a chat completion") as error:
         ask_once(always(200, body))
     assert len(error.value.failures) == 3
@@ -234,7 +233,7 @@ def test_a_compressed_body_is_refused() -> None:
         ask_once(always(200, b"\x1f\x8b", "Content-Encoding: gzip"))
 
 
-def test_a_trickle_ends_at_the_total_time() -> None:
+def test_a_trickling_response_hits_the_total_timeout() -> None:
     async def answer(_: dict, __: str, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         for _ in range(100):
@@ -248,7 +247,7 @@ def test_a_trickle_ends_at_the_total_time() -> None:
     assert time.monotonic() - began < 3
 
 
-def test_silence_ends_at_the_read_time() -> None:
+def test_silence_hits_the_read_timeout() -> None:
     async def answer(_: dict, __: str, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2)
 
@@ -257,7 +256,7 @@ def test_silence_ends_at_the_read_time() -> None:
     assert error.value.failures == ("timed out: ReadTimeout",)
 
 
-def test_nobody_there() -> None:
+def test_a_refused_connection() -> None:
     async def run() -> None:
         async with ChatClient(
             Endpoint("http://127.0.0.1:9/v1", "m", attempts=2, backoff_seconds=0.01)
@@ -269,7 +268,7 @@ def test_nobody_there() -> None:
 
 
 def only(*formats: str) -> tuple[Answer, list[str]]:
-    """A server that knows these response formats alone."""
+    """A server that accepts only these response formats."""
     asked: list[str] = []
 
     async def answer(body: dict, _: str, writer: asyncio.StreamWriter) -> None:
@@ -375,7 +374,7 @@ def test_no_more_attempts_a_minute_than_allowed() -> None:
         ),
     ],
 )
-def test_what_no_further_request_can_mend_ends_the_command(
+def test_statuses_that_apply_to_all_requests_end_the_command(
     monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, words: str
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", CANARY)
@@ -385,7 +384,7 @@ def test_what_no_further_request_can_mend_ends_the_command(
     assert CANARY not in str(error.value)
 
 
-def test_the_key_is_sent_and_told_nobody(
+def test_the_key_is_sent_but_never_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in replies of a server that repeats it, nor in failures, logs or tracebacks with all
@@ -413,7 +412,7 @@ def test_the_key_is_sent_and_told_nobody(
 
     reply, told = asyncio.run(run())
     assert f"Bearer {CANARY}" in heads[0]
-    assert "[key]" in reply.said.text
+    assert "[key]" in reply.completion.text
     for text in (repr(reply), told, caplog.text):
         assert CANARY not in text
 
@@ -428,7 +427,7 @@ def test_a_key_that_cannot_be_sent_is_named_by_its_variable(
     assert not value.strip() or value not in str(error.value)
 
 
-def test_an_endpoint_that_cannot_work_is_told_in_one_message() -> None:
+def test_all_errors_of_an_endpoint_come_in_one_message() -> None:
     given = {
         "base_url": f"https://user:{CANARY}@host/v1",
         "model": "",
@@ -437,7 +436,7 @@ def test_an_endpoint_that_cannot_work_is_told_in_one_message() -> None:
         "read_seconds": math.nan,
     }
     with pytest.raises(UserError) as error:
-        checked(Endpoint, given, "The endpoint")
+        validate_settings(Endpoint, given, "The endpoint")
     for word in ("base_url", "model", "key_env: the NAME", "attempts=0", "read_seconds=nan"):
         assert word in str(error.value)
     assert CANARY not in str(error.value)

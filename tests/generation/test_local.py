@@ -1,5 +1,4 @@
-"""Answers equal those of a plain loop: one prompt at a time, without a cache, the whole text again
-for every token."""
+"""Compare generated answers with a naive loop: one prompt at a time, without a KV cache."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from mvp_align.config import Generation, Lora
 from mvp_align.errors import UserError
 from mvp_align.generation import local
-from mvp_align.generation.answers import Drafts, Generated, open_drafts
+from mvp_align.generation.answers import Drafts, Generated, read_drafts
 from mvp_align.generation.local import Draw, generate_locally, stop_ids, uniforms
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.runtime.preemption import Preempted
@@ -33,8 +32,7 @@ def plainly(
     stops: set[int],
     seed: int = SEED,
 ) -> list[Generated]:
-    """Softmax, cumulated, and the first token whose edge lies beyond the pair's next random number;
-    or the argmax."""
+    """Sample from the cumulated softmax with the pair's next random number, or take the argmax."""
     answers = []
     for prompt in prompts:
         ids, written, finished = tokenizer(prompt.prompt).input_ids, [], False
@@ -170,7 +168,7 @@ def test_no_room_in_the_models_context(talker, tokenizer, prompts, greedy: Gener
 
 
 @pytest.mark.parametrize("temperature", [0, 0.9])
-def test_stopped_and_taken_up_it_ends_the_same(
+def test_resuming_gives_the_same_answers(
     talker, tokenizer, prompts, greedy: Generation, temperature: float, tmp_path, monkeypatch
 ) -> None:
     settings = replace(greedy, temperature=temperature, batch_size=3)
@@ -191,13 +189,13 @@ def test_stopped_and_taken_up_it_ends_the_same(
                 raise Preempted("test")
 
         monkeypatch.setattr(local, "raise_if_stop_requested", check)
-        drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
+        drafts = Drafts(tmp_path / ".base-in_domain", read_drafts(path))
         try:
             found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
         except Preempted:
             continue
     monkeypatch.setattr(local, "raise_if_stop_requested", lambda: None)
-    drafts = Drafts(tmp_path / ".base-in_domain", open_drafts(path))
+    drafts = Drafts(tmp_path / ".base-in_domain", read_drafts(path))
     found = generate_locally(talker, tokenizer, prompts, settings, SEED, drafts=drafts)
     assert found == undisturbed
     assert sum(ran) == len(prompts)  # no batch ran twice

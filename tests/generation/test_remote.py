@@ -1,5 +1,4 @@
-"""Answers through `transformers serve`, a real OpenAI-compatible server on loopback, equal those
-made in this process."""
+"""Answers from `transformers serve` on loopback equal those generated in this process."""
 
 import asyncio
 from collections import Counter
@@ -24,14 +23,14 @@ from mvp_align.generation.answers import (
     Generated,
     answers_path,
     drafts_folder,
-    open_drafts,
     read_answers,
+    read_drafts,
 )
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.local import generate_locally
 from mvp_align.generation.remote import Server as Served
-from mvp_align.generation.remote import answer_in, generate_remotely
+from mvp_align.generation.remote import generate_remotely, to_answer
 from mvp_align.generation.response import CallFailed, Reply
 from mvp_align.runtime import preemption
 from mvp_align.schema import PreferencePair, PromptedPair
@@ -43,8 +42,10 @@ SETTINGS = Generation(max_new_tokens=10, temperature=0, batch_size=4)
 def served_folder(
     talker_folder: Path, few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The talker without a repetition penalty, for a server goes by what the model's files ask for;
-    its answers to these prompts end wherever their most frequent token would have stood."""
+    """The talker without repetition penalty, since a server follows the model's generation config.
+
+    Its answers to these prompts end at their most frequent token.
+    """
     folder = tmp_path_factory.mktemp("served") / "talker"
     model = AutoModelForCausalLM.from_pretrained(talker_folder)
     tokenizer = AutoTokenizer.from_pretrained(talker_folder)
@@ -109,12 +110,11 @@ def asked(few_pairs: list[PreferencePair]) -> list[PromptedPair]:
 
 
 class Server:
-    """In ChatClient's place: what a server says is the client's own test; here it is what becomes
-    of it."""
+    """A stand-in for ChatClient, whose own tests cover HTTP."""
 
     def __init__(self, refuses: set[str] = frozenset(), stop_after: int | None = None) -> None:  # type: ignore[assignment]
         self.refuses, self.stop_after, self.calls = refuses, stop_after, []
-        self.says: dict[str, Said] = {}
+        self.says: dict[str, Completion] = {}
         self.takes_no: set[str] = set()
 
     def __call__(self, endpoint: Endpoint) -> "Server":
@@ -137,7 +137,7 @@ class Server:
             raise CallFailed("HTTP 400", [f"HTTP 400: Unsupported parameter: '{name}'"], 400)
         if self.stop_after is not None and number > self.stop_after:
             raise UserError("no credit left")
-        said = self.says.get(turn["content"], Said(f"Re: {turn['content']}"))
+        said = self.says.get(turn["content"], Completion(f"Re: {turn['content']}"))
         return Reply(said, "m", 3, 4, 0.1, "{}", "text")
 
 
@@ -148,7 +148,7 @@ def parameters(settings: Generation = SETTINGS) -> dict[str, float | int]:
     return Served(ENDPOINT).parameters(settings, 12)
 
 
-def test_what_was_answered_is_not_asked_again(
+def test_answered_prompts_are_not_sent_again(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
@@ -156,9 +156,9 @@ def test_what_was_answered_is_not_asked_again(
     monkeypatch.setattr(remote, "ChatClient", broke)
     with pytest.raises(UserError, match="no credit left"):
         generate_remotely(
-            ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), open_drafts(path))
+            ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path), read_drafts(path))
         )
-    kept = open_drafts(path)
+    kept = read_drafts(path)
     assert len(kept) == 5
     server = Server()
     monkeypatch.setattr(remote, "ChatClient", server)
@@ -170,7 +170,7 @@ def test_what_was_answered_is_not_asked_again(
     assert found.answers == [Generated(p.id, p.user_id, f"Re: {p.prompt}", 4, True) for p in asked]
     other = replace(SETTINGS, temperature=0.5)
     generate_remotely(
-        ENDPOINT, asked, parameters(other), drafts=Drafts(drafts_folder(path), open_drafts(path))
+        ENDPOINT, asked, parameters(other), drafts=Drafts(drafts_folder(path), read_drafts(path))
     )
     assert len(server.calls) == 27  # asked otherwise, it is another question
 
@@ -184,12 +184,12 @@ def test_a_refused_request_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_filtered_reply_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server()
     server.says = {
-        asked[1].prompt: Said("Half of an", "content_filter"),
-        asked[3].prompt: Said("", refused=True),
-        asked[5].prompt: Said("Half of", "length"),
+        asked[1].prompt: Completion("Half of an", "content_filter"),
+        asked[3].prompt: Completion("", refused=True),
+        asked[5].prompt: Completion("Half of", "length"),
     }
     monkeypatch.setattr(remote, "ChatClient", server)
     found = generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(None))
@@ -199,7 +199,7 @@ def test_what_is_withheld_is_no_answer(asked, monkeypatch: pytest.MonkeyPatch) -
     assert [answer.id for answer in found.answers if not answer.finished] == ["p5"]
 
 
-def test_asked_to_stop_it_keeps_what_came(
+def test_a_stop_request_keeps_received_answers(
     asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "tuned-in_domain.jsonl"
@@ -207,23 +207,23 @@ def test_asked_to_stop_it_keeps_what_came(
     monkeypatch.setattr(preemption, "request", request)
     server = Server()
     monkeypatch.setattr(remote, "ChatClient", server)
-    honest = remote.answer_in
+    honest = remote.to_answer
 
     def stopping(reply: Reply, prompt: PromptedPair) -> Generated:
         if len(server.calls) > 3:  # the first one is made alone
             request.reason = "SIGTERM"
         return honest(reply, prompt)
 
-    monkeypatch.setattr(remote, "answer_in", stopping)
+    monkeypatch.setattr(remote, "to_answer", stopping)
     with pytest.raises(preemption.Preempted, match="SIGTERM"):
         generate_remotely(ENDPOINT, asked, parameters(), drafts=Drafts(drafts_folder(path)))
     # those under way came to their end
-    assert 4 <= len(open_drafts(path)) == len(server.calls) <= 6
+    assert 4 <= len(read_drafts(path)) == len(server.calls) <= 6
 
 
 def test_a_reply_cut_at_the_limit_is_unfinished(asked) -> None:
-    reply = Reply(Said("", "length"), "m", None, None, 0.1, "{}", "text")
-    assert answer_in(reply, asked[0]) == Generated("p0", "u0", "", None, False)
+    reply = Reply(Completion("", "length"), "m", None, None, 0.1, "{}", "text")
+    assert to_answer(reply, asked[0]) == Generated("p0", "u0", "", None, False)
 
 
 def test_generate_by_a_server_names_what_it_refused(

@@ -1,4 +1,4 @@
-"""What cannot work is told before a model is loaded or trained."""
+"""Impossible settings are reported before a model is loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_a_sharded_model_cannot_generate(compose: Compose) -> None:
         ("evals.judge=gpt4o", "the key is read from"),
     ],
 )
-def test_what_would_stop_the_answers_stops_the_run_before_it_trains(
+def test_errors_in_generation_stop_the_run_before_training(
     compose: Compose,
     sharp: list[str],
     tmp_path: Path,
@@ -67,7 +67,7 @@ def test_what_would_stop_the_answers_stops_the_run_before_it_trains(
     assert not (tmp_path / "run").exists()
 
 
-def test_so_does_an_embedder_that_cannot_be_had(
+def test_a_missing_embedder_stops_the_run_before_training(
     compose: Compose, sharp: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedder, "PACKAGE", "no_such_package_anywhere")

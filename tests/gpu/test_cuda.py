@@ -1,5 +1,4 @@
-"""On a GPU: what the other tests show on a CPU holds there by configuration alone. `make
-test-gpu`."""
+"""On a GPU, settings alone suffice for what other tests check on a CPU (`make test-gpu`)."""
 
 import json
 import os
@@ -43,7 +42,7 @@ STEPS = 6
 
 @pytest.fixture(scope="module")
 def settings(sharp_model: Path) -> list[str]:
-    """6 steps of 4 pairs, on the GPU, in the precision that gives a CPU's numbers."""
+    """6 steps of 4 pairs on the GPU, in the precision that reproduces a CPU's numbers."""
     return [
         f"model.id={sharp_model}",
         "model.name=sharp",
@@ -267,8 +266,7 @@ def test_four_bit_layers_are_four_bit_and_train(
 
 
 def plan_of(tokens: int, batch_size: int) -> Plan:
-    """Pairs of two answers of so many tokens each; the head's logits of one are 49,152 fp32 numbers
-    a token."""
+    """Plan pairs with two answers of so many tokens, each with 49,152 fp32 logits."""
 
     def answer(number: int, first: int) -> Answer:
         return Answer((number + 1, *range(first, first + tokens)), 1)

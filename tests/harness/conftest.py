@@ -1,4 +1,4 @@
-"""Pairs as a file, and our own scores of them to compare with."""
+"""Pairs as a file, and our own scores to compare with."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,10 @@ from mvp_align.scoring.tokens import tokenize_pairs
 
 @pytest.fixture(scope="session")
 def pairs_file(few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 16 pairs, two of which merge with the prompt's last token, half with a profile, and one
-    over the limits."""
+    """A file with the 16 pairs: two merge with the prompt's last token, half have a profile.
+
+    One more exceeds the limits.
+    """
     rows = [
         {
             "id": pair.id, "user_id": pair.user_id, "prompt": pair.question,
@@ -35,8 +37,7 @@ def pairs_file(few_pairs: list[PreferencePair], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def ours(sharp_model: Path) -> Callable[..., dict[str, PairScore]]:
-    """`ours(data, format, prompt)`: by id, what our own scoring makes of the pairs within the
-    limits."""
+    """`ours(data, format, prompt)`: our own scores by id, of the pairs within the limits."""
     tokenizer = AutoTokenizer.from_pretrained(sharp_model)
     model = AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32)
 

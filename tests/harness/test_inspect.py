@@ -1,5 +1,4 @@
-"""The Inspect task end to end on a local model: our margins, errors by user, and no other
-provider."""
+"""The Inspect task end to end on a local model: margins, errors by user, refused providers."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The lm-evaluation-harness task gives our margins, on records of each format; what it cannot give
-is left out."""
+"""The lm-evaluation-harness task gives our margins for each format, and leaves out the rest."""
 
 import json
 import logging
@@ -27,7 +26,7 @@ Ours = Callable[..., dict[str, PairScore]]
 
 @pytest.fixture(scope="module")
 def folder() -> str:
-    """What the documented command substitutes."""
+    """The folder that the documented command substitutes."""
     done = subprocess.run(
         [sys.executable, "-m", "mvp_align.harness.lm_eval"],
         capture_output=True,
@@ -104,7 +103,7 @@ def test_the_benchmarks_records_are_read(
     assert max(abs(margin - known[name].margin) for name, margin in theirs.items()) < 1e-4
 
 
-def test_what_lm_eval_would_score_otherwise_is_left_out(
+def test_pairs_that_lm_eval_scores_differently_are_left_out(
     sharp_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mvp_align.errors import UserError

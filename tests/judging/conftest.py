@@ -1,4 +1,4 @@
-"""A run folder with answers to be judged, and judges as YAML files."""
+"""A run folder with answers to judge, and judges as YAML files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WriteJudge = Callable[..., Path]
 
 @pytest.fixture
 def write_run(compose: Callable[..., Config], tmp_path: Path) -> WriteRun:
-    """`write_run(20)`: a run folder with answers of the tuned model to 20 questions of 5 people."""
+    """`write_run(20)`: a run folder with the tuned model's answers to 20 questions of 5 people."""
 
     def written(count: int, name: str = "run", stages: tuple[str, ...] = ("tuned",)) -> Path:
         rows = [
@@ -70,7 +70,7 @@ def write_run(compose: Callable[..., Config], tmp_path: Path) -> WriteRun:
 
 @pytest.fixture
 def query() -> Callable[..., list[tuple]]:
-    """`query(store, sql, *values)`: rows of a store, which is closed again."""
+    """`query(store, sql, *values)`: open a store, and return the rows."""
 
     def rows(path: Path, statement: str, *values: object) -> list[tuple]:
         with closing(sqlite3.connect(path)) as connection:
@@ -81,8 +81,7 @@ def query() -> Callable[..., list[tuple]]:
 
 @pytest.fixture
 def write_judge(tmp_path: Path) -> WriteJudge:
-    """`write_judge(base_url, name="a", usd_per_million_input=1, concurrency=4)`: the path of a
-    judge's YAML file."""
+    """`write_judge(base_url, name="a", concurrency=4)`: write a judge's YAML file."""
 
     def written(base_url: str, name: str = "tester", **settings: object) -> Path:
         endpoint: dict[str, object] = {

@@ -1,5 +1,4 @@
-"""2,000 calls to a server that does everything wrong: each answer ends judged, or unscored with the
-reason."""
+"""2,000 calls to a faulty server: each answer is judged, or unscored with a reason."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`mvp-align judge` from answers to rows, on a server that behaves."""
+"""`mvp-align judge` from answers to rows, with a well-behaved server."""
 
 import json
 import os
@@ -231,7 +231,7 @@ def test_one_judge_without_a_verdict_leaves_the_answer_unscored(write_run, write
     assert line["unscored"] == "c: no reply: HTTP 400"
 
 
-def test_costs_are_told_and_asked_about(write_run, write_judge) -> None:
+def test_costs_are_shown_and_confirmed(write_run, write_judge) -> None:
     run = write_run(20)
     with running(polite) as url:
         dear = write_judge(url, usd_per_million_input=1e6, usd_per_million_output=1e5)
@@ -277,7 +277,7 @@ def test_a_judge_of_its_own_answers_is_warned_of(write_run, write_judge) -> None
         (["--judge", "{good}", "--preset", "dvb_jugde"], "neither a preset"),
     ],
 )
-def test_what_cannot_be_judged_is_told_first(
+def test_runs_that_cannot_be_judged_are_reported_first(
     write_run, write_judge, words: list[str], complaint: str
 ) -> None:
     good = str(write_judge("http://127.0.0.1:9/v1"))
@@ -323,7 +323,7 @@ def test_the_judges_of_conf_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         (": :", "mine.yaml"),
     ],
 )
-def test_a_broken_judge_is_told(tmp_path: Path, text: str, complaint: str) -> None:
+def test_a_broken_judge_file_is_reported(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as error:
@@ -349,7 +349,7 @@ def test_a_missing_key_is_told_before_anybody_is_asked(write_run, write_judge, m
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
 )
-def test_a_signal_stops_it_and_keeps_what_came(
+def test_a_signal_stops_judging_and_keeps_received_replies(
     write_run, write_judge, query, number: signal.Signals
 ) -> None:
     run = write_run(400)
@@ -373,7 +373,7 @@ def test_a_signal_stops_it_and_keeps_what_came(
         assert set(counts(url).values()) == {(1, 1)}
 
 
-def test_a_key_is_in_no_file_and_no_word(write_run, write_judge, tmp_path: Path) -> None:
+def test_a_key_is_in_no_file_or_output(write_run, write_judge, tmp_path: Path) -> None:
     """Of the whole command, with and without a failure: run folder, W&B's folder, the home of its
     caches, what it prints."""
     canary = "canary-7f3a-judge-key"
@@ -448,5 +448,5 @@ def test_a_tracked_run_keeps_its_judge_s_key_to_itself(
     ] == []
 
 
-def test_the_fake_judge_is_no_constant() -> None:
+def test_the_fake_judge_varies() -> None:
     assert len({verdict(str(number)) for number in range(50)}) == 50

@@ -1,10 +1,10 @@
-"""What a judge is shown, and what it is not."""
+"""Judge prompts contain what they should, and nothing else."""
 
 import json
 
 import pytest
 
-from mvp_align.judging.prompts import JudgedAnswer, merged, requests_for, w_stands_first
+from mvp_align.judging.prompts import JudgedAnswer, merge_verdicts, requests_for, w_comes_first
 from mvp_align.judging.verdicts import Scores, Unparsed
 from mvp_align.schema import PreferencePair
 
@@ -55,12 +55,12 @@ def test_the_blind_order_is_a_fair_coin_that_follows_from_the_texts() -> None:
         PreferencePair(str(n), "u", f"Question {n}?", f"chosen {n}", f"rejected {n}")
         for n in range(2000)
     ]
-    first = [w_stands_first(pair) for pair in pairs]
+    first = [w_comes_first(pair) for pair in pairs]
     assert 900 < sum(first) < 1100
-    assert first == [w_stands_first(pair) for pair in pairs]
+    assert first == [w_comes_first(pair) for pair in pairs]
     swapped = [PreferencePair(p.id, "u", p.question, p.rejected, p.chosen) for p in pairs]
     # the texts stay where they are
-    assert [w_stands_first(pair) for pair in swapped] == [not w_first for w_first in first]
+    assert [w_comes_first(pair) for pair in swapped] == [not w_first for w_first in first]
 
 
 def test_swapping_asks_in_both_orders() -> None:
@@ -81,10 +81,10 @@ def test_swapping_asks_in_both_orders() -> None:
 def test_two_orders_make_one_verdict() -> None:
     first = Scores(90, 10, 80, ("safety",), (), "Good.")
     second = Scores(80, 20, 75, ("safety", "fluency"), ("Low fluency",), "Fair.")
-    assert merged([first, second]) == Scores(
+    assert merge_verdicts([first, second]) == Scores(
         85, 15, 77.5, ("safety", "fluency"), ("Low fluency",), "Good. / Fair."
     )
-    assert merged([first]) is first
+    assert merge_verdicts([first]) is first
 
 
 def test_an_answer_cannot_leave_its_quotation() -> None:
@@ -113,7 +113,7 @@ def test_free_text_states_preferences_too_and_nothing_does_not() -> None:
         asked(JudgedAnswer(PreferencePair("p", "u", "Why?", "Yes.", "No."), "Mine."))
 
 
-def test_the_key_is_of_all_that_is_asked() -> None:
+def test_the_key_covers_the_whole_request() -> None:
     (request,) = asked(JudgedAnswer(PAIR, "Mine."))
     assert request.key("m") == asked(JudgedAnswer(PAIR, "Mine."))[0].key("m")
     others = [

@@ -1,5 +1,8 @@
-"""SIGKILL at twenty random moments of judging: nothing kept is lost, nothing kept is asked for
-again, and what comes out in the end is what an undisturbed process makes, byte for byte."""
+"""SIGKILL at twenty random moments of judging.
+
+No stored reply is lost or requested again, and the result equals that of an undisturbed process,
+byte for byte.
+"""
 
 import multiprocessing
 import random
@@ -25,7 +28,7 @@ KEPT = (
 
 
 def quick(number: int) -> tuple[str, int]:
-    """Hostile, without what takes seconds."""
+    """Return `hostile(number)` with slow failures replaced by fast ones."""
     kind, times = hostile(number)
     return ("500" if kind in SLOW else kind), times
 

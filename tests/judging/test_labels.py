@@ -1,5 +1,4 @@
-"""Presets against the rule tables of DiverValue-Bench, written out here once more and as plainly as
-can be."""
+"""Compare the presets with DiverValue-Bench's rule tables, reimplemented as plainly as possible."""
 
 from dataclasses import replace
 from itertools import product

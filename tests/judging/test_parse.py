@@ -1,4 +1,4 @@
-"""Only what fits the schema is a verdict; everything else has a reason, and never a number."""
+"""Only replies that match the schema are verdicts; all others get a reason, and no number."""
 
 import json
 
@@ -102,7 +102,7 @@ def test_one_object_is_taken_whatever_words_stand_around_it(text: str) -> None:
         ('{"score_w": ' + "9" * 5000 + "}", "broken JSON"),
     ],
 )
-def test_what_is_no_verdict_has_its_reason(text: str, reason: str) -> None:
+def test_replies_that_are_no_verdict_have_a_reason(text: str, reason: str) -> None:
     with pytest.raises(Unparsed) as error:
         parsed(text)
     assert str(error.value) == reason

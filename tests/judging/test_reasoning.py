@@ -1,4 +1,4 @@
-"""What a model drafts while it reasons is never its verdict, whatever marks it reasons between."""
+"""Drafts in a model's reasoning are never its verdict, whatever the markers around it."""
 
 import json
 
@@ -56,7 +56,7 @@ def unscored(text: str) -> str:
 
 
 @each
-def test_what_stands_behind_reasoning_is_the_verdict(opening: str, closing: str) -> None:
+def test_text_after_reasoning_is_the_verdict(opening: str, closing: str) -> None:
     for draft in (
         "",
         "Let me see.",
@@ -118,7 +118,7 @@ def test_yes_and_no_are_one_word_or_none() -> None:
             parse_yes_no(text)
 
 
-def test_a_reply_full_of_marks_takes_no_time() -> None:
+def test_many_markers_are_parsed_quickly() -> None:
     for mark in (
         "</think>",
         "<think>",

@@ -1,5 +1,4 @@
-"""The shapes in which servers and models reply, through the whole command: what is a verdict, what
-is not, and why."""
+"""Reply formats of servers and models, end to end: which are verdicts, and why others are not."""
 
 import json
 import re
@@ -17,7 +16,7 @@ from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Said, said_in
+from mvp_align.generation.completion import Completion, parse_completion
 from mvp_align.judging.verdicts import Scores, read_judgements
 from mvp_align.metrics.rows import read_rows
 
@@ -90,8 +89,7 @@ UNSCORED = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Replies by the name of the model, or, as `shapes`, by the question's number; every request is
-    kept in `asked`."""
+    """Reply by the model's name, or by the question's number if the model is `shapes`."""
 
     asked: list[dict]
 
@@ -139,8 +137,7 @@ def url(asked: list[dict]) -> Iterator[str]:
 
 @pytest.fixture
 def judged(write_run, write_judge, url: str):
-    """`judged("gpt5", temperature=None)`: a run of 6 answers, and what its judging by that model
-    came to."""
+    """`judged("gpt5", temperature=None)`: judge a run of 6 answers by that model."""
 
     numbers = count()
 
@@ -152,7 +149,7 @@ def judged(write_run, write_judge, url: str):
     return by
 
 
-def test_what_is_a_verdict_and_what_is_none(judged) -> None:
+def test_which_replies_are_verdicts(judged) -> None:
     run, result = judged("shapes", len(REPLIES))
     assert result.exit_code == 0, result.exception
     judgements = read_judgements(run / "judgements" / "tuned-in_domain-tester.jsonl")
@@ -248,9 +245,9 @@ def test_replies_that_are_kept_are_read_anew(
 @pytest.mark.parametrize(
     "content", [85, True, {"text": "x"}, [85], [{"type": "text"}], [["Hi."]], [None]]
 )
-def test_other_contents_are_no_message(content: object) -> None:
+def test_other_content_types_are_refused(content: object) -> None:
     with pytest.raises(TypeError):
-        said_in({"choices": [{"message": {"content": content}}]})
+        parse_completion({"choices": [{"message": {"content": content}}]})
 
 
 def test_parts_make_one_text() -> None:
@@ -260,7 +257,9 @@ def test_parts_make_one_text() -> None:
         {"type": "thinking", "thinking": []},
         {"type": "output_text", "text": "c"},
     ]
-    assert said_in({"choices": [{"message": {"content": parts}}]}) == Said("abc", "", reasoned=True)
-    assert said_in({"choices": [{"message": {"content": None}, "finish_reason": None}]}) == Said(
-        "", ""
+    assert parse_completion({"choices": [{"message": {"content": parts}}]}) == Completion(
+        "abc", "", reasoned=True
     )
+    assert parse_completion(
+        {"choices": [{"message": {"content": None}, "finish_reason": None}]}
+    ) == Completion("", "")

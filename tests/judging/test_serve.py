@@ -1,5 +1,4 @@
-"""Through `transformers serve`, a real OpenAI-compatible server: small models judge badly, and the
-counts say so."""
+"""Judging through `transformers serve`: small models judge badly, and the counts show it."""
 
 from pathlib import Path
 
@@ -18,8 +17,10 @@ pytest.importorskip("openai")
 
 
 def judged_by(folder: Path, run: Path, write_judge, query, max_tokens: int) -> None:
-    """Scores and Yes or No, of all answers; what is no verdict ends unscored, with its reason and
-    its reply kept. Success is what labels anything."""
+    """Judge all answers by scores and by Yes or No. The command fails if no answer gets a label.
+
+    Replies that are no verdict must be unscored with a reason, and stored.
+    """
     with serving(folder) as url:
         settings = {
             "concurrency": 2,

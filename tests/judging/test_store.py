@@ -1,5 +1,4 @@
-"""Replies are added, synced and never changed; one process at a time; a full disk and a damaged
-file are explained."""
+"""The reply store: append-only, synced, one process at a time, with clear errors."""
 
 import multiprocessing
 import resource
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Said
+from mvp_align.generation.completion import Completion
 from mvp_align.generation.response import Reply
 from mvp_align.judging.store import open_store
 
@@ -20,23 +19,31 @@ from mvp_align.judging.store import open_store
 def reply(text: str, **changes: object) -> Reply:
     values = {"model": "m-1", "prompt_tokens": 3, "completion_tokens": 2, "seconds": 0.1}
     return Reply(
-        **({"said": Said(text), "raw": f"<{text}>", "response_format": "text"} | values | changes)
+        **(
+            {"completion": Completion(text), "raw": f"<{text}>", "response_format": "text"}
+            | values
+            | changes
+        )
     )  # type: ignore[arg-type]
 
 
-def test_what_is_kept_is_found_again(tmp_path: Path, query) -> None:
+def test_stored_replies_are_found(tmp_path: Path, query) -> None:
     path = tmp_path / "replies.sqlite"
     with open_store(path) as store:
         store.add("a", "m", reply("A", failures=("HTTP 500", "timed out")))
         store.add(
-            "b", "m", reply("", said=Said("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None)
+            "b",
+            "m",
+            reply(
+                "", completion=Completion("B\0 ü \N{GRINNING FACE}", "length"), prompt_tokens=None
+            ),
         )
         store.log("c", "m", ["HTTP 400"])
     with open_store(path) as store:
         known = store.known(["b", "a", "c", "a"])
     assert known == {
-        "a": Said("A", "stop"),
-        "b": Said("B\0 ü \N{GRINNING FACE}", "length"),
+        "a": Completion("A", "stop"),
+        "b": Completion("B\0 ü \N{GRINNING FACE}", "length"),
     }
     assert [known["a"].cut, known["b"].cut] == [False, True]
     failures = [("a", "HTTP 500"), ("a", "timed out"), ("c", "HTTP 400")]
@@ -118,7 +125,7 @@ def test_a_write_that_fails_otherwise_may_be_a_quota(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"not a database, but longer than a header of SQLite, which takes 100 bytes" * 3]
 )
-def test_another_file_is_no_store(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_store_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "replies.sqlite"
     path.write_bytes(content)
     with pytest.raises(UserError, match="it is no store of replies"), open_store(path):

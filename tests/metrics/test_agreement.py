@@ -1,4 +1,4 @@
-"""Agreement of judges: published examples, statsmodels, and what missing labels mean."""
+"""Agreement of judges: published examples, statsmodels, and missing labels."""
 
 import numpy as np
 import pytest

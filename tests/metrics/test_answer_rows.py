@@ -1,4 +1,4 @@
-"""SPMR and the form of answers, against counting by hand."""
+"""SPMR and shares of empty and cut answers, compared with counts by hand."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Estimators that one partition by user feeds: against statsmodels, scipy, and by hand."""
+"""Compare cluster-robust estimators with statsmodels, scipy and calculations by hand."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_design_effect_is_1_where_each_answer_is_another_persons_and_k_where_ans
     )
 
 
-def test_nothing_is_known_of_one_user_one_pair_or_no_spread() -> None:
+def test_one_user_one_pair_or_no_variance_has_no_error() -> None:
     assert clustered_se(X, clusters_of(["a"] * 6)) is None
     assert naive_se(np.array([1.0])) is None
     assert design_effect(np.ones(4), clusters_of(list("aabb"))) is None

@@ -1,5 +1,7 @@
-"""What a 95 % interval promises, kept: 1,000 simulated studies of about 300 people with unequal
-numbers of answers."""
+"""Coverage of 95 % intervals over 1,000 simulated studies.
+
+Each study has about 300 people with unequal numbers of answers.
+"""
 
 import numpy as np
 import pytest
@@ -19,8 +21,10 @@ CORRELATIONS = (0.0, 0.25, 0.6)
 
 
 def study(random: np.random.Generator, correlation: float) -> tuple[np.ndarray, Clusters]:
-    """Right and wrong answers [pairs]; a person's own share is drawn from a Beta whose intraclass
-    correlation is given."""
+    """Return right and wrong answers [pairs].
+
+    Each person's share is drawn from a Beta distribution with this intraclass correlation.
+    """
     answers = 1 + random.geometric(1 / 12, size=USERS)  # 2 to about 80 of one person, 13 on average
     user = np.repeat(np.arange(USERS), answers)
     own = np.full(USERS, TRUTH)
@@ -81,7 +85,7 @@ def test_the_paired_test_errs_one_time_in_twenty() -> None:
 
 
 @pytest.mark.parametrize("users", [5, 12, 40])
-def test_intervals_of_lifts_keep_their_promise_in_small_groups(users: int) -> None:
+def test_intervals_of_lifts_cover_in_small_groups(users: int) -> None:
     """Most pairs move nowhere, and in many draws none does: a width of 0 would then cover
     nothing."""
     random = np.random.default_rng(15)

@@ -1,4 +1,4 @@
-"""Perplexity and KL as rows; rejected_shift beside chosen_shift."""
+"""Rows of perplexity, KL, and shifts of log-probs."""
 
 import math
 

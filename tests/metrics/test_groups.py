@@ -1,5 +1,4 @@
-"""Metrics by who asked: cells and crossings, what is held back, the worst group and the gap, who is
-better off, tests."""
+"""Metrics by group: cells, crossings, suppression, worst group, gap, users better off, tests."""
 
 import math
 
@@ -51,7 +50,7 @@ def made(
 
 
 def of_sizes(sizes: dict[str, int], min_users: int = 5) -> Breakdown:
-    """One breakdown `country` of groups of so many people, two pairs each."""
+    """A breakdown by `country` with groups of so many people, two pairs each."""
     tags = [{"country": name} for name, size in sizes.items() for _ in range(2 * size)]
     return made(tags, [f"u{n // 2}" for n in range(len(tags))], min_users=min_users)
 
@@ -213,7 +212,7 @@ def test_one_group_has_no_gap() -> None:
     ]
 
 
-def test_people_in_both_groups_make_the_gap_surer_or_less_sure() -> None:
+def test_people_in_both_groups_narrow_or_widen_the_gap_s_interval() -> None:
     """Each person answers in both groups, and is good or bad at both: the difference is steadier
     than either mean."""
     random = np.random.default_rng(3)
@@ -229,7 +228,7 @@ def test_people_in_both_groups_make_the_gap_surer_or_less_sure() -> None:
     assert (gap.users, apart.users) == (50, 100)
 
 
-def test_a_gap_of_groups_that_are_alike_holds_0_as_often_as_promised() -> None:
+def test_the_gap_of_equal_groups_covers_0() -> None:
     """Twelve groups of one quality: some gap is always there, and in 95 of 100 studies no two
     groups are told apart."""
     random = np.random.default_rng(4)

@@ -1,4 +1,4 @@
-"""Intervals clustered by user: against statsmodels, and against what a 95 % interval promises."""
+"""Compare intervals clustered by user with statsmodels, and check their coverage."""
 
 import math
 
@@ -34,8 +34,7 @@ def mean_of(rows: list[tuple[float, str]], share: bool = False) -> Estimate:
 
 
 def by_statsmodels(values: list[float], clusters: list[str]) -> tuple[float, float, float]:
-    """OLS on a constant. `use_correction` is G/(G-1) here, as its (n-1)/(n-k) is 1 with one
-    regressor."""
+    """OLS on a constant. `use_correction` is G/(G-1), since (n-1)/(n-k) is 1 with one regressor."""
     groups = np.unique(clusters, return_inverse=True)[1]
     fit = sm.OLS(values, np.ones(len(values))).fit(
         cov_type="cluster",
@@ -154,7 +153,7 @@ def test_intervals_stay_inside_what_a_mean_can_be() -> None:
 @pytest.mark.parametrize(
     ("values", "clusters"), [([], []), ([1.0], []), ([1.0, 0.0], ["a"]), ([], ["a"])]
 )
-def test_nothing_and_unlike_lengths_are_refused(values: list[float], clusters: list[str]) -> None:
+def test_empty_and_unequal_lengths_are_refused(values: list[float], clusters: list[str]) -> None:
     with pytest.raises(ValueError, match=f"{len(values)} values and {len(clusters)} clusters"):
         clustered_mean(values, clusters)
 
@@ -183,7 +182,7 @@ def test_bounds_contain_the_mean(rows: list[tuple[float, str]]) -> None:
 
 
 @given(answers(numbers), st.integers(2, 4))
-def test_repeating_every_answer_makes_nobody_surer(
+def test_repeating_every_answer_narrows_no_interval(
     rows: list[tuple[float, str]], times: int
 ) -> None:
     once, often = mean_of(rows), mean_of(rows * times)
@@ -193,7 +192,7 @@ def test_repeating_every_answer_makes_nobody_surer(
         assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=1e-9)
 
 
-def test_one_user_who_answers_more_makes_the_mean_less_sure_not_more() -> None:
+def test_one_user_who_answers_more_widens_the_interval() -> None:
     values, users = [1.0, 0, 1, 0, 1, 0], list("abcdef")
     before = clustered_mean(values, users)
     talkative = clustered_mean(values + [1.0] * 20, users + ["a"] * 20)
@@ -225,7 +224,7 @@ RUNS, USERS, ANSWERS = 200, 40, 10
 
 
 def coverage(draw_user, truth: float, share: bool) -> tuple[float, float]:
-    """How often the clustered and the naive interval contain the truth."""
+    """How often the clustered and the naive interval cover the truth."""
     random = np.random.default_rng(12)
     users = [f"u{user}" for user in range(USERS) for _ in range(ANSWERS)]
     alone = [str(number) for number in range(len(users))]
@@ -267,8 +266,7 @@ def differences(x: list[float], users: list[str]) -> Estimate:
 
 
 def tango_by_search(gained: float, lost: float, n: int) -> tuple[float, float]:
-    """The interval from its definition: the restricted likelihood maximised by a search, T(D) = z
-    by bisection."""
+    """The interval by definition: restricted likelihood by search, T(D) = z by bisection."""
 
     def score(d: float) -> float:
         b, c = n * gained, n * lost
@@ -306,7 +304,7 @@ def test_tango_is_the_score_interval(gained: float, lost: float, n: int) -> None
 
 
 @pytest.mark.parametrize("users", [2, 3, 8, 31])
-def test_people_who_all_move_alike_are_no_certainty(users: int) -> None:
+def test_people_who_all_change_alike_have_an_interval(users: int) -> None:
     """Tango's interval where nothing moves is -+ z^2/(G + z^2), and where all is gained from (G -
     z^2)/(G + z^2) to 1."""
     names, z2 = [f"u{n}" for n in range(users)] * 3, stats.norm.ppf(0.975) ** 2

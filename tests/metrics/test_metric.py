@@ -1,5 +1,4 @@
-"""One table says what a name means; every list of metrics is a reading of it, and what is not in it
-is an error."""
+"""Every list of metrics derives from one table, and names that are not in it are errors."""
 
 import re
 from pathlib import Path
@@ -25,7 +24,7 @@ LABELLED = [Labelled(f"p{n}", f"u{n}", label) for n, label in enumerate(("W", "L
 
 
 def measured() -> set[str]:
-    """What the code that measures really says."""
+    """The names that the code really writes."""
     rows = paa_rows("tuned", "in_domain", "paa/dvb_judge-blind-swap", LABELLED, {}, 1)
     shown = dict.fromkeys(("none", "demographics", "values", "shuffled", "given"), SCORES)
     rows += answer_rows("tuned", "in_domain", [*FORMS, *SIMILARITIES], ANSWERS, ANSWERS)
@@ -80,7 +79,9 @@ def test_an_unknown_name_is_an_error_and_no_share(name: str) -> None:
         ("own/number/words", "number", None, "", "own/number/words"),
     ],
 )
-def test_what_a_name_says(name: str, kind: str, higher: bool | None, unit: str, label: str) -> None:
+def test_names_have_a_measure_and_a_derivation(
+    name: str, kind: str, higher: bool | None, unit: str, label: str
+) -> None:
     found = metric_named(name)
     assert (found.name, found.kind, found.higher_is_better, found.unit, found.label) == (
         name,
@@ -99,7 +100,7 @@ def test_a_lift_of_a_share_is_bounded_by_what_shares_can_do() -> None:
     assert {*OF_LIFT, *OF_LIFT.values(), *UNITS} <= {*BOUNDS}
 
 
-def test_no_name_is_told_by_two_values_unless_the_exact_one_comes_first() -> None:
+def test_a_name_matches_one_metric_or_an_exact_one_first() -> None:
     names = [metric.name for metric in METRICS]
     assert len(names) == len(set(names))
     for place, metric in enumerate(METRICS):
@@ -120,7 +121,7 @@ def test_the_table_is_of_values() -> None:
     assert Metric("x", "share", "x") == Metric("x", "share", "x")
 
 
-def test_no_other_file_lists_what_metrics_are() -> None:
+def test_no_other_file_lists_metrics() -> None:
     """Lists that stand beside the table drift from it."""
     package = Path(__file__).parents[2] / "mvp_align"
     for path in package.rglob("*.py"):

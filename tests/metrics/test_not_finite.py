@@ -1,5 +1,4 @@
-"""NaN is no 0 %: nothing is estimated from it, no row holds it, and files that do are refused by
-the line."""
+"""NaN is refused by estimates and rows, and files that hold it are refused by line."""
 
 import json
 import math
@@ -67,7 +66,7 @@ ESTIMATORS: dict[str, Callable[[float], object]] = {
 
 @pytest.mark.parametrize("bad", NO_NUMBERS)
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_an_estimator_given_no_number_raises(name: str, bad: float) -> None:
+def test_an_estimator_given_nan_raises(name: str, bad: float) -> None:
     with pytest.raises(ValueError):
         ESTIMATORS[name](bad)
 
@@ -85,7 +84,7 @@ def test_breakdowns_raise_too(bad: float) -> None:
 
 @pytest.mark.parametrize("bad", NO_NUMBERS)
 @pytest.mark.parametrize("field", ["chosen_logp", "rejected_logp"])
-def test_there_is_no_score_without_a_number(field: str, bad: float) -> None:
+def test_a_score_refuses_nan(field: str, bad: float) -> None:
     """Else `margin > 0` would be False, and the pair a wrong one."""
     with pytest.raises(ValueError, match=rf"pair p: {field} is {bad}"):
         PairScore(**{"id": "p", "user_id": "u", "chosen_logp": -1.0, "rejected_logp": -1.0,
@@ -93,25 +92,25 @@ def test_there_is_no_score_without_a_number(field: str, bad: float) -> None:
                      "rejected_tokens": 2, field: bad})  # fmt: skip
 
 
-def test_there_is_no_mean_over_no_token() -> None:
+def test_a_mean_over_no_token_is_refused() -> None:
     with pytest.raises(ValueError, match="pair p: chosen_tokens is 0"):
         PairScore("p", "u", -1.0, -1.0, 0, 2)
 
 
 @pytest.mark.parametrize("bad", NO_NUMBERS)
-def test_there_is_no_row_without_a_number(bad: float) -> None:
+def test_a_row_refuses_nan(bad: float) -> None:
     for value, low, high in ((bad, None, None), (0.5, bad, 0.6), (0.5, 0.4, bad)):
         with pytest.raises(ValueError, match=r"opa/acc@0 of tuned in_domain"):
             Row("tuned", "in_domain", "opa/acc@0", "", "", value, low, high, 3, 3)
 
 
 @pytest.mark.parametrize("bad", NO_NUMBERS)
-def test_a_cosine_that_is_no_number_is_no_dissimilar_answer(bad: float) -> None:
+def test_a_nan_cosine_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="answer p: chosen is"):
         AnswerCosines("p", "u", bad, 0.1, 0.2, False, True)
 
 
-def test_a_perplexity_beyond_all_numbers_is_told() -> None:
+def test_an_infinite_perplexity_is_reported() -> None:
     with pytest.raises(UserError, match=r"base neutral: .* -800 nats a token"):
         perplexity_row("base", [PairScore("0", "0", -1600.0, -1600.0, 2, 2)])
 
@@ -143,7 +142,7 @@ READERS = [
 
 
 @pytest.mark.parametrize(("read", "line", "field", "bad"), READERS)
-def test_a_file_with_no_number_where_one_belongs_is_refused_by_the_line(
+def test_a_file_with_nan_is_refused_by_line(
     read: Callable, line: dict, field: str, bad: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "file.jsonl"

@@ -1,4 +1,4 @@
-"""OPA's metrics by hand, and the rows that a run writes of them."""
+"""OPA's metrics compared with calculations by hand, and the rows that a run writes."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from mvp_align.scoring.tokens import Answer, TokenizedPair
 
 
 def with_margin(number: int, margin: float, user: str = "", chosen: float = -2.0) -> PairScore:
-    """A pair of answers of 4 and 2 tokens; `chosen` and `margin` in nats a token."""
+    """A pair with answers of 4 and 2 tokens; `chosen` and `margin` are in nats per token."""
     return PairScore(f"p{number}", user or f"u{number}", chosen * 4, (chosen - margin) * 2, 4, 2)
 
 

@@ -1,4 +1,4 @@
-"""Profile metrics against numbers worked out by hand, and intervals against statsmodels."""
+"""Profile metrics compared with calculations by hand, and their intervals with statsmodels."""
 
 import numpy as np
 import pytest

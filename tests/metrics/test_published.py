@@ -1,5 +1,4 @@
-"""Published figures: consistent in themselves and with the authors' charts, and shown only where
-they can be compared."""
+"""Published figures agree with each other and the authors' charts, and show only if comparable."""
 
 import json
 from pathlib import Path

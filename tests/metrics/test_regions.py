@@ -1,5 +1,4 @@
-"""Every country as PRISM writes it has a code and a region under each map; a user's own map is read
-or explained."""
+"""PRISM's country names all have a code and a region on each map; users' maps are validated."""
 
 import json
 from collections import Counter

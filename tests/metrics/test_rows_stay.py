@@ -1,5 +1,4 @@
-"""A metric is taken, averaged and named as it was when `rows.jsonl` was written: the same rows, in
-the same order, to the last digits."""
+"""Metrics give the same rows as when `rows.jsonl` was recorded, in the same order."""
 
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -41,7 +40,7 @@ def answers(random: np.random.Generator) -> list[AnswerCosines]:
 
 
 def rows() -> Iterator[Row]:
-    """Of one set of random scores, answers and labels, everything that a run writes of them."""
+    """All rows that a run writes of random scores, answers and labels."""
     random = np.random.default_rng(7)
     base, tuned, base_free, free = (scores(random) for _ in range(4))
     groups = {

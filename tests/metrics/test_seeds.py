@@ -1,5 +1,4 @@
-"""Means over seeds: against numpy, scipy and statsmodels, and against what each 95 % interval
-promises."""
+"""Compare means over seeds with numpy, scipy and statsmodels, and check 95 % coverage."""
 
 import math
 from collections import defaultdict
@@ -20,7 +19,7 @@ numbers = st.floats(-5, 5).map(lambda x: round(x, 3))
 def scored(
     draw: st.DrawFn, values: st.SearchStrategy[float] = numbers
 ) -> tuple[list[list[float]], list[str]]:
-    """Values [seeds, pairs] and the pairs' users."""
+    """Values [seeds, pairs], and the pairs' users."""
     users = draw(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12))
     row = st.lists(values, min_size=len(users), max_size=len(users))
     return draw(st.lists(row, min_size=1, max_size=5)), users

@@ -1,5 +1,4 @@
-"""The sharpened tiny model: loaded as the recipes load it, and with an adapter that changes what it
-says."""
+"""The sharpened tiny model, loaded as in the recipes, and an adapter that changes its scores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Lora, Model
-from mvp_align.data.prompts import PAPER, prompted
+from mvp_align.data.prompts import PAPER, render_prompts
 from mvp_align.modeling.adapters import new_adapter, save_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
@@ -60,4 +59,4 @@ def adapter(trained: PeftModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Pa
 def tokens(
     few_pairs: list[PreferencePair], tokenizer: PreTrainedTokenizerBase
 ) -> list[TokenizedPair]:
-    return tokenize_pairs(prompted(few_pairs, PAPER, tokenizer), tokenizer).pairs
+    return tokenize_pairs(render_prompts(few_pairs, PAPER, tokenizer), tokenizer).pairs

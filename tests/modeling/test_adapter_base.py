@@ -1,5 +1,4 @@
-"""Whose adapter is this? Told by the Hub's ids, by what runs have hashed, and by bytes; never by a
-folder's last name."""
+"""Match adapters to bases by Hub id, recorded hashes, or weights, never by a folder's last name."""
 
 import json
 import shutil
@@ -54,7 +53,7 @@ def test_names_of_one_model(made_for: str, base: str, same: bool) -> None:
 
 @pytest.fixture
 def said_of(adapter: Path) -> Callable[[Any], Path]:
-    """`said_of(name)`: the adapter, with another name of its base."""
+    """`said_of(name)`: the adapter with another name for its base."""
 
     def renamed(name: str) -> Path:
         settings = json.loads((adapter / "adapter_config.json").read_text())
@@ -107,7 +106,7 @@ def test_a_folder_that_is_gone_is_not_taken_for_one_of_the_same_last_name(
 
 
 def left_by_a_run(adapter: Path, base: PreTrainedModel, weights: str) -> None:
-    """environment.json beside `adapter`, as the run that trained it leaves it."""
+    """Write environment.json beside `adapter`, as its run would."""
     known = {
         "hashes": {"base_model": weights},
         "versions": {"transformers": transformers.__version__},

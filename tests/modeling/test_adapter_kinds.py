@@ -1,5 +1,4 @@
-"""Every kind of LoRA: scored as PEFT computes it, switched off without a trace, saved whole; all
-others are refused."""
+"""LoRA variants: scored as PEFT does, switched off completely, saved whole; others are refused."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.adapter_folder import COMPUTED, SAY_NOTHING, known_defaults, read_adapter
 from mvp_align.modeling.adapters import (
     WEIGHTS,
-    changes_nothing,
+    has_no_effect,
     load_adapter,
     load_reference,
     new_adapter,
@@ -58,7 +57,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def shaken(model: PeftModel) -> PeftModel:
-    """With an adapter in which nothing is what it was at the start."""
+    """A model with an adapter whose tensors all differ from their initial values."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -68,7 +67,7 @@ def shaken(model: PeftModel) -> PeftModel:
 
 
 def made_by_peft(base: PreTrainedModel, folder: Path, **settings: Any) -> PeftModel:
-    """An adapter of PEFT's own making, written by PEFT's defaults, as other tools leave one."""
+    """An adapter saved by PEFT's defaults, as by other tools."""
     torch.manual_seed(0)
     model = get_peft_model(
         base, LoraConfig(r=4, lora_alpha=8, task_type=TaskType.CAUSAL_LM, **settings)
@@ -78,7 +77,7 @@ def made_by_peft(base: PreTrainedModel, folder: Path, **settings: Any) -> PeftMo
 
 
 def own_margins(model: PeftModel, tokens: Tokens) -> Tensor:
-    """Nats a token, from the model's own forward and logits, an answer at a time."""
+    """Margins in nats per token from the model's own logits, one answer at a time."""
 
     def mean_logp(ids: tuple[int, ...], start: int) -> float:
         with torch.no_grad():
@@ -226,7 +225,7 @@ def test_an_adapter_that_changes_nothing_is_no_tuned_model(
     load: Load, tokenizer, tmp_path: Path
 ) -> None:
     fresh = new_adapter(load(), Lora(), seed=1)
-    assert changes_nothing(fresh)
+    assert has_no_effect(fresh)
     save_adapter(fresh, tokenizer, tmp_path / "fresh")
     with pytest.raises(UserError, match=r"changes nothing.*Leave adapter out"):
         load_adapter(load(), tmp_path / "fresh")
@@ -236,8 +235,8 @@ def test_an_adapter_that_changes_nothing_is_no_tuned_model(
         next(value for name, value in going_on.named_parameters() if "lora_B.default" in name)[
             3, 3
         ] = 1e-9
-    assert not changes_nothing(going_on)
-    assert changes_nothing(going_on, "ref")
+    assert not has_no_effect(going_on)
+    assert has_no_effect(going_on, "ref")
 
 
 def test_lora_on_the_head_is_scored_but_not_trained_on(

@@ -1,5 +1,4 @@
-"""An adapter's own tokenizer is used and said so, or refused where the model lacks embeddings of
-its tokens."""
+"""An adapter's own tokenizer is used and noted, or refused if its tokens lack embeddings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ Change = Callable[[PreTrainedTokenizerBase], Any]
 
 @pytest.fixture(scope="module")
 def model_config(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model's config beside a tokenizer of a few words, which is read at once."""
+    """A model's config with a tokenizer of a few words, which loads at once."""
     words = ["<unk>", "</s>", "<s>", "<other>", "Question", "why", "question", "who", ",", "?", ":"]
     made = Tokenizer(
         WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>")

@@ -1,5 +1,4 @@
-"""LoRA adapters: the same from the same seed, without effect at first, refused where they do not
-fit, saved whole."""
+"""LoRA adapters: reproducible, initially without effect, refused if unfit, saved whole."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The base model: what cannot be loaded says why, and 4-bit is 4-bit."""
+"""Loading the base model: clear errors, and real 4-bit layers."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LLAMA = Model("llama2_7b", "meta-llama/Llama-2-7b-hf")
 
 
 class Trap:
-    """Unpickled, it makes a folder: proof that a pickle was opened."""
+    """Creates a folder when unpickled, which proves that a pickle was loaded."""
 
     def __init__(self, at: Path) -> None:
         self.at = at

@@ -1,4 +1,4 @@
-"""What `auto` becomes on this machine, and what the machine lacks, said before any model loads."""
+"""How `auto` resolves on this machine, and errors about hardware before any model loads."""
 
 from pathlib import Path
 

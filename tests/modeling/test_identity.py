@@ -1,5 +1,4 @@
-"""Two models are one model only where every weight, and everything else that moves a
-log-probability, is equal."""
+"""Models are identical only if weights and everything else that affects log-probs are equal."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""A merged model says what base and adapter say, within the rounding of the precision it is stored
-in."""
+"""A merged model scores like base plus adapter, within the rounding of its stored precision."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from mvp_align.scoring.tokens import TokenizedPair
 
 
 def furthest(one: list[PairScore], other: list[PairScore]) -> float:
-    """Nats a token."""
+    """Return the largest difference in nats per token."""
     assert [score.id for score in one] == [score.id for score in other]
     return max(difference(a, b) for a, b in zip(one, other, strict=True))
 

@@ -1,5 +1,4 @@
-"""A base that is stored quantised is told by its weights, not by the flag: in 4 bits it trains,
-else it is refused."""
+"""Bases stored quantised are recognised by their weights: 4-bit ones train, others are refused."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +25,7 @@ Load = Callable[..., PreTrainedModel]
 
 
 def stored(source: Path, folder: Path, kind: str = "nf4", nested: bool = True) -> Path:
-    """The model in `source`, written in 4 bits as other tools write one: with products in bf16."""
+    """Store the model in `source` in 4 bits as other tools do, with bf16 compute."""
     how = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=nested,
         bnb_4bit_compute_dtype=torch.bfloat16,

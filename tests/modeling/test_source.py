@@ -1,5 +1,4 @@
-"""The demo's model: a GGUF file in an installed package, made into a folder that transformers
-loads, once."""
+"""The demo's model: unpack a package's GGUF file once, to a folder that transformers loads."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from mvp_align.config import Config, Model
 from mvp_align.errors import UserError
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.packaged import loaded, packaged_gguf, public_name
+from mvp_align.modeling.packaged import loaded_id, packaged_gguf, public_name
 from mvp_align.modeling.source import load_tokenizer, locate_weights
 from mvp_align.scoring.identity import identity
 
@@ -94,7 +93,7 @@ def test_without_the_package_the_hubs_original_is_loaded_and_said(
     assert packaged_gguf(gone) is None
     assert (
         locate_weights(gone)
-        == loaded(gone)
+        == loaded_id(gone)
         == public_name(gone)
         == "HuggingFaceTB/SmolLM2-135M-Instruct"
     )
@@ -118,7 +117,7 @@ def test_a_model_id_on_the_command_line_wins(
     for words in ([f"model.id={tiny_model}"], ["experiment=demo", f"model.id={tiny_model}"]):
         model = compose(*words).model
         assert packaged_gguf(model) is None
-        assert locate_weights(model) == loaded(model) == public_name(model) == str(tiny_model)
+        assert locate_weights(model) == loaded_id(model) == public_name(model) == str(tiny_model)
         base = load_base(model, placement)
         assert (base.config.num_hidden_layers, base.name_or_path) == (2, str(tiny_model))
     assert locate_weights(compose(f"model.id={original}").model) == original

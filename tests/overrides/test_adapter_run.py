@@ -1,4 +1,4 @@
-"""`evaluate adapter=RUN/adapter` evaluates on what the adapter was trained with, and says so."""
+"""`evaluate adapter=RUN/adapter` takes the settings that the adapter was trained with."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ TRAINED = (
 
 @pytest.fixture
 def adapter(tmp_path: Path, compose: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a run whose settings are no default of `evaluate`."""
+    """An adapter of a run whose settings differ from all defaults of `evaluate`."""
     monkeypatch.chdir(tmp_path)
     for name in ("pairs.jsonl", "held-out.jsonl"):
         (tmp_path / name).touch()

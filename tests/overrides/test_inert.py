@@ -1,5 +1,4 @@
-"""A setting that another one makes inert is refused where a command names it, and never where a
-default or a preset does."""
+"""Settings without effect are refused if given explicitly, but not as defaults or in presets."""
 
 from collections.abc import Callable
 
@@ -8,7 +7,7 @@ import pytest
 from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.launch import check_command
-from mvp_align.overrides.inert import RULES, inert
+from mvp_align.overrides.inert import RULES, inert_settings
 
 Compose = Callable[..., Config]
 
@@ -72,20 +71,20 @@ SAID = {
 @pytest.mark.parametrize(("words", "key", "name"), REFUSED.values(), ids=REFUSED)
 def test_refused(words: list[str], key: str, name: str, compose: Compose) -> None:
     config = compose(*words, name=name)
-    (line,), said = inert([key], [config])
+    (line,), said = inert_settings([key], [config])
     assert line.startswith(f"{key} would change nothing: ")
     assert said == []
-    assert inert([], [config]) == ([], [])  # as a default, or in a file of conf/
+    assert inert_settings([], [config]) == ([], [])  # as a default, or in a file of conf/
 
 
 @pytest.mark.parametrize(("words", "key", "name"), USED.values(), ids=USED)
 def test_used(words: list[str], key: str, name: str, compose: Compose) -> None:
-    assert inert([key], [compose(*words, name=name)]) == ([], [])
+    assert inert_settings([key], [compose(*words, name=name)]) == ([], [])
 
 
 @pytest.mark.parametrize(("words", "key", "name"), SAID.values(), ids=SAID)
 def test_said(words: list[str], key: str, name: str, compose: Compose) -> None:
-    refused, (line,) = inert([key], [compose(*words, name=name)])
+    refused, (line,) = inert_settings([key], [compose(*words, name=name)])
     assert refused == []
     assert line.startswith(f"{key} would change nothing: ")
 

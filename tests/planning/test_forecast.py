@@ -1,5 +1,4 @@
-"""What the plan says of memory, work, time and disk; LLaMA-2 from its config and tokenizer
-alone."""
+"""Forecasts of memory, FLOP, time and disk; for LLaMA-2 from config and tokenizer only."""
 
 import re
 import shutil
@@ -18,12 +17,12 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.planning import forecast
 from mvp_align.planning.forecast import (
     GPUS,
+    count_flop,
+    device_bytes,
     duration,
     forecast_lines,
-    needed,
     remedies,
     simulated,
-    work,
 )
 from mvp_align.planning.simulation import Pass, Simulated
 from mvp_align.training.step import pair_tokens
@@ -47,8 +46,7 @@ SHAPES = {
 def dry_run(
     compose: Compose, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """The output of `train.dry_run=true` for a folder with LLaMA-2's config and tokenizer, and no
-    weights."""
+    """The output of `train.dry_run=true` for a folder with LLaMA-2's config and tokenizer only."""
 
     def shown(name: str, *overrides: str) -> str:
         shutil.copytree(shared / "data" / "llama2_tokenizer", tmp_path / name)
@@ -94,7 +92,7 @@ def test_a_laptop_is_told_which_gpu_llama_2_13b_needs_in_4_bits(
     fitting = [
         gpu.sold_as
         for gpu in GPUS
-        if gpu.gib * GIB >= needed(int(peak * GIB), torch.device("cuda"))
+        if gpu.gib * GIB >= device_bytes(int(peak * GIB), torch.device("cuda"))
     ]
     assert all(f"{name} " in shown for name in fitting)
     assert "RTX 4090 24 GB" in shown and "H100 80 GB" in shown
@@ -174,7 +172,7 @@ def test_auto_is_simulated_with_one_pair(bench) -> None:
 def test_work_is_counted_by_tokens(bench) -> None:
     made = bench("train.max_steps=3")
     found = Simulated(0, 0, Pass(1, 1000, 10), Pass(1, 300, 10))
-    step, training, scoring = work(made.config, made.plan, found)
+    step, training, scoring = count_flop(made.config, made.plan, found)
     mean = sum(map(pair_tokens, made.plan.train_tokens)) / len(made.plan.train_tokens)
     assert step == pytest.approx(4 * mean * 100)
     assert training == pytest.approx(3 * step)
@@ -213,8 +211,8 @@ def test_remedies_leave_out_what_is_done_already(compose: Compose) -> None:
 
 
 def test_needed_adds_what_tensors_do_not_show() -> None:
-    assert needed(10 * GIB, torch.device("cuda")) == pytest.approx(12 * GIB)
-    assert needed(10 * GIB, torch.device("cpu")) == 10 * GIB
+    assert device_bytes(10 * GIB, torch.device("cuda")) == pytest.approx(12 * GIB)
+    assert device_bytes(10 * GIB, torch.device("cpu")) == 10 * GIB
 
 
 def test_a_disk_too_small_is_said_to_be(bench, mount_disk: Callable[[str], Path]) -> None:

@@ -1,4 +1,4 @@
-"""The longest batches tried before a run, against a real limit on the process's memory."""
+"""Trying the longest batches before a run, under a real memory limit of the process."""
 
 import resource
 from collections.abc import Callable
@@ -23,8 +23,7 @@ GIB = 2**30
 
 
 def pairs_of(tokens: int, count: int) -> list[TokenizedPair]:
-    """Pairs whose answers have `tokens` tokens each; 49,152 logits a token make 0.2 MB, three to
-    four times over."""
+    """Pairs with `tokens` tokens per answer; a token has 0.2 MB of logits, in 3 to 4 copies."""
 
     def answer(number: int, first: int) -> Answer:
         return Answer((number + 1, *range(first, first + tokens)), 1)
@@ -39,8 +38,10 @@ def plan_of(tokens: int, batch_size: int, scored_tokens: int = 20) -> Plan:
 
 
 def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> int | str:
-    """Pairs a pass, or what the user is told, where a process may take `gib` of addresses more than
-    it has. Run in a process of its own: what earlier tests freed would not count."""
+    """Return the pairs per pass, or the error, with `gib` of additional address space.
+
+    Run it in its own process, where no memory freed by earlier tests counts.
+    """
     model = new_adapter(
         load_base(config.model, resolve_hardware(config.hardware)), config.lora, config.seed
     )
@@ -61,7 +62,7 @@ def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> 
 
 
 def given(plan: Plan, config: Config) -> Plan:
-    """With the micro-batch that the config sets, if it sets one."""
+    """Use the micro-batch size of the config, if it sets one."""
     micro = config.train.micro_batch_size
     return (
         plan

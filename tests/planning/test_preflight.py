@@ -1,4 +1,4 @@
-"""What is known before a run: batches, steps and limits, against numbers worked out by hand."""
+"""Batches, steps and limits of the plan, compared with calculations by hand."""
 
 import math
 from collections import Counter

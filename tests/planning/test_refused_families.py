@@ -1,5 +1,4 @@
-"""Families that cannot be scored or trained as asked are refused before any work, in the dry run
-too."""
+"""Model families that cannot be scored or trained are refused before any work, also in dry runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,7 @@ Command = Callable[..., Config]
 
 @pytest.fixture
 def command(compose: Command, tiny: list[str], tiny_model: Path, tmp_path: Path) -> Command:
-    """`command("bert", ...)`: the tests' small run, on a tiny model of that family."""
+    """`command("bert", ...)`: a small run with a tiny model of that family."""
 
     def commanded(family: str, *overrides: str, **options: Any) -> Config:
         tokenizer = AutoTokenizer.from_pretrained(tiny_model)

@@ -1,5 +1,4 @@
-"""The simulated step against the real one: tensor by tensor on a tiny model, and against the memory
-of a process."""
+"""Compare the simulated step with real ones: by tensor on a tiny model, and by process memory."""
 
 import random
 from collections.abc import Callable
@@ -9,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.memory import SETTINGS, Setting, in_fresh_process, predicted
+from benchmarks.memory import SETTINGS, Setting, in_fresh_process, simulated_peak
 from benchmarks.work import training_flop
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import start_adapter
@@ -40,7 +39,7 @@ def pairs_of(prompt: int, answer: int, count: int = 3) -> list[TokenizedPair]:
 def real(
     config: Config, placement: Placement, pairs: list[TokenizedPair], accumulates: bool
 ) -> tuple[Pass, Pass]:
-    """What `simulate` finds, of a model with numbers in it."""
+    """Measure what `simulate` computes, on a model with real tensors."""
     model = start_adapter(load_base(config.model, placement, config.quantization), config)
     largest = largest_batch(model, [pairs], config)
     with Counter() as count:
@@ -166,6 +165,6 @@ def test_nothing_random_is_drawn_and_nothing_is_left_behind(
 def test_the_peak_is_that_of_training_smollm2(compose: Compose, setting: Setting) -> None:
     if packaged_gguf(compose().model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
-    assert predicted(setting) == pytest.approx(
+    assert simulated_peak(setting) == pytest.approx(
         in_fresh_process(setting, keep_freed=False), rel=0.15
     )

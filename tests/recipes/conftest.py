@@ -1,4 +1,4 @@
-"""Real runs of seconds through the recipes' own `main`."""
+"""Real runs of a few seconds through the recipes' `main`."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def ufp4(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def settings(sharp_model: Path, ufp4: Path) -> list[str]:
-    """6 steps of 4 pairs over 10 pairs: three steps an epoch, the last one of two pairs."""
+    """6 steps of 4 pairs from 10 pairs: three steps per epoch, the last with two pairs."""
     return [
         f"model.id={sharp_model}",
         "model.name=sharp",
@@ -51,7 +51,7 @@ def settings(sharp_model: Path, ufp4: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def run(compose: Callable[..., Config], settings: list[str]) -> Run:
-    """`run(folder, "train.beta=0.2", ...)`: a run through the recipe's own `main`."""
+    """`run(folder, "train.beta=0.2", ...)`: a run through the recipe's `main`."""
 
     def ran(folder: Path, *overrides: str, name: str = "train") -> Path:
         config = compose(*settings, f"run.dir={folder}", *overrides, name=name)
@@ -63,5 +63,5 @@ def run(compose: Callable[..., Config], settings: list[str]) -> Run:
 
 @pytest.fixture(scope="session")
 def finished(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished lora_dpo run that nobody may write to: others are compared with it."""
+    """A finished lora_dpo run to compare with. Tests must not change it."""
     return run(tmp_path_factory.mktemp("runs") / "dpo")

@@ -1,4 +1,4 @@
-"""What tests read of a run's folder, and a copy of one as a kill leaves it."""
+"""Read a run folder's files, and copy it as a kill would leave it."""
 
 import json
 import shutil
@@ -29,8 +29,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 
 def cut_off(folder: Path, target: Path, after: int) -> Path:
-    """A copy of a finished run as a kill leaves it some time after the checkpoint at step
-    `after`."""
+    """Copy a finished run as if it was killed after the checkpoint at step `after`."""
     shutil.copytree(folder, target)
     for name in ("DONE", "metrics.jsonl", "report.html", "notes.json", "environment.json"):
         (target / name).unlink()

@@ -1,5 +1,4 @@
-"""Runs that start from an adapter or evaluate one: what is saved, recorded, and refused before they
-begin."""
+"""Runs that start from an adapter or evaluate one: what they save, record and refuse."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mvp_align.errors import AlreadyDone, UserError
-from mvp_align.launch import check_command, look_first
+from mvp_align.launch import check_command, check_run_folder
 
 Run = Callable[..., Path]
 QUICK = ["evals=in_domain", "data.limit=6", "train.max_steps=2"]
@@ -23,7 +22,7 @@ QUICK = ["evals=in_domain", "data.limit=6", "train.max_steps=2"]
 
 @pytest.fixture
 def theirs(sharp_model: Path, tmp_path: Path) -> Callable[..., Path]:
-    """`theirs(r=4, ...)`: an adapter that PEFT made, with tensors that are no start values."""
+    """`theirs(r=4, ...)`: an adapter made by PEFT, with trained-looking tensors."""
 
     def made(**settings: Any) -> Path:
         base = AutoModelForCausalLM.from_pretrained(sharp_model)
@@ -54,7 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def goes_on(run: Run, adapter: Path, folder: Path, *words: str) -> None:
-    """A run from `adapter` saves all of it, changed, and its scores are those of what it saved."""
+    """A run from `adapter` saves all its tensors, changed, and scores with what it saved."""
     words = (*QUICK, *words, f"adapter={adapter}", "train.save_steps=1")
     run(folder, *words)
     before, after = load_file(adapter / WEIGHTS), load_file(folder / "adapter" / WEIGHTS)
@@ -125,7 +124,7 @@ def test_the_same_command_finds_its_run_and_another_rank_is_refused(
     words.append("evals.ufp4=null")  # which QUICK does not score
     run(tmp_path / "run", *words)
     with pytest.raises(AlreadyDone):
-        look_first(check_command("train", [*settings, *words]).configs[0])
+        check_run_folder(check_command("train", [*settings, *words]).configs[0])
     with pytest.raises(
         UserError, match=r"lora\.r would change nothing: adapter=PATH brings its own"
     ):

@@ -1,5 +1,4 @@
-"""Runs whose metrics need answers: what they write, that they go on where they were killed, and
-`mvp-align generate`."""
+"""Runs with generated answers: their files, resuming after a kill, and `mvp-align generate`."""
 
 import json
 import multiprocessing
@@ -191,7 +190,7 @@ def test_killed_while_it_answers_it_goes_on_and_ends_the_same(
 
 
 def drafted(folder: Path) -> int:
-    """Whole lines in finished and unfinished answers."""
+    """Return the complete lines of finished and unfinished answers."""
     return (
         sum(path.read_bytes().count(b"\n") for path in folder.rglob("*.jsonl"))
         if folder.exists()

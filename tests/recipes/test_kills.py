@@ -1,5 +1,7 @@
-"""SIGKILL at twenty random moments of one run, in every phase of it: it ends as an undisturbed run
-does, byte for byte."""
+"""SIGKILL at twenty random moments in all phases of a run.
+
+The result equals that of an undisturbed run, byte for byte.
+"""
 
 import multiprocessing
 import random
@@ -14,7 +16,7 @@ import pytest
 from run_files import adapter_bytes, score_bytes
 
 from mvp_align.config import Config
-from mvp_align.runs.checkpoints import WRITING, numbered
+from mvp_align.runs.checkpoints import WRITING, list_checkpoints
 
 SLOW = [
     "train.max_steps=40",
@@ -28,8 +30,7 @@ DEADLINE_SECONDS = 120
 
 @dataclass
 class Phase:
-    """When a process is in it, going by the files of its run, and how long after that the kill may
-    come, in seconds."""
+    """How to recognise a phase by its files, and the delay range of the kill, in seconds."""
 
     name: str
     reached: Callable[[Path, float], bool]
@@ -41,7 +42,7 @@ def newer(path: Path, began: float) -> bool:
 
 
 def saved(run: Path, began: float) -> bool:
-    return any(newer(folder, began) for _, folder in numbered(run / "checkpoints"))
+    return any(newer(folder, began) for _, folder in list_checkpoints(run / "checkpoints"))
 
 
 PHASES = (
@@ -62,7 +63,7 @@ def recipe(config: Config) -> None:
 
 
 def start(config: Config) -> multiprocessing.process.BaseProcess:
-    """A process of its own, forked from one that has imported everything."""
+    """Fork a process from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["recipes.lora_dpo", "run_files"])
     process = context.Process(target=recipe, args=(config,))
@@ -99,7 +100,7 @@ def test_killed_at_twenty_moments(
         assert process.exitcode == -signal.SIGKILL, (
             f"the run ended before it could be killed while {phase.name}"
         )
-        newest = [step for step, _ in numbered(folder / "checkpoints")]
+        newest = [step for step, _ in list_checkpoints(folder / "checkpoints")]
         found.setdefault(phase.name, []).append(max(newest, default=0))
     process = start(config)
     process.join()

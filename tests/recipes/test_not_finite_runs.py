@@ -1,4 +1,4 @@
-"""A model that gives no numbers ends no run with numbers."""
+"""A run whose model gives NaN stops without results."""
 
 import shutil
 from collections.abc import Callable

@@ -1,5 +1,4 @@
-"""Real evaluations of own records: what is scored, what is said of it, and that another day gives
-the same numbers."""
+"""Evaluations of users' own records: scores, notes, and the same numbers on another day."""
 
 import json
 import shutil

@@ -1,5 +1,4 @@
-"""The profile checks in whole runs: their files, their rows, and that a run that was cut off goes
-on with them."""
+"""Profile checks in whole runs: files, rows, and resuming."""
 
 import json
 from collections.abc import Callable
@@ -24,8 +23,10 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def checked(run: Run, ufp4: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run with profile checks; UF-P-4's records have two profiles there, so that one can
-    stand for the other."""
+    """A finished run with profile checks.
+
+    UF-P-4's records have two profiles there, so that they can be swapped.
+    """
     folder = tmp_path_factory.mktemp("data") / "ufp4"
     folder.mkdir()
     for number, path in enumerate(sorted(ufp4.iterdir())):

@@ -1,5 +1,4 @@
-"""Whole runs on a tiny model: the files they leave, the same bytes again, going on after a kill,
-mistakes."""
+"""Whole runs on a tiny model: files, reproducibility, resuming after a kill, mistakes."""
 
 import json
 import os
@@ -363,8 +362,7 @@ def test_wandb_keeps_an_offline_record(run: Run, tmp_path: Path) -> None:
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., int]]:
-    """`command("train.py", "seed=1", ...)`: the script from its first line, in this process;
-    returns the exit code."""
+    """`command("train.py", ...)`: run the script in this process, and return its exit code."""
     monkeypatch.chdir(tmp_path)
 
     def ran(script: str, *words: str) -> int:

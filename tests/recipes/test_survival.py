@@ -1,5 +1,4 @@
-"""Runs that are killed, asked to stop, resumed or out of disk: they end in the same bytes, or say
-why not."""
+"""Runs that are killed, stopped, resumed or out of disk: same final bytes, or a clear error."""
 
 import json
 import signal
@@ -131,8 +130,7 @@ LOOKED_AT = [
 
 
 class AtCheck(StopRequest):
-    """A request that comes with the `number`-th look at it; how many looks there were is
-    counted."""
+    """A stop request at the `number`-th check, which also counts checks."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -145,8 +143,7 @@ class AtCheck(StopRequest):
 
 @pytest.fixture(scope="session")
 def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """An undisturbed run with evaluations and dropout on the way, and how often it looked whether
-    to stop."""
+    """An undisturbed run with evaluations and dropout, and its number of checks for a stop."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preemption, "request", never := AtCheck(-1))
         folder = run(tmp_path_factory.mktemp("runs") / "whole", *LOOKED_AT)
@@ -154,7 +151,7 @@ def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int
 
 
 def evaluations(folder: Path) -> list[dict[str, float]]:
-    """What was found on the way, without how long it took."""
+    """Return the results of evaluations in training, without their durations."""
     found = [row for row in logged(folder) if any(key.startswith("eval_") for key in row)]
     return [
         {key: value for key, value in row.items() if "runtime" not in key and "second" not in key}

@@ -1,5 +1,4 @@
-"""Runs over seeds: what they come to, beside a plain calculation from their files; and every run
-that is not among them."""
+"""Aggregation over seeds, compared with a simple calculation from files, and excluded runs."""
 
 import csv
 import io
@@ -42,7 +41,7 @@ USERS = [f"user{number // 2}" for number in range(8)]
 
 
 def scores_of(margins: list[float], users: list[str], shift: float = 0.0) -> list[PairScore]:
-    """Answers of 10 and 20 tokens, so that sums and means tell different stories."""
+    """Scores of answers with 10 and 20 tokens, so that sums and means differ."""
     return [
         PairScore(f"p{i}", user, (shift - 2.0) * 10, (shift - 2.0 - margin) * 20, 10, 20)
         for i, (margin, user) in enumerate(zip(margins, users, strict=True))
@@ -60,7 +59,7 @@ def margins_of(seed: int, stage: str) -> list[float]:
 
 @pytest.fixture
 def make(compose: Callable[..., Config]) -> Make:
-    """`make(folder, seed, "prompt=question", done=False)`: a run folder as a recipe leaves it."""
+    """`make(folder, seed, "prompt=question", done=False)`: a run folder as from a recipe."""
 
     def made(
         folder: Path, seed: int, *overrides: str, done: bool = True, users: list[str] = USERS
@@ -153,8 +152,7 @@ def test_numbers_follow_from_the_files_alone(make: Make, tmp_path: Path) -> None
 
 
 def measured_more(run: Path, seed: int, unlabelled: int | None = None) -> None:
-    """What answers, judges and damage add to a run: SPMR and PAA pair by pair, KL, alpha and
-    perplexity as rows alone."""
+    """Add SPMR and PAA per pair, and KL, alpha and perplexity as rows only."""
     random = np.random.default_rng(seed)
     folder, rows = RunFolder(run, resumed=False), read_rows(run / "metrics.jsonl")
     wins: list[float] = []

@@ -1,4 +1,4 @@
-"""Two runs on the same pairs: numbers worked out by hand, and words no surer than the interval."""
+"""Comparison of two runs on the same pairs: numbers by hand, and wording that fits the interval."""
 
 import io
 import os
@@ -24,7 +24,7 @@ HALF = [RIGHT, WRONG] * 4
 def run_of(
     path: Path, margins: Sequence[float], users: int = 8, set_name: str = "in_domain"
 ) -> Path:
-    """A run folder whose tuned scores have these margins, of users in turn."""
+    """A run folder whose tuned scores have these margins, with alternating users."""
     path.mkdir(parents=True)
     # twice as many tokens in the rejected answer, so that sums and means tell different stories
     scores = [
@@ -44,7 +44,7 @@ def comparison(*runs: Path, set_name: str = "in_domain") -> str:
 
 
 def cells(text: str, run: str) -> list[str]:
-    """The row of `run` in the printed table."""
+    """Return the row of `run` in the printed table."""
     (line,) = [
         line
         for line in text.splitlines()

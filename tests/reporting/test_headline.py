@@ -1,5 +1,4 @@
-"""What is said in words: never more than the interval has, in the page, the terminal, and wherever
-else."""
+"""Sentences claim no more than their interval shows."""
 
 import io
 import re
@@ -11,7 +10,7 @@ from rich.console import Console
 from mvp_align.metrics.opa import ACC, THRESHOLDS
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.score_rows import score_estimates, score_rows
-from mvp_align.reporting.headline import against_ceiling, nothing_shown, sentence
+from mvp_align.reporting.headline import against_ceiling, no_change_reason, sentence
 from mvp_align.reporting.results import Line, Results
 from mvp_align.reporting.terminal import print_results
 from mvp_align.schema import PairScore
@@ -95,7 +94,7 @@ def test_the_headline_carries_its_interval_or_says_that_nothing_is_shown(
     assert found.startswith(
         "On 1 unseen person’s 250 pairs, " if users == 1 else "On 48 unseen people’s 250 pairs, "
     )
-    assert ("went from" in found) == (not nothing_shown(line(0.5, 0.7, low, high, users).lift))
+    assert ("went from" in found) == (not no_change_reason(line(0.5, 0.7, low, high, users).lift))
 
 
 def test_a_fall_is_shown_as_one() -> None:

@@ -1,5 +1,4 @@
-"""The page: right numbers and words, nothing loaded from elsewhere, nothing executed, well
-formed."""
+"""The HTML report: right numbers and words, well formed, self-contained, and no injected code."""
 
 import re
 from dataclasses import replace
@@ -22,7 +21,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Collects elements and fails on tags that do not nest."""
+    """Collects elements, and fails on tags that do not nest."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Published figures and profile checks, where a reader meets them."""
+"""Published figures and profile checks in the report and the terminal."""
 
 import io
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The same few pairs in every run, with what each stage made of them."""
+"""Every run samples the same pairs, with each stage's margins."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""`mvp-align stats`: right numbers from a run's files alone, the same files again, other metrics,
-another run, mistakes."""
+"""`mvp-align stats`: numbers from files, reproducibility, other metrics, --against, errors."""
 
 import io
 import json
@@ -43,8 +42,7 @@ def score(number: int, user: str, margin: float) -> PairScore:
 
 
 def run_of(folder: Path, seed: int = 0, people: dict[str, int] = COUNTRIES, each: int = 3) -> Path:
-    """A finished run: drawn margins of both stages, groups, and the rows that a recipe writes
-    without them."""
+    """A finished run with random margins of both stages, groups, and rows without breakdowns."""
     random = np.random.default_rng(seed)
     config = Config(
         recipe="evaluate",

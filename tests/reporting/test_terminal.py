@@ -1,5 +1,4 @@
-"""The tables at the end of a run: the right numbers on the right lines, within 100 columns, without
-colour."""
+"""Tables at the end of a run: right numbers, at most 100 columns, no colour."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What every tracker shows: each row, each breakdown, and the numbers that runs are compared by."""
+"""Tables for trackers: each row, each breakdown, and the summary."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,4 @@
-"""Checkpoints are whole or passed over; a full disk or a kill leaves the ones before as they
-were."""
+"""Broken checkpoints are skipped, and a full disk or a kill leaves earlier ones intact."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mvp_align.runs.checkpoints import LISTED, WRITING, damage_of, keep, latest_valid
+from mvp_align.runs.checkpoints import MANIFEST, WRITING, add_checkpoint, damage_of, latest_valid
 
 
 def write(checkpoints: Path, step: int) -> Path:
@@ -19,7 +18,7 @@ def write(checkpoints: Path, step: int) -> Path:
 
 
 def kept(checkpoints: Path, step: int) -> Path:
-    keep(write(checkpoints, step), checkpoints)
+    add_checkpoint(write(checkpoints, step), checkpoints)
     return checkpoints / f"checkpoint-{step}"
 
 
@@ -32,7 +31,7 @@ def test_the_newest_two_stay(tmp_path: Path) -> None:
         "checkpoint-10",
         "checkpoint-100",
     ]
-    listed = json.loads((tmp_path / "checkpoint-10" / LISTED).read_text())
+    listed = json.loads((tmp_path / "checkpoint-10" / MANIFEST).read_text())
     assert {name: file["bytes"] for name, file in listed.items()} == {
         "adapter_model.safetensors": 1000,
         "deeper/optimizer.pt": 3000,
@@ -55,8 +54,8 @@ def flip(path: Path) -> None:
         ("deeper/optimizer.pt", cut, "deeper/optimizer.pt has 2999 bytes, not 3000"),
         ("adapter_model.safetensors", flip, "adapter_model.safetensors is not what was written"),
         ("adapter_model.safetensors", Path.unlink, "adapter_model.safetensors is missing"),
-        (LISTED, Path.unlink, "files.json is missing"),
-        (LISTED, cut, "files.json is missing or cannot be read"),
+        (MANIFEST, Path.unlink, "files.json is missing"),
+        (MANIFEST, cut, "files.json is missing or cannot be read"),
     ],
 )
 def test_a_broken_one_is_passed_over_with_a_word(

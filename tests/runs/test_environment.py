@@ -1,4 +1,4 @@
-"""What a run notes of its surroundings: versions, commit, and a command line without secrets."""
+"""Recorded environment: versions, commit, and the command line without secrets."""
 
 import json
 import subprocess

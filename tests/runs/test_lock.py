@@ -1,5 +1,4 @@
-"""One process works on a run folder at a time: real processes, killed ones, and what stands in LOCK
-of other machines."""
+"""Run folders are locked: real processes, killed ones, and locks of other machines."""
 
 import json
 import os
@@ -96,7 +95,7 @@ def test_a_fork_of_the_owner_frees_nothing(tmp_path: Path) -> None:
 
 
 def written(folder: Path, silent_seconds: float = 0, **changes: object) -> None:
-    """LOCK as a process of another machine has left it."""
+    """Write LOCK as a process on another machine would have left it."""
     owner = replace(this_process(), host="node7", machine="another", pid=4_000_000, **changes)
     (folder / NAME).write_text(json.dumps(asdict(owner)))
     then = time.time() - silent_seconds

@@ -1,5 +1,4 @@
-"""The run folder: begun, resumed, refused, finished; whole files or none, on a disk that is really
-full."""
+"""Run folders: started, resumed, refused, finished; whole files or none on a full disk."""
 
 import json
 import os

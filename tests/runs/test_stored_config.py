@@ -1,4 +1,4 @@
-"""What a run was begun with, read again: by this version and of an earlier one."""
+"""Reading stored configs of this version and of an earlier one."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def config(model: Model) -> Config:
 
 
 def old_run(tmp_path: Path, id: str, package: str | None) -> Path:
-    """A run folder of 0.1.0."""
+    """A run folder of version 0.1.0."""
     open_run(tmp_path, config(Model("smollm2_135m", id))).finish()
     stored = yaml.safe_load((tmp_path / "config.yaml").read_text())
     stored["model"] |= {"gguf_package": package, "gguf_file": package and "x.gguf"}

@@ -1,8 +1,7 @@
-"""Run by torchrun with a command line's overrides: the recipe lora_dpo under FSDP2 on CPUs.
+"""Run by torchrun with overrides: the recipe lora_dpo under FSDP2 on CPUs.
 
-accelerate shards on accelerators only; here it is told that the gloo processes are several GPUs.
-What is sharded, gathered, trained, saved and scored then goes through the very code that runs on
-them.
+accelerate shards only on accelerators, so here it is told that the gloo processes are GPUs.
+Sharding, gathering, training, saving and scoring then run the same code as on GPUs.
 """
 
 import sys

@@ -1,5 +1,7 @@
-"""Run by torchrun: a DPO forward and backward pass, scores and the saved adapter of a whole model,
-and of the same model sharded by FSDP2."""
+"""Run by torchrun: compare a whole model with the same model sharded by FSDP2.
+
+Compares a DPO forward and backward pass, scores, and the saved adapter.
+"""
 
 import random
 
@@ -14,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from mvp_align.modeling.fingerprint import whole
+from mvp_align.modeling.fingerprint import gather_shards
 from mvp_align.schema import PairScore
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
@@ -75,7 +77,7 @@ def step(model: PeftModel, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, 
     outputs = model(**batch, use_cache=False, fused_lm_head=True)  # TRL's call
     outputs.log_probs.sum().backward()
     return outputs.log_probs.detach(), {
-        n: whole(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None
+        n: gather_shards(p.grad).clone() for n, p in model.named_parameters() if p.grad is not None
     }
 
 

@@ -1,4 +1,4 @@
-"""What to do about a write that failed depends on what is full."""
+"""Remedies for a full disk depend on whether blocks, inodes or a quota ran out."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Presets and recipes of the current directory come before the package's, in every reader."""
+"""Presets and recipes in the current directory take precedence over the package's."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Without a network a run fails, or goes on with the cache, within seconds."""
+"""Without a network, a run fails or continues with the cache within seconds."""
 
 import json
 import os
@@ -40,8 +40,7 @@ Serve = Callable[[int], list[str]]
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """`online(address)`: no variable says offline, the hub is at that address, and the cache is
-    empty."""
+    """`online(address)`: use a Hub at that address, with no offline variable and an empty cache."""
 
     def point_at(address: str) -> None:
         monkeypatch.setattr(constants, "ENDPOINT", address)
@@ -54,16 +53,16 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(embedder, "PACKAGE", "no_such_package")
-    hub.unreached.cache_clear()
+    hub.unreachable_reason.cache_clear()
     embedder.embedder.cache_clear()
     yield point_at
-    hub.unreached.cache_clear()
+    hub.unreachable_reason.cache_clear()
     os.environ.pop("HF_HUB_OFFLINE", None)
 
 
 @pytest.fixture
 def serve(online: Callable[[str], None]) -> Iterator[Serve]:
-    """`serve(404)`: the hub says so to everything; what is returned fills with what it is asked."""
+    """`serve(404)`: a Hub that responds so to everything; returns a list of requests."""
     servers: list[ThreadingHTTPServer] = []
 
     def served(status: int) -> list[str]:

@@ -1,5 +1,4 @@
-"""JSON that every reader takes: no file and no request holds NaN or Infinity, and none is read as a
-number."""
+"""JSON files and requests never contain NaN or Infinity, and neither is read as a number."""
 
 import ast
 import math

@@ -1,5 +1,4 @@
-"""What libraries say that nobody can act on is dropped, by its own text; everything else they say
-is heard."""
+"""Selected messages of libraries are dropped by their text, and all others are kept."""
 
 import logging
 import os

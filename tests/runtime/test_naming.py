@@ -1,4 +1,4 @@
-"""Default names: what differs has another name, and a name is always that of a folder."""
+"""Default run names: different settings give different names, all of them valid folder names."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Requests to stop: signals, a job's end, and what a run does about them."""
+"""Requests to stop by signals or a job's end, and how runs respond."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from mvp_align.runtime.preemption import (
 
 @pytest.fixture(autouse=True)
 def own_request(monkeypatch: pytest.MonkeyPatch):
-    """Each test listens anew, and pytest's own handlers are there again after it."""
+    """Give each test a new stop request, and restore pytest's signal handlers."""
     before = {number: signal.getsignal(number) for number in preemption.SIGNALS}
     monkeypatch.setattr(preemption, "request", StopRequest())
     monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)

@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) against one: the same scores and losses, each pair once, one writer."""
+"""Two processes (gloo, CPU) against one: same scores and losses, each pair once, one writer."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def launch(processes: int, overrides: list[str], program: tuple[str, ...] = ("tr
 
 
 def workers(launcher: subprocess.Popen[str], seen: Path) -> dict[int, psutil.Process]:
-    """The launcher's processes by rank, once the file `seen` is there."""
+    """Return the launcher's processes by rank, once the file `seen` exists."""
     until = time.monotonic() + 200
     while not seen.exists():
         assert launcher.poll() is None and time.monotonic() < until

@@ -1,4 +1,4 @@
-"""What a recipe says of itself is read without running it."""
+"""A recipe's declarations are read without running it."""
 
 import subprocess
 import sys

@@ -1,5 +1,4 @@
-"""What the variables of libraries say is obeyed, or refused beside a setting that says
-otherwise."""
+"""Libraries' environment variables are obeyed, or refused if they contradict a setting."""
 
 import os
 

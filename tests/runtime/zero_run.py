@@ -1,7 +1,7 @@
-"""Run by torchrun with a command line's overrides: its recipe under DeepSpeed on CPUs.
+"""Run by torchrun with overrides: a recipe under DeepSpeed on CPUs.
 
-For a sum over the processes of one CPU DeepSpeed compiles a kernel of its own, for a minute or
-more, on its first day on a machine. Without it, as on GPUs, it asks torch.
+For all-reduce among CPU processes, DeepSpeed compiles a kernel, which takes a minute or more the
+first time on a machine. Without it, DeepSpeed uses torch, as on GPUs.
 """
 
 import sys

@@ -1,5 +1,4 @@
-"""A tiny model on which mistakes show: its weights are large enough that every token looks at every
-other one."""
+"""A tiny model whose weights are large, so that wrong attention changes its scores."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,7 @@ Sharpen = Callable[[PreTrainedModel], PreTrainedModel]
 
 @pytest.fixture
 def load_sharp(tiny_model: Path, sharpen: Sharpen) -> Callable[..., PreTrainedModel]:
-    """`load_sharp(attn_implementation="eager")`: the tiny LLaMA in fp32, sharpened, in evaluation
-    mode."""
+    """`load_sharp(attn_implementation="eager")`: the sharpened LLaMA in fp32, eval mode."""
 
     def load(**options: str) -> PreTrainedModel:
         return sharpen(

@@ -1,5 +1,4 @@
-"""The attention that keeps answers of one row apart: SDPA where nothing is packed, and nowhere that
-it would be wrong."""
+"""Attention over packed rows, and plain SDPA for rows that are not packed."""
 
 import json
 
@@ -10,7 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from mvp_align.scoring.attention import SHARED, attend, can_share, lay_out
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.methods import say, scoring_method
+from mvp_align.scoring.methods import print_once, scoring_method
 from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -55,7 +54,7 @@ def test_models_that_hand_nothing_through_cannot_share(load_sharp, monkeypatch) 
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_cannot_share_is_said_once(times: int, capsys) -> None:
-    say.cache_clear()
+    print_once.cache_clear()
     # learned positions
     model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50))
     assert [scoring_method(model) for _ in range(times)] == [Method.PADDED] * times

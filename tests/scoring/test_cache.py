@@ -1,5 +1,4 @@
-"""Kept log-probabilities: found again to the bit, never for another model, and a damaged file costs
-time, not truth."""
+"""The log-prob cache: exact, separate by model, and robust against damaged files."""
 
 import json
 import multiprocessing
@@ -10,7 +9,7 @@ import torch
 
 from mvp_align.errors import UserError
 from mvp_align.scoring import cache as cache_module
-from mvp_align.scoring.cache import IDENTITY, LogpCache, clear, held, open_cache
+from mvp_align.scoring.cache import IDENTITY, LogpCache, cached_models, clear, open_cache
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
@@ -32,7 +31,7 @@ def pairs() -> list[TokenizedPair]:
 
 @pytest.fixture
 def counted(load_sharp):
-    """A model, and the list that each of its passes adds to."""
+    """A model, and a list that grows with each of its passes."""
     model, passes = load_sharp(), []
     scoring_method(model)
     model.model.register_forward_hook(lambda *_: passes.append(1))
@@ -166,17 +165,17 @@ def test_a_full_disk_costs_the_cache_not_the_run(
     assert "not kept for other runs: No space left" in capsys.readouterr().out
 
 
-def test_what_is_held_is_listed_and_cleared(tmp_path: Path, pairs) -> None:
+def test_cached_models_are_listed_and_cleared(tmp_path: Path, pairs) -> None:
     for name in ("b", "a"):
         with open_cache(tmp_path, {"model": name}) as cache:
             cache.add(pairs[0].chosen, -1.0)
             cache.add(pairs[0].rejected, -2.0)
-    parts = held(tmp_path)
+    parts = cached_models(tmp_path)
     assert [(part.identity["model"], part.answers) for part in parts] == [("a", 2), ("b", 2)]
     assert all(part.size_bytes > 80 for part in parts)
     assert json.loads((parts[0].folder / IDENTITY).read_text()) == {"model": "a"}
     clear(parts[0])
-    assert [part.identity["model"] for part in held(tmp_path)] == ["b"]
+    assert [part.identity["model"] for part in cached_models(tmp_path)] == ["b"]
 
 
 def test_values_keep_every_bit(tmp_path: Path, pairs) -> None:

@@ -1,5 +1,4 @@
-"""Forty families of causal language models, each tiny: scores are the model's own logits', or it is
-refused in one line."""
+"""Forty tiny causal model families: scored by their own logits, or refused in one line."""
 
 from typing import Any
 
@@ -116,7 +115,7 @@ FAMILIES: dict[str, tuple[Method | None, dict[str, Any]]] = {
 }
 
 
-def test_no_family_drops_out() -> None:
+def test_no_family_is_missing() -> None:
     assert len(FAMILIES) == 40
     assert [
         sum(method is kind for method, _ in FAMILIES.values())
@@ -138,7 +137,7 @@ def shape_of(family: str) -> PreTrainedConfig:
 
 
 def tiny(shape: PreTrainedConfig) -> PreTrainedModel:
-    """Weights large enough that every token looks at every other one, biases far from zero."""
+    """Enlarge weights, so that all tokens attend to each other, and move biases away from zero."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     with torch.no_grad():
@@ -152,7 +151,7 @@ def tiny(shape: PreTrainedConfig) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[TokenizedPair]:
-    """Lengths from 2 to 46 side by side; two prompts of one person begin alike."""
+    """Pairs of lengths from 2 to 46; two prompts of one person share a prefix."""
     draw = torch.Generator().manual_seed(7)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -170,7 +169,7 @@ def pairs() -> list[TokenizedPair]:
 
 
 def own_logp(model: PreTrainedModel, answer: Answer) -> float:
-    """Nats a token, of the whole row, alone and unpadded, through the model's forward."""
+    """Log-prob in nats per token of the unpadded row, by the model's own forward pass."""
     ids = torch.tensor([answer.ids])
     with torch.no_grad():
         log_probs = model(input_ids=ids, use_cache=False).logits[0].double().log_softmax(-1)
@@ -214,8 +213,8 @@ def test_without_the_self_check_scores_are_wrong(pairs: list[TokenizedPair], mon
         assert off(model, pairs, expected, batch_size=8) > 1000 * MARGIN, family
 
 
-def test_what_is_slower_is_said_once_in_a_line(pairs: list[TokenizedPair], capsys) -> None:
-    methods.say.cache_clear()
+def test_a_slower_method_is_noted_once(pairs: list[TokenizedPair], capsys) -> None:
+    methods.print_once.cache_clear()
     for _ in range(2):
         score_pairs(tiny(shape_of("modernbert-decoder")), pairs[:1])
     (line,) = capsys.readouterr().out.splitlines()
@@ -258,7 +257,7 @@ def test_a_model_without_weights_is_judged_by_a_tiny_copy() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_no_copy_can_be_made_of_is_tried_when_it_is_loaded(capsys) -> None:
+def test_models_without_a_tiny_copy_are_tried_when_loaded(capsys) -> None:
     # its attention has no grouped heads
     shape = AutoConfig.for_model("deepseek_v3", num_key_value_heads=2)
     assert shape_method(shape) is None

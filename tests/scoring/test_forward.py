@@ -1,5 +1,4 @@
-"""The policy's forward against the one it replaces: TRL's own fused head on the same batch, values
-and gradients."""
+"""Compare the policy's forward pass with TRL's fused head: values and gradients."""
 
 import copy
 import random
@@ -21,7 +20,7 @@ from transformers import (
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from mvp_align.scoring.methods import say
+from mvp_align.scoring.methods import print_once
 from mvp_align.training import forward
 from mvp_align.training.forward import share_prompts, token_outputs
 
@@ -32,8 +31,7 @@ BALANCE = 0.5
 
 
 def wrapped(base: PreTrainedModel) -> PeftModel:
-    """As the trainer makes it: TRL's head, then the adapter; B is not zero, so that every LoRA
-    weight has a gradient."""
+    """Add TRL's head, then an adapter with nonzero B, so that every LoRA weight has a gradient."""
     add_fused_lm_head(base, outputs=FIELDS)
     torch.manual_seed(3)
     targets = ["q_proj", "k_proj", "v_proj"]
@@ -48,7 +46,7 @@ def wrapped(base: PreTrainedModel) -> PeftModel:
 
 
 def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
-    """What the model itself would say: tokens for which `is_top1` holds."""
+    """The model's own most probable tokens, for which `is_top1` holds."""
     ids = list(context)
     with torch.no_grad():
         for _ in range(count):
@@ -57,8 +55,7 @@ def likely(model: PeftModel, context: list[int], count: int) -> list[int]:
 
 
 def make_batch(model: PeftModel, vocabulary: int) -> dict[str, torch.Tensor]:
-    """Chosen rows, then rejected rows, right-padded: mixed lengths, one-token answers, a repeated
-    pair."""
+    """Right-padded chosen, then rejected rows: mixed lengths, one-token answers, a repeat."""
     draw = random.Random(5)
 
     def ids(count: int) -> list[int]:
@@ -178,7 +175,7 @@ def test_a_chunk_of_logits_lives_at_a_time(
     assert sum(chunks) == passes * int((batch["labels"] != -100).sum())
 
 
-def test_a_prompt_runs_once_and_nothing_is_padding(model: PeftModel, batch) -> None:
+def test_a_prompt_runs_once_without_padding(model: PeftModel, batch) -> None:
     rows = []
     base = model.get_base_model()
     base.model.register_forward_pre_hook(
@@ -205,7 +202,7 @@ def test_eager_attention_is_the_same(load_sharp) -> None:
     )
 
 
-def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
+def test_a_sliding_window_runs_one_answer_per_row(sharpen, capsys) -> None:
     torch.manual_seed(0)
     config = MistralConfig(
         vocab_size=101,
@@ -217,7 +214,7 @@ def test_a_sliding_window_keeps_a_row_an_answer(sharpen, capsys) -> None:
         sliding_window=4,
     )
     model = wrapped(sharpen(MistralForCausalLM(config)))
-    say.cache_clear()
+    print_once.cache_clear()
     check_step(model, make_batch(model, 101), lambda: share_prompts(model.get_base_model()))
     assert "each answer carries its own prompt" in capsys.readouterr().out
 

@@ -1,5 +1,4 @@
-"""KL to the base against the definition: both models' whole distributions at every position, one
-answer at a time."""
+"""Compare KL to the base with its definition, one answer at a time."""
 
 import pytest
 import torch
@@ -85,7 +84,7 @@ def test_no_answers(tuned: PeftModel) -> None:
     assert kl_to_base(tuned, []) == []
 
 
-def test_weights_that_are_no_numbers_give_no_kl(tuned: PeftModel, answers) -> None:
+def test_nan_weights_give_no_kl(tuned: PeftModel, answers) -> None:
     with torch.no_grad():
         next(p for name, p in tuned.named_parameters() if "lora_B" in name).fill_(float("nan"))
     with pytest.raises(
@@ -94,7 +93,7 @@ def test_weights_that_are_no_numbers_give_no_kl(tuned: PeftModel, answers) -> No
         kl_to_base(tuned, answers, label="in_domain, KL to the base")
 
 
-def test_a_token_that_neither_model_allows_adds_nothing(tuned: PeftModel, answers) -> None:
+def test_a_token_with_probability_0_in_both_models_adds_nothing(tuned: PeftModel, answers) -> None:
     plain = kl_to_base(tuned, answers)
     head = tuned.get_base_model().get_output_embeddings()
     blocked = head.register_forward_hook(

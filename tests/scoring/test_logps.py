@@ -1,5 +1,7 @@
-"""Batched, shared, chunked scoring against the slow plain way: one sequence a pass, full logits,
-float64 log-softmax."""
+"""Compare batched, shared and chunked scoring with a simple float64 implementation.
+
+That scores one sequence per pass from full logits.
+"""
 
 import random
 
@@ -41,8 +43,7 @@ SMALL = {
 
 
 def make_pairs(vocabulary: int = VOCABULARY) -> list[TokenizedPair]:
-    """Lengths from 1 to 40, in no order; contexts that several pairs have in common, and a pair
-    with two contexts."""
+    """Unordered lengths from 1 to 40; shared contexts, and a pair with two contexts."""
     draw = random.Random(7)
 
     def ids(count: int) -> tuple[int, ...]:
@@ -75,7 +76,7 @@ def make_pairs(vocabulary: int = VOCABULARY) -> list[TokenizedPair]:
 
 
 def plain(model: nn.Module, answer: Answer) -> float:
-    """Nats a token."""
+    """Log-probs in nats per token."""
     ids = torch.tensor([answer.ids])
     with torch.no_grad():
         log_probs = model(input_ids=ids).logits[0].double().log_softmax(-1)
@@ -99,7 +100,7 @@ def check(
 
 
 def small_lora(model: nn.Module) -> PeftModel:
-    """A LoRA with a B that is not zero, so that it changes what the model says."""
+    """A LoRA adapter with nonzero B, so that it changes scores."""
     torch.manual_seed(3)
     config = LoraConfig(
         r=4,
@@ -256,7 +257,7 @@ def test_bf16_runs(load_sharp, pairs) -> None:
     check(scores, few, model, tolerance=0.05)
 
 
-def test_an_untouched_scale_is_no_obstacle(pairs) -> None:
+def test_a_scale_of_1_is_scored(pairs) -> None:
     torch.manual_seed(0)
     model = GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=1.0)).eval()
     check(score_pairs(model, pairs[:3]), pairs[:3], model)

@@ -1,5 +1,4 @@
-"""Log-probs that are no numbers stop the scoring: told with how many, of how many, whose, and never
-kept."""
+"""Log-probs that are not finite stop scoring with counts and ids, and are never cached."""
 
 import math
 from pathlib import Path
@@ -9,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mvp_align.errors import UserError
-from mvp_align.scoring.cache import LogpCache, open_cache, packed
+from mvp_align.scoring.cache import LogpCache, open_cache, to_safetensors
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -35,7 +34,7 @@ def model_with(row: float) -> LlamaForCausalLM:
 
 
 def pairs(count: int) -> list[TokenizedPair]:
-    """Those of an even number hold the broken token in their second answer."""
+    """Pairs, of which every second has the broken token in its rejected answer."""
     return [
         TokenizedPair(
             f"p{n}",
@@ -78,7 +77,7 @@ def test_a_token_without_any_probability_stops_it_too(monkeypatch: pytest.Monkey
         score_pairs(model, pairs(1), label="base ufp4")
 
 
-def test_a_cache_never_holds_what_is_no_number(tmp_path: Path) -> None:
+def test_a_cache_never_holds_nan(tmp_path: Path) -> None:
     cache = LogpCache()
     answer = Answer((1, 2, 3), 1)
     for value in (math.nan, -math.inf, math.inf):
@@ -92,7 +91,7 @@ def test_what_an_older_version_kept_is_computed_again(tmp_path: Path) -> None:
     import hashlib
 
     cache = open_cache(tmp_path, {"model": "m"})
-    content = packed({b"a" * 32: math.nan, b"b" * 32: -2.0})
+    content = to_safetensors({b"a" * 32: math.nan, b"b" * 32: -2.0})
     assert cache.folder is not None
     (cache.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
     assert open_cache(tmp_path, {"model": "m"}).known == {b"b" * 32: -2.0}

@@ -1,4 +1,4 @@
-"""Rows: every answer in one place, nothing shared that differs, no longer than allowed."""
+"""Packed rows: each answer once, only identical prefixes shared, and the limit respected."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from mvp_align.scoring.packing import (
     Batch,
     PackedSequence,
     batches,
-    joined,
+    merge_spans,
     pack,
     pack_answers,
     pad,
@@ -24,8 +24,7 @@ TOKENS = st.lists(st.integers(3, 100), min_size=1, max_size=12).map(tuple)
 
 @st.composite
 def people(draw: st.DrawFn) -> list[Answer]:
-    """Answers of people with profiles of 20 to 40 tokens, who were asked questions of their own and
-    common ones."""
+    """Answers of people with profiles of 20 to 40 tokens, to own and common questions."""
     answers = []
     for person in range(draw(st.integers(1, 3))):
         profile = (person + 1,) * draw(st.integers(20, 40))
@@ -38,7 +37,7 @@ def people(draw: st.DrawFn) -> list[Answer]:
 
 
 def unfolded(rows: list[PackedSequence]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Index -> context, answer."""
+    """Return (context, answer) by index."""
     found = {}
     for row in rows:
         for branch in row.branches:
@@ -92,7 +91,7 @@ def test_batches_keep_to_their_tokens_and_lose_no_row(answers: list[Answer], tok
 
 
 def seen_in(batch: Batch) -> torch.Tensor:
-    """What each token of a packed batch sees: [tokens, tokens]."""
+    """Return the attention mask of a packed batch [tokens, tokens]."""
     tokens = batch.ids.shape[1]
     found = torch.zeros(tokens, tokens, dtype=torch.bool)
     for part in batch.layout.segments:
@@ -181,8 +180,8 @@ def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
 
 
 def test_spans_that_touch_are_one() -> None:
-    assert joined(((0, 3), (3, 3), (3, 5), (7, 9), (9, 9))) == ((0, 5), (7, 9))
-    assert joined(()) == joined(((4, 4),)) == ()
+    assert merge_spans(((0, 3), (3, 3), (3, 5), (7, 9), (9, 9))) == ((0, 5), (7, 9))
+    assert merge_spans(()) == merge_spans(((4, 4),)) == ()
 
 
 @pytest.mark.parametrize("row_tokens", [1, 60, 10_000])

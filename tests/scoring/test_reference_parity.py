@@ -1,4 +1,4 @@
-"""SmolLM2's scores of real third-party pairs against golden figures made one sequence a pass."""
+"""Compare SmolLM2's scores of real third-party pairs with golden figures, made one at a time."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mvp_align.data.prompts import PAPER, prompted
+from mvp_align.data.prompts import PAPER, render_prompts
 from mvp_align.data.readers import read_pairs
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
@@ -20,7 +20,7 @@ FEW = 12
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> torch.Tensor:
-    """Mean log-probs [row, chosen or rejected]."""
+    """Mean log-probs [row, chosen or rejected], in nats per token."""
     rows = json.loads((shared / "reference" / "opa_psoups_friendly_64.json").read_text("utf-8"))[
         "rows"
     ]
@@ -49,7 +49,7 @@ def pairs(compose, shared: Path) -> list[TokenizedPair]:
     tokenizer = load_tokenizer(compose().model)
     read = read_pairs(str(shared / "data" / "psoups_friendly.json"), "ufp4", limit=ROWS)
     assert len(read.pairs) == ROWS
-    return tokenize_pairs(prompted(read.pairs, PAPER, tokenizer), tokenizer).pairs
+    return tokenize_pairs(render_prompts(read.pairs, PAPER, tokenizer), tokenizer).pairs
 
 
 @pytest.mark.parametrize(("batch_size", "rows"), [(1, FEW), (2, FEW), (8, ROWS), (16, FEW)])

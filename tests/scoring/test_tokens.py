@@ -1,5 +1,4 @@
-"""The benchmark's token rule on real tokenizers: SmolLM2's (no BOS of its own) and LLaMA-2's (one
-BOS, merges)."""
+"""The benchmark's token rule with SmolLM2's tokenizer (no BOS) and LLaMA-2's (BOS, merges)."""
 
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def one(pair: PromptedPair, tokenizer: PreTrainedTokenizerBase) -> TokenizedPair
 
 
 def check_rule(pair: PromptedPair, tokenizer: PreTrainedTokenizerBase) -> None:
-    """The rule, spelt out again from the tokenizer alone."""
+    """Check the rule with a second implementation, from the tokenizer alone."""
     prompt_ids = tokenizer(pair.prompt).input_ids
     joined = [tokenizer(pair.prompt + text).input_ids for text in (pair.chosen, pair.rejected)]
     assume(all(len(ids) > len(prompt_ids) for ids in joined))

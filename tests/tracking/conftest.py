@@ -1,5 +1,4 @@
-"""No tracker of these tests reaches a network or a home directory; where one needs W&B's server, a
-local one answers."""
+"""Trackers in these tests reach no network and no home folder; a local server replaces W&B's."""
 
 import os
 import threading

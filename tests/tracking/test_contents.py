@@ -1,9 +1,9 @@
-"""What every tracker is given: a name, a group, the config with its environment, files."""
+"""What all trackers get: a name, a group, the config with its environment, files."""
 
 from collections.abc import Callable
 
 from mvp_align.config import Config, Run
-from mvp_align.tracking.contents import artifact_name, described, group_of
+from mvp_align.tracking.contents import artifact_name, config_and_environment, group_of
 
 MakeConfig = Callable[..., Config]
 
@@ -23,7 +23,7 @@ def test_seeds_of_a_configuration_are_one_group(compose: MakeConfig, tracked: Ma
 
 
 def test_the_config_comes_with_the_environment(compose: MakeConfig) -> None:
-    found = described(compose())
+    found = config_and_environment(compose())
     assert found["run"]["dir"] == "outputs/lora_dpo-smollm2_135m-sample-paper-12"
     assert set(found["environment"]) == {
         "command",

@@ -1,4 +1,4 @@
-"""The workspace in W&B's own terms, and what reaches a server."""
+"""The W&B workspace: its specification, and the requests to a server."""
 
 import json
 import sys

@@ -1,5 +1,4 @@
-"""A recipe from start to end: the training curve, the results, samples and the adapter reach
-W&B."""
+"""A tracked recipe: curves, results, samples and the adapter reach W&B."""
 
 import json
 import re
@@ -31,7 +30,7 @@ def told(
     wandb_server: WandbServer,
     tmp_path: Path,
 ) -> tuple[Path, StoredRun]:
-    """A run's folder, and what W&B has of it."""
+    """A run's folder, and what W&B's server received."""
     (tmp_path / "ufp4").mkdir()
     records = [
         {"prompt": pair.question, "chosen": pair.chosen, "rejected": pair.rejected}
@@ -50,7 +49,7 @@ def told(
     return folder, run
 
 
-def test_what_a_recipe_tells_its_tracker(
+def test_calls_of_a_recipe_to_its_tracker(
     told: tuple[Path, StoredRun], wandb_server: WandbServer
 ) -> None:
     folder, run = told
@@ -82,7 +81,7 @@ def test_what_a_recipe_tells_its_tracker(
 
 
 def check_curves(folder: Path, run: StoredRun) -> None:
-    """Logs, dashboard, best values and docs: the names are those that this run sent."""
+    """Logs, dashboard, best values and docs use the names that this run sent."""
     history = run.history()
     sent = [name for row in history for name in row]
     watched = {name for name in sent if curve_of(name)}

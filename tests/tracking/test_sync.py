@@ -1,4 +1,4 @@
-"""Offline records reach a server in order and once, and none is lost where they do not."""
+"""Offline records are uploaded in order and once, and kept if that fails."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from mvp_align.cli import app
 from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.runs.run_folder import open_run
-from mvp_align.tracking.sync import is_synced, marker, offline_runs, reason
+from mvp_align.tracking.sync import error_line, is_synced, offline_runs, synced_marker
 from mvp_align.tracking.tracker import start_tracking
 
 MakeConfig = Callable[..., Config]
@@ -22,8 +22,7 @@ Record = Callable[..., Path]
 
 @pytest.fixture
 def record(tmp_path: Path, tracked: MakeConfig) -> Record:
-    """`record("a", [1, 2], preempted=True)`: a process that logs these steps offline into the run
-    folder `a`."""
+    """`record("a", [1, 2], preempted=True)`: log these steps offline into the run folder `a`."""
     import wandb
 
     def recorded(name: str, steps: list[int], preempted: bool = False) -> Path:
@@ -105,7 +104,7 @@ def test_a_record_that_grew_since_is_uploaded_again_without_repeats(
     assert sync(folder)[0] == 0
     ((_, [part]),) = offline_runs([folder]).items()
     before = part.stat().st_mtime - 5
-    os.utime(marker(part), (before, before))
+    os.utime(synced_marker(part), (before, before))
     assert not is_synced(part)
     _, (line,) = sync(folder)
     assert "uploaded http" in line
@@ -142,6 +141,6 @@ def test_paths_without_a_run_are_named(tmp_path: Path) -> None:
 
 
 def test_the_reason_is_the_error_where_there_is_one() -> None:
-    assert reason("wandb: Syncing\nwandb: ERROR it broke\nwandb: ERROR later\n") == "it broke"
-    assert reason("wandb: Syncing\nwandb: stopped\n") == "stopped"
-    assert reason("") == "wandb said nothing"
+    assert error_line("wandb: Syncing\nwandb: ERROR it broke\nwandb: ERROR later\n") == "it broke"
+    assert error_line("wandb: Syncing\nwandb: stopped\n") == "stopped"
+    assert error_line("") == "wandb said nothing"

@@ -1,4 +1,4 @@
-"""TensorBoard's own reader reads what a run wrote."""
+"""TensorBoard's own reader reads a run's event files."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from mvp_align.config import Config
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.samples import Sample
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import WRITING, keep
+from mvp_align.runs.checkpoints import WRITING, add_checkpoint
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.tracking.tracker import start_tracking
 
@@ -36,7 +36,7 @@ def checkpoint(folder: RunFolder, step: int) -> None:
     made = folder.checkpoints / WRITING / f"checkpoint-{step}"
     made.mkdir(parents=True)
     (made / "trainer_state.json").write_text("{}")
-    keep(made, folder.checkpoints)
+    add_checkpoint(made, folder.checkpoints)
 
 
 def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: MakeConfig) -> None:

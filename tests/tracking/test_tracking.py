@@ -1,5 +1,4 @@
-"""What recipes hold: it takes every call, raises nothing, and imports no tracking library before it
-is asked to."""
+"""The tracker accepts every call, never raises, and imports tracking libraries only when needed."""
 
 import subprocess
 import sys
@@ -76,7 +75,7 @@ def test_the_null_tracker_takes_everything(tmp_path: Path, rows: list[Row]) -> N
     tracker.finish(preempted=True)
 
 
-def test_what_is_no_number_is_not_logged_and_told(tmp_path: Path, tracked: MakeConfig) -> None:
+def test_nan_is_reported_and_not_logged(tmp_path: Path, tracked: MakeConfig) -> None:
     """No tracker's file can hold NaN as JSON; a gradient norm may overflow in fp16 and the run go
     on."""
     seen: list[tuple[dict[str, float], int]] = []

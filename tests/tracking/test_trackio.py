@@ -1,5 +1,4 @@
-"""trackio in processes of its own, because it reads where its data lie once: what its database
-holds, and whom it asks."""
+"""trackio's database and requests, in separate processes because it reads its paths only once."""
 
 import json
 import subprocess
@@ -46,8 +45,7 @@ folder = open_run(Path(sys.argv[1]), config)
 
 @pytest.fixture
 def trackio(tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`trackio(code)`: run it after the prelude, and return the last line that it prints, as
-    JSON."""
+    """`trackio(code)`: run code after the prelude, and return its last line of output as JSON."""
     (tmp_path / "rows.json").write_text(json.dumps([asdict(row) for row in rows]))
     monkeypatch.setenv("HF_TOKEN", CANARY)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
@@ -124,7 +122,7 @@ print(json.dumps({
     assert not (tmp_path / "run" / "trackio").exists()
 
 
-def test_a_variable_sends_it_away(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_sends_it_to_a_space(trackio: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what the test above would see if a run were not kept local."""
     monkeypatch.setenv("TRACKIO_SPACE_ID", "someone/space")
     found = trackio(

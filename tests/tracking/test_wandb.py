@@ -1,4 +1,4 @@
-"""W&B runs as its own client writes and uploads them; what goes wrong goes wrong for real."""
+"""W&B runs written and uploaded by its own client, with real failures."""
 
 import json
 import subprocess
@@ -29,7 +29,7 @@ SAMPLE = Sample("in_domain", "p7", "dimension=safety", "What now?", "Wait.", "Ru
 
 
 def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
-    """What a recipe does with its tracker."""
+    """Make all calls that a recipe makes to its tracker."""
     folder.adapter.mkdir(exist_ok=True)
     (folder.adapter / "adapter_model.safetensors").write_bytes(b"weights")
     (folder.path / "scores").mkdir(exist_ok=True)
@@ -45,7 +45,7 @@ def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
 
 
 def written(folder: Path, pattern: str) -> bytes:
-    """The one record that matches, once W&B's own process has written all of it."""
+    """Return the one matching record, once W&B's process has written all of it."""
     import wandb
 
     wandb.teardown()
@@ -62,7 +62,7 @@ def holds(folder: Path, secret: str) -> list[Path]:
 
 
 def check_told(server: WandbServer, run_id: str) -> None:
-    """Everything that the issue of a tracker is about reached the server."""
+    """Check that everything that a tracker must show reached the server."""
     told = server.runs[run_id]
     assert (told.settings["groupName"], told.settings["jobType"]) == (
         "lora_dpo-tiny-sample-paper",
@@ -207,7 +207,7 @@ def test_a_server_that_cannot_be_reached_turns_the_run_offline(
     assert holds(tmp_path, CANARY) == []
 
 
-def test_a_server_that_goes_away_holds_nobody_up(
+def test_a_vanished_server_delays_nothing(
     tmp_path: Path,
     rows: list[Row],
     tracked: MakeConfig,
@@ -310,7 +310,7 @@ def test_a_tracker_that_cannot_start_warns_and_lets_the_run_go_on(
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with a package in it that stands for ours."""
+    """A clone with a package that stands for ours."""
     folder = tmp_path / "clone" / "package"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("before = 1\n")

@@ -1,5 +1,4 @@
-"""PAACallback in trainers that are not ours: its numbers are those of answers generated and
-labelled by hand."""
+"""PAACallback in other trainers: its numbers equal those of answers labelled by hand."""
 
 from pathlib import Path
 from typing import Any

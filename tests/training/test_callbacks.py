@@ -1,4 +1,4 @@
-"""The callbacks in trainers that are not ours, one line each, and what watches over ours."""
+"""The callbacks in other trainers, one line each, and those that monitor ours."""
 
 import json
 from collections.abc import Callable

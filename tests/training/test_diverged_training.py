@@ -1,5 +1,4 @@
-"""Training stops at the first number that is none: nothing of that step is kept, and the message
-says what to try."""
+"""Training stops at the first NaN or infinity, keeps nothing of that step, and gives remedies."""
 
 import json
 import math
@@ -21,8 +20,7 @@ def kept(folder: Path) -> list[str]:
 
 
 class Poison(TrainerCallback):
-    """From a step on, gradients are no numbers, while the loss, of weights from before, still is
-    one."""
+    """Makes gradients NaN from a step on, while its loss is still finite."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -34,7 +32,7 @@ class Poison(TrainerCallback):
 
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
-def test_the_first_loss_that_is_no_number_stops_the_run(bench, recipe: str) -> None:
+def test_the_first_nan_loss_stops_the_run(bench, recipe: str) -> None:
     """At this learning rate the weights of step 1 are finite, and what the model makes of them is
     not."""
     made = bench(
@@ -63,7 +61,7 @@ def test_the_first_loss_that_is_no_number_stops_the_run(bench, recipe: str) -> N
 
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
-def test_so_does_a_gradient_that_is_no_number(bench, recipe: str) -> None:
+def test_a_nan_gradient_stops_the_run(bench, recipe: str) -> None:
     """The good checkpoint of step 1 stays what a later command goes on from."""
     made = bench(f"recipe={recipe}", "train.max_steps=4", "train.save_steps=1")
     trainer = started(made, recipe)
@@ -85,7 +83,7 @@ def test_so_does_a_gradient_that_is_no_number(bench, recipe: str) -> None:
     assert kept(made.folder) == ["checkpoint-1", "checkpoint-2"]
 
 
-def test_weights_that_are_no_numbers_are_not_saved_though_loss_and_gradients_were(bench) -> None:
+def test_nan_weights_are_not_saved_after_a_finite_loss(bench) -> None:
     """The last step's weights have no loss of their own: only looking at them can tell."""
     made = bench("train.learning_rate=1e39", "train.warmup_share=0", "train.max_steps=1")
     trainer = made.dpo()
@@ -126,7 +124,7 @@ def test_a_step_that_fp16_skips_is_no_divergence_unless_it_skips_them_all(
     assert 20 < step < 39
 
 
-def test_an_evaluation_loss_that_is_no_number_stops_it_too(bench, few_pairs) -> None:
+def test_a_nan_evaluation_loss_stops_the_run(bench, few_pairs) -> None:
     trainer = bench("train.max_steps=1").dpo()
     with pytest.raises(
         UserError, match=r"stopped at step 0: the loss on the evaluation set \(eval_loss\) is inf"
@@ -134,7 +132,7 @@ def test_an_evaluation_loss_that_is_no_number_stops_it_too(bench, few_pairs) -> 
         trainer.log({"eval_loss": math.inf, "eval_runtime": 1.0})
 
 
-def test_other_metrics_that_are_no_numbers_are_left_out_of_the_record(bench) -> None:
+def test_other_nan_metrics_are_left_out_of_the_log(bench) -> None:
     """The mean logit of a model that masks a part of its vocabulary is -inf, and nothing is wrong
     with it."""
     trainer = bench("train.max_steps=1").dpo()

@@ -1,5 +1,4 @@
-"""OPA and PAA in evaluations of trainers that are not ours: what `evaluate` returns, and what its
-reporters were sent."""
+"""OPA and PAA in evaluations of other trainers: return values of `evaluate`, and reports."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def rows(few_pairs: list[PreferencePair]) -> Rows:
 
 @pytest.fixture
 def plain(sharp_model: Path, rows: Rows, tokenizer, tmp_path: Path):
-    """`plain(eval_dataset=...)`: a full fine-tuning in transformers' own Trainer."""
+    """`plain(eval_dataset=...)`: full fine-tuning in transformers' own Trainer."""
 
     def made(eval_dataset=None, **args: Any) -> Trainer:
         text = Dataset.from_list([dict(tokenizer(row["prompt"] + row["chosen"])) for row in rows])
@@ -69,7 +68,7 @@ def plain(sharp_model: Path, rows: Rows, tokenizer, tmp_path: Path):
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The labels of all scoring."""
+    """The labels of all scoring calls."""
     labels: list[str] = []
 
     def counted(*args: Any, **kwargs: Any) -> Any:

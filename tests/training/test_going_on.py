@@ -1,4 +1,4 @@
-"""Training that goes on from an adapter starts from that one, to the last bit."""
+"""Training that continues from an adapter starts from exactly its weights."""
 
 import pytest
 import torch

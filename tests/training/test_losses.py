@@ -1,4 +1,4 @@
-"""The names of losses that a command may give are those that TRL's trainer takes."""
+"""Loss names on the command line are those that TRL's trainer accepts."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Regrouping: the same pairs, in micro-batches of like length."""
+"""Regrouping keeps all pairs, in micro-batches of similar length."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from mvp_align.scoring.methods import scoring_method
-from mvp_align.training.pair_trainer import by_length
+from mvp_align.training.pair_trainer import regroup_by_length
 
 IDS = st.lists(st.integers(1, 90), min_size=1, max_size=9)
 EXAMPLE = st.fixed_dictionaries({"prompt_ids": IDS, "chosen_ids": IDS, "rejected_ids": IDS})
@@ -52,7 +52,7 @@ def test_the_same_pairs_longest_first_and_no_wider_than_needed(
 ) -> None:
     examples = examples[: len(examples) // micro * micro]
     before = collated(examples, micro)
-    after = by_length(before)
+    after = regroup_by_length(before)
     assert sorted(pairs_in(after), key=str) == sorted(pairs_in(before), key=str)
     assert [len(batch["input_ids"]) for batch in after] == [2 * micro] * len(before)
     longest = [int(batch["attention_mask"].sum(1).max()) for batch in after]
@@ -69,7 +69,7 @@ def test_the_same_pairs_longest_first_and_no_wider_than_needed(
 @given(st.lists(EXAMPLE, min_size=3, max_size=7).filter(lambda examples: len(examples) % 2))
 def test_a_short_last_micro_batch_leaves_everything_in_place(examples: list[dict]) -> None:
     before = collated(examples, 2)
-    assert by_length(before) is before
+    assert regroup_by_length(before) is before
 
 
 @pytest.mark.parametrize(

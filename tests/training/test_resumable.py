@@ -1,5 +1,4 @@
-"""Where trainers heed a request to stop, and what a resumed run under DeepSpeed lets a checkpoint's
-files say."""
+"""Where trainers respond to a stop request, and safe loading of DeepSpeed checkpoints."""
 
 import os
 import pickle
@@ -16,7 +15,7 @@ from mvp_align.training.resumable import tensors_only
 
 
 class Command:
-    """Pickled, it is an order to make the folder `target`."""
+    """Creates the folder `target` when unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -25,7 +24,7 @@ class Command:
         return os.mkdir, (str(self.target),)
 
 
-def test_a_checkpoint_that_gives_orders_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_with_code_is_refused(tmp_path: Path) -> None:
     file, target = tmp_path / "optim_states.pt", tmp_path / "made"
     torch.save({"exp_avg": torch.ones(2), "step": Command(target)}, file)
     with tensors_only(), pytest.raises(pickle.UnpicklingError, match="mkdir"):
@@ -73,7 +72,7 @@ def test_a_trainer_that_resumes_under_deepspeed_refuses_it(
 
 
 class Asks(TrainerCallback):
-    """Asks the run to stop at one moment, and counts the batches that are evaluated."""
+    """Requests a stop at one moment, and counts evaluated batches."""
 
     def __init__(self, moment: str, step: int) -> None:
         self.moment, self.step, self.batches = moment, step, 0
@@ -92,8 +91,7 @@ class Asks(TrainerCallback):
 
 @pytest.fixture
 def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
-    """`evaluating(recipe)`: our trainer of a recipe, which evaluates six batches after each
-    step."""
+    """`evaluating(recipe)`: a recipe's trainer that evaluates six batches after each step."""
     monkeypatch.setattr(preemption, "request", StopRequest())
     preemption.request.listening = True
 
@@ -109,7 +107,7 @@ def evaluating(bench, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("recipe", ["lora_dpo", "lora_sft"])
-def test_a_request_amid_an_evaluation_is_heeded_before_its_next_batch(
+def test_a_stop_request_in_an_evaluation_stops_it_at_the_next_batch(
     evaluating, recipe: str
 ) -> None:
     trainer, checkpoints = evaluating(recipe)

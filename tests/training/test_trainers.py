@@ -1,5 +1,4 @@
-"""TRL's trainers as this project sets them up: the numbers are TRL's own, the reference is the one
-that was asked for."""
+"""Our setup of TRL's trainers: TRL's own numbers, and the requested reference."""
 
 import copy
 import math
@@ -20,7 +19,7 @@ from mvp_align.schema import PairScore
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.losses import trl_losses
-from mvp_align.training.trainers import fresh_sigmoid, pair_dataset
+from mvp_align.training.trainers import pair_dataset, starts_at_ln2
 
 LN_2 = math.log(2)
 BETA = 0.1
@@ -52,19 +51,19 @@ def lora(model: nn.Module, part: str = "lora_") -> dict[str, Tensor]:
 
 
 def with_eos(bench) -> list:
-    """The training pairs as TRL sees them: it closes each answer with EOS."""
+    """The training pairs as TRL gets them, with EOS after each answer."""
     eos = bench.tokenizer.eos_token
     texts = [replace(p, chosen=p.chosen + eos, rejected=p.rejected + eos) for p in bench.plan.train]
     return tokenize_pairs(texts, bench.tokenizer).pairs
 
 
 def unmerged(few_pairs) -> list:
-    """TRL and the benchmark cut a token that prompt and answer share at different ends."""
+    """Pairs without merged tokens, which TRL and the benchmark assign differently."""
     return [pair for pair in few_pairs if not pair.chosen.startswith("?!")]
 
 
 def reference_logps(trainer: DPOTrainer, rows: range) -> Tensor:
-    """[2, rows]: chosen and rejected, in nats."""
+    """Log-probs [2, rows] of chosen and rejected, in nats."""
     batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
     return torch.stack(trainer.compute_ref_log_probs(trainer.model, batch))
 
@@ -156,7 +155,7 @@ def test_losses_and_gradients_are_plain_trls(
 
 
 def passes(trainer: DPOTrainer) -> list[int]:
-    """Filled while training: the rows of each forward pass."""
+    """A list that training fills with the number of rows of each forward pass."""
     rows: list[int] = []
 
     def count(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -295,7 +294,7 @@ def test_a_reference_that_is_no_adapter_is_refused(bench, tmp_path) -> None:
     ],
 )
 def test_when_the_first_loss_must_be_ln_2(compose, overrides: list[str], fresh: bool) -> None:
-    assert fresh_sigmoid(compose(*overrides)) == fresh
+    assert starts_at_ln2(compose(*overrides)) == fresh
 
 
 # QLoRA, gradient checkpointing

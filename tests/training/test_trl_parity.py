@@ -1,5 +1,4 @@
-"""Whatever TRL's DPOTrainer of this version can do on a language model, PairTrainer does to the
-same numbers, or refuses."""
+"""PairTrainer computes the same as TRL's DPOTrainer for every option, or refuses the option."""
 
 import gc
 import inspect
@@ -67,7 +66,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> Iterator[None]:
-    """Each training collects garbage, half of its time among all that the libraries have loaded."""
+    """Speed up garbage collection, which takes half of the time of each training."""
     gc.collect()
     gc.freeze()
     yield
@@ -76,7 +75,7 @@ def quick_collections() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizer(few_pairs) -> PreTrainedTokenizerBase:
-    """A byte-level BPE of few tokens, so that the vocabulary does not take most of the time."""
+    """A byte-level BPE with few tokens, because a large vocabulary would take most of the time."""
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer, bpe.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
     texts = [text for pair in few_pairs for text in (pair.question, pair.chosen, pair.rejected)]
@@ -101,9 +100,10 @@ def rows(few_pairs) -> Dataset:
 def compared(
     rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> Callable[..., None]:
-    """`compared(base, beforehand=True, ...)`: TRL's training of a fresh adapter on `base()` and
-    ours have the same numbers. `beforehand`: ours has its reference scored before the first
-    step."""
+    """`compared(base, beforehand=True, ...)`: check that TRL's training and ours agree.
+
+    Each trains a fresh adapter on `base()`. With `beforehand`, our reference is precomputed.
+    """
 
     def adapted(base: Base) -> PeftModel:
         set_seed(5)

@@ -1,24 +1,22 @@
-"""Draws the bundled sample: `python -m mvp_align.data.sample.draw [--out DIR] [--check]`.
+"""Draw the bundled sample: `python -m mvp_align.data.sample.draw [--out DIR] [--check]`.
 
-Synthetic users, drawn from PRISM's published aggregate figures, are asked questions from a bank.
-Why it is done so:
+Synthetic users, drawn from PRISM's published aggregate figures, answer questions from a bank. The
+design and its reasons:
 
-- Counts of each demographic field are quotas, not draws: with 280 users a draw would lose small
-  groups by luck.
-- Fields are independent, because no joint figures are published; only `Retired` and `Student`
-  follow age, so that a profile reads like a person's. Values are independent of all of them:
-  nothing in a profile predicts a value here.
-- Scores are a Gaussian copula with margins clipped to 0-100 (hence PRISM's spike at 100), fitted so
-  that these very users, not merely the distribution behind them, have the published means,
-  deviations and correlations.
-- A user is asked one question of each dimension on which the score is High or Low; between, neither
-  answer is right.
-- Questions are dealt so that each has the same number of users and the same High:Low mix as nearly
-  as can be. With uneven small numbers, knowing the question alone would seem to tell which answer
-  is preferred.
-- Splits share neither users nor questions, so that a test answers for both, and are alike in how
-  many of their users are High and Low on each dimension: 38 test users drawn blindly can differ
-  from the rest by luck.
+- Each demographic field follows quotas instead of random draws, which could lose small groups among
+  280 users.
+- Fields are independent, because no joint figures are published. Only `Retired` and `Student`
+  depend on age, so that profiles look plausible. Values are independent of all fields, so nothing
+  in a profile predicts a value.
+- Scores come from a Gaussian copula with margins clipped to 0-100 (hence PRISM's spike at 100). It
+  is fitted so that these users themselves, not just the distribution, have the published means,
+  standard deviations and correlations.
+- A user gets one question for each dimension with a High or Low score. In between, neither answer
+  is right.
+- Questions are dealt so that all have nearly equal numbers of users and of High and Low ones.
+  Otherwise the question alone would seem to predict the preferred answer.
+- Splits share neither users nor questions, so a test covers new ones of both. They have similar
+  shares of High and Low users on each dimension, which 38 random test users might not have.
 """
 
 import argparse
@@ -33,27 +31,26 @@ from numpy.typing import NDArray
 
 from mvp_align.data.sample import published
 from mvp_align.data.sample.figures import figure_tables
-from mvp_align.errors import UserError, listed
+from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.json_files import to_json
 from mvp_align.schema import DIMENSIONS, StatedValues, level
 
 SEED = 12
 USERS = {"train": 210, "val": 32, "test": 38}
 QUESTIONS = {"train": 28, "val": 6, "test": 6}
-"""Of each dimension."""
+"""Questions per dimension."""
 ORDERS = 20_000
-"""Random orders of the users of which the most balanced one is taken."""
+"""Random orders of the users to try, to find the one with the most balanced splits."""
 
 HERE = Path(__file__).parent
 
 Record = dict[str, Any]
-# NumPy keeps this generator's stream the same for ever; default_rng's may change
+# NumPy guarantees that this generator's stream never changes, unlike default_rng's
 Rng = np.random.RandomState
 
 
 def quotas(counts: Mapping[str, int], total: int) -> dict[str, int]:
-    """`counts` scaled to `total` by largest remainders; earlier names first among equal
-    remainders."""
+    """Scale `counts` to `total` by largest remainders. Among equals, earlier names come first."""
     whole = sum(counts.values())
     floors = {name: count * total // whole for name, count in counts.items()}
     by_remainder = sorted(counts, key=lambda name: -(counts[name] * total % whole))
@@ -68,8 +65,10 @@ def _deal(rng: Rng, counts: Mapping[str, int], total: int) -> list[str]:
 
 
 def _deal_employment(rng: Rng, ages: Sequence[str]) -> list[str]:
-    """Quotas as elsewhere; the retired are 55 or older as far as there are such users, and students
-    are not."""
+    """Deal by quotas, but make only users of 55 or older retired if there are enough.
+
+    Students are younger.
+    """
     order = [int(i) for i in rng.permutation(len(ages))]
     old_first = sorted(order, key=lambda i: ages[i] not in ("55-64 years old", "65+ years old"))
     left = quotas(published.EMPLOYMENT, len(ages))
@@ -86,10 +85,10 @@ def _deal_employment(rng: Rng, ages: Sequence[str]) -> list[str]:
 
 
 def _fit_scores(rng: Rng, total: int) -> NDArray[np.int64]:
-    """Integer scores, users x dimensions, with the published means, deviations and correlations.
+    """Return integer scores [users, dimensions] with the published moments and correlations.
 
-    Clipping pulls all three in, so the latent ones start at the published figures and move by what
-    is still missing.
+    Clipping shrinks means, standard deviations and correlations, so the latent ones start at the
+    published figures and are corrected by the remaining error in each iteration.
     """
     mean, sd = np.array([published.SCORES[d] for d in DIMENSIONS]).T
     wanted = np.eye(len(DIMENSIONS))
@@ -100,7 +99,7 @@ def _fit_scores(rng: Rng, total: int) -> NDArray[np.int64]:
     noise -= noise.mean(axis=0)
     noise = noise @ np.linalg.inv(np.linalg.cholesky(np.cov(noise.T))).T
     centre, spread, corr = mean.copy(), sd.copy(), wanted.copy()
-    for _ in range(100):  # 80 leave errors of 1e-8
+    for _ in range(100):  # after 80 iterations, errors are 1e-8
         scores = np.clip(centre + spread * (noise @ np.linalg.cholesky(corr).T), 0, 100)
         centre += mean - scores.mean(axis=0)
         spread *= sd / scores.std(axis=0, ddof=1)
@@ -110,8 +109,10 @@ def _fit_scores(rng: Rng, total: int) -> NDArray[np.int64]:
 
 
 def _balanced_order(rng: Rng, scores: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of `ORDERS` random orders of the users, the one whose splits are most alike in their shares
-    of High and Low."""
+    """Return the order, of `ORDERS` random ones, whose splits have the most similar levels.
+
+    That compares their shares of High and Low users on each dimension.
+    """
     marks = np.array(
         [[[level(int(s)) == wanted for wanted in ("High", "Low")] for s in row] for row in scores]
     )
@@ -128,8 +129,10 @@ def _balanced_order(rng: Rng, scores: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def draw_users() -> dict[str, list[Record]]:
-    """The users of each split: the fields of a record that belong to the person, in the authors'
-    names and order."""
+    """Return the users of each split.
+
+    A user is the part of a record about the person, with the authors' field names and order.
+    """
     rng = np.random.RandomState(SEED)
     total = sum(USERS.values())
     ages = _deal(rng, published.AGE, total)
@@ -175,8 +178,10 @@ def read_questions(dimension: str) -> list[dict[str, str]]:
 def _ask(
     rng: Rng, dimension: str, users: Sequence[Record], questions: Sequence[dict[str, str]]
 ) -> list[Record]:
-    """One question for each user who is High or Low; the Low users' turn starts where the High
-    users' one ended."""
+    """Deal one question to each user who is High or Low.
+
+    Low users continue with the question after the last High user's.
+    """
     shuffled = [users[i] for i in rng.permutation(len(users))]
     levels = {user["user_id"]: level(user["stated_prefs"][dimension]) for user in shuffled}
     asked = [
@@ -195,9 +200,9 @@ def _ask(
 
 
 def _draw() -> dict[str, list[Record]]:
-    """The records of the three splits, the same ones each time."""
+    """Return the records of the three splits. The result is deterministic."""
     users = draw_users()
-    # apart from the users' stream: another question bank, the same users
+    # a separate stream, so that a changed question bank leaves the users unchanged
     rng = np.random.RandomState(SEED + 1)
     records: dict[str, list[Record]] = {split: [] for split in USERS}
     for dimension in DIMENSIONS:
@@ -215,7 +220,7 @@ def _draw() -> dict[str, list[Record]]:
 
 
 def _rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
-    """The bytes of each file, by its name."""
+    """Return each file's content by its name."""
     return {
         f"{split}.json": (to_json(rows, indent=1) + "\n").encode()
         for split, rows in records.items()
@@ -229,7 +234,7 @@ def _check(folder: Path, files: Mapping[str, bytes]) -> None:
         if not (folder / name).exists() or (folder / name).read_bytes() != content
     ]
     if stale:
-        raise listed(
+        raise combined_error(
             stale,
             "The sample differs from a fresh draw; run `python -m mvp_align.data.sample.draw`:",
         )

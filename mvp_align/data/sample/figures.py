@@ -1,4 +1,4 @@
-"""Measures a drawn sample: the tables of its data card, as Markdown."""
+"""Compute the Markdown tables of the sample's data card."""
 
 import json
 from collections import Counter
@@ -16,8 +16,10 @@ LENGTHS: dict[str, Callable[[str], int]] = {
 
 
 def longer_share(answers: Sequence[tuple[str, str]], length: Callable[[str], int]) -> float:
-    """The share of (preferred, other) answers whose preferred one is the longer; a tie counts half.
-    Chance is 0.5."""
+    """Return the share of (preferred, other) answers whose preferred one is longer.
+
+    A tie counts as one half. Chance is 0.5.
+    """
     sizes = [(length(preferred), length(other)) for preferred, other in answers]
     return sum((a > b) + 0.5 * (a == b) for a, b in sizes) / len(sizes)
 
@@ -54,7 +56,7 @@ def _totals(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
 def _levels(
     records: Mapping[str, Sequence[Mapping[str, Any]]], users: Sequence[Mapping[str, Any]]
 ) -> str:
-    """What share of the users is High or Low, and the instances of each split that come of it."""
+    """Show the shares of High and Low users, and the resulting instances of each split."""
     table = []
     for dimension in DIMENSIONS:
         stated = Counter(level(user["stated_prefs"][dimension]) for user in users)
@@ -69,8 +71,7 @@ def _levels(
 
 
 def _hints(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """How far a model gets that knows no values: from the question alone, and from the answers'
-    lengths alone."""
+    """Show what a model can reach from the question alone, and from the answers' lengths alone."""
     table = []
     for dimension in (*DIMENSIONS, "all"):
         cells = [f"{_ceiling(_of(rows, dimension)):.3f}" for rows in records.values()]
@@ -109,7 +110,7 @@ def figure_tables(
     users: Sequence[Mapping[str, Any]],
     ufp4: Path,
 ) -> dict[str, str]:
-    """Each table of the data card by what it shows."""
+    """Return the tables of the data card by title."""
     return {
         "Size": _totals(records),
         "Levels": _levels(records, users),

@@ -1,8 +1,7 @@
-"""What PRISM publishes about its 1,500 people, in aggregate: the figures that the synthetic users
-are drawn from.
+"""PRISM's aggregate figures about its 1,500 people, from which we draw the synthetic users.
 
 Counts and moments of HannahRoseKirk/prism-alignment (Kirk et al. 2024, survey CC-BY-4.0). No row of
-the survey is here.
+the survey is included.
 """
 
 PREFER_NOT = "Prefer not to say"
@@ -87,8 +86,7 @@ _COUNTRIES_BY_COUNT = {
     2: ("Argentina", "Kazakhstan", "Sri Lanka", "Türkiye", "Viet Nam"),
 }
 BIRTH_COUNTRY = {name: count for count, names in _COUNTRIES_BY_COUNT.items() for name in names}
-"""Countries with two people or more: the 23 with one person each are left out, and the rest stand
-for the whole."""
+"""Countries with at least two people. The 23 countries with one person each are left out."""
 
 SCORES = {
     "creativity": (69.6, 22.1),

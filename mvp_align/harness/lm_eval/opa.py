@@ -53,7 +53,7 @@ def load(
     texts = read_texts(data, format, prompt)
     rows = []
     for text, pair in zip(texts, tokenize_pairs(texts, counted).pairs, strict=True):
-        reason = unlike(text, pair, counted, longest)
+        reason = score_difference_reason(text, pair, counted, longest)
         if reason:
             logger.warning("mvp_opa: pair %s left out: %s", pair.id, reason)
         else:
@@ -66,7 +66,7 @@ def load(
     return {"test": Dataset.from_list(rows)}
 
 
-def unlike(
+def score_difference_reason(
     text: PromptedPair, pair: TokenizedPair, tokenizer: PreTrainedTokenizerBase, longest: int
 ) -> str:
     """Return why lm-eval's score of a pair would differ from OPA's, or "".
