@@ -107,7 +107,7 @@ async def send_prompts(
     with tqdm(total=len(keys), initial=known, desc=label, unit="answer") as bar, drafts:
         async with ChatClient(endpoint) as client:
 
-            async def ask_once(key: str, prompt: PromptedPair) -> None:
+            async def send_prompt(key: str, prompt: PromptedPair) -> None:
                 try:
                     reply = await client.complete(
                         [{"role": "user", "content": prompt.prompt}], parameters
@@ -124,20 +124,20 @@ async def send_prompts(
                     else:
                         drafts.add({key: to_answer(reply, prompt)})
 
-            async def work(*, first: bool) -> None:
+            async def run_worker(*, first: bool) -> None:
                 if not first:
                     await patience.settled.wait()
                 try:
                     for key, prompt in waiting:  # shared by all workers: each takes the next one
                         if hopeless or patience.given_up or preemption.request:
                             return  # wait for requests in flight: they may already be paid for
-                        await ask_once(key, prompt)
+                        await send_prompt(key, prompt)
                         bar.update()
                 finally:
                     patience.settled.set()
 
             await asyncio.gather(
-                *(work(first=number == 0) for number in range(endpoint.concurrency))
+                *(run_worker(first=number == 0) for number in range(endpoint.concurrency))
             )
     if hopeless:
         raise hopeless[0]
