@@ -226,17 +226,23 @@ class FirstLoss(TrainerCallback):
 
     Before any update, policy and reference are the same model, so the implicit rewards are equal
     and the loss is -log sigmoid(0), up to rounding. `exact` means that the model computes in fp32.
+    A mixture of experts adds its load-balancing loss, `balance_weight` times what TRL logs as
+    `aux_loss`, which is taken off first.
     """
 
-    def __init__(self, exact: bool) -> None:
+    def __init__(self, exact: bool, balance_weight: float = 0.0) -> None:
         self.tolerance = LN_2_TOLERANCE if exact else HALF_PRECISION_TOLERANCE
+        self.balance_weight = balance_weight
 
     @override
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        loss = (kwargs.get("logs") or {}).get("loss")
-        if state.global_step != 1 or loss is None or abs(loss - math.log(2)) <= self.tolerance:
+        logs = kwargs.get("logs") or {}
+        if state.global_step != 1 or "loss" not in logs:
+            return
+        loss = logs["loss"] - self.balance_weight * logs.get("aux_loss", 0.0)
+        if abs(loss - math.log(2)) <= self.tolerance:
             return
         raise UserError(
             f"The first DPO loss is {loss:.4f}, not ln 2 = {math.log(2):.4f}: policy and reference"

@@ -54,8 +54,7 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
     (hiyouga/LLaMA-Factory#8459). A `trainer_class` of your own has a loss of your own.
     """
     config, plan, model = parts.config, parts.plan, parts.model
-    first_loss = starts_at_ln2(config) and trainer_class is PairTrainer
-    progress = _make_progress_callbacks(plan, parts.placement, first_loss)
+    progress = _make_progress_callback(plan)
     with _unrounded(model):
         trainer = trainer_class(
             model=model,
@@ -63,9 +62,12 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
             train_dataset=pair_dataset(plan.train),
             eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=parts.tokenizer,
-            callbacks=[*parts.callbacks, *progress],
+            callbacks=[*parts.callbacks, progress],
         )
     _finish_callbacks(trainer)
+    if starts_at_ln2(config) and trainer_class is PairTrainer:
+        weight = trainer.router_aux_loss_coef if trainer.aux_loss_enabled else 0.0
+        trainer.add_callback(FirstLoss(parts.placement.precision == "fp32", weight))
     if REFERENCE in model.peft_config:  # TRL's copy of the starting adapter
         model.delete_adapter(REFERENCE)
     reference = None if config.train.reference == "base" else REFERENCE
@@ -96,7 +98,7 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
         completion_only_loss=True,
         max_length=None,
     )
-    progress = _make_progress_callbacks(plan, parts.placement, first_loss=False)
+    progress = _make_progress_callback(plan)
     with _unrounded(parts.model):
         trainer = AnswerTrainer(
             model=parts.model,
@@ -104,7 +106,7 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
             train_dataset=_completion_dataset(plan.train),
             eval_dataset=_completion_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=parts.tokenizer,
-            callbacks=[*parts.callbacks, *progress],
+            callbacks=[*parts.callbacks, progress],
         )
     _finish_callbacks(trainer)
     return trainer
@@ -214,13 +216,10 @@ def starts_at_ln2(config: Config) -> bool:
     return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
 
 
-def _make_progress_callbacks(
-    plan: Plan, placement: Placement, first_loss: bool
-) -> list[TrainerCallback]:
+def _make_progress_callback(plan: Plan) -> Progress:
     assert plan.batches is not None
     tokens = [len(pair.chosen.ids) + len(pair.rejected.ids) for pair in plan.train_tokens]
-    progress = Progress(plan.batches.effective, sum(tokens) / len(tokens))
-    return [progress, FirstLoss(exact=placement.precision == "fp32")] if first_loss else [progress]
+    return Progress(plan.batches.effective, sum(tokens) / len(tokens))
 
 
 def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:

@@ -1,6 +1,7 @@
 """The callbacks in other trainers, one line each, and those that monitor ours."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerControl,
@@ -322,6 +325,26 @@ def test_a_first_loss_that_is_not_ln_2_stops_with_the_causes(bench) -> None:
         assert cause in message
     assert trainer.state.global_step == 1
     assert not list((made.folder / "checkpoints").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("weight", [0.001, 0.5])
+def test_a_mixture_of_experts_starts_at_ln_2_plus_its_balance(
+    bench, weight: float, sharp_model: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(sharp_model)
+    shape = MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, num_local_experts=4,
+        router_aux_loss_coef=weight, max_position_embeddings=2048,
+    )  # fmt: skip
+    MixtralForCausalLM(shape).save_pretrained(tmp_path / "experts")
+    tokenizer.save_pretrained(tmp_path / "experts")
+    model_id = f"model.id={tmp_path / 'experts'}"
+    trainer = bench("train.max_steps=1", model_id).dpo()
+    trainer.train()
+    (first, *_) = trainer.state.log_history
+    assert abs(first["loss"] - math.log(2) - weight * first["aux_loss"]) < 1e-4
+    assert first["loss"] > math.log(2) + weight / 2
 
 
 def test_other_losses_may_start_anywhere(bench) -> None:
