@@ -6,6 +6,7 @@ LLaMA-2-13B fits on a laptop. Memory counts live tensors; the CUDA context, frag
 communication come on top. No random numbers are drawn.
 """
 
+import logging
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,6 +58,9 @@ AttentionInterface.register(PADDED, sdpa_attention_forward)
 AttentionMaskInterface.register(PADDED, sdpa_mask)
 
 aten = torch.ops.aten
+
+# an operator that cannot be simulated is reported in one line, and not with torch's traceback
+logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
 
 
 def _attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
