@@ -1,8 +1,9 @@
 """Render prompts: everything that precedes the answer.
 
 A pair with a structured profile fills a template (`conf/prompt/*.yaml`). A pair with a free-text
-profile (UF-P-4, your own pairs) always becomes profile, newline, question, the form in which UF-P-4
-is scored. If the template has no field of the person, both kinds of profile are left out.
+profile (UF-P-4, your own pairs) cannot fill a template's fields of the person: under such a
+template it becomes profile, newline, question, the form in which UF-P-4 is scored. A template
+without fields of the person is filled for every pair, and shows no profile.
 """
 
 import json
@@ -95,10 +96,15 @@ def render(pair: PreferencePair, prompt: Prompt) -> str:
     if pair.profile is not None:
         person = {name: getattr(pair.profile, name) for name in PERSON_FIELDS}
         return prompt.template.format(**person, preference=pair.preference, question=pair.question)
+    if not shows_person(prompt):
+        return prompt.template.format(question=pair.question.strip())
+    return f"{pair.profile_text.strip()}\n{pair.question.strip()}".lstrip()
+
+
+def shows_person(prompt: Prompt) -> bool:
+    """Return whether the template has a field of the person."""
     used = {name for _, name, _, _ in Formatter().parse(prompt.template) if name}
-    if used & {*PERSON_FIELDS, "preference"} and pair.profile_text.strip():
-        return f"{pair.profile_text.strip()}\n{pair.question.strip()}"
-    return pair.question.strip()
+    return bool(used & {*PERSON_FIELDS, "preference"})
 
 
 def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> str:

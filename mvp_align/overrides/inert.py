@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mvp_align.config import Config
+from mvp_align.data.formats import FORMATS
+from mvp_align.data.prompts import shows_person
 from mvp_align.modeling.packaged import packaged_gguf
 from mvp_align.runtime.recipes import recipe_named
 
@@ -48,6 +50,11 @@ def _losses(config: Config) -> set[str]:
 
 def _answers(config: Config) -> set[str]:
     return {"spmr", "paa"} & {*config.evals.metrics}
+
+
+def _profiles_are_text(config: Config) -> bool:
+    known = FORMATS.get(config.data.format)
+    return known is not None and known.profiles_are_text
 
 
 def _drops_out(config: Config) -> bool:
@@ -113,6 +120,17 @@ RULES = (
         ("data.test_share",),
         lambda c: c.data.test or not c.data.train,
         "nobody is held out of data.train where data.test is given: set data.test=null.",
+    ),
+    Rule(
+        ("prompt.template",),
+        lambda c: _profiles_are_text(c) and shows_person(c.prompt),
+        "the profiles of this data.format are free text, which fills no {age} or {preference}: its"
+        " prompts are profile, newline, question. A template of {question} alone is used.",
+    ),
+    Rule(
+        ("prompt.date",),
+        lambda c: not c.prompt.chat and not (_answers(c) and c.generation.prompt.chat),
+        "no prompt of this run is a turn of a chat template: leave it out, or use prompt=chat.",
     ),
     Rule(
         ("evals.every_pairs",),

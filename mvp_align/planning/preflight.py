@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
-from mvp_align.data.prompts import prompts_sha256, render_prompts
+from mvp_align.data.prompts import prompts_sha256, render_prompts, shows_person
 from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
@@ -318,8 +318,21 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
             f"{merged} answers start inside the prompt's last token; that token is scored with"
             " neither"
         )
+    lines += _free_text_lines(config, data)
     lines += left_out_lines(plan, data)
     return lines
+
+
+def _free_text_lines(config: Config, data: DataSets) -> list[str]:
+    """Say which pairs do not fill the prompt's template."""
+    pairs = [*data.train, *data.by_set.get(IN_DOMAIN, ())]
+    as_text = sum(pair.profile is None and bool(pair.profile_text.strip()) for pair in pairs)
+    if not as_text or not shows_person(config.prompt):
+        return []
+    return [
+        f"{as_text} of {len(pairs)} pairs have a profile in free text, which fills no field of"
+        f" prompt {config.prompt.name}: their prompts are profile, newline, question"
+    ]
 
 
 def left_out_lines(plan: Plan, data: DataSets) -> list[str]:

@@ -182,6 +182,12 @@ def test_question_shows_neither_kind_of_profile(prompts: dict[str, Prompt]) -> N
     assert render(PERSON, prompts["question"]) == PERSON.question
 
 
+def test_a_template_without_the_person_is_filled_for_every_pair() -> None:
+    prompt = Prompt("pirate", "Answer as a pirate. {question}")
+    assert render(STRANGER, prompt) == "Answer as a pirate. Why is the sky blue?"
+    assert render(PERSON, prompt) == f"Answer as a pirate. {PERSON.question}"
+
+
 def test_a_template_of_values_alone_shows_a_free_text_profile() -> None:
     prompt = Prompt("values", "{preference} {question}")
     assert render(STRANGER, prompt) == "I value honesty above all.\nWhy is the sky blue?"

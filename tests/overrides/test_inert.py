@@ -35,6 +35,17 @@ REFUSED = {
         "generation.every_pairs",
         "train",
     ),
+    "template of free text": (
+        [
+            "data=files",
+            "data.format=pairs",
+            "data.train=x.jsonl",
+            "prompt.template='I am {age}. {question}'",
+        ],
+        "prompt.template",
+        "train",
+    ),
+    "date of no chat": (["prompt.date=2030-01-01"], "prompt.date", "train"),
     "judge of nothing": (["evals.judge=gpt4o"], "evals.judge", "train"),
     "revision of a file": (["model.revision=main"], "model.revision", "train"),
     "tracking without a tracker": (["tracking.project=x"], "tracking.project", "evaluate"),
@@ -53,6 +64,22 @@ USED = {
     "epochs": (
         ["experiment=demo", "train.max_steps=null", "train.epochs=2"],
         "train.epochs",
+        "train",
+    ),
+    "template without a person": (
+        [
+            "data=files",
+            "data.format=pairs",
+            "data.train=x.jsonl",
+            "prompt.template='Q: {question}'",
+        ],
+        "prompt.template",
+        "train",
+    ),
+    "date of a chat": (["prompt=chat", "prompt.date=2030-01-01"], "prompt.date", "train"),
+    "date of answers": (
+        ["evals.metrics=[paa]", "prompt.date=2030-01-01"],
+        "prompt.date",
         "train",
     ),
     "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),

@@ -39,4 +39,6 @@ def _to_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     )
 
 
-FORMAT = Format(PairsRecord, _to_pair, texts=("prompt", "chosen", "rejected"))
+FORMAT = Format(
+    PairsRecord, _to_pair, texts=("prompt", "chosen", "rejected"), profiles_are_text=True
+)

@@ -127,6 +127,8 @@ class Format:
     """The keys of the question, the fitting and the contradicting answer."""
     passed_over: tuple[str, ...] = ()
     """Keys that the format's own files carry and that are not read, without a word about it."""
+    profiles_are_text: bool = False
+    """Whether a profile is free text, which fills no field of a prompt template."""
     names_people: bool = True
     """Whether its records say whose they are."""
     user_types: tuple[str, ...] = ()

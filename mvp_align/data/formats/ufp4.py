@@ -30,6 +30,7 @@ FORMAT = Format(
     Ufp4Record,
     _to_pair,
     texts=("prompt", "chosen", "rejected"),
+    profiles_are_text=True,
     names_people=False,
     user_types=("helpfulness", "honesty", "instruction_following", "truthfulness"),
 )
