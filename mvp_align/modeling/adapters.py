@@ -26,6 +26,7 @@ from mvp_align.modeling.adapter_folder import (
     shapes,
 )
 from mvp_align.modeling.fingerprint import gather_shards, unwrapped_name
+from mvp_align.modeling.fused_lora import fuse_adapters
 from mvp_align.runtime.atomic import full_disk_explained, move_folder
 
 ADAPTER = "default"
@@ -55,7 +56,9 @@ def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     """
     config = lora_config(base, lora)
     set_seed(seed)
-    return get_peft_model(base, config)
+    model: PeftModel = get_peft_model(base, config)
+    fuse_adapters(model)
+    return model
 
 
 def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
@@ -102,6 +105,7 @@ def load_adapter(
     with _fitting(base, path, "adapter", any_base):
         model = PeftModel.from_pretrained(base, path, is_trainable=trainable)
         _check_tensors(model, path, ADAPTER)
+        fuse_adapters(model)
     if trainable and isinstance(base.get_output_embeddings(), BaseTunerLayer):
         raise UserError(
             f"adapter={path} has LoRA on the output head, where training cannot go on (TRL reads"

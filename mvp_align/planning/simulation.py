@@ -35,6 +35,7 @@ from typing_extensions import override
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import lora_config
 from mvp_align.modeling.base import stored_quantization
+from mvp_align.modeling.fused_lora import fuse_adapters
 from mvp_align.scoring.tokens import TokenizedPair
 from mvp_align.training.step import (
     as_in_training,
@@ -174,6 +175,7 @@ def _build(config: Config, shape: PreTrainedConfig, dtype: torch.dtype) -> PeftM
         model: PeftModel = get_peft_model(base, lora)
         if config.quantization == "4bit" or stored_quantization(shape, config.model) != "none":
             _pack_linears(model, dtype)
+        fuse_adapters(model)
     return model
 
 
