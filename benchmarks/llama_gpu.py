@@ -107,7 +107,9 @@ def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measur
     batch, largest = llama_pairs(pairs), largest_batch(model, [llama_pairs(SCORED)], config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
-    with as_in_training(model, config):
+    with as_in_training(
+        model, config, checkpointing=config.hardware.gradient_checkpointing is True
+    ):
         train_pass(model, batch, config)
         optimizer.step()
         torch.cuda.reset_peak_memory_stats()

@@ -102,8 +102,8 @@ class Train:
     """Optimizer steps; where set, it decides instead of `epochs`."""
     batch_size: int = 8
     """Pairs an optimizer step, over all devices."""
-    micro_batch_size: int | str = 2
-    """Pairs a forward pass on each device; `auto` finds the largest that fits."""
+    micro_batch_size: int | str = "auto"
+    """Pairs a forward pass on each device; `auto` finds the largest that fits (docs/memory.md)."""
     beta: float = 0.1
     loss_type: str = "sigmoid"
     """One of TRL's DPO losses, or several joined by `+`, such as sigmoid+sft."""
@@ -226,7 +226,10 @@ class Hardware:
     """auto: bf16 on GPUs that have it, fp16 on older ones, fp32 on a CPU."""
     attention: str = _one_of("auto", "sdpa", "eager", "flash_attention_2")
     """auto: the model's best. Prompts are shared under auto and sdpa only."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | str = "auto"
+    """true: compute each layer again in the backward pass, which saves memory and costs a third of
+    a step. auto: only where the longest micro-batch does not fit without (tried before step 1), or
+    where the larger micro-batch that it makes room for is faster; never on a CPU."""
     sharding: str = _one_of("none", "fsdp", "zero2")
     """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of
     them (PyTorch's FSDP2). zero2: a whole model on each device, gradients and optimizer spread over

@@ -18,12 +18,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 from peft import PeftModel
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets, load_data
@@ -68,7 +63,6 @@ from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.runs.checkpoints import is_final, latest_valid
-from mvp_align.runs.environment import environment
 from mvp_align.runs.pair_files import write_groups
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.atomic import full_disk_explained
@@ -148,7 +142,10 @@ class JobRun:
     def new_adapter(self) -> PeftModel:
         """Load the base with an adapter to train. Fails now if the largest passes do not fit."""
         model = start_adapter(self.load_base(), self.config)
-        self.plan = fit_micro_batch(self.plan, model, self.config)
+        kept = broadcast_from_main(self.folder.kept_passes)
+        self.plan = fit_micro_batch(self.plan, model, self.config, kept)
+        if self.plan.batches:
+            self.folder.keep_passes(self.plan.batches.passes)
         return model
 
     def evaluate(
@@ -326,7 +323,7 @@ class JobRun:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": loaded["weights"], **self.plan.prompt_hashes}
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
-        run.write_json(run.environment_json, environment(hashes, run.inputs) | made)
+        run.write_environment(hashes, made)
         notes = left_out_lines(self.plan, data)
         run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets})
         for subject in self.plan.eval_sets:

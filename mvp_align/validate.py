@@ -157,6 +157,11 @@ def _training_problems(config: Config) -> list[str]:
         )
     if isinstance(micro, int) and micro <= 0:
         problems.append(f"train.micro_batch_size={micro}: must be above 0, or auto.")
+    checkpointing = config.hardware.gradient_checkpointing
+    if isinstance(checkpointing, str) and checkpointing != "auto":
+        problems.append(
+            f"hardware.gradient_checkpointing={checkpointing}: must be true, false or auto."
+        )
     recipe, losses, known = (
         recipe_named(config.recipe),
         train.loss_type.split("+"),

@@ -185,6 +185,7 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
         "run.logp_cache=false",
         "data.limit=24",
         "train.max_steps=3",
+        "train.micro_batch_size=2",
         "train.learning_rate=1e-3",
         f"run.dir={tmp_path / 'run'}",
     ]

@@ -235,8 +235,8 @@ def test_prompts_differ_from_the_paper_where_they_say_so(compose: Compose) -> No
 
 def test_cpu_and_gpu_options(compose: Compose) -> None:
     cpu, cuda = compose("hardware=cpu").hardware, compose("hardware=cuda").hardware
-    assert (cpu.device, cpu.precision, cpu.gradient_checkpointing) == ("cpu", "fp32", False)
-    assert (cuda.device, cuda.precision, cuda.gradient_checkpointing) == ("cuda", "bf16", True)
+    assert (cpu.device, cpu.precision, cpu.gradient_checkpointing) == ("cpu", "fp32", "auto")
+    assert (cuda.device, cuda.precision, cuda.gradient_checkpointing) == ("cuda", "bf16", "auto")
 
 
 def test_evaluate_tracks_nothing_unless_asked(compose: Compose) -> None:

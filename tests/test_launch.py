@@ -147,11 +147,10 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
             ),
         ),
         (
-            "hardware.gradient_checkpointing=perhaps",
+            "train.disable_dropout=perhaps",
             (
-                "hardware.gradient_checkpointing=perhaps: Value 'perhaps' is not a valid bool (type"
-                " str) ('hardware.gradient_checkpointing' is declared as bool in"
-                " mvp_align/config.py.)"
+                "train.disable_dropout=perhaps: Value 'perhaps' is not a valid bool (type str)"
+                " ('train.disable_dropout' is declared as bool in mvp_align/config.py.)"
             ),
         ),
         (

@@ -79,6 +79,10 @@ RULES = {
         ["train.micro_batch_size=0"],
         "train.micro_batch_size=0: must be above 0, or auto.",
     ),
+    "checkpointing word": (
+        ["hardware.gradient_checkpointing=perhaps"],
+        "hardware.gradient_checkpointing=perhaps: must be true, false or auto.",
+    ),
     "batch arithmetic": (
         ["train.batch_size=8", "train.micro_batch_size=3"],
         "train.batch_size=8 is not a multiple of train.micro_batch_size=3: change either.",

@@ -7,7 +7,7 @@ import math
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +93,13 @@ def forecast_lines(config: Config, plan: Plan, placement: Placement) -> list[str
 
 def _cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simulated") -> list[str]:
     here = _available(placement)
+    if (
+        here is not None
+        and _may_checkpoint(config)
+        and device_bytes(found.peak, placement.device) > here
+    ):
+        config = _checkpointed(config)
+        found = simulated(config, plan, placement.dtype)
     lines = [
         *_memory_lines(config, found, plan.batches, placement, here),
         *_work_lines(config, plan, found, placement),
@@ -107,6 +114,16 @@ def _cost_lines(config: Config, plan: Plan, placement: Placement, found: "Simula
         half = found if placement.device.type == "cuda" else simulated(config, plan, torch.bfloat16)
         lines += _gpu_lines(config, plan, half)
     return [*lines, *_disk_lines(config, found)]
+
+
+def _may_checkpoint(config: Config) -> bool:
+    """Whether a pass that does not fit will be tried with checkpointing."""
+    trains = recipe_named(config.recipe).trains
+    return trains and config.hardware.gradient_checkpointing == "auto"
+
+
+def _checkpointed(config: Config) -> Config:
+    return replace(config, hardware=replace(config.hardware, gradient_checkpointing=True))
 
 
 def simulated(config: Config, plan: Plan, dtype: torch.dtype) -> "Simulated":
@@ -155,6 +172,7 @@ def _memory_lines(
     if found.training and batches:
         micro = _simulated_pairs(config, batches)
         longest = "longest pair" if micro == 1 else f"{micro} longest pairs"
+        longest += ", layers checkpointed," * (config.hardware.gradient_checkpointing is True)
         more = ", and more where they fit" if config.train.micro_batch_size == "auto" else ""
         parts.append(f"training on the {longest} {found.training.peak / GIB:.2f}{more}")
     if found.scoring:
@@ -266,6 +284,9 @@ def _gpu_lines(config: Config, plan: Plan, half: "Simulated") -> list[str]:
     """List the common GPUs that the run fits on in 16 bits, with the time it would take on each."""
     need = device_bytes(half.peak, torch.device("cuda"))
     fitting = [gpu for gpu in GPUS if gpu.gib * GIB >= need]
+    if not fitting and _may_checkpoint(config):
+        config = _checkpointed(config)
+        return _gpu_lines(config, plan, simulated(config, plan, torch.bfloat16))
     head = (
         f"on a GPU, in 16 bits: peak {half.peak / GIB:.1f} GiB, {need / GIB:.1f} with context and"
         " fragmentation"

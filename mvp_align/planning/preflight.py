@@ -5,6 +5,7 @@ Printed before every run; `train.dry_run=true` stops after it.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,10 @@ def make_plan(
     batches = None
     used = kept
     if kept and recipe_named(config.recipe).trains:
-        batches = plan_batches(config.train, len(kept), placement.processes)
+        batches = replace(
+            plan_batches(config.train, len(kept), placement.processes),
+            checkpointing=config.hardware.gradient_checkpointing is True,
+        )
         used = _reached(kept, batches, config.seed)
     val = _validation_set(config, data, tokenizer)
     val_texts = render_prompts(
@@ -304,7 +308,7 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
         ),
     ]
     if plan.batches:
-        lines.append(f"{plan.batches.steps} steps; {plan.batches.arithmetic}")
+        lines.append(f"{plan.batches.steps} steps; {_arithmetic(config, plan.batches)}")
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
             lines.append(
@@ -333,6 +337,12 @@ def _free_text_lines(config: Config, data: DataSets) -> list[str]:
         f"{as_text} of {len(pairs)} pairs have a profile in free text, which fills no field of"
         f" prompt {config.prompt.name}: their prompts are profile, newline, question"
     ]
+
+
+def _arithmetic(config: Config, batches: Batches) -> str:
+    if config.train.micro_batch_size != "auto":
+        return batches.arithmetic
+    return f"{batches.effective} pairs a step, as many a pass as fit (tried before step 1)"
 
 
 def left_out_lines(plan: Plan, data: DataSets) -> list[str]:

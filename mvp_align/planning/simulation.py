@@ -128,9 +128,11 @@ def simulate(
     """Simulate a training step and the largest scoring batch of a model of this `shape` in `dtype`.
 
     The step is any but the first, over `micro_batch`; `scored` holds sets of pairs. If gradients
-    accumulate, those of earlier micro-batches already exist.
+    accumulate, those of earlier micro-batches already exist. `gradient_checkpointing=auto` is
+    simulated without.
     """
     model = _build(config, shape, dtype)
+    checkpointing = config.hardware.gradient_checkpointing is True
     largest = largest_batch(model, scored, config)
     with FakeTensorMode(allow_non_fake_inputs=True), Counter() as count:
         _to_fake(model)
@@ -147,7 +149,7 @@ def simulate(
             if not accumulates:
                 optimizer.zero_grad()
             count.start()
-            with as_in_training(model, config):
+            with as_in_training(model, config, checkpointing=checkpointing):
                 train_pass(model, micro_batch, config)
             tokens = sum(trained_tokens(pair, config) for pair in micro_batch)
             training = Pass(count.peak, count.flop, tokens)

@@ -3,11 +3,12 @@ or is done."""
 
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -20,8 +21,21 @@ from mvp_align.runs.lock import lock, refuse_if_locked, release
 from mvp_align.runs.pair_files import read_scores, write_scores
 from mvp_align.runs.stored_config import changed_settings, stored_inputs, stored_settings
 from mvp_align.runtime.atomic import full_disk_explained, write_text
-from mvp_align.runtime.json_files import write_json
+from mvp_align.runtime.json_files import from_json, write_json
 from mvp_align.schema import PairScore
+
+PASSES = "passes"
+"""Key in environment.json of a training run's `Passes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How a process runs its pairs of a step. It moves the last bits of a run."""
+
+    micro: int
+    """Pairs a pass."""
+    checkpointing: bool
+    """Whether layers are computed again in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,22 @@ class RunFolder:
         if self.writes:
             write_json(path, value)
 
+    def kept_passes(self) -> Passes | None:
+        """Return the passes that an earlier process of this run was begun with, if one was."""
+        found = _read_environment(self.environment_json).get(PASSES) if self.resumed else None
+        return Passes(**found) if found else None
+
+    def keep_passes(self, passes: Passes) -> None:
+        """Record in environment.json how the pairs of a step are cut into passes."""
+        known = _read_environment(self.environment_json)
+        self.write_json(self.environment_json, known | {PASSES: asdict(passes)})
+
+    def write_environment(self, hashes: Mapping[str, str], more: Mapping[str, object]) -> None:
+        """Write environment.json once everything is known; the passes stay as they are there."""
+        known = _read_environment(self.environment_json)
+        kept = {PASSES: known[PASSES]} if PASSES in known else {}
+        self.write_json(self.environment_json, environment(hashes, self.inputs) | dict(more) | kept)
+
     def write_scores(self, stage: str, set_name: str, scores: Iterable[PairScore]) -> None:
         """A line a pair: log-prob sums in nats, tokens, margin in nats a token. Raises UserError on
         a full disk."""
@@ -113,6 +143,15 @@ class RunFolder:
                 f"{datetime.now(UTC).isoformat(timespec='seconds')} mvp_align {__version__}\n",
             )
             release(self.path)
+
+
+def _read_environment(path: Path) -> dict[str, Any]:
+    """Return what environment.json holds; nothing if it is missing or was cut off."""
+    try:
+        found = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def open_run(directory: Path, config: Config) -> RunFolder:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from mvp_align.evaluation.eval_sets import EvalSet
 from mvp_align.evaluation.profile_ablation import ProfilePasses
+from mvp_align.runs.run_folder import Passes
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.tokens import TokenizedPair
 
@@ -18,12 +19,20 @@ class Batches:
     accumulation: int
     processes: int
     steps: int
+    checkpointing: bool = False
+    """Whether layers are computed again in the backward pass."""
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(self.micro, self.checkpointing)
 
     @property
     def arithmetic(self) -> str:
         return (
             f"{self.effective} pairs a step = {self.micro} a pass x {self.accumulation} accumulated"
             f" x {self.processes} process{'es' if self.processes > 1 else ''}"
+            + ", layers checkpointed"
+            * self.checkpointing
         )
 
 

@@ -51,10 +51,10 @@ def largest_batch(
 
 
 @contextmanager
-def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
+def as_in_training(model: PeftModel, config: Config, *, checkpointing: bool) -> Iterator[None]:
     """Set the modes that the trainer will set, and restore the previous ones afterwards."""
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
-    if config.hardware.gradient_checkpointing:
+    if checkpointing:
         # this also makes the embeddings' output require a gradient
         model.gradient_checkpointing_enable()
     if recipe_named(config.recipe).trains_on == "pairs" and config.train.disable_dropout:
@@ -66,7 +66,7 @@ def as_in_training(model: PeftModel, config: Config) -> Iterator[None]:
     finally:
         for module, share in dropouts:
             module.p = share
-        if config.hardware.gradient_checkpointing:
+        if checkpointing:
             model.gradient_checkpointing_disable()
             model.disable_input_require_grads()
 

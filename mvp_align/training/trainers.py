@@ -181,7 +181,7 @@ def _sharding(config: Config, batches: Batches, placement: Placement) -> dict[st
     With `bf16` among its settings, DeepSpeed would round the adapter, and the Trainer the reference
     log-probs. We use DeepSpeed's autocast instead, which matches a single process.
     """
-    shared = {"gradient_checkpointing": config.hardware.gradient_checkpointing}
+    shared = {"gradient_checkpointing": batches.checkpointing}
     if config.hardware.sharding == "fsdp":
         return {**shared, "fsdp": True, "fsdp_config": {"version": 2}}
     if config.hardware.sharding == "zero2":

@@ -1,12 +1,16 @@
 """Trying the longest batches before a run, under a real memory limit of the process."""
 
+import re
 import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.machine import Worker, close
 from mvp_align.config import Config
@@ -15,9 +19,16 @@ from mvp_align.evaluation.eval_sets import EvalSet
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
-from mvp_align.planning.micro_batch import fit_micro_batch
+from mvp_align.planning.micro_batch import (
+    HELD_ON_CPU,
+    _faster,
+    _kept_for_gradients,
+    fit_micro_batch,
+)
+from mvp_align.runs.run_folder import Passes
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.plan import Batches, Plan
+from mvp_align.training.step import longest_first
 
 GIB = 2**30
 
@@ -37,14 +48,12 @@ def plan_of(tokens: int, batch_size: int, scored_tokens: int = 20) -> Plan:
     return Plan([], pairs_of(tokens, batch_size), [], 0, 0, [scored], None, [], batches)
 
 
-def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> int | str:
-    """Return the pairs per pass, or the error, with `gib` of additional address space.
+def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> Passes | str:
+    """Return the passes, or the error, with `gib` of additional address space.
 
     Run it in its own process, where no memory freed by earlier tests counts.
     """
-    model = new_adapter(
-        load_base(config.model, resolve_hardware(config.hardware)), config.lora, config.seed
-    )
+    model = adapted(config)
     # libraries are loaded before the limit stands
     fit_micro_batch(given(plan_of(2, 8, 2), config), model, config)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -58,7 +67,7 @@ def fitted(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> 
         return str(error)
     assert batches is not None and batches.micro * batches.accumulation == 8
     assert all(parameter.grad is None for parameter in model.parameters())
-    return batches.micro
+    return batches.passes
 
 
 def given(plan: Plan, config: Config) -> Plan:
@@ -71,11 +80,18 @@ def given(plan: Plan, config: Config) -> Plan:
     )
 
 
-def in_fresh_process(config: Config, tokens: int, gib: float, scored_tokens: int = 20) -> int | str:
+def in_fresh_process(
+    config: Config, tokens: int, gib: float, scored_tokens: int = 20
+) -> Passes | str:
     worker = Worker()
     found = worker.call(fitted, config, tokens, gib, scored_tokens)
     close({"": worker})
     return found
+
+
+def adapted(config: Config) -> PeftModel:
+    base = load_base(config.model, resolve_hardware(config.hardware))
+    return new_adapter(base, config.lora, config.seed)
 
 
 @pytest.fixture
@@ -84,9 +100,7 @@ def auto(compose: Callable[..., Config], tiny: list[str]) -> Config:
 
 
 def test_takes_the_whole_batch_where_it_fits(auto: Config) -> None:
-    model = new_adapter(
-        load_base(auto.model, resolve_hardware(auto.hardware)), auto.lora, auto.seed
-    )
+    model = adapted(auto)
     batches = fit_micro_batch(plan_of(20, 8), model, auto).batches
     assert batches is not None
     assert (batches.micro, batches.accumulation, batches.effective) == (8, 1, 8)
@@ -95,16 +109,84 @@ def test_takes_the_whole_batch_where_it_fits(auto: Config) -> None:
 
 def test_takes_a_smaller_divisor_where_memory_is_short(auto: Config) -> None:
     short = replace(auto, evals=replace(auto.evals, batch_size=1))
-    assert in_fresh_process(short, 60, 0.25) in (1, 2, 4)
+    found = in_fresh_process(short, 60, 0.25)
+    assert isinstance(found, Passes) and found.micro in (1, 2, 4)
 
 
 def test_leaves_a_given_size_alone(auto: Config) -> None:
-    model = new_adapter(
-        load_base(auto.model, resolve_hardware(auto.hardware)), auto.lora, auto.seed
-    )
+    model = adapted(auto)
     fixed = replace(auto, train=replace(auto.train, micro_batch_size=2))
     plan = given(plan_of(20, 8), fixed)
-    assert fit_micro_batch(plan, model, fixed) is plan
+    assert fit_micro_batch(plan, model, fixed) == plan
+
+
+def test_takes_no_more_than_a_cpus_memory_has_room_for(
+    auto: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapted(auto)
+    kept = _kept_for_gradients(model, longest_first(plan_of(20, 8).train_tokens, auto)[0], auto)
+    for pairs, expected in ((8.5, 8), (7.5, 4), (0.5, 1)):
+        room = SimpleNamespace(available=pairs * HELD_ON_CPU * kept)
+        monkeypatch.setattr("psutil.virtual_memory", lambda room=room: room)
+        batches = fit_micro_batch(plan_of(20, 8), model, auto).batches
+        assert batches is not None and batches.micro == expected
+
+
+def test_counts_what_a_pass_keeps_once(auto: Config) -> None:
+    """Twice the tokens keep twice as much, but for what does not depend on them."""
+    model = adapted(auto)
+    short, long = (_kept_for_gradients(model, pairs_of(n, 1)[0], auto) for n in (100, 200))
+    assert 1.8 < long / short < 2.3
+    weights = sum(weight.nbytes for weight in model.parameters())
+    assert short < _kept_for_gradients(model, pairs_of(101, 1)[0], auto) < short + weights
+
+
+def test_checkpoints_where_nothing_fits_without(auto: Config, tmp_path: Path) -> None:
+    """Of a deep model with a small vocabulary, whose layers are what passes keep."""
+    shape = LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=512, num_hidden_layers=48,
+        num_attention_heads=2, num_key_value_heads=2,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(tmp_path)
+    deep = replace(auto, model=replace(auto.model, id=str(tmp_path)))
+    fixed = replace(deep, train=replace(auto.train, micro_batch_size=4))
+    assert in_fresh_process(fixed, 300, 0.5) == Passes(4, checkpointing=True)
+    without = replace(fixed, hardware=replace(auto.hardware, gradient_checkpointing=False))
+    assert "not fit in a training pass" in str(in_fresh_process(without, 300, 0.5))
+
+
+def test_a_resumed_run_keeps_its_passes(auto: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    model = adapted(auto)
+    for kept, expected in (
+        (Passes(2, True), Passes(2, True)),
+        (Passes(3, False), Passes(8, False)),  # begun in another number of processes
+        (None, Passes(8, False)),
+    ):
+        batches = fit_micro_batch(plan_of(20, 8), model, auto, kept).batches
+        assert batches is not None and batches.passes == expected
+        assert batches.accumulation == 8 // expected.micro
+    shown = capsys.readouterr().out
+    assert "hardware.gradient_checkpointing=auto: true, as the run was begun" in shown
+
+
+@pytest.mark.parametrize(("loss", "said"), [("sigmoid+sft", True), ("ipo", False)])
+def test_a_loss_that_depends_on_the_size_is_told(
+    loss: str, said: bool, auto: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(auto, train=replace(auto.train, loss_type=loss))
+    fit_micro_batch(plan_of(20, 8), adapted(config), config)
+    shown = capsys.readouterr().out
+    assert ("sft depends on the pairs of a pass: set train.micro_batch_size" in shown) == said
+
+
+def test_the_faster_passes_are_taken_and_the_reason_is_told(auto: Config) -> None:
+    batches, pairs = plan_of(60, 8).batches, pairs_of(60, 8)
+    assert batches is not None
+    both = [Passes(1, False), Passes(8, True)]
+    found, why = _faster(both, batches, adapted(auto), pairs, auto)
+    without, checkpointed = (float(s) for s in re.findall(r"([\d.e-]+) s a pair", why))
+    assert found == both[checkpointed < without]
+    assert "without at 1 a pass" in why and "with at 8 a pass" in why
 
 
 def test_a_size_that_does_not_fit_is_an_error_before_step_1(auto: Config) -> None:
@@ -113,10 +195,7 @@ def test_a_size_that_does_not_fit_is_an_error_before_step_1(auto: Config) -> Non
     assert str(told).startswith(
         "The 8 longest pairs do not fit in a training pass (61 tokens with the longer answer): try "
     )
-    assert (
-        "try train.micro_batch_size=4, hardware.gradient_checkpointing=true, quantization=4bit, "
-        in str(told)
-    )
+    assert "try train.micro_batch_size=4, quantization=4bit, a lower data.max_tokens" in str(told)
 
 
 def test_scoring_that_does_not_fit_is_an_error_too(auto: Config) -> None:
@@ -134,9 +213,7 @@ def test_trying_leaves_model_and_random_state_as_they_were(auto: Config) -> None
         hardware=hardware,
         train=replace(auto.train, disable_dropout=False, micro_batch_size=2),
     )
-    model = new_adapter(
-        load_base(config.model, resolve_hardware(config.hardware)), config.lora, config.seed
-    )
+    model = adapted(config)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [
         (name, module.training, getattr(module, "p", None))

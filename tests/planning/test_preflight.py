@@ -25,14 +25,19 @@ Compose = Callable[..., Config]
 @pytest.mark.parametrize(
     ("train", "pairs", "processes", "expected"),
     [
-        (Train(), 20, 1, Batches(8, 2, 4, 1, 9)),  # 3 epochs of 3 steps, the last of 4 pairs
-        (Train(), 20, 2, Batches(8, 2, 2, 2, 9)),
-        (Train(), 20, 4, Batches(8, 2, 1, 4, 9)),
-        (Train(micro_batch_size="auto"), 20, 1, Batches(8, 8, 1, 1, 9)),
-        (Train(micro_batch_size="auto"), 20, 2, Batches(8, 4, 1, 2, 9)),
+        (
+            Train(micro_batch_size=2),
+            20,
+            1,
+            Batches(8, 2, 4, 1, 9),
+        ),  # 3 epochs of 3 steps, the last of 4 pairs
+        (Train(micro_batch_size=2), 20, 2, Batches(8, 2, 2, 2, 9)),
+        (Train(micro_batch_size=2), 20, 4, Batches(8, 2, 1, 4, 9)),
+        (Train(), 20, 1, Batches(8, 8, 1, 1, 9)),
+        (Train(), 20, 2, Batches(8, 4, 1, 2, 9)),
         (Train(batch_size=6, micro_batch_size=3, epochs=1.0), 12, 1, Batches(6, 3, 2, 1, 2)),
-        (Train(epochs=0.5), 40, 1, Batches(8, 2, 4, 1, 3)),
-        (Train(max_steps=7), 20, 1, Batches(8, 2, 4, 1, 7)),
+        (Train(epochs=0.5, micro_batch_size=2), 40, 1, Batches(8, 2, 4, 1, 3)),
+        (Train(max_steps=7, micro_batch_size=2), 20, 1, Batches(8, 2, 4, 1, 7)),
     ],
 )
 def test_batches_multiply_to_the_effective_one(

@@ -53,7 +53,9 @@ def real(
         if not accumulates:
             optimizer.zero_grad()
         count.start()
-        with as_in_training(model, config):
+        with as_in_training(
+            model, config, checkpointing=config.hardware.gradient_checkpointing is True
+        ):
             train_pass(model, pairs, config)
         training = Pass(count.peak, count.flop, 0)
         optimizer.zero_grad()

@@ -43,6 +43,7 @@ def settings(sharp_model: Path, ufp4: Path) -> list[str]:
         f"evals.ufp4={ufp4}",
         "data.limit=10",
         "train.batch_size=4",
+        "train.micro_batch_size=2",
         "train.max_steps=5",
         "train.learning_rate=5e-3",
         "train.save_steps=2",

@@ -47,6 +47,7 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     assert adapter["base_model_name_or_path"] == str(sharp_model)
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["inputs"]["model"] == str(sharp_model)
+    assert environment["passes"] == {"micro": 2, "checkpointing": False}
     assert {"model.id", "data.train", "data.test", "evals.ufp4"} <= set(environment["inputs"])
     assert set(environment["hashes"]) == {
         "data/train", "data/val", "data/test", "data/ufp4", "base_model", "prompts/train",

@@ -60,6 +60,22 @@ def test_a_resume_ends_in_the_same_bytes_from_any_checkpoint(
     assert (folder / "scores" / "base-in_domain.jsonl").stat().st_mtime_ns == base
 
 
+def test_a_resumed_run_keeps_the_passes_that_it_was_begun_with(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if it was begun where there was less memory."""
+    auto = "train.micro_batch_size=auto"
+    whole = run(tmp_path / "whole", auto)
+    begun = json.loads((whole / "environment.json").read_text())
+    assert begun["passes"] == {"micro": 4, "checkpointing": False}
+    folder = cut_off(whole, tmp_path / "cut", 4)
+    begun["passes"] = {"micro": 1, "checkpointing": True}
+    (folder / "environment.json").write_text(json.dumps(begun))
+    run(folder, auto)
+    assert "1 a pass x 4 accumulated x 1 process, layers checkpointed" in capsys.readouterr().out
+    assert json.loads((folder / "environment.json").read_text())["passes"] == begun["passes"]
+
+
 def test_other_settings_do_not_go_on_with_a_run(run: Run, finished: Path, tmp_path: Path) -> None:
     folder = cut_off(finished, tmp_path / "cut", 4)
     with pytest.raises(UserError, match=r"train\.beta: 0\.1 there, 0\.3 now"):
