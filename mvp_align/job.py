@@ -50,13 +50,8 @@ from mvp_align.modeling.base import load_base
 from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.modeling.hardware import Placement, resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
-from mvp_align.planning.preflight import (
-    answered_data,
-    answered_pairs,
-    left_out_lines,
-    make_plan,
-    print_plan,
-)
+from mvp_align.planning.plan_text import left_out_lines, print_plan
+from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs

@@ -1,6 +1,6 @@
 """Plan a run before the model loads: counts, token lengths, batches, steps, and cost.
 
-Printed before every run; `train.dry_run=true` stops after it.
+`planning.plan_text` prints it before every run; `train.dry_run=true` stops after it.
 """
 
 import math
@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Train
 from mvp_align.data.load import DataSets
-from mvp_align.data.prompts import prompts_sha256, render_prompts, shows_person
+from mvp_align.data.prompts import prompts_sha256, render_prompts
 from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
@@ -23,8 +21,6 @@ from mvp_align.evaluation.answer_metrics import check_answerable, needs_answers
 from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set
 from mvp_align.evaluation.profile_ablation import (
     ProfilePasses,
-    missing_lines,
-    pass_lines,
     profile_passes,
 )
 from mvp_align.judging.judges import SEMANTIC, read_judge
@@ -34,9 +30,8 @@ from mvp_align.modeling.adapter_folder import adopt_adapter_lora, read_adapter
 from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
-from mvp_align.modeling.packaged import loaded_id, public_name
+from mvp_align.modeling.packaged import public_name
 from mvp_align.modeling.source import context_length, load_model_config
-from mvp_align.planning.forecast import forecast_lines
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
@@ -259,107 +254,3 @@ def _reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
     if reach >= len(numbers):
         return numbers
     return sorted(np.random.default_rng(seed).choice(numbers, reach, replace=False).tolist())
-
-
-def print_plan(
-    config: Config, plan: Plan, data: DataSets, placement: Placement, console: Console | None = None
-) -> None:
-    """Print the plan as a table and lines, with a count and a reason for all records left out."""
-    if not placement.is_main:
-        return
-    console = console or Console()
-    lengths = Table(
-        title="Pairs and tokens (median / 95 % / longest; of the two answers the longer one)",
-        title_justify="left",
-    )
-    for column in ("set", "pairs", "users", "prompt", "with answer", "too long"):
-        lengths.add_column(column, justify="left" if column == "set" else "right")
-    sets = [(s.name, s.pairs, s.over_limit) for s in plan.eval_sets]
-    if plan.train:
-        sets.insert(0, ("train", plan.train_tokens, len(plan.train_over_limit)))
-    for name, pairs, over in sets:
-        prompts = _percentiles([p.prompt_tokens for p in pairs])
-        totals = _percentiles([p.longest for p in pairs])
-        lengths.add_row(
-            name, str(len(pairs)), str(len({p.user_id for p in pairs})), prompts, totals, str(over)
-        )
-    console.print(lengths)
-    for line in [
-        *_plan_lines(config, plan, data, placement),
-        *forecast_lines(config, plan, placement),
-    ]:
-        console.print(f"  {line}", highlight=False)
-
-
-def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement) -> list[str]:
-    lines = [
-        *[
-            f"{config.model.id.partition('@')[0]} is not installed here: the Hub's original is"
-            " loaded"
-        ]
-        * (loaded_id(config.model) != config.model.id),
-        (
-            f"model {loaded_id(config.model)} on {placement.device}, {placement.precision},"
-            f" quantization {run_quantization(config.model, config.quantization)}"
-        ),
-        (
-            f"prompt {config.prompt.name}; at most {config.data.max_prompt_tokens} prompt tokens"
-            f" and {config.data.max_tokens} in all, longer pairs left out, nothing truncated"
-        ),
-    ]
-    if plan.batches:
-        lines.append(f"{plan.batches.steps} steps; {_arithmetic(config, plan.batches)}")
-    for subject in plan.eval_sets:
-        if subject.ceiling is not None:
-            lines.append(
-                f"{subject.name}: a model that ignores who is asking cannot pass acc@0"
-                f" {subject.ceiling:.1%}"
-            )
-    lines += pass_lines(plan.profiles)
-    merged = plan.train_merged + sum(s.merged for s in plan.eval_sets)
-    if merged:
-        lines.append(
-            f"{merged} answers start inside the prompt's last token; that token is scored with"
-            " neither"
-        )
-    lines += _free_text_lines(config, data)
-    lines += left_out_lines(plan, data)
-    return lines
-
-
-def _free_text_lines(config: Config, data: DataSets) -> list[str]:
-    """Say which pairs do not fill the prompt's template."""
-    pairs = [*data.train, *data.by_set.get(IN_DOMAIN, ())]
-    as_text = sum(pair.profile is None and bool(pair.profile_text.strip()) for pair in pairs)
-    if not as_text or not shows_person(config.prompt):
-        return []
-    return [
-        f"{as_text} of {len(pairs)} pairs have a profile in free text, which fills no field of"
-        f" prompt {config.prompt.name}: their prompts are profile, newline, question"
-    ]
-
-
-def _arithmetic(config: Config, batches: Batches) -> str:
-    if config.train.micro_batch_size != "auto":
-        return batches.arithmetic
-    return f"{batches.effective} pairs a step, as many a pass as fit (tried before step 1)"
-
-
-def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
-    """List what is not used, and why."""
-    over = [
-        f"train: {len(plan.train_over_limit)} pairs left out, over the token limits:"
-        f" {', '.join(plan.train_over_limit[:10])}"
-    ] * bool(plan.train_over_limit)
-    if plan.train_unused and plan.batches:
-        over.append(f"train: {plan.train_unused} pairs not reached in {plan.batches.steps} steps")
-    over += [
-        f"{s.name}: {s.over_limit} pairs left out, over the token limits"
-        for s in plan.eval_sets
-        if s.over_limit
-    ]
-    return over + plan.drawn + missing_lines(plan.profiles) + plan.notes + data.notes
-
-
-def _percentiles(values: Sequence[int]) -> str:
-    return f"{np.percentile(values, 50):.0f} / {np.percentile(values, 95):.0f} / {max(values)}"

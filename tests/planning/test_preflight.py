@@ -14,7 +14,8 @@ from mvp_align.data.readers import read_pairs
 from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
-from mvp_align.planning.preflight import left_out_lines, make_plan, plan_batches
+from mvp_align.planning.plan_text import left_out_lines
+from mvp_align.planning.preflight import make_plan, plan_batches
 from mvp_align.schema import DIMENSIONS, PreferencePair
 from mvp_align.training.plan import Batches, Plan
 from recipes import lora_dpo
