@@ -20,8 +20,11 @@ NOISE = {
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     # accelerate imports DeepSpeed if it is installed, even without a GPU
     "DeepSpeed": "Setting accelerator to CPU.",
+    # the plan counts the answers that merge with their prompt's last token
+    "trl.trainer.dpo_trainer": "The tokenized prompt is not a prefix of the tokenized",
+    "trl.trainer.sft_trainer": "The tokenized prompt is not a prefix of the tokenized",
 }
-"""Logger -> beginning of the records to drop."""
+"""Logger -> words of the records to drop."""
 
 
 def set_up_libraries() -> None:
@@ -32,15 +35,15 @@ def set_up_libraries() -> None:
     for name, value in TELEMETRY.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("WANDB_SILENT", "true")
-    for name, beginning in NOISE.items():
-        logging.getLogger(name).addFilter(partial(_is_heard, beginning))
+    for name, words in NOISE.items():
+        logging.getLogger(name).addFilter(partial(_is_heard, words))
     if not sys.warnoptions:
         # each uses something that another will rename
         warnings.filterwarnings("ignore", category=FutureWarning, module="(transformers|trl|peft)")
 
 
-def _is_heard(beginning: str, record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(beginning)
+def _is_heard(words: str, record: logging.LogRecord) -> bool:
+    return words not in str(record.msg)
 
 
 def find_home() -> None:
