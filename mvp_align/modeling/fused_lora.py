@@ -106,11 +106,17 @@ class FusedLora(torch.autograd.Function):
         grad_x = grad_a = grad_b = None
         with torch.autocast(rows.device.type, enabled=False):
             if wants_x or wants_a:
-                grad_inner = (grads @ b).mul_(ctx.scale)  # [rows, r]
+                grad_inner = _scaled_product(grads, b, ctx.scale)  # [rows, r]
             if wants_x:
                 grad_x = (grads @ weight).addmm_(grad_inner, a).view(ctx.shape)
             if wants_a:
                 grad_a = (grad_inner.T @ rows).to(ctx.dtypes[0])
             if wants_b:
-                grad_b = (grads.T @ inner).mul_(ctx.scale).to(ctx.dtypes[1])
+                grad_b = _scaled_product(grads.T, inner, ctx.scale).to(ctx.dtypes[1])
         return grad_x, None, None, grad_a, grad_b, None
+
+
+def _scaled_product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Return scale x left right, scaled by the product's own kernel."""
+    empty = left.new_empty(left.shape[0], right.shape[1])
+    return empty.addmm_(left, right, beta=0, alpha=scale)  # beta=0 ignores what is there

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import psutil
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.planning.forecast import FRAGMENTED, remedies
+from mvp_align.planning.forecast import remedies
 from mvp_align.runs.run_folder import Passes
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.scoring.tokens import TokenizedPair
@@ -35,12 +34,16 @@ from mvp_align.training.step import (
     train_pass,
 )
 
-HELD_ON_CPU = 2.0
-"""Memory that a CPU's process takes for a pass, over what the pass keeps for its gradients.
+CPU_SHARE, HELD_ON_CPU = 0.5, 2.0
+"""Share of a machine's memory that `auto` fills on a CPU, and what a process takes for a pass, over
+what the pass keeps for its gradients.
 
-Processes held 1.2 to 3.8 times their live tensors (docs/memory.md), and a CPU without memory does
-not raise an error: it swaps, or the process is killed.
+Processes held 1.2 to 3.8 times their live tensors (docs/memory.md). A CPU without memory does not
+raise an error: it swaps, or the process is killed. All memory counts, and not what is free now, so
+that the same command gives the same bytes.
 """
+GPU_SPARE = 0.05
+"""Share of a GPU's memory left free for fragmentation while `auto` sizes are tried."""
 
 
 def fit_micro_batch(
@@ -161,7 +164,7 @@ def _sizes(
     if model.device.type != "cpu" or share == 1:
         return sizes
     need = HELD_ON_CPU * _kept_for_gradients(model, longest[0], config)
-    room = psutil.virtual_memory().available / batches.processes
+    room = CPU_SHARE * psutil.virtual_memory().total / batches.processes
     most = _smallest(max(1, int(room / need)), batches)
     return [n for n in sizes if n <= most]
 
@@ -200,11 +203,11 @@ def _largest(
 
 @contextmanager
 def _spare(model: PeftModel, auto: bool) -> Iterator[None]:
-    """Leave a GPU's memory some room for fragmentation while `auto` sizes are tried."""
+    """Keep GPU_SPARE of a GPU's memory free inside."""
     if not auto or model.device.type != "cuda":
         yield
         return
-    torch.cuda.set_per_process_memory_fraction(1 - FRAGMENTED / 2, model.device)
+    torch.cuda.set_per_process_memory_fraction(1 - GPU_SPARE, model.device)
     try:
         yield
     finally:
@@ -228,11 +231,10 @@ def _faster(
         times = [max(column) for column in zip(*gather_object([times]), strict=True)]
     best = min(range(len(times)), key=times.__getitem__)
     shown = " and ".join(
-        f"{seconds:.3g} s a pair {'with' if passes.checkpointing else 'without'} at {passes.micro}"
-        " a pass"
+        f"{seconds:.3g} s {'with' if passes.checkpointing else 'without'} ({passes.micro} a pass)"
         for seconds, passes in zip(times, fitting, strict=True)
     )
-    return fitting[best], f"for it takes {shown}"
+    return fitting[best], f"because a pair takes {shown}"
 
 
 def _seconds(model: PeftModel, run: Callable[[], None]) -> float:
@@ -259,7 +261,7 @@ def _check_scoring(plan: Plan, model: PeftModel, config: Config) -> None:
         )
 
 
-def _fits(model: PeftModel, run: Callable[[], Any]) -> bool:
+def _fits(model: PeftModel, run: Callable[[], None]) -> bool:
     """Return whether `run` fits in memory. Clears gradients and preserves the random state."""
     try:
         with torch.random.fork_rng():

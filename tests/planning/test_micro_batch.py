@@ -20,6 +20,7 @@ from mvp_align.modeling.adapters import new_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.planning.micro_batch import (
+    CPU_SHARE,
     HELD_ON_CPU,
     _faster,
     _kept_for_gradients,
@@ -126,7 +127,7 @@ def test_takes_no_more_than_a_cpus_memory_has_room_for(
     model = adapted(auto)
     kept = _kept_for_gradients(model, longest_first(plan_of(20, 8).train_tokens, auto)[0], auto)
     for pairs, expected in ((8.5, 8), (7.5, 4), (0.5, 1)):
-        room = SimpleNamespace(available=pairs * HELD_ON_CPU * kept)
+        room = SimpleNamespace(total=pairs * HELD_ON_CPU * kept / CPU_SHARE)
         monkeypatch.setattr("psutil.virtual_memory", lambda room=room: room)
         batches = fit_micro_batch(plan_of(20, 8), model, auto).batches
         assert batches is not None and batches.micro == expected
@@ -184,9 +185,11 @@ def test_the_faster_passes_are_taken_and_the_reason_is_told(auto: Config) -> Non
     assert batches is not None
     both = [Passes(1, False), Passes(8, True)]
     found, why = _faster(both, batches, adapted(auto), pairs, auto)
-    without, checkpointed = (float(s) for s in re.findall(r"([\d.e-]+) s a pair", why))
-    assert found == both[checkpointed < without]
-    assert "without at 1 a pass" in why and "with at 8 a pass" in why
+    times = re.fullmatch(
+        r"because a pair takes (\S+) s without \(1 a pass\) and (\S+) s with \(8 a pass\)", why
+    )
+    assert times
+    assert found == both[float(times[2]) < float(times[1])]
 
 
 def test_a_size_that_does_not_fit_is_an_error_before_step_1(auto: Config) -> None:
