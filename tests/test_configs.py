@@ -152,7 +152,7 @@ def test_one_word_sets_the_published_run(experiment: str, compose: Compose) -> N
         ["q_proj", "k_proj", "v_proj"],
     )
     assert (train.beta, train.learning_rate, train.epochs, train.max_steps) == (0.1, 5e-5, 3, None)
-    assert (train.batch_size, train.micro_batch_size) == (8, 2)  # 4 accumulated on one device
+    assert (train.batch_size, train.micro_batch_size) == (8, "auto")
     assert (train.loss_type, train.disable_dropout, train.reference) == ("sigmoid", True, "base")
     assert (data.max_prompt_tokens, data.max_tokens, config.seed) == (512, 1024, 12)
     assert (data.name, data.format) == ("divervalue", "mvpbench")

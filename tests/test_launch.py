@@ -88,7 +88,11 @@ def test_all_wrong_overrides_come_in_one_message() -> None:
 
 def test_all_impossible_combinations_come_in_one_message() -> None:
     assert problems(
-        "train.batch_size=7", "hardware=cpu", "hardware.precision=fp16", "evals.sets=[ufp5]"
+        "train.batch_size=7",
+        "train.micro_batch_size=2",
+        "hardware=cpu",
+        "hardware.precision=fp16",
+        "evals.sets=[ufp5]",
     ) == [
         "evals.sets: 'ufp5' is not one of in_domain, ufp4, ufp4_sample, auto.",
         "train.batch_size=7 is not a multiple of train.micro_batch_size=2: change either.",
@@ -356,7 +360,7 @@ def test_every_value_of_a_sweep_is_checked() -> None:
         ),
         f"model=llama2_7b,llama2_8b: no such model. Known: {MODELS}. Did you mean 'llama2_7b'?",
     ]
-    assert problems("train.batch_size=8,7,6,5", "seed=1,2") == [
+    assert problems("train.batch_size=8,7,6,5", "train.micro_batch_size=2", "seed=1,2") == [
         f"train.batch_size={size} is not a multiple of train.micro_batch_size=2: change either."
         for size in (7, 5)
     ]
@@ -416,12 +420,12 @@ def test_wrong_overrides_end_plainly_and_write_nothing(script: str, tmp_path: Pa
     ("words", "message"),
     [
         (
-            ["train.batch_size=9"],
+            ["train.batch_size=9", "train.micro_batch_size=2"],
             "train.batch_size=9 is not a multiple of train.micro_batch_size=2: change either.",
         ),
         (["-m", "model=smollm2_135m,nosuch"], "model=smollm2_135m,nosuch: no such model."),
         (
-            ["-m", "train.batch_size=8,9"],
+            ["-m", "train.batch_size=8,9", "train.micro_batch_size=2"],
             "train.batch_size=9 is not a multiple of train.micro_batch_size=2",
         ),
         (["data=files"], "data.train is not set"),

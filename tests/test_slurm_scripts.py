@@ -52,14 +52,14 @@ def test_without_slurm_the_command_runs_on_this_machine(tmp_path: Path) -> None:
     done = script("train.sbatch", *DRY, cwd=tmp_path)  # from anywhere
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("job none, start 1; nodes: ")
-    assert "x 1 process " in " ".join(done.stdout.split())
+    assert "8 pairs a step in 1 process, " in " ".join(done.stdout.split())
 
 
 @pytest.mark.slow
 def test_without_slurm_more_processes_start_through_torchrun() -> None:
     done = script("train.sbatch", *DRY, MVP_ALIGN_PROCESSES="2")
     assert done.returncode == 0, done.stderr
-    assert "x 2 processes" in " ".join(done.stdout.split())
+    assert "8 pairs a step in 2 processes, " in " ".join(done.stdout.split())
 
 
 def test_the_command_s_exit_code_and_words_come_through() -> None:

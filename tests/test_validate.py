@@ -226,7 +226,12 @@ def test_evaluating_in_domain_needs_pairs(compose: Compose) -> None:
 
 def test_all_problems_are_found_at_once(compose: Compose) -> None:
     bad = compose(
-        "quantization=8bit", "lora.r=0", "train.batch_size=7", "data=files", "prompt.template=Hello"
+        "quantization=8bit",
+        "lora.r=0",
+        "train.batch_size=7",
+        "train.micro_batch_size=2",
+        "data=files",
+        "prompt.template=Hello",
     )
     assert [problem.split(" ")[0] for problem in combination_problems(bad)] == [
         "quantization=8bit:",

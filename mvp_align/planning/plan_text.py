@@ -99,7 +99,11 @@ def _free_text_lines(config: Config, data: DataSets) -> list[str]:
 def _arithmetic(config: Config, batches: Batches) -> str:
     if config.train.micro_batch_size != "auto":
         return batches.arithmetic
-    return f"{batches.effective} pairs a step, as many a pass as fit (tried before step 1)"
+    processes = f"{batches.processes} process{'es' if batches.processes > 1 else ''}"
+    return (
+        f"{batches.effective} pairs a step in {processes}, as many a pass as fit (tried before step"
+        " 1)"
+    )
 
 
 def left_out_lines(plan: Plan, data: DataSets) -> list[str]:
