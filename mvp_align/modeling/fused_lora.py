@@ -42,15 +42,15 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _forward(layer: lora.Linear, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    name = None if args or kwargs else _fusible_adapter(layer)
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    elif name and x.dtype != layer.lora_A[name].weight.dtype:
-        name = None  # PEFT's product is in the adapter's precision then
     output: Tensor
-    if name is None:
+    name = None if args or kwargs else _fusible_adapter(layer)
+    autocast = torch.is_autocast_enabled(x.device.type)
+    # without autocast PEFT multiplies in the adapter's precision
+    if name is None or not (autocast or x.dtype == layer.lora_A[name].weight.dtype):
         output = type(layer).forward(layer, x, *args, **kwargs)
         return output
+    if autocast:
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     base, a, b = layer.get_base_layer(), layer.lora_A[name].weight, layer.lora_B[name].weight
     output = FusedLora.apply(  # type: ignore[no-untyped-call]
         x, base.weight, base.bias, a, b, float(layer.scaling[name])
