@@ -5,6 +5,7 @@ conf/ never count, because the user did not ask for them.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,15 @@ def _answers(config: Config) -> set[str]:
     return {"spmr", "paa"} & {*config.evals.metrics}
 
 
-def _profiles_are_text(config: Config) -> bool:
+def _fills_no_template(config: Config) -> bool:
+    """Whether profiles are free text and the template asks for their fields.
+
+    A broken template is reported by `validate`.
+    """
     known = FORMATS.get(config.data.format)
-    return known is not None and known.profiles_are_text
+    with suppress(ValueError):
+        return known is not None and known.profiles_are_text and shows_person(config.prompt)
+    return False
 
 
 def _drops_out(config: Config) -> bool:
@@ -123,7 +130,7 @@ RULES = (
     ),
     Rule(
         ("prompt.template",),
-        lambda c: _profiles_are_text(c) and shows_person(c.prompt),
+        _fills_no_template,
         "the profiles of this data.format are free text, which fills no {age} or {preference}: its"
         " prompts are profile, newline, question. A template of {question} alone is used.",
     ),

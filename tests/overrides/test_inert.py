@@ -76,6 +76,11 @@ USED = {
         "prompt.template",
         "train",
     ),
+    "broken template": (  # validate reports it
+        ["data=files", "data.format=pairs", "data.train=x.jsonl", "prompt.template='{question'"],
+        "prompt.template",
+        "train",
+    ),
     "date of a chat": (["prompt=chat", "prompt.date=2030-01-01"], "prompt.date", "train"),
     "date of answers": (
         ["evals.metrics=[paa]", "prompt.date=2030-01-01"],
