@@ -45,6 +45,7 @@ from mvp_align.runtime.folders import (
 from mvp_align.runtime.libraries import find_home, set_up_libraries
 from mvp_align.runtime.naming import leaf_keys, name_by_content
 from mvp_align.runtime.preemption import EXIT_CODE, Preempted, install_signal_handlers
+from mvp_align.runtime.processes import broadcast_from_main, leave_group
 from mvp_align.runtime.recipes import recipe_problem
 from mvp_align.validate import combination_problems
 
@@ -118,9 +119,14 @@ def run(config_name: str, job: Callable[[typed.Config], None] = run_recipe) -> N
     sys.argv = with_lists(sys.argv)
     words = get_args_parser().parse_args()
     if words.help or words.hydra_help or _prepared(config_name, words):
-        hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(
-            composed
-        )()
+        start = hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        try:
+            start(composed)()
+        except SystemExit as end:
+            if end.code == EXIT_CODE:
+                leave_group()
+            raise
+        leave_group()
 
 
 def _prepared(config_name: str, words: Namespace) -> bool:
@@ -164,7 +170,6 @@ def check_run_folder(config: typed.Config) -> None:
         look()
         return
     from mvp_align.modeling.hardware import resolve_hardware
-    from mvp_align.runtime.processes import broadcast_from_main
 
     resolve_hardware(config.hardware)  # must come first, because it decides on devices
     broadcast_from_main(look)

@@ -22,6 +22,7 @@ from mvp_align.runs.pair_files import read_scores, write_scores
 from mvp_align.runs.stored_config import changed_settings, stored_inputs, stored_settings
 from mvp_align.runtime.atomic import full_disk_explained, write_text
 from mvp_align.runtime.json_files import from_json, write_json
+from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore
 
 PASSES = "passes"
@@ -163,8 +164,6 @@ def open_run(directory: Path, config: Config) -> RunFolder:
     or a file are there, where another process is at work, or where it cannot be written.
     """
     from accelerate import PartialState  # here and below: a finished run is told without torch
-
-    from mvp_align.runtime.processes import broadcast_from_main
 
     folder = broadcast_from_main(partial(_open_folder, directory, config))
     return replace(folder, writes=PartialState().is_main_process)

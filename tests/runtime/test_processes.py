@@ -121,7 +121,16 @@ def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_anoth
     stored = OmegaConf.to_yaml(OmegaConf.structured(compose(*overrides)), resolve=True)
     (tmp_path / "config.yaml").write_text(stored)
     (tmp_path / "DONE").touch()
-    assert launch(2, overrides).count(f"{tmp_path} is DONE.") == 1
+    program = tmp_path.with_suffix(".py")
+    program.write_text(
+        "from torch import distributed\n"
+        "from mvp_align.launch import run\n"
+        "run('train')\n"
+        "print('group left:', not distributed.is_initialized())\n"
+    )
+    out = launch(2, overrides, (str(program),))
+    assert out.count(f"{tmp_path} is DONE.") == 1
+    assert out.count("group left: True") == 2
     process = started(2, [*overrides, "train.beta=0.3"])
     _, errors = process.communicate(timeout=500)
     assert process.returncode != 0
