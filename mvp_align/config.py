@@ -230,6 +230,9 @@ class Hardware:
     """true: compute each layer again in the backward pass, which saves memory and costs a third of
     a step. auto: only where the longest micro-batch does not fit without (tried before step 1), or
     where the larger micro-batch that it makes room for is faster; never on a CPU."""
+    loader_workers: int | str = "auto"
+    """Processes that make and pack micro-batches ahead of time. auto: 1 on a GPU, none on a CPU,
+    which would take its time from training."""
     sharding: str = _one_of("none", "fsdp", "zero2")
     """none: a whole model on each device. fsdp: its weights and the optimizer spread over all of
     them (PyTorch's FSDP2). zero2: a whole model on each device, gradients and optimizer spread over

@@ -162,6 +162,11 @@ def _training_problems(config: Config) -> list[str]:
         problems.append(
             f"hardware.gradient_checkpointing={checkpointing}: must be true, false or auto."
         )
+    workers = config.hardware.loader_workers
+    if workers != "auto" and (isinstance(workers, str) or workers < 0):
+        problems.append(
+            f"hardware.loader_workers={workers}: must be a number of processes, or auto."
+        )
     recipe, losses, known = (
         recipe_named(config.recipe),
         train.loss_type.split("+"),

@@ -83,6 +83,14 @@ RULES = {
         ["hardware.gradient_checkpointing=perhaps"],
         "hardware.gradient_checkpointing=perhaps: must be true, false or auto.",
     ),
+    "loader word": (
+        ["hardware.loader_workers=many"],
+        "hardware.loader_workers=many: must be a number of processes, or auto.",
+    ),
+    "loader number": (
+        ["hardware.loader_workers=-1"],
+        "hardware.loader_workers=-1: must be a number of processes, or auto.",
+    ),
     "batch arithmetic": (
         ["train.batch_size=8", "train.micro_batch_size=3"],
         "train.batch_size=8 is not a multiple of train.micro_batch_size=3: change either.",

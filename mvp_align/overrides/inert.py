@@ -82,6 +82,7 @@ RULES = (
             "evals.every_pairs",
             "generation.every_pairs",
             "hardware.gradient_checkpointing",
+            "hardware.loader_workers",
         ),
         _evaluates,
         "it is about training, and evaluate.py trains nothing.",

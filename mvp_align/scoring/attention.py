@@ -7,8 +7,8 @@ exactly the keys that the segment sees. On GPUs with FlashAttention, all segment
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from inspect import signature
 from itertools import accumulate, pairwise
 from typing import Any
@@ -32,8 +32,6 @@ class Segment:
 
     context: tuple[Span, ...]
     own: Span
-    mask: Tensor | None
-    """Boolean [1, 1, own, context + own]. None if plain causality is enough."""
     pieces: tuple[int, ...]
     """Indices of the layout's pieces that make up context and own."""
 
@@ -55,8 +53,16 @@ class VarlenInputs:
     max_seqlen_q: int
     max_seqlen_k: int
 
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "VarlenInputs":
+        return replace(
+            self,
+            keys=change(self.keys),
+            cu_seqlens_q=change(self.cu_seqlens_q),
+            cu_seqlens_k=change(self.cu_seqlens_k),
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Layout:
     """A packed row as segments, in order, and the piece lengths to cut it into.
 
@@ -68,9 +74,27 @@ class Layout:
     pieces: tuple[int, ...]
     varlen: VarlenInputs
 
+    @cached_property
+    def masks(self) -> tuple[Tensor | None, ...]:
+        """Each segment's mask, boolean [1, 1, own, context + own]; None if causality is enough.
 
-def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device) -> Layout:
-    """Build the layout from each segment's context and own tokens.
+        Only attention segment by segment needs them, in every layer.
+        """
+        return tuple(map(self._mask, self.segments))
+
+    def _mask(self, part: Segment) -> Tensor | None:
+        seen, length = sum(end - first for first, end in part.context), part.own[1] - part.own[0]
+        if not seen:
+            return None
+        size, device = (1, 1, length, seen + length), self.varlen.keys.device
+        return torch.ones(size, dtype=torch.bool, device=device).tril(seen)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Layout":
+        return replace(self, varlen=self.varlen.mapped(change))
+
+
+def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]]) -> Layout:
+    """Build the layout, on the CPU, from each segment's context and own tokens.
 
     The own tokens of consecutive segments are adjacent and together fill the row.
     """
@@ -78,34 +102,27 @@ def lay_out(spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
     number = {cut: place for place, cut in enumerate(cuts)}
 
     def segment(context: tuple[Span, ...], own: Span) -> Segment:
-        seen, length = sum(end - first for first, end in context), own[1] - own[0]
-        mask = (
-            torch.ones(1, 1, length, seen + length, dtype=torch.bool, device=device).tril(seen)
-            if seen
-            else None
-        )
         pieces = (
             place for first, end in (*context, own) for place in range(number[first], number[end])
         )
-        return Segment(context, own, mask, tuple(pieces))
+        return Segment(context, own, tuple(pieces))
 
     return Layout(
         tuple(segment(context, own) for context, own in spans),
         tuple(end - first for first, end in pairwise(cuts)),
-        _varlen_inputs(spans, device),
+        _varlen_inputs(spans),
     )
 
 
-def _varlen_inputs(
-    spans: Sequence[tuple[tuple[Span, ...], Span]], device: torch.device
-) -> VarlenInputs:
-    keys = [[token for seen in (*context, own) for token in range(*seen)] for context, own in spans]
-    queries, seen = [end - first for _, (first, end) in spans], [len(tokens) for tokens in keys]
+def _varlen_inputs(spans: Sequence[tuple[tuple[Span, ...], Span]]) -> VarlenInputs:
+    keys = [(*context, own) for context, own in spans]
+    queries = [end - first for _, (first, end) in spans]
+    seen = [sum(end - first for first, end in part) for part in keys]
 
     def ends(lengths: Sequence[int]) -> Tensor:
-        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+        return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
-    gathered = torch.tensor([token for tokens in keys for token in tokens], device=device)
+    gathered = torch.cat([torch.arange(*seen) for part in keys for seen in part])
     return VarlenInputs(gathered, ends(queries), ends(seen), max(queries), max(seen))
 
 
@@ -136,7 +153,7 @@ def attend(
             queries[number],
             torch.cat([keys[piece] for piece in part.pieces], dim=2),
             torch.cat([values[piece] for piece in part.pieces], dim=2),
-            part.mask,
+            layout.masks[number],
             **options,
         )[0]
         for number, part in enumerate(layout.segments)

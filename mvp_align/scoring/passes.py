@@ -22,7 +22,6 @@ from mvp_align.errors import UserError
 from mvp_align.scoring.packing import (
     Batch,
     PackedSequence,
-    copies_per_token,
     one_answer_per_row,
     pack,
     pad,
@@ -90,23 +89,20 @@ def run_rows(
     weight = causal.get_input_embeddings().weight
     assert isinstance(weight, Tensor)
     device = weight.device
-    if method is Method.OWN or _needs_own_pass(causal.config, rows):
+    if method is Method.OWN or needs_own_pass(causal.config, rows):
         parts = [
-            _run(causal, pad([row], device), None, method, routing)
+            run_batch(causal, pad([row]).to(device), method, routing=routing)
             for row in one_answer_per_row(rows)
         ]
         return parts[0] if len(parts) == 1 else _joined(parts)
-    if method is Method.PADDED:
-        return _run(causal, pad(rows, device), None, method, routing)
-    return _run(
-        causal, pack(rows, device), copies_per_token(rows) if routing else None, method, routing
-    )
+    batch = pack(rows) if method is Method.PACKED else pad(rows)
+    return run_batch(causal, batch.to(device), method, routing=routing)
 
 
-def _run(
-    causal: PreTrainedModel, batch: Batch, held: Sequence[int] | None, method: Method, routing: bool
+def run_batch(
+    causal: PreTrainedModel, batch: Batch, method: Method, *, routing: bool = False
 ) -> States:
-    """Run one pass. `held` counts the copies of each token of a packed batch."""
+    """Run one pass over a batch on the model's device. Gradients flow if enabled."""
     options: dict[str, Any] = {"output_router_logits": True} if routing else {}
     if method is Method.OWN:
         output = _own_forward(causal, batch.ids, **options)
@@ -122,10 +118,7 @@ def _run(
             **options,
         )
         states = output.last_hidden_state
-    routed = None
-    if routing:
-        seen = batch.mask.flatten() if held is None else torch.tensor(held, device=batch.ids.device)
-        routed = Routing(output.router_logits, seen)
+    routed = Routing(output.router_logits, batch.copies) if routing else None
     return States(states[batch.row_at, batch.position_at], batch.targets, batch.owners, routed)
 
 
@@ -191,7 +184,7 @@ def _logit_changes(config: PreTrainedConfig) -> tuple[float, float | None]:
     return float(scale), getattr(config, "final_logit_softcapping", None)
 
 
-def _needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
+def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> bool:
     """Return whether a row is so long that it would change the positions of the others in its pass.
 
     LongRoPE uses one of two sets of frequencies for the whole pass, depending on its last position.

@@ -7,7 +7,7 @@ TRL's, and any other call goes to the original forward.
 """
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from mvp_align.scoring.methods import scoring_method
 from mvp_align.scoring.packing import pack_answers
-from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_rows
-from mvp_align.scoring.tokens import Answer
+from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_batch, run_rows
+from mvp_align.training.collator import PACKED, PackedPairs, read_answers_in_rows
 
 HEAD_CHUNK = 512
 """Answer positions whose logits exist at the same time."""
@@ -44,8 +44,7 @@ def share_prompts(causal: PreTrainedModel) -> bool:
         if not fused_lm_head:
             return previous(*args, **inputs)
         routing = inputs.get("output_router_logits", _asks_for_routing(self))
-        rows = inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        return _answer_outputs(self, *rows, method, routing=routing)
+        return _answer_outputs(self, inputs, method, routing=routing)
 
     causal.forward = types.MethodType(forward, causal)
     return method is Method.PACKED
@@ -56,47 +55,30 @@ def _asks_for_routing(causal: PreTrainedModel) -> bool:
 
 
 def _answer_outputs(
-    causal: PreTrainedModel,
-    ids: Tensor,
-    attention: Tensor,
-    labels: Tensor,
-    method: Method,
-    *,
-    routing: bool = False,
+    causal: PreTrainedModel, inputs: Mapping[str, Any], method: Method, *, routing: bool = False
 ) -> FusedCausalLMOutput:
-    """Return TRL's per-token outputs for right-padded rows.
+    """Return TRL's per-token outputs for a micro-batch of right-padded rows, packed or not.
 
     `labels` are -100 outside the answers.
 
     With `routing`, also returns the load-balancing loss of a mixture of experts, over as many
     tokens as TRL's rows have.
     """
-    answers = []
-    for row, length, start in zip(
-        ids.tolist(),
-        attention.sum(1).tolist(),
-        (labels != -100).int().argmax(1).tolist(),
-        strict=True,
-    ):
-        # nothing predicts the first token of a row
-        answers.append(Answer(tuple(row[:length]), max(start, 1)))
-    half = len(answers) // 2
-    in_pairs = [
-        answer for pair in zip(answers[:half], answers[half:], strict=True) for answer in pair
-    ]
-    # position in the batch of each answer of `in_pairs`
-    order = torch.arange(len(answers), device=ids.device).view(2, half).T.flatten()
-    states = run_rows(
-        causal, pack_answers(in_pairs, method is Method.PACKED), method, routing=routing
-    )
+    ids, labels = inputs["input_ids"], inputs["labels"]
+    packed: PackedPairs | None = inputs.get(PACKED)
+    if packed is None:
+        found = read_answers_in_rows(ids, inputs["attention_mask"], labels != -100)
+        rows = pack_answers(found.answers, method is Method.PACKED)
+        states = run_rows(causal, rows, method, routing=routing)
+        places = found.places.to(ids.device)
+    else:
+        states = run_batch(causal, packed.batch, method, routing=routing)
+        places = packed.places
     values = token_outputs(head_of(causal, method), states.hidden, states.targets)
 
     scored = labels[:, 1:] != -100
-    by_batch_row = torch.argsort(order[states.owners], stable=True)
     log_probs, entropy, mean_logits, is_top1, log_sum_sq_probs = (
-        torch.zeros(scored.shape, dtype=value.dtype, device=ids.device).masked_scatter(
-            scored, value[by_batch_row]
-        )
+        value.new_zeros(scored.numel()).scatter(0, places, value).view(scored.shape)
         for value in values
     )
     loss = -log_probs.sum() / scored.sum().clamp(min=1)

@@ -19,6 +19,7 @@ from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
 from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.training.collator import PackingCollator
 from mvp_align.training.divergence_guard import DivergenceGuard
 from mvp_align.training.forward import share_prompts
 from mvp_align.training.resumable import Resumable
@@ -41,7 +42,10 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         assert isinstance(self.model, nn.Module)
-        packed = share_prompts(causal_model(self.model))
+        causal = causal_model(self.model)
+        packed = share_prompts(causal)
+        if packed:
+            self.data_collator = PackingCollator(self.data_collator, causal.config)
         of_the_batch = self.aux_loss_enabled or not BATCH_LOSSES.isdisjoint(self.loss_types)
         self.regroups = not packed and not of_the_batch
 

@@ -159,6 +159,7 @@ def _shared_arguments(
         "bf16": placement.precision == "bf16",
         "fp16": placement.precision == "fp16",
         "use_cpu": placement.device.type == "cpu",
+        **_loading(config, placement),
         **_sharding(config, batches, placement),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a non-finite loss must be visible
@@ -166,9 +167,20 @@ def _shared_arguments(
         "eval_steps": evals.every_steps,
         "save_strategy": "steps",
         "save_steps": train.save_steps,
-        "dataloader_pin_memory": placement.device.type == "cuda",
         "disable_tqdm": True,
         "report_to": "none",
+    }
+
+
+def _loading(config: Config, placement: Placement) -> dict[str, Any]:
+    """Return the Trainer's arguments on how micro-batches reach the device."""
+    on_gpu, workers = placement.device.type == "cuda", config.hardware.loader_workers
+    number = int(on_gpu) if workers == "auto" else int(workers)
+    return {
+        "dataloader_num_workers": number,
+        "dataloader_persistent_workers": number > 0,
+        "dataloader_pin_memory": on_gpu,
+        "accelerator_config": {"non_blocking": on_gpu},
     }
 
 

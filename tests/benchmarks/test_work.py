@@ -66,7 +66,7 @@ def test_training_takes_forward_and_activation_gradients(case) -> None:
 def in_segments(rows: list[PackedSequence]) -> int:
     """Count (query, key) pairs as the kernels get them: whole segments, with masked pairs."""
     total = 0
-    for part in pack(rows, torch.device("cpu")).layout.segments:
+    for part in pack(rows).layout.segments:
         own = part.own[1] - part.own[0]
         total += own * (own + sum(end - first for first, end in part.context))
     return total
@@ -80,10 +80,7 @@ def test_attended_pairs_are_those_of_the_segments(case) -> None:
 
 def owns(rows: list[PackedSequence]) -> list[tuple[int, int]]:
     """Start and number of the tokens of each segment."""
-    return [
-        (part.own[0], part.own[1] - part.own[0])
-        for part in pack(rows, torch.device("cpu")).layout.segments
-    ]
+    return [(part.own[0], part.own[1] - part.own[0]) for part in pack(rows).layout.segments]
 
 
 def test_one_at_a_time_gives_the_same_scores(case) -> None:

@@ -233,7 +233,7 @@ def test_all_segments_in_one_call_are_segments_one_by_one(
     spans = [((), (0, 40)), (((0, 40),), (40, 45)), (((0, 45),), (45, 60)), (((0, 45),), (60, 61)),
              (((0, 40), (61, 90)), (90, 99)), (((0, 40),), (61, 90))]  # fmt: skip
     spans = sorted(spans, key=lambda span: span[1])
-    layout = lay_out(spans, torch.device("cuda"))
+    layout = lay_out(spans).mapped(torch.Tensor.cuda)
     torch.manual_seed(0)
     exact = [
         torch.randn(1, heads, 99, 64, device="cuda", requires_grad=True)

@@ -79,7 +79,7 @@ def test_no_mask_of_tokens_by_tokens_is_made(load_sharp, monkeypatch) -> None:
 
 def test_at_once_every_segment_has_the_keys_that_it_has_by_itself() -> None:
     spans = [((), (0, 4)), (((0, 4),), (4, 6)), (((0, 6),), (6, 9)), (((0, 4), (4, 6)), (9, 10))]
-    row = lay_out(spans, torch.device("cpu")).varlen
+    row = lay_out(spans).varlen
     assert row.keys.tolist() == [*range(4), *range(6), *range(9), *range(6), 9]
     assert row.cu_seqlens_k.tolist() == [0, 4, 10, 19, 26]
     assert row.cu_seqlens_q.tolist() == [0, 4, 6, 9, 10]

@@ -94,8 +94,7 @@ def seen_in(batch: Batch) -> torch.Tensor:
     """Return the attention mask of a packed batch [tokens, tokens]."""
     tokens = batch.ids.shape[1]
     found = torch.zeros(tokens, tokens, dtype=torch.bool)
-    for part in batch.layout.segments:
-        mask = part.mask
+    for part, mask in zip(batch.layout.segments, batch.layout.masks, strict=True):
         if mask is None:  # causal
             assert not part.context
             mask = torch.ones(
@@ -118,7 +117,7 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
     ]
     rows = pack_answers(answers, share=True)
     assert len(rows) == 1
-    batch = pack(rows, torch.device("cpu"))
+    batch = pack(rows)
     assert batch.ids[0, 20:].tolist() == [7, 8, 9, 10, 11, 12]
     assert batch.positions[0, 19:].tolist() == [19, 20, 21, 22, 21, 20, 21]
     seen = seen_in(batch)
@@ -145,7 +144,7 @@ def test_a_token_sees_its_context_and_its_own_answer_only() -> None:
 def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) -> None:
     """Reading back, at each answer's last token, the ids that it sees, in their order: its own
     sequence and no more."""
-    batch = pack(pack_answers(answers, share=True), torch.device("cpu"))
+    batch = pack(pack_answers(answers, share=True))
     seen = seen_in(batch)
     for index, answer in enumerate(answers):
         mine = batch.owners == index
@@ -165,7 +164,7 @@ def test_what_an_answer_sees_is_its_context_and_itself(answers: list[Answer]) ->
 
 @given(people())
 def test_padded_rows_hold_an_answer_each(answers: list[Answer]) -> None:
-    batch = pad(pack_answers(answers, share=False), torch.device("cpu"))
+    batch = pad(pack_answers(answers, share=False))
     assert (
         batch.mask.shape
         == batch.ids.shape

@@ -122,7 +122,8 @@ def test_losses_and_gradients_are_plain_trls(
         f"lora.target_modules={target_modules}", "train.max_steps=5", "train.learning_rate=2e-3"
     )
     ours = made.dpo()
-    ours.regroups = regroups
+    if regroups:  # as for a model whose rows are padded
+        ours.regroups, ours.data_collator = True, ours.data_collator.collate
     rows = passes(ours)
     ours.train()
 
