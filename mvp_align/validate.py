@@ -257,6 +257,11 @@ def _data_problems(config: Config) -> list[str]:
         problems.append(
             "hardware.attention=flash_attention_2 needs bf16 or fp16: change hardware.precision."
         )
+    if hardware.compile and hardware.sharding != "none":
+        problems.append(
+            f"hardware.compile=true does not go with hardware.sharding={hardware.sharding}: leave"
+            " out either."
+        )
     if hardware.sharding == "zero2" and find_spec("deepspeed") is None:
         problems.append(
             "hardware.sharding=zero2 needs a package that is not installed: pip install deepspeed"

@@ -30,6 +30,7 @@ from typing_extensions import override
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.answers import Drafts, Generated
+from mvp_align.modeling.compiled import uncompiled
 from mvp_align.modeling.source import context_length
 from mvp_align.runtime.preemption import raise_if_stop_requested
 from mvp_align.schema import PromptedPair
@@ -159,7 +160,7 @@ def _answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
     causal.eval()
     causal.generation_config = GenerationConfig()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), uncompiled(causal):
             yield causal
     finally:
         causal.generation_config = defaults

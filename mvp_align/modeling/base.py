@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedCon
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
+from mvp_align.modeling.compiled import compile_layers
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded_id, public_name
 from mvp_align.modeling.source import load_model_config, locate_weights, unavailable
@@ -67,6 +68,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
     base.name_or_path = base.config._name_or_path = public_name(model)
     setattr(base, LOADED, loaded_id(model))
     base.config.use_cache = False
+    if placement.compile:
+        compile_layers(base)
     return base
 
 

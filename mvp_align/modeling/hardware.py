@@ -24,6 +24,7 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     attention: str | None
+    compile: bool = False
 
     @property
     def processes(self) -> int:
@@ -60,7 +61,7 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
             hardware.precision if hardware.precision != "auto" else launched_precision() or "bf16"
         )
         _check_sharding(hardware, precision, dry_run)
-        return Placement(torch.device("cuda"), DTYPES[precision], attention)
+        return Placement(torch.device("cuda"), DTYPES[precision], attention, hardware.compile)
     if hardware.device == "cuda" and not has_gpu:
         raise UserError(
             "hardware.device=cuda, but torch sees no CUDA GPU here. Run on a GPU node, install a"
@@ -91,7 +92,7 @@ def resolve_hardware(hardware: Hardware, *, dry_run: bool = False) -> Placement:
                 "hardware.attention=flash_attention_2: `pip install flash-attn`, or use"
                 " attention=sdpa."
             )
-    return Placement(device, DTYPES[precision], attention)
+    return Placement(device, DTYPES[precision], attention, hardware.compile)
 
 
 def keep_freed_memory() -> None:

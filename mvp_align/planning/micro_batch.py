@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
+from mvp_align.modeling.compiled import uncompiled
 from mvp_align.planning.forecast import remedies
 from mvp_align.runs.run_folder import Passes
 from mvp_align.runtime.recipes import recipe_named
@@ -180,6 +181,7 @@ def _kept_for_gradients(model: PeftModel, pair: TokenizedPair, config: Config) -
 
     with (
         as_in_training(model, config, checkpointing=False),
+        uncompiled(model),  # a compiled layer shows only some of what it keeps
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         _fits(model, partial(train_pass, model, [pair], config))

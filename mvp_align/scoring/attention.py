@@ -145,6 +145,8 @@ def attend(
         return output, None
     if takes_varlen(query) and not options.get("dropout"):
         return _attend_varlen(query, key, value, layout.varlen, options.get("scaling")), None
+    if torch.compiler.is_compiling():  # a graph of all segments would be another one for each batch
+        return _attend_masked(query, key, value, layout.varlen, **options), None
     queries = query.split([part.own[1] - part.own[0] for part in layout.segments], dim=2)
     keys, values = key.split(layout.pieces, dim=2), value.split(layout.pieces, dim=2)
     outputs = [
@@ -187,6 +189,7 @@ def takes_varlen(query: Tensor) -> bool:
     return _has_flash(query.device.index) and width % 8 == 0 and width <= 256
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache
 def _has_flash(device: int) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -211,6 +214,43 @@ def _attend_varlen(
         scale=scale,
     )
     return output[None]
+
+
+def _attend_masked(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row: VarlenInputs,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> Tensor:
+    """Attend in one call with a mask [tokens, keys], with shapes as in `_attend_varlen`.
+
+    A query and a key see each other within a segment, if the key is not nearer to its end than the
+    query is.
+    """
+    segment_q, left_q = _segments(row.cu_seqlens_q, query.shape[2])
+    segment_k, left_k = _segments(row.cu_seqlens_k, row.keys.shape[0])
+    mask = (segment_q[:, None] == segment_k) & (left_q[:, None] <= left_k)
+    output = nn.functional.scaled_dot_product_attention(
+        query,
+        key.index_select(2, row.keys),
+        value.index_select(2, row.keys),
+        attn_mask=mask[None, None],
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return output.transpose(1, 2)
+
+
+def _segments(ends: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return each token's segment, and how many tokens of it are left, from cumulated lengths."""
+    at = torch.arange(count, device=ends.device)
+    segment = torch.searchsorted(ends.long(), at, right=True)
+    return segment, ends[segment] - at
 
 
 AttentionInterface.register(SHARED, attend)

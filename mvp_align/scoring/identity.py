@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 import transformers
 from peft import PeftModel
 from torch import nn
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 
 from mvp_align import __version__
 from mvp_align.modeling.base import LOADED, quantization_of
+from mvp_align.modeling.compiled import is_compiled
 from mvp_align.modeling.fingerprint import adapter_fingerprint, fingerprint
 from mvp_align.modeling.source import cache_root
 from mvp_align.scoring.cache import LogpCache, open_cache
@@ -39,5 +41,6 @@ def identity(model: nn.Module, adapter: str | None = None) -> dict[str, str]:
         "quantization": quantization_of(inner),
         "attention": method_name(inner),
         "device": inner.device.type,
+        "kernels": f"torch {torch.__version__}" + ", layers compiled" * is_compiled(inner),
         "code": f"mvp-align {__version__}, transformers {transformers.__version__}",
     }

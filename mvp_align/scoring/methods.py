@@ -216,7 +216,7 @@ def disagreement(
             _logps(causal, pack_answers(answers, method is Method.PACKED), method), expected
         )
     except Exception as error:  # model families fail in many ways on unexpected arguments
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError | UserError):
             raise
         return f"fails ({_brief(error)})"
     return "" if apart <= limit else f"is {apart:.2g} nats a token off"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from mvp_align.errors import UserError
+from mvp_align.modeling.compiled import explain_failed_compilation, uncompiled
 from mvp_align.scoring.packing import (
     Batch,
     PackedSequence,
@@ -105,18 +106,20 @@ def run_batch(
     """Run one pass over a batch on the model's device. Gradients flow if enabled."""
     options: dict[str, Any] = {"output_router_logits": True} if routing else {}
     if method is Method.OWN:
-        output = _own_forward(causal, batch.ids, **options)
+        with uncompiled(causal):  # a row at a time, which the compiled graph is not for
+            output = _own_forward(causal, batch.ids, **options)
         states = output.logits
     else:
-        output = _backbone(causal)(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            attention_mask=batch.mask,
-            use_cache=False,
-            # other models do not accept this argument
-            **({"layout": batch.layout} if batch.layout else {}),
-            **options,
-        )
+        with explain_failed_compilation(causal):
+            output = _backbone(causal)(
+                input_ids=batch.ids,
+                position_ids=batch.positions,
+                attention_mask=batch.mask,
+                use_cache=False,
+                # other models do not accept this argument
+                **({"layout": batch.layout} if batch.layout else {}),
+                **options,
+            )
         states = output.last_hidden_state
     routed = Routing(output.router_logits, batch.copies) if routing else None
     return States(states[batch.row_at, batch.position_at], batch.targets, batch.owners, routed)
