@@ -1,12 +1,13 @@
 """Compiled layers: the numbers of eager ones, and one graph for batches of any length."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from bench import Bench
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 from transformers import CTRLConfig, CTRLLMHeadModel
@@ -15,8 +16,12 @@ from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.local import generate_locally
 from mvp_align.modeling.compiled import compile_layers
+from mvp_align.scoring import attention
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
+from mvp_align.scoring.methods import scoring_method
+from mvp_align.scoring.packing import pack, pack_answers
+from mvp_align.scoring.passes import Method, run_batch
 from mvp_align.training.plan import Plan
 
 
@@ -85,3 +90,39 @@ def test_a_model_without_repeated_layers_is_refused() -> None:
     model = CTRLLMHeadModel(CTRLConfig(vocab_size=20, n_embd=8, dff=8, n_layer=1, n_head=2))
     with pytest.raises(UserError, match="CTRLLMHeadModel has no layers"):
         compile_layers(model)
+
+
+def test_on_a_gpu_a_layer_is_one_graph_around_torchs_varlen_kernel(
+    bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced, not run: forward and backward of passes of two sizes, on which the kernel's longest
+    segments, plain numbers in Python, must not start graphs of their own."""
+    graphs: list[torch.fx.GraphModule] = []
+
+    class Traced(Exception):
+        pass
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        def stop(*_: object) -> object:
+            raise Traced
+
+        graphs.append(graph)
+        return stop
+
+    made = bench()
+    causal = made.model().get_base_model()
+    assert scoring_method(causal) is Method.PACKED
+    monkeypatch.setattr(attention, "takes_varlen", lambda query: True)
+    causal.to(torch.bfloat16)
+    backend = aot_autograd(fw_compiler=keep, bw_compiler=keep)
+    causal.model.layers[0].compile(dynamic=True, fullgraph=True, backend=backend)
+    for pairs in (made.plan.train_tokens[:1], made.plan.train_tokens[1:5]):
+        answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+        batch = pack(pack_answers(answers, share=True))
+        with pytest.raises(Traced):
+            run_batch(causal, batch, Method.PACKED)
+    forward, backward = graphs
+    for graph, kernel in ((forward, "_varlen_attn"), (backward, "_varlen_attn_backward")):
+        (call,) = [node for node in graph.graph.nodes if f"{kernel}.default" in str(node.target)]
+        values = [getattr(node, "meta", {}).get("val") for node in call.args]
+        assert sum(isinstance(value, torch.SymInt) for value in values) == 2
