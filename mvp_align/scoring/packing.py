@@ -276,10 +276,8 @@ def pad(rows: Sequence[PackedSequence]) -> Batch:
 def _predictions(answers: list[Predicted]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return row_at, position_at, targets and owners [n], ordered by owner."""
     answers.sort(key=lambda answer: answer[0])
-    lengths = torch.tensor([len(tokens) for *_, tokens in answers])
-    owners, row_at = torch.tensor([answer[:2] for answer in answers]).T.repeat_interleave(
-        lengths, dim=1
-    )
+    owners = _ids(owner for owner, _, _, tokens in answers for _ in tokens)
+    row_at = _ids(row for _, row, _, tokens in answers for _ in tokens)
     position_at = _ids(place for _, _, places, _ in answers for place in places)
     targets = _ids(token for *_, tokens in answers for token in tokens)
     return row_at, position_at, targets, owners

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.memory import SETTINGS, Setting, in_fresh_process, simulated_peak
+from benchmarks.memory import Setting, in_fresh_process, simulated_peak
 from benchmarks.work import training_flop
 from mvp_align.config import Config
 from mvp_align.modeling.adapters import start_adapter
@@ -161,12 +161,12 @@ def test_nothing_random_is_drawn_and_nothing_is_left_behind(
 
 @pytest.mark.slow
 @pytest.mark.real_model
-@pytest.mark.parametrize(
-    "setting", SETTINGS, ids=lambda s: f"{s.pairs}x{s.prompt}+{s.answer}-{s.checkpointing}"
-)
-def test_the_peak_is_that_of_training_smollm2(compose: Compose, setting: Setting) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_peak_is_that_of_training_smollm2(compose: Compose, checkpointing: bool) -> None:
+    """`benchmarks.memory` measures more settings, for docs/memory.md; these two take a minute."""
     if packaged_gguf(compose().model) is None:
         pytest.skip("the demo model's package is not installed: `make setup`")
+    setting = Setting(2, 64, 96, checkpointing)
     assert simulated_peak(setting) == pytest.approx(
         in_fresh_process(setting, keep_freed=False), rel=0.15
     )
