@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from mvp_align.config import Generation, Lora
+from mvp_align.config import Generation, Lora, Model
 from mvp_align.errors import UserError
 from mvp_align.generation import continuous, local
 from mvp_align.generation.answers import Drafts, Generated, read_drafts
 from mvp_align.generation.continuous import check_continuous, check_continuous_shape, paging_fault
 from mvp_align.generation.local import generate_locally
 from mvp_align.modeling.adapters import new_adapter
+from mvp_align.modeling.base import load_base
 from mvp_align.runtime import preemption
 from mvp_align.runtime.preemption import Preempted
 from mvp_align.schema import PromptedPair
@@ -311,3 +312,16 @@ def test_answers_in_bf16_are_the_pages_own(talker_folder, tokenizer, prompts, gr
     found = generate_locally(model, tokenizer, prompts, continuously(greedy), SEED)
     plain = generate_locally(model, tokenizer, prompts, greedy, SEED)
     assert sum(one == other for one, other in zip(found, plain, strict=True)) > len(prompts) / 2
+
+
+def test_equal_over_a_base_in_4_bits(
+    sharp_model, placement, tokenizer, prompts, greedy: Generation
+) -> None:
+    base = load_base(Model("sharp", str(sharp_model)), placement, "4bit")
+    model = new_adapter(base, Lora(), seed=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    found = generate_locally(model, tokenizer, prompts, continuously(greedy), SEED)
+    assert found == generate_locally(model, tokenizer, prompts, greedy, SEED)
