@@ -189,6 +189,10 @@ class Generation:
     temperature: float = 0.7
     """0 takes the most probable token each time. Above, tokens are drawn, the same ones for the
     same seed."""
+    engine: str = _one_of("plain", "continuous")
+    """How answers are generated in this process (docs/answers.md). plain: transformers' `generate`,
+    batch by batch. continuous: its continuous batching, where a finished answer makes room for the
+    next; made for GPUs, and not measured on one yet."""
     batch_size: int = 8
     """Answers generated at once on each device."""
     limit: int | None = None

@@ -129,7 +129,7 @@ def answers_of_server(
     parameters = server.parameters(generation, config.seed)
     how = {
         "model": endpoint.model,
-        "endpoint": endpoint.base_url,
+        "endpoint": server.recorded_as,
         "data": answered_data(set_name, data),
         "prompt": asdict(generation.prompt),
         "temperature": parameters.get("temperature"),
@@ -142,7 +142,12 @@ def answers_of_server(
         drafts = Drafts(drafts_folder(path), read_drafts(path))
         prompts = plain_prompts(missing, generation.prompt)
         asked = generate_remotely(
-            endpoint, prompts, parameters, drafts=drafts, label=f"{stage} {set_name}"
+            endpoint,
+            prompts,
+            parameters,
+            drafts=drafts,
+            label=f"{stage} {set_name}",
+            name=server.recorded_as,
         )
         known |= {answer.id: answer for answer in asked.answers}
         if not known:

@@ -67,8 +67,11 @@ def check_slurm(words: list[str], is_name: bool) -> None:
     """Check `sbatch slurm/FILE ...` and `bash slurm/FILE ...`, whose overrides go to its script."""
     (at,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
     assert all(word.startswith("-") for word in words[1:at])
-    (script,) = re.findall(r"launch\.sh (\w+)\.py", (ROOT / words[at]).read_text())
-    check_overrides(script, words[at + 1 :])
+    (script,) = re.findall(r"launch\.sh ([\w/]+)\.py", (ROOT / words[at]).read_text())
+    if script == "slurm/serve":
+        check_ours(["mvp-align", "generate", *words[at + 1 :]], is_name)
+    else:
+        check_overrides(script, words[at + 1 :])
 
 
 def check_pip(words: list[str], is_name: bool) -> None:
@@ -143,7 +146,7 @@ PROGRAMS: dict[str, Callable[[list[str], bool], None]] = {
 } | dict.fromkeys(
     (
         "cd", "conda", "git", "hf", "module", "scancel", "scontrol", "source", "tensorboard",
-        "trackio",
+        "trackio", "vllm",
     ),
     taken_as_it_is,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from hydra._internal.utils import get_args_parser
+from page_commands import check_slurm
 
 from mvp_align.launch import check_command
 
@@ -146,7 +147,7 @@ def test_commands_of_the_headers_compose(command: str) -> None:
     if words[0] == "sbatch":
         (at,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
         assert (ROOT / words[at]).is_file()
-        check_command("evaluate" if "evaluate" in words[at] else "train", words[at + 1 :])
+        check_slurm(words, is_name=False)
     else:
         check_command("train", get_args_parser().parse_args(words[2:]).overrides)
 

@@ -179,6 +179,9 @@ def generate(
     ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Token limit of an answer.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers generated at once.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="plain or continuous (continuous batching).")
+    ] = None,
     endpoint: Annotated[
         str | None, typer.Option(help="An OpenAI-compatible server, as http://host:8000/v1.")
     ] = None,
@@ -194,6 +197,22 @@ def generate(
     leave_out: Annotated[
         list[str] | None,
         typer.Option(help="temperature or seed: do not send it, if the server rejects it."),
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Requests in flight at once; by default 8.")
+    ] = None,
+    requests_per_minute: Annotated[
+        float | None, typer.Option(help="Requests that may start in a minute; by default 600.")
+    ] = None,
+    reply_seconds: Annotated[
+        float | None, typer.Option(help="Longest wait for a reply; by default 60.")
+    ] = None,
+    endpoint_name: Annotated[
+        str | None,
+        typer.Option(
+            help="What to record in place of the address, for a server that gets another one each"
+            " time it starts."
+        ),
     ] = None,
 ) -> None:
     """Generate a run's answers, by its model or a server, and measure SPMR on them.
@@ -215,12 +234,25 @@ def generate(
         for option, value, known in (("stage", stage, recipe.STAGES), ("set", set_name, SETS))
         if value not in known
     ]
-    if (endpoint is None) != (model is None) or (
-        endpoint is None and (key_env or max_tokens_parameter or leave_out)
-    ):
+    of_server = {
+        "key_env": key_env,
+        "concurrency": concurrency,
+        "requests_per_minute": requests_per_minute,
+        "read_seconds": reply_seconds,
+        "total_seconds": None if reply_seconds is None else 2 * reply_seconds,
+    }
+    given = {name: value for name, value in of_server.items() if value is not None}
+    others = max_tokens_parameter, leave_out, endpoint_name
+    if (endpoint is None) != (model is None) or (endpoint is None and (given or any(others))):
         problems.append(
-            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter and"
-            " --leave-out to them."
+            "--endpoint and --model belong together, and --key-env, --max-tokens-parameter,"
+            " --leave-out, --concurrency, --requests-per-minute, --reply-seconds and"
+            " --endpoint-name to them."
+        )
+    if endpoint is not None and (engine or batch_size):
+        problems.append(
+            "--engine and --batch-size are about answers generated in this process: leave them out"
+            " beside --endpoint, where --concurrency says how many are asked for at once."
         )
     problems += [
         f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}."
@@ -230,13 +262,14 @@ def generate(
     if temperature is not None and "temperature" in (leave_out or ()):
         problems.append("--temperature and --leave-out temperature say opposite things.")
     config = read_config(run)
-    given = {
+    asked = {
         "limit": limit,
         "temperature": temperature,
         "max_new_tokens": max_new_tokens,
         "batch_size": batch_size,
+        "engine": engine,
     }
-    for name, value in given.items():
+    for name, value in asked.items():
         if value is not None:
             setattr(config.generation, name, value)
     problems += [
@@ -246,9 +279,13 @@ def generate(
         raise combined_error(problems, "This command cannot run:")
     server = None
     if endpoint and model:
-        names = max_tokens_parameter or "max_tokens", tuple(leave_out or ())
-        served = {"base_url": endpoint, "model": model, "key_env": key_env}
-        server = Server(validate_settings(Endpoint, served, f"The endpoint of {model}"), *names)
+        served = {"base_url": endpoint, "model": model, **given}
+        server = Server(
+            validate_settings(Endpoint, served, f"The endpoint of {model}"),
+            max_tokens_parameter or "max_tokens",
+            tuple(leave_out or ()),
+            endpoint_name,
+        )
     else:
         config.model = model_of(run)
     install_signal_handlers()

@@ -47,6 +47,9 @@ FIXED_DATE = """\
 It is a macro because transformers passes only plain values to templates, no functions.
 """
 
+TEXT_ALONE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""Chat template that shows what a message says, and nothing else."""
+
 
 class ChatTokenizer(Protocol):
     """The part of a Hugging Face tokenizer that the chat prompt needs."""
@@ -113,19 +116,60 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
     The BOS token is left out if the tokenizer adds it anyway. A template that shows the time shows
     midnight of `date` (ISO 8601).
     """
-    template = tokenizer.get_chat_template()
+    turn = _render_turn(text, tokenizer, *_dated(tokenizer.get_chat_template(), date))
+    bos = tokenizer.bos_token
+    return turn.removeprefix(bos) if bos is not None and _adds_bos(tokenizer) else turn
+
+
+def _dated(template: str, date: str) -> tuple[str, dict[str, Any]]:
+    """Return a template and variables that show midnight of `date` as today."""
     # the variable of Llama's chat templates
     fixed: dict[str, Any] = {"date_string": datetime.fromisoformat(date).strftime("%d %b %Y")}
-    if "strftime_now" in template:
-        fixed |= {"chat_template": FIXED_DATE + template, "date_codes": _date_codes(date)}
-    turn = str(
+    if "strftime_now" not in template:
+        return template, fixed
+    return FIXED_DATE + template, fixed | {"date_codes": _date_codes(date)}
+
+
+def _render_turn(
+    text: str, tokenizer: ChatTokenizer, template: str, variables: dict[str, Any]
+) -> str:
+    return str(
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True, **fixed
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            chat_template=template,
+            **variables,
         )
     )
+
+
+def _adds_bos(tokenizer: ChatTokenizer) -> bool:
+    return tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
+
+
+def server_template(prompt: Prompt, tokenizer: ChatTokenizer) -> str:
+    """Return a chat template for a server that renders a user's turn and adds no special tokens.
+
+    The model is then shown what it is shown in this process: the turn with the date of `prompt`,
+    the text alone if `prompt` or the tokenizer knows no chat, and a BOS token if the tokenizer adds
+    one.
+    """
+    if not (prompt.chat and tokenizer.chat_template):
+        template = TEXT_ALONE
+    else:
+        dated, variables = _dated(tokenizer.get_chat_template(), prompt.date)
+        template = (
+            "".join(
+                f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in variables.items()
+            )
+            + dated
+        )
     bos = tokenizer.bos_token
-    adds_bos = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
-    return turn.removeprefix(bos) if bos is not None and adds_bos else turn
+    if bos is None or not _adds_bos(tokenizer):
+        return template
+    shown = _render_turn("a", tokenizer, template, {})
+    return template if shown.startswith(bos) else "{{- bos_token }}" + template
 
 
 @cache

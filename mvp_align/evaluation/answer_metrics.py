@@ -23,10 +23,12 @@ from mvp_align.generation.answers import (
     answers_path,
     drafts_folder,
     draw_record,
+    engine_record,
     read_drafts,
     read_matching_answers,
     write_answers,
 )
+from mvp_align.generation.continuous import check_continuous_shape
 from mvp_align.generation.local import check_room, generate_locally
 from mvp_align.metrics.drift import kl_row, perplexity_row
 from mvp_align.metrics.rows import Row
@@ -69,11 +71,15 @@ def check_answerable(
 ) -> None:
     """Raise UserError before training for anything that would stop generation after it.
 
-    That is a prompt that leaves no room for an answer, or an embedder that is not available.
+    That is a prompt that leaves no room for an answer, an engine that is not right for the model,
+    or an embedder that is not available.
     """
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
-    check_room(load_model_config(config.model), ids, config.generation.max_new_tokens)
+    shape, room = load_model_config(config.model), config.generation.max_new_tokens
+    check_room(shape, ids, room)
+    if config.generation.engine == "continuous":
+        check_continuous_shape(shape, max(map(len, ids), default=0) + room)
     embedder()
 
 
@@ -134,6 +140,7 @@ def _made_with(
         "temperature": generation.temperature,
         "max_new_tokens": generation.max_new_tokens,
         "seed": config.seed,
+        **engine_record(generation),
     }
 
 

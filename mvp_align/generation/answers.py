@@ -100,6 +100,14 @@ def draw_record(generation: Generation, seed: int) -> dict[str, Any]:
     return {} if generation.limit is None else {DRAWN: {"limit": generation.limit, "seed": seed}}
 
 
+def engine_record(generation: Generation) -> dict[str, str]:
+    """Return what answers record about their engine; nothing for `plain`, as before there were two.
+
+    Engines round differently, so their answers are not mixed.
+    """
+    return {} if generation.engine == "plain" else {"engine": generation.engine}
+
+
 def read_matching_answers(
     path: Path, made_with: Mapping[str, Any], wanted: Collection[str]
 ) -> dict[str, Generated]:

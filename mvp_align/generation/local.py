@@ -1,35 +1,39 @@
-"""Generate answers in this process: batched, left-padded, with a KV cache, reproducible by seed.
+"""Generate answers in this process, by one of two engines, reproducible by seed.
+
+`plain` is transformers' `generate`: batched, left-padded, with a KV cache. `continuous` is its
+continuous batching (`generation.continuous`).
 
 An answer depends on its own prompt, the settings and the seed, not on its batch. Greedy answers
 equal those generated one at a time, and each sampled answer has its own random numbers. Logits do
-differ between batches in their last bits, which can decide a near-tie differently. So batches are
-fixed before the first one runs, and a resumed run uses the same ones.
+differ between batches and engines in their last bits, which can decide a near-tie differently. So
+batches are fixed before the first one runs, and a resumed run uses the same ones.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import pairwise
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import (
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from typing_extensions import override
 
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
-from mvp_align.generation.answers import Drafts, Generated
+from mvp_align.generation.answers import Drafts, Generated, engine_record
+from mvp_align.generation.continuous import check_continuous, continuous_tokens
+from mvp_align.generation.sampling import Draw, stacked_uniforms
 from mvp_align.modeling.compiled import uncompiled
 from mvp_align.modeling.source import context_length
 from mvp_align.runtime.preemption import raise_if_stop_requested
@@ -39,6 +43,13 @@ from mvp_align.scoring.tokens import encode, start_token
 
 MARK = "mvp-align-answer"
 """Placeholder answer, to find out what the chat template puts after an answer."""
+
+GROUP = 16
+"""Batches that the continuous engine answers in one go.
+
+It keeps `batch_size` answers running until the group's last ones end, so a large group leaves less
+of a GPU idle. A group that was interrupted runs again, so a small one loses less work.
+"""
 
 
 def generate_locally(
@@ -54,28 +65,26 @@ def generate_locally(
     """Generate an answer to each prompt, in order.
 
     `model` is a causal LM, bare or wrapped by PEFT or a distributed wrapper, and an active adapter
-    is used. Its mode and config are restored. Generation ends at the model's EOS or at the chat
-    template's end of turn. With several processes, each generates its share and all return
+    is used. Its mode, config and attention are restored. Generation ends at the model's EOS or at
+    the chat template's end of turn. With several processes, each generates its share and all return
     everything. The batches, and so the answers, are the same as with one process.
 
-    Raises UserError if a prompt plus `max_new_tokens` exceeds the model's context, and Preempted
-    between two batches, with all finished answers kept in `drafts`.
+    Raises UserError if a prompt plus `max_new_tokens` exceeds the model's context, or if the
+    engine is not right for the model, and Preempted between two batches, or, by the continuous
+    engine, between two tokens, with all finished answers kept in `drafts`.
     """
     drafts = drafts or Drafts(None)
+    causal = causal_model(model)
     ids = [encode(prompt.prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
-    check_room(causal_model(model).config, ids, settings.max_new_tokens)
-    stops = stop_ids(causal_model(model), tokenizer)
+    check_room(causal.config, ids, settings.max_new_tokens)
+    if ids and settings.engine == "continuous":
+        check_continuous(causal, max(map(len, ids)) + settings.max_new_tokens)
+    stops = stop_ids(causal, tokenizer)
     keys = [
         _key(prompt.id, row, stops, settings, seed)
         for prompt, row in zip(prompts, ids, strict=True)
     ]
-    order = sorted(
-        range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number])
-    )
-    work = [
-        order[first : first + settings.batch_size]
-        for first in range(0, len(order), settings.batch_size)
-    ]
+    work = _batches(ids, keys, settings)
 
     state = PartialState()
     mine = work[state.process_index :: state.num_processes]
@@ -90,20 +99,45 @@ def generate_locally(
         delay=2,
         disable=not state.is_main_process,
     )
-    with bar, drafts, _answering(causal_model(model)) as causal:
+    with bar, drafts, _answering(causal):
+        answers_of = partial(ENGINES[settings.engine], causal, tokenizer)
         for number in range(passes):
             raise_if_stop_requested()  # the same number of calls in every process
             if number >= len(todo):
                 continue
             batch = todo[number]
             asked, rows = [prompts[n] for n in batch], [ids[n] for n in batch]
-            found = batch_answers(causal, tokenizer, asked, rows, stops, settings, seed)
-            drafts.add({keys[n]: answer for n, answer in zip(batch, found, strict=True)})
-            bar.update(len(batch))
+            with closing(answers_of(asked, rows, stops, settings, seed)) as finished:
+                for found in finished:
+                    drafts.add({keys[batch[place]]: answer for place, answer in found.items()})
+                    bar.update(len(found))
+        raise_if_stop_requested()  # the last batch may have ended early
     answers = {keys[number]: drafts.known[keys[number]] for batch in mine for number in batch}
     if state.num_processes > 1:
         answers = dict(gather_object(list(answers.items())))
     return [answers[name] for name in keys]
+
+
+def _batches(
+    ids: Sequence[Sequence[int]], keys: Sequence[str], settings: Generation
+) -> list[list[int]]:
+    """Return the numbers of the prompts that are answered together.
+
+    Plain batches hold prompts of like length, the longest first. The continuous engine's groups
+    hold prompts with like beginnings, and are about equally large.
+    """
+    if settings.engine == "continuous":
+        order = sorted(range(len(ids)), key=lambda number: (ids[number], keys[number]))
+        count = -(-len(order) // (GROUP * settings.batch_size))
+        cuts = [len(order) * number // count for number in range(count + 1)] if count else []
+        return [order[first:end] for first, end in pairwise(cuts)]
+    order = sorted(
+        range(len(ids)), key=lambda number: (-len(ids[number]), ids[number], keys[number])
+    )
+    return [
+        order[first : first + settings.batch_size]
+        for first in range(0, len(order), settings.batch_size)
+    ]
 
 
 def check_room(shape: PreTrainedConfig, ids: Sequence[Sequence[int]], max_new_tokens: int) -> None:
@@ -145,12 +179,12 @@ def stop_ids(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
 def _key(id: str, ids: Sequence[int], stops: Sequence[int], settings: Generation, seed: int) -> str:
     """Hash everything that an answer depends on besides the model."""
     drawn = (settings.temperature, seed) if settings.temperature else (0,)
-    known = [id, ids, stops, settings.max_new_tokens, *drawn]
+    known = [id, ids, stops, settings.max_new_tokens, *drawn, *engine_record(settings).values()]
     return hashlib.sha256(json.dumps(known, allow_nan=False).encode()).hexdigest()
 
 
 @contextmanager
-def _answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
+def _answering(causal: PreTrainedModel) -> Iterator[None]:
     """Set eval mode, disable gradients, and restore `causal` afterwards.
 
     Also removes the generation defaults of the model's authors (such as a repetition penalty),
@@ -161,7 +195,7 @@ def _answering(causal: PreTrainedModel) -> Iterator[PreTrainedModel]:
     causal.generation_config = GenerationConfig()
     try:
         with torch.inference_mode(), uncompiled(causal):
-            yield causal
+            yield
     finally:
         causal.generation_config = defaults
         causal.train(was_training)
@@ -175,8 +209,8 @@ def batch_answers(
     stops: Sequence[int],
     settings: Generation,
     seed: int,
-) -> list[Generated]:
-    """Generate the answers of one batch, in order."""
+) -> Generator[Mapping[int, Generated]]:
+    """Generate the answers of one batch by plain `generate`, and yield them at once."""
     width = max(map(len, ids))
     padded = torch.full((len(ids), width), int(tokenizer.pad_token_id))
     mask = torch.zeros_like(padded)
@@ -192,10 +226,8 @@ def batch_answers(
     )
     processors = LogitsProcessorList()
     if settings.temperature:
-        draws = np.stack([uniforms(seed, prompt.id, settings.max_new_tokens) for prompt in prompts])
-        processors.append(
-            Draw(torch.from_numpy(draws).to(causal.device), settings.temperature, width)
-        )
+        draws = stacked_uniforms(seed, [prompt.id for prompt in prompts], settings.max_new_tokens)
+        processors.append(Draw(draws.to(causal.device), settings.temperature, width))
     written = causal.generate(  # type: ignore[operator]
         input_ids=padded.to(causal.device),
         attention_mask=mask.to(causal.device),
@@ -203,9 +235,48 @@ def batch_answers(
         logits_processor=processors,
     )
     rows = written[:, width:].tolist()
-    return [
-        _answer_of(prompt, row, stops, tokenizer) for prompt, row in zip(prompts, rows, strict=True)
-    ]
+    yield {
+        number: _answer_of(prompt, row, stops, tokenizer)
+        for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
+    }
+
+
+def group_answers(
+    causal: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[PromptedPair],
+    ids: Sequence[Sequence[int]],
+    stops: Sequence[int],
+    settings: Generation,
+    seed: int,
+) -> Generator[Mapping[int, Generated]]:
+    """Generate the answers of one group by continuous batching, and yield them as they finish.
+
+    Ends early if this process is asked to stop.
+    """
+    draws = (
+        stacked_uniforms(seed, [prompt.id for prompt in prompts], settings.max_new_tokens)
+        if settings.temperature
+        else None
+    )
+    written = continuous_tokens(
+        causal,
+        ids,
+        stops,
+        settings.max_new_tokens,
+        settings.batch_size,
+        draws,
+        settings.temperature,
+    )
+    with closing(written):
+        for found in written:
+            yield {
+                number: _answer_of(prompts[number], row, stops, tokenizer)
+                for number, row in found.items()
+            }
+
+
+ENGINES = {"plain": batch_answers, "continuous": group_answers}
 
 
 def _answer_of(
@@ -217,30 +288,3 @@ def _answer_of(
         tokenizer.decode(row[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     )
     return Generated(prompt.id, prompt.user_id, text, len(row[:end]), finished=end is not None)
-
-
-def uniforms(seed: int, id: str, count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a pair's own random numbers in [0, 1), one per token."""
-    name = int.from_bytes(hashlib.sha256(id.encode()).digest()[:8])
-    return np.random.default_rng([seed, name]).random(count)
-
-
-class Draw(LogitsProcessor):
-    """Sample one token per row by inverting the CDF of softmax(logits / temperature).
-
-    `uniforms` [rows, new tokens] is float64; `width` is the length of the prompts. transformers'
-    own sampling draws all rows of a batch from one generator, so an answer would depend on its
-    batch.
-    """
-
-    def __init__(self, uniforms: Tensor, temperature: float, width: int) -> None:
-        self.uniforms = uniforms
-        self.temperature = temperature
-        self.width = width
-
-    @override
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        edges = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
-        place = self.uniforms[:, input_ids.shape[1] - self.width, None] * edges[:, -1:]
-        drawn = torch.searchsorted(edges, place, right=True).clamp_(max=scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)

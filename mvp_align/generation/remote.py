@@ -34,6 +34,12 @@ class Server:
     """The server's name for the limit of new tokens."""
     left_out: tuple[str, ...] = ()
     """Parameters not to send, from LEFT_OUT."""
+    name: str | None = None
+    """What answers record in place of the address, if that is another one each time."""
+
+    @property
+    def recorded_as(self) -> str:
+        return self.name or self.endpoint.base_url
 
     def parameters(self, settings: Generation, seed: int) -> dict[str, float | int]:
         """Return the parameters to send with each prompt. Not every server honours `seed`."""
@@ -62,15 +68,18 @@ def generate_remotely(
     *,
     drafts: Drafts,
     label: str = "generating",
+    name: str = "",
 ) -> RemoteAnswers:
     """Send each prompt as a user turn, and return the answers.
 
     Answers are kept in `drafts` as they arrive and are not requested again. `parameters` go with
-    each request (see `Server.parameters`). If a request fails for good, its pair has no answer
-    until the next call tries again. Raises UserError if further requests are pointless, and
-    Preempted if the process is asked to stop.
+    each request (see `Server.parameters`). `name` stands for the address where answers are told
+    apart. If a request fails for good, its pair has no answer until the next call tries again.
+    Raises UserError if further requests are pointless, and Preempted if the process is asked to
+    stop.
     """
-    keys = [_remote_key(endpoint, prompt, parameters) for prompt in prompts]
+    where = name or endpoint.base_url
+    keys = [_remote_key(where, endpoint.model, prompt, parameters) for prompt in prompts]
     failures, given_up = asyncio.run(
         send_prompts(endpoint, prompts, keys, parameters, drafts, label)
     )
@@ -81,10 +90,10 @@ def generate_remotely(
 
 
 def _remote_key(
-    endpoint: Endpoint, prompt: PromptedPair, parameters: Mapping[str, float | int]
+    where: str, model: str, prompt: PromptedPair, parameters: Mapping[str, float | int]
 ) -> str:
     """Hash everything in a request."""
-    parts = [endpoint.base_url, endpoint.model, prompt.id, prompt.prompt, *parameters.items()]
+    parts = [where, model, prompt.id, prompt.prompt, *parameters.items()]
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
 
 

@@ -16,6 +16,8 @@ from mvp_align.errors import UserError
 TELEMETRY = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "WANDB_ERROR_REPORTING": "false"}
 
 NOISE = {
+    # the error is raised again where answers are waited for
+    "ContinuousBatchingLogger": "Error in generation loop",
     # a CPU inference kernel that we do not use
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     # accelerate imports DeepSpeed if it is installed, even without a GPU

@@ -193,7 +193,7 @@ def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> 
     LongRoPE uses one of two sets of frequencies for the whole pass, depending on its last position.
     """
     length = max(map(_longest, rows))
-    limits = dict(_rotary_limits(config.get_text_config()))
+    limits = dict(rotary_limits(config.get_text_config()))
     if length > limits.get("dynamic", math.inf):
         raise UserError(
             f"a text of {length} tokens is over the {limits['dynamic']} from which on this model's"
@@ -203,7 +203,7 @@ def needs_own_pass(config: PreTrainedConfig, rows: Sequence[PackedSequence]) -> 
     return length > limits.get("longrope", math.inf)
 
 
-def _rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
+def rotary_limits(config: PreTrainedConfig) -> Iterator[tuple[str, int]]:
     """Yield the kinds of rotary positions that depend on a pass's length, with the safe length."""
     rope = getattr(config, "rope_parameters", None) or {}
     for part in [rope, *(value for value in rope.values() if isinstance(value, dict))]:

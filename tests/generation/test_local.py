@@ -14,7 +14,8 @@ from mvp_align.config import Generation, Lora
 from mvp_align.errors import UserError
 from mvp_align.generation import local
 from mvp_align.generation.answers import Drafts, Generated, read_drafts
-from mvp_align.generation.local import Draw, generate_locally, stop_ids, uniforms
+from mvp_align.generation.local import generate_locally, stop_ids
+from mvp_align.generation.sampling import Draw, uniforms
 from mvp_align.modeling.adapters import new_adapter
 from mvp_align.runtime.preemption import Preempted
 from mvp_align.schema import PromptedPair
@@ -177,8 +178,8 @@ def test_resuming_gives_the_same_answers(
     path = tmp_path / "base-in_domain.jsonl"
     ran: list[int] = []
     honest = local.batch_answers
-    monkeypatch.setattr(
-        local, "batch_answers", lambda *args: ran.append(len(args[2])) or honest(*args)
+    monkeypatch.setitem(
+        local.ENGINES, "plain", lambda *args: ran.append(len(args[2])) or honest(*args)
     )
     for _ in range(4):
         left = SimpleNamespace(batches=draw.randrange(1, 3))

@@ -1,9 +1,11 @@
 """Impossible settings are reported before a model is loaded."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
@@ -20,6 +22,7 @@ Compose = Callable[..., Config]
         ("generation.temperature=-0.1", "generation.temperature=-0.1: must be 0 or above"),
         ("generation.max_new_tokens=0", "generation.max_new_tokens=0: must be above 0"),
         ("generation.batch_size=0", "generation.batch_size=0: must be above 0"),
+        ("generation.engine=fast", "generation.engine=fast: must be one of plain, continuous"),
         ("generation.limit=0", "generation.limit=0: must be above 0"),
         (
             "generation.prompt.template='{values} {question}'",
@@ -75,4 +78,19 @@ def test_a_missing_embedder_stops_the_run_before_training(
     with pytest.raises(UserError, match="all-MiniLM-L6-v2: it is not in the cache"):
         main(compose(*sharp, "evals=in_domain", "evals.metrics=[opa,spmr]"))
     embedder.embedder.cache_clear()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_cannot_be_batched_continuously_stops_the_run_before_training(
+    compose: Compose, sharp: list[str], tmp_path: Path
+) -> None:
+    """Before its weights are loaded: the folder has none."""
+    shutil.copytree(sharp[-2].partition("=")[2], tmp_path / "bloom")
+    AutoConfig.for_model(
+        "bloom", hidden_size=64, n_layer=2, n_head=4, vocab_size=49152
+    ).save_pretrained(tmp_path / "bloom")
+    (tmp_path / "bloom" / "model.safetensors").unlink()
+    words = ["evals=in_domain", "evals.metrics=[opa,spmr]", "generation.engine=continuous"]
+    with pytest.raises(UserError, match="model_type bloom cannot be batched continuously"):
+        main(compose(*sharp, *words, f"model.id={tmp_path / 'bloom'}"))
     assert not (tmp_path / "run").exists()

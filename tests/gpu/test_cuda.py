@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from benchmarks.llama_gpu import config_of, measure, random_model
 from benchmarks.memory import llama_pairs
-from mvp_align.config import Config
+from mvp_align.config import Config, Generation
 from mvp_align.errors import UserError
+from mvp_align.generation.local import generate_locally
 from mvp_align.modeling.adapters import new_adapter, start_adapter
 from mvp_align.modeling.base import four_bit_layers, load_base
 from mvp_align.modeling.hardware import DTYPES, Placement
@@ -334,3 +335,22 @@ def test_the_simulated_peak_is_cuda_s(
     print(known.training.peak / found.training, known.scoring.peak / found.scoring)
     assert known.training.peak == pytest.approx(found.training, rel=0.15)
     assert known.scoring.peak == pytest.approx(found.scoring, rel=0.15)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.7])
+def test_both_engines_write_the_same_in_fp32(
+    sharp_model: Path, few_pairs: list[PreferencePair], temperature: float
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32).cuda()
+    tokenizer = AutoTokenizer.from_pretrained(sharp_model)
+    prompts = [
+        PromptedPair(p.id, p.user_id, p.question * (1 + n % 4), p.chosen, p.rejected)
+        for n, p in enumerate(few_pairs)
+    ]
+    plain, continuous = (
+        generate_locally(
+            model, tokenizer, prompts, Generation(engine=engine, temperature=temperature), 12
+        )
+        for engine in ("plain", "continuous")
+    )
+    assert sum(one == other for one, other in zip(plain, continuous, strict=True)) >= 15

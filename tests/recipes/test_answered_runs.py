@@ -136,17 +136,25 @@ def evaluate(config: Config) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("engine", "batch_size"), [("plain", 1), ("continuous", 2)])
 def test_killed_while_it_answers_it_goes_on_and_ends_the_same(
-    compose: Callable[..., Config], settings: list[str], answered: Path, tmp_path: Path, monkeypatch
+    compose: Callable[..., Config],
+    settings: list[str],
+    answered: Path,
+    tmp_path: Path,
+    monkeypatch,
+    engine: str,
+    batch_size: int,
 ) -> None:
     """kill -9 four times at random moments of the answers: the same bytes as an undisturbed run, no
-    answer made twice."""
+    answer lost."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     slow = [
         "evals=in_domain",
         *ANSWERED,
         "generation.max_new_tokens=48",
-        "generation.batch_size=1",
+        f"generation.engine={engine}",
+        f"generation.batch_size={batch_size}",
         "data.limit=16",
     ]
     context = multiprocessing.get_context("forkserver")
@@ -263,14 +271,23 @@ def test_a_limit_draws_from_every_group_and_a_raised_one_adds(
     assert {rows(folder)[stage, "ufp4", "spmr@0.8"]["n"] for stage in ("base", "tuned")} == {5}
 
 
+SERVED = ["--endpoint", "http://localhost:1/v1", "--model", "mine"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--stage", "mine"], "--stage mine: must be one of base, tuned"),
         (["--set", "other"], "--set other: must be one of in_domain, ufp4"),
         (["--endpoint", "http://localhost:1/v1"], "--endpoint and --model belong together"),
-        (["--key-env", "KEY"], "--key-env, --max-tokens-parameter and --leave-out to them"),
-        (["--leave-out", "seed"], "--leave-out to them"),
+        (["--key-env", "KEY"], "--endpoint and --model belong together"),
+        (["--leave-out", "seed"], "--leave-out, .* to them"),
+        (["--concurrency", "9"], "--concurrency, .* to them"),
+        (["--endpoint-name", "mine"], "--endpoint-name to them"),
+        (["--engine", "fast"], "generation.engine=fast: must be one of plain, continuous"),
+        ([*SERVED, "--engine", "continuous"], "--engine and --batch-size are about answers"),
+        ([*SERVED, "--batch-size", "64"], "--engine and --batch-size are about answers"),
+        ([*SERVED, "--concurrency", "0"], "concurrency"),
         (["--leave-out", "model"], "--leave-out model: must be one of temperature, seed"),
         (["--temperature", "1", "--leave-out", "temperature"], "say opposite things"),
         (["--temperature", "-1"], "generation.temperature=-1.0: must be 0 or above"),

