@@ -22,6 +22,7 @@ FREE_TO_CHANGE = (
     "evals.batch_size",
     "evals.judge",
     "generation.batch_size",
+    "hardware.loader_workers",
 )
 """Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot
 be reached now can be asked later.)"""

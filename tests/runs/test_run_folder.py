@@ -12,7 +12,18 @@ import pytest
 import yaml
 
 from mvp_align import __version__
-from mvp_align.config import Config, Data, Evals, Lora, Model, Prompt, Run, Tracking, Train
+from mvp_align.config import (
+    Config,
+    Data,
+    Evals,
+    Hardware,
+    Lora,
+    Model,
+    Prompt,
+    Run,
+    Tracking,
+    Train,
+)
 from mvp_align.errors import AlreadyDone, UserError
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.runs.lock import release
@@ -98,7 +109,12 @@ def test_a_done_run_says_so_to_the_same_command_alone(tmp_path: Path) -> None:
         match=r"is DONE\. To run it again: run\.on_exists=overwrite, or another run\.name",
     ) as caught:
         open_run(
-            tmp_path, config(tracking=Tracking(backend="none"), run=Run(name="free to change"))
+            tmp_path,
+            config(
+                tracking=Tracking(backend="none"),
+                hardware=Hardware(loader_workers=3),
+                run=Run(name="free to change"),
+            ),
         )
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(UserError) as refused:
