@@ -82,9 +82,11 @@ def end_group(leader: int) -> None:
 
 
 def environment(setting: Setting) -> dict[str, str]:
-    cache = setting.work / "cache"
-    found = {**os.environ, "HF_HUB_OFFLINE": "1", "MVP_ALIGN_CACHE": str(cache)}
-    return {**found, "CUDA_VISIBLE_DEVICES": ""} if setting.tiny else found
+    """Return a child's environment. A measurement finds no log-probs of earlier runs."""
+    found = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    if setting.tiny:
+        return {**found, "CUDA_VISIBLE_DEVICES": ""}
+    return {**found, "MVP_ALIGN_CACHE": str(setting.work / "cache")}
 
 
 def last_line(log: Path) -> str:

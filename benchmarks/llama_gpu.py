@@ -251,7 +251,9 @@ def main(
                     configs[checkpointing], shape, placement.dtype, llama_pairs(pairs), []
                 )
                 assert known.training is not None
-                speed = found and trainer_speed(folder, quantization, checkpointing, pairs)
+                speed = None
+                if found is not None:
+                    speed = trainer_speed(folder, quantization, checkpointing, pairs)
                 figures.append(
                     Figure(
                         name, quantization, checkpointing, pairs, known.training.peak, found, speed

@@ -17,7 +17,6 @@ from benchmarks.step_times import Watch
 from benchmarks.work import compose
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
-from mvp_align.errors import UserError
 from mvp_align.job import Job, JobRun
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.hardware import Placement, resolve_hardware
@@ -70,10 +69,10 @@ def _cache(folder: Path) -> Iterator[None]:
 
 
 def attempt(run: OurRun) -> Attempt:
-    """Train and time once, or say why it was not possible."""
+    """Train and time once. Whatever a variant raises is the reason of a run without times."""
     try:
         return train(run)
-    except (UserError, RuntimeError, ValueError) as error:
+    except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         return Attempt(0, False, failed=reason, versions=versions())
 

@@ -60,7 +60,7 @@ class Job:
     """Run all tries, or only down to the first that fits."""
     four_bit: bool = False
     adapter: str | None = None
-    """A folder with an adapter to start from, instead of a new one."""
+    """A folder with an adapter to start from, instead of a new one. The reference is the base."""
     precomputed: bool = False
     liger: bool = False
     unsloth: bool = False
@@ -215,6 +215,8 @@ def rival_trainer(
         processing_class=tokenizer,
     )
     trainer.remove_callback(PrinterCallback)
+    if job.adapter is not None:
+        model.delete_adapter("ref")  # TRL's copy of the starting adapter, its reference else
     return trainer
 
 

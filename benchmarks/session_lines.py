@@ -111,7 +111,7 @@ def run(*words: str, random: bool = False) -> Command:
         if random or setting.tiny:
             given += ["model.name=random", f"model.id={setting.model()}"]
         if setting.tiny:
-            given += ["hardware=cpu", "train.max_steps=2", "data.limit=24"]
+            given += ["hardware=cpu", "train.max_steps=2", "data.limit=24", "run.logp_cache=false"]
         return [sys.executable, str(ROOT / "train.py"), *given]
 
     return command
@@ -156,8 +156,14 @@ LINES = (
     Line("model", 150, make_model, read_seconds),
     Line("ours", 240, training("--only", "ours"), read_json),
     Line("find", 240, training("--only", "trl", "--only", "liger", finds=True), read_seconds),
-    Line("trl", 180, training("--only", "trl", "--only", "published"), read_json),
-    Line("precomputed", 180, training("--only", "precomputed"), read_json),
+    Line(
+        "rivals",
+        420,
+        training(
+            *("--only", "trl", "--only", "published", "--only", "precomputed", "--only", "liger")
+        ),
+        read_json,
+    ),
     Line(
         "scoring",
         120,
@@ -181,7 +187,6 @@ LINES = (
     Line("divervalue", 300, run(EXPERIMENT, "data=sample", random=True), read_run),
     Line("unpacking", 90, run("experiment=demo", "train.dry_run=true"), read_seconds),
     Line("demo", 120, run("experiment=demo", "hardware=cuda"), read_run),
-    Line("liger", 120, training("--only", "liger"), read_json),
     Line("unsloth", 180, training("--only", "unsloth"), read_json),
     Line("gpu_tests", 300, gpu_tests, read_tests),
     Line(

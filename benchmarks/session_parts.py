@@ -17,7 +17,7 @@ import typer
 
 from benchmarks import our_trainer, rival_trainers
 from benchmarks.contenders import TRL, rival_job
-from benchmarks.machine import Worker, close, now
+from benchmarks.machine import now
 from benchmarks.our_trainer import OurRun
 from benchmarks.rival_trainers import measured_rate
 from benchmarks.rivals import padded_batches
@@ -34,6 +34,8 @@ from mvp_align.runtime.json_files import write_json
 from mvp_align.scoring.logps import score_pairs
 
 PLAIN_BATCH = 8
+CONTINUOUS = any(one.name == "engine" for one in fields(Generation))
+"""Whether this version has continuous batching as a setting."""
 STARTING_STD = 0.02
 """Of lora_B where losses are compared: some percent of what q, k and v give."""
 
@@ -127,7 +129,7 @@ def generation(
     found: dict[str, Any] = {"new_tokens": tokens, "plain_batch": PLAIN_BATCH}
     found["plain_answers_per_second"], found["plain_tokens_per_second"] = rate(answers, settings)
     write_json(json_file, found)
-    if any(one.name == "engine" for one in fields(Generation)):
+    if CONTINUOUS:
         fast = replace(
             compose(words_for(folder, "generation.engine=continuous")).generation,
             max_new_tokens=tokens,
@@ -152,8 +154,7 @@ def losses(
     on_gpu = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as name:
         adapter = Path(name) / "adapter"
-        worker = Worker()
-        worker.call(make_adapter, folder, adapter)
+        make_adapter(folder, adapter)
         found: dict[str, Any] = {"steps": steps, "batch": batch}
         for precision in ("fp32", "bf16") if on_gpu else ("fp32",):
             words = words_for(
@@ -166,18 +167,17 @@ def losses(
             )
             config = compose(words)
             pairs = random.Random(0).sample(load_data(config).train, steps * batch)
-            ours = worker.call(our_trainer.train, OurRun(words, pairs))
+            ours = our_trainer.train(OurRun(words, pairs))
             texts, _ = render_and_tokenize(pairs, config)
             dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
             job = rival_job(TRL, config, str(folder), texts, dtype, [])
-            plain = worker.call(rival_trainers.attempt, job, batch, False)
+            plain = rival_trainers.attempt(job, batch, False)
             if plain.timed is None or ours.timed is None:
                 raise RuntimeError(f"the plain path failed: {plain.failed}")
             found[f"ours_{precision}"] = ours.timed.losses
             found[f"plain_{precision}"] = plain.timed.losses
             found[f"gap_{precision}"] = gap(ours.timed.losses, plain.timed.losses)
             write_json(json_file, found)
-        close({"": worker})
     if on_gpu:
         found["ours_bf16_beside_fp32"] = gap(found["ours_bf16"], found["ours_fp32"])
         found["plain_bf16_beside_fp32"] = gap(found["plain_bf16"], found["plain_fp32"])

@@ -285,16 +285,19 @@ def find(bench: Bench, path: Path) -> None:
             continue
         tries = defaults(bench.options.batch)
         found = run_rival(bench, key, words, tries, every=True, steps=FIND_STEPS)
+        steps: dict[tuple[int, bool], float] = {}
         for one in found:
-            took = one.failed or f"{bench.options.batch / one.timed.step:.2f} pairs/s"  # type: ignore[union-attr]
             on = "with" if one.checkpointing else "without"
+            took = one.failed
+            if one.timed is not None:
+                steps[one.micro, one.checkpointing] = one.timed.step
+                took = f"{bench.options.batch / one.timed.step:.2f} pairs/s"
             print(f"{KEYS[key]}, {one.micro} a pass {on} checkpointing: {took}", flush=True)
-        fitting = [one for one in found if one.timed is not None]
-        if fitting:
-            fastest = min(fitting, key=lambda one: one.timed.step)  # type: ignore[union-attr]
+        if steps:
+            micro, checkpointing = min(steps, key=lambda passes: steps[passes])
             best[key] = {
-                "micro": fastest.micro,
-                "checkpointing": fastest.checkpointing,
+                "micro": micro,
+                "checkpointing": checkpointing,
                 "device": bench.device,
             }
             write_json(path, known)

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from benchmarks import scoring, training, training_epochs, training_gpu
-from benchmarks.contenders import TRL, TRL_PRECOMPUTED, UNSLOTH
+from benchmarks.contenders import TRL_PRECOMPUTED, UNSLOTH
 from benchmarks.random_llama import with_tokenizer
 from benchmarks.work import Task, evaluation_pairs, training_pairs
 
@@ -82,7 +82,7 @@ def test_rivals_passes_are_found_and_taken(overrides, tmp_path: Path) -> None:
     assert find_spec("unsloth") is None
     folder = overrides[0].removeprefix("model.id=")
     found = tmp_path / "passes.json"
-    gpu = ["--gpu", "--shape", "tiny", "--folder", folder, "--batch", "4", "--steps", "4"]
+    gpu = ["--gpu", "--shape", "tiny", "--folder", folder, "--batch", "2", "--steps", "4"]
     only = ["--only", "trl"]
     app = typer.Typer()
     app.command()(training.main)
@@ -90,21 +90,20 @@ def test_rivals_passes_are_found_and_taken(overrides, tmp_path: Path) -> None:
     assert result.exit_code == 0, (result.output, result.exception)
     (case,) = json.loads(found.read_text()).values()
     passes = case["trl"]
-    assert (passes["micro"], passes["checkpointing"]) in training_gpu.defaults(4)
-    assert result.output.count("pairs/s") == len(training_gpu.defaults(4))
+    assert (passes["micro"], passes["checkpointing"]) in training_gpu.defaults(2)
+    assert result.output.count("pairs/s") == len(training_gpu.defaults(2))
 
     passes["micro"], passes["checkpointing"] = 1, True
-    found.write_text(json.dumps({"tiny batch=4": {"trl": passes}}))
-    more = [*only, "--only", "precomputed", "--only", "unsloth", "--settings", str(found)]
+    found.write_text(json.dumps({"tiny batch=2": {"trl": passes}}))
+    more = ["--only", "precomputed", "--only", "unsloth", "--settings", str(found)]
     figures = run(training, [*gpu, *more], [], tmp_path)
     assert figures["rehearsal"] is True
     rows = {row["name"]: row for row in figures["rows"]}
-    assert rows.keys() == {TRL, TRL_PRECOMPUTED, UNSLOTH}
+    assert rows.keys() == {TRL_PRECOMPUTED, UNSLOTH}
     assert "No module named 'unsloth'" in rows[UNSLOTH]["failed"]
-    assert rows[TRL]["micro"] == rows[TRL_PRECOMPUTED]["micro"] == 1
-    assert rows[TRL]["checkpointing"] is True
-    assert rows[TRL]["losses"] == pytest.approx(rows[TRL_PRECOMPUTED]["losses"], rel=1e-3)
-    assert rows[TRL]["kernels"] > rows[TRL_PRECOMPUTED]["kernels"] > 0
+    assert rows[TRL_PRECOMPUTED]["micro"] == 1
+    assert rows[TRL_PRECOMPUTED]["checkpointing"] is True
+    assert rows[TRL_PRECOMPUTED]["kernels"] > 0
     other = CliRunner().invoke(app, [*gpu, "--settings", str(found), "lora.r=4"])
     assert other.exit_code == 2 and "holds nothing" in other.output
 
