@@ -176,7 +176,7 @@ def table_of(known: Known, why: Mapping[str, str], rehearsal: bool) -> list[list
         sign = "at least" if one.at_least else "at most"
         aim = "shown" if least is None else f"{sign} {format(least, one.form)}"
         if value is None:
-            reason = why.get(one.line) or absent(one)
+            reason = why.get(one.line) or absent(one, known)
             cells.append([one.what, aim, NOT_MEASURED + f": {reason}" * bool(reason), "-"])
             continue
         reached = "-"
@@ -186,11 +186,13 @@ def table_of(known: Known, why: Mapping[str, str], rehearsal: bool) -> list[list
     return cells
 
 
-def absent(one: Target) -> str:
+def absent(one: Target, known: Known) -> str:
     """Return why a line that ran has no such figure, as far as that is known."""
     if one.what.startswith("continuous"):
         return CONTINUOUS_ABSENT or ""
-    return ""
+    found = known.get(one.line, {}).get("rows", ())
+    failed = [row["failed"] for row in found if "failed" in row]
+    return str(failed[0]) if failed and len(failed) == len(found) else ""
 
 
 def show_all(known: Known, why: Mapping[str, str], device: str, rehearsal: bool) -> None:

@@ -145,6 +145,7 @@ def test_targets_are_compared_with_figures(known) -> None:
     assert cells["times the best TRL, outside"] == ["at least 3.50", "3.20", "no"]
     assert cells["times TRL at 2 x 4, outside"] == ["at least 10.00", "12.50", "yes"]
     assert cells["times TRL precomputed, outside"][1:] == ["not measured", "-"]
+    assert cells["times Unsloth, outside"][1:] == ["not measured: no module", "-"]
     assert cells["scoring, pairs/s"][1:] == ["not measured: late", "-"]
     assert cells["losses beside the plain path's, fp32"] == ["at most 1.0e-05", "2.0e-06", "yes"]
     bf16 = "bf16, beside the plain path's own distance to fp32"
