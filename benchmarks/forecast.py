@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from benchmarks.memory import SHAPES
 from benchmarks.work import forward_flop, training_flop
 from mvp_align.scoring.packing import pack_answers
 from mvp_align.scoring.tokens import Answer, TokenizedPair
@@ -28,16 +29,6 @@ All-reducing adapter gradients is cheap, but each step waits for the slowest of 
 """
 GPUS = {"A100 80 GB": (312e12, 2.0e12), "H100 SXM": (989e12, 3.35e12)}
 """Peak dense bf16 FLOP/s and memory bytes/s, from NVIDIA's data sheets."""
-SHAPES = {
-    "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
-    "LLaMA-2-13B": LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=5120,
-        intermediate_size=13_824,
-        num_hidden_layers=40,
-        num_attention_heads=40,
-    ),
-}
 LORA_RANK = 16
 
 

@@ -1,39 +1,54 @@
 """Measure LLaMA-2's memory and speed on this GPU, and compare the memory with the dry run's.
 
-`python -m benchmarks.llama_gpu [7B|13B] [--json FILE]` prints the tables of docs/memory.md. Weights
-are random, since memory and speed do not depend on their values, so nothing is downloaded.
+`python -m benchmarks.llama_gpu [7B|13B] [--tokenizer FOLDER] [--json FILE]` prints the tables of
+docs/memory.md. Memory is that of single passes, as the dry run simulates them; speed is that of our
+trainer's steps. Weights are random, since neither depends on their values, so nothing is
+downloaded. `benchmarks.training --gpu` times our trainer beside others.
 """
 
 import gc
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import hydra
 import torch
 import typer
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks.machine import gemm_rate, now
-from benchmarks.memory import GIB, MICRO_BATCHES, SHAPES, llama_pairs
-from benchmarks.work import forward_flop, rows_of, training_flop
+from benchmarks.memory import (
+    ANSWER,
+    GIB,
+    MICRO_BATCHES,
+    PROMPT,
+    SHAPES,
+    answer_texts,
+    llama_pairs,
+)
+from benchmarks.our_trainer import OurRun, train
+from benchmarks.random_llama import with_tokenizer
+from benchmarks.work import compose, forward_flop, rows_of, without_weights, workload
 from mvp_align.config import Config, Hardware
-from mvp_align.launch import to_config
+from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import start_adapter
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
+from mvp_align.modeling.source import load_model_config
 from mvp_align.planning.simulation import simulate
-from mvp_align.runtime.folders import CONF_DIR
+from mvp_align.schema import PreferencePair
 from mvp_align.training.step import as_in_training, largest_batch, score_pass, train_pass
 
 SCORED = 8
 """Pairs per scored batch."""
 TIMED = 3
-"""Timed passes, after one that allocates the memory."""
+"""Timed scoring passes, after one that allocates the memory."""
+STEPS = 6
+"""Steps of a trainer's run, of which the first two are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +62,18 @@ class Measured:
 
     training: int
     training_reserved: int
-    training_seconds: float
-    training_tflops: float
     scoring: int
     scoring_seconds: float
     scoring_tflops: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Steps of our trainer, of one pass each: seconds, pairs/s, and TFLOP/s of useful products."""
+
+    step_seconds: float
+    pairs_per_second: float
+    tflops: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +86,7 @@ class Figure:
     pairs: int
     simulated: int
     found: Measured | None
+    speed: Speed | None
 
     def line(self) -> str:
         kind, on = (
@@ -73,23 +96,12 @@ class Figure:
         head = f"| {self.model} | {kind} | {on} | {self.pairs} | {self.simulated / GIB:.1f} |"
         if self.found is None:
             return f"{head} does not fit | - | - | - | - |"
-        found = self.found
+        found, speed = self.found, self.speed
+        rates = "- | -" if speed is None else f"{speed.tflops:.0f} | {speed.pairs_per_second:.1f}"
         return (
-            f"{head} {found.training / GIB:.1f} | {found.training_reserved / GIB:.1f} |"
-            f" {found.training_tflops:.0f} | {self.pairs / found.training_seconds:.1f} |"
+            f"{head} {found.training / GIB:.1f} | {found.training_reserved / GIB:.1f} | {rates} |"
             f" {SCORED / found.scoring_seconds:.1f} |"
         )
-
-
-def random_model(shape: LlamaConfig, folder: Path) -> Path:
-    """Save a model of this shape with random weights in bf16, and return its folder."""
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
-    del model
-    release()
-    return folder
 
 
 def release() -> None:
@@ -113,7 +125,7 @@ def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measur
         train_pass(model, batch, config)
         optimizer.step()
         torch.cuda.reset_peak_memory_stats()
-        training_seconds = seconds(lambda: train_pass(model, batch, config))
+        train_pass(model, batch, config)
     training, reserved = (
         torch.cuda.max_memory_allocated() - before,
         torch.cuda.max_memory_reserved() - before,
@@ -125,17 +137,13 @@ def measure(model: PeftModel, config: Config, pairs: int, before: int) -> Measur
     scoring = torch.cuda.max_memory_allocated() - before
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
-    adapter = sum(parameter.numel() for parameter in trained)
+    shape = without_weights(base.config)  # packed 4-bit weights have other shapes
     return Measured(
         training=training,
         training_reserved=reserved,
-        training_seconds=training_seconds,
-        training_tflops=training_flop(shapes_of(base), batch, adapter) / training_seconds / 1e12,
         scoring=scoring,
         scoring_seconds=scoring_seconds,
-        scoring_tflops=forward_flop(shapes_of(base), rows_of(llama_pairs(SCORED)))
-        / scoring_seconds
-        / 1e12,
+        scoring_tflops=forward_flop(shape, rows_of(llama_pairs(SCORED))) / scoring_seconds / 1e12,
     )
 
 
@@ -147,23 +155,35 @@ def seconds(run: Callable[[], None]) -> float:
     return (now(device) - began) / TIMED
 
 
-def shapes_of(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model on the meta device, without adapter, to count its FLOP.
-
-    Packed 4-bit weights have other shapes.
-    """
-    with torch.device("meta"):
-        bare: PreTrainedModel = AutoModelForCausalLM.from_config(model.config)
-    return bare
-
-
 def config_of(folder: Path, quantization: str, checkpointing: bool) -> Config:
     words = [
         "hardware=cuda", f"quantization={quantization}", "model.name=random", f"model.id={folder}",
         f"hardware.gradient_checkpointing={str(checkpointing).lower()}",
     ]  # fmt: skip
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return to_config(hydra.compose("train", words))
+    return compose(words)
+
+
+def trainer_speed(folder: Path, quantization: str, checkpointing: bool, pairs: int) -> Speed | None:
+    """Time steps of our trainer with `pairs` pairs in one pass, or None where they do not fit."""
+    words = [
+        "hardware=cuda", f"quantization={quantization}", "model.name=random", f"model.id={folder}",
+        f"hardware.gradient_checkpointing={str(checkpointing).lower()}", "prompt=question",
+        f"train.batch_size={pairs}", f"train.micro_batch_size={pairs}", "train.epochs=1",
+        "data=sample",
+    ]  # fmt: skip
+    chosen, rejected = answer_texts(ANSWER)
+    texts = [
+        PreferencePair(f"p{n}", f"u{n}", f"{n}" + " tea" * PROMPT, chosen, rejected)
+        for n in range(STEPS * pairs)
+    ]
+    try:
+        timed = train(OurRun(words, texts)).timed
+    except UserError as error:
+        print(f"{pairs} pairs a pass: {error}", file=sys.stderr)
+        return None
+    assert timed is not None
+    flop = workload(texts[:pairs], compose(words)).training_flop
+    return Speed(timed.step, pairs / timed.step, flop / timed.step / 1e12)
 
 
 def measure_all(
@@ -184,6 +204,10 @@ def measure_all(
 
 def main(
     size: Annotated[str, typer.Argument(help="7B or 13B.")] = "7B",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="A folder with LLaMA-2's; by default the demo model's, with its size."),
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="File to write the figures to.")
     ] = None,
@@ -207,7 +231,9 @@ def main(
     print("|---|---|---|---|---|---|---|---|---|---|")
     figures = []
     with tempfile.TemporaryDirectory() as root:
-        folder = random_model(SHAPES[name], Path(root) / "model")
+        folder = with_tokenizer(size, Path(root) / "model", tokenizer)
+        release()
+        shape = load_model_config(config_of(folder, "none", False).model)
         for quantization in ("none", "4bit"):
             before = torch.cuda.memory_allocated()
             configs = {
@@ -217,17 +243,23 @@ def main(
             model = start_adapter(
                 load_base(configs[False].model, placement, quantization), configs[False]
             )
-            for (checkpointing, pairs), found in measure_all(model, configs, before).items():
-                known = simulate(
-                    configs[checkpointing], SHAPES[name], placement.dtype, llama_pairs(pairs), []
-                )
-                assert known.training is not None
-                figures.append(
-                    Figure(name, quantization, checkpointing, pairs, known.training.peak, found)
-                )
-                print(figures[-1].line(), flush=True)
+            measured = measure_all(model, configs, before)
             del model
             release()
+            for (checkpointing, pairs), found in measured.items():
+                known = simulate(
+                    configs[checkpointing], shape, placement.dtype, llama_pairs(pairs), []
+                )
+                assert known.training is not None
+                speed = None
+                if found is not None:
+                    speed = trainer_speed(folder, quantization, checkpointing, pairs)
+                figures.append(
+                    Figure(
+                        name, quantization, checkpointing, pairs, known.training.peak, found, speed
+                    )
+                )
+                print(figures[-1].line(), flush=True)
     if json_file is not None:
         content = {"gemm_tflops": rate, "settings": [asdict(figure) for figure in figures]}
         json_file.write_text(

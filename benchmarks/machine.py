@@ -1,6 +1,7 @@
 """Measure this machine's speed, and run each contender in a process of its own.
 
-So allocators, caches and peak memory stay separate.
+So allocators, caches and peak memory stay separate. Nothing of mvp_align is imported here, so that
+rivals with older libraries can use it.
 """
 
 import os
@@ -8,7 +9,7 @@ import platform
 import resource
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -16,24 +17,12 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from mvp_align.modeling.hardware import DTYPES, Placement, best_precision
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
 SHAPES = ((512, 576, 1536), (1024, 1024, 1024), (4096, 4096, 4096))
 """(m, k, n) of the matrix products to try: those of a small model's layers, and large squares."""
 SECONDS_A_SHAPE = 1.0
-
-
-def native_placement() -> Placement:
-    """Return our runs' device and precision, without changing allocator settings as they do.
-
-    Rivals run with their own defaults.
-    """
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
-    return Placement(device, DTYPES[best_precision(on_gpu)], None)
 
 
 class Worker:
@@ -65,9 +54,11 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the machine's fastest matrix products over SHAPES, in FLOP/s."""
-    return max(rate(shape, device, dtype) for shape in SHAPES)
+def gemm_rate(
+    device: torch.device, dtype: torch.dtype, shapes: Sequence[tuple[int, int, int]] = SHAPES
+) -> float:
+    """Return the machine's fastest matrix products over `shapes`, in FLOP/s."""
+    return max(rate(shape, device, dtype) for shape in shapes)
 
 
 def rate(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
@@ -76,13 +67,15 @@ def rate(shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) 
         torch.randn(rows, inner, device=device, dtype=dtype),
         torch.randn(inner, columns, device=device, dtype=dtype),
     )
-    for _ in range(3):
+    # waiting for a GPU after each product would count as its time; a CPU takes seconds for one
+    at_once = 4 if device.type == "cuda" else 1
+    for _ in range(at_once):
         left @ right
     products, began = 0, now(device)
     while (seconds := now(device) - began) < SECONDS_A_SHAPE:
-        for _ in range(4):
+        for _ in range(at_once):
             left @ right
-        products += 4
+        products += at_once
     return 2 * rows * inner * columns * products / seconds
 
 

@@ -15,6 +15,7 @@ from accelerate import PartialState
 from transformers import LlamaConfig
 
 from benchmarks.machine import Worker, close
+from benchmarks.random_llama import SHAPES as LLAMAS
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets
 from mvp_align.launch import to_config
@@ -36,16 +37,7 @@ WORDS = ("tea", "rain", "bread", "snow", "cats", "jazz", "soup", "salt", "moss",
 PROMPT, ANSWER = 128, 192
 """Tokens of a LLaMA-2 pair's prompt, and of each of its answers."""
 MICRO_BATCHES = (1, 2, 4, 8, 16)
-SHAPES = {
-    "LLaMA-2-7B": LlamaConfig(vocab_size=32_000),
-    "LLaMA-2-13B": LlamaConfig(
-        vocab_size=32_000,
-        hidden_size=5120,
-        intermediate_size=13_824,
-        num_hidden_layers=40,
-        num_attention_heads=40,
-    ),
-}
+SHAPES = {f"LLaMA-2-{size}": LLAMAS[size] for size in ("7B", "13B")}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,18 @@ from benchmarks.machine import (
     close,
     gemm_rate,
     machine_name,
-    native_placement,
     now,
     peak_memory_bytes,
 )
 from benchmarks.rivals import Sums, one_at_a_time, with_lm_eval
-from benchmarks.work import Task, evaluation_pairs, forward_flop, rows_of, tokens_two_rows
+from benchmarks.work import (
+    Task,
+    evaluation_pairs,
+    forward_flop,
+    native_placement,
+    rows_of,
+    tokens_two_rows,
+)
 from mvp_align.modeling.base import load_base
 from mvp_align.modeling.hardware import resolve_hardware
 from mvp_align.modeling.source import load_tokenizer
@@ -107,11 +113,7 @@ def best_size(worker: Worker, contender: str) -> int:
     """Return the fastest batch size over TRIED_PAIRS pairs, after a warm-up."""
     sizes = SIZES[contender]
     worker.call(score, sizes[0], 2)
-    return (
-        min(sizes, key=lambda size: worker.call(score, size, TRIED_PAIRS).seconds)
-        if len(sizes) > 1
-        else sizes[0]
-    )
+    return min(sizes, key=lambda size: worker.call(score, size, TRIED_PAIRS).seconds)
 
 
 def margins(sums: Sums, tokens: list[tuple[int, int]]) -> list[float]:
@@ -134,11 +136,13 @@ def main(
     """Time scoring: ours, one answer at a time, and lm-evaluation-harness, with ratios."""
     task = Task(model, data, min(pairs, 40) if quick else pairs, tuple(overrides or ()))
     turns = 1 if quick else repeats
-    workers = prepared(task)
-    known = workers[SEQUENTIAL].call(facts)
-    sizes = {contender: best_size(worker, contender) for contender, worker in workers.items()}
+    several = [name for name, tried in SIZES.items() if len(tried) > 1]
+    workers = prepared(task, *dict.fromkeys([OURS, *several]))
+    known = workers[OURS].call(facts)
+    sizes = {name: tried[0] for name, tried in SIZES.items()}
+    sizes |= {name: best_size(workers[name], name) for name in several}
     close(workers)
-    workers = prepared(task)  # fresh processes, whose peak memory is that of the best size
+    workers = prepared(task, *SIZES)  # fresh processes, whose peak memory is that of the best size
     for contender, worker in workers.items():
         worker.call(score, sizes[contender], 2)  # warm-up
     timed: dict[str, list[Timed]] = {contender: [] for contender in workers}
@@ -154,10 +158,13 @@ def main(
         )
 
 
-def prepared(task: Task) -> dict[str, Worker]:
-    workers = {contender: Worker() for contender in SIZES}
-    for contender, worker in workers.items():
-        worker.call(prepare, task, contender)
+def prepared(task: Task, *contenders: str) -> dict[str, Worker]:
+    workers = {contender: Worker() for contender in contenders}
+    loading = [
+        worker.pool.submit(prepare, task, contender) for contender, worker in workers.items()
+    ]
+    for one in loading:
+        one.result()
     return workers
 
 

@@ -6,18 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
+import torch
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from mvp_align.config import Config
+from mvp_align.config import Config, Lora
 from mvp_align.data.load import load_data
 from mvp_align.data.prompts import render_prompts
 from mvp_align.launch import to_config
-from mvp_align.modeling.source import load_tokenizer
+from mvp_align.modeling.hardware import DTYPES, Placement, best_precision
+from mvp_align.modeling.source import load_model_config, load_tokenizer
 from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.schema import PreferencePair, PromptedPair
 from mvp_align.scoring.packing import PackedSequence, pack_answers
 from mvp_align.scoring.tokens import TokenizedPair, tokenize_pairs
+from mvp_align.training.step import pair_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +40,8 @@ class Task:
     pairs: int
     overrides: tuple[str, ...] = ()
 
-    def config(self, *more: str) -> Config:
+    def words(self, *more: str) -> list[str]:
+        """Return the overrides of `train.py` that select the workload."""
         source = ["data=sample"]
         if self.data != "sample":
             source = ["data=files", "data.format=ufp4", f"data.train={Path(self.data).resolve()}"]
@@ -41,11 +50,26 @@ class Task:
                 "data.max_tokens=2048",
                 "data.max_prompt_tokens=1024",
             ]
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-            composed = hydra.compose(
-                "train", [f"model={self.model}", *source, "evals=in_domain", *self.overrides, *more]
-            )
-            return to_config(composed)
+        return [f"model={self.model}", *source, "evals=in_domain", *self.overrides, *more]
+
+    def config(self, *more: str) -> Config:
+        return compose(self.words(*more))
+
+
+def compose(words: Sequence[str]) -> Config:
+    """Return the config of `train.py` with these overrides."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return to_config(hydra.compose("train", list(words)))
+
+
+def native_placement() -> Placement:
+    """Return our runs' device and precision, without changing allocator settings as they do.
+
+    Rivals run with their own defaults.
+    """
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    return Placement(device, DTYPES[best_precision(on_gpu)], None)
 
 
 def evaluation_pairs(task: Task) -> tuple[list[PromptedPair], list[TokenizedPair]]:
@@ -57,9 +81,62 @@ def evaluation_pairs(task: Task) -> tuple[list[PromptedPair], list[TokenizedPair
 
 
 def training_pairs(task: Task) -> list[PreferencePair]:
-    """Return a seeded sample of the training pairs."""
-    pairs = load_data(task.config()).train
-    return random.Random(0).sample(pairs, min(task.pairs, len(pairs)))
+    """Return a seeded sample of the training pairs, without those over the config's limits."""
+    config = task.config()
+    pairs = load_data(config).train
+    drawn = random.Random(0).sample(pairs, min(task.pairs, len(pairs)))
+    limits = config.data
+    return [
+        pair
+        for pair, tokens in zip(drawn, render_and_tokenize(drawn, config)[1], strict=True)
+        if tokens.prompt_tokens <= limits.max_prompt_tokens and tokens.longest < limits.max_tokens
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What an epoch over some pairs is made of."""
+
+    texts: list[PromptedPair]
+    tokens: int
+    """Prompts counted once a pair."""
+    training_flop: float
+    """FLOP of a forward and backward pass over all pairs, without the reference."""
+    reference_flop: float
+    """FLOP of one reference pass over all pairs."""
+
+
+def workload(pairs: Sequence[PreferencePair], config: Config) -> Workload:
+    texts, tokenized = render_and_tokenize(pairs, config)
+    model = without_weights(load_model_config(config.model))
+    return Workload(
+        texts=texts,
+        tokens=sum(map(pair_tokens, tokenized)),
+        training_flop=training_flop(model, tokenized, adapter_weights(model, config.lora)),
+        reference_flop=forward_flop(model, rows_of(tokenized)),
+    )
+
+
+def without_weights(shape: PreTrainedConfig) -> PreTrainedModel:
+    """Return a model of this shape on the meta device, to count its FLOP."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(shape)
+    return model
+
+
+def adapter_weights(model: PreTrainedModel, lora: Lora) -> int:
+    """Return the number of weights of an adapter on `model`."""
+    every = lora.target_modules == ["all-linear"]
+    return sum(
+        lora.r * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (
+            not name.endswith("lm_head")
+            if every
+            else name.rpartition(".")[2] in lora.target_modules
+        )
+    )
 
 
 def render_and_tokenize(

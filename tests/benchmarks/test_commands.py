@@ -4,14 +4,17 @@ Every contender runs, all agree, and the figures are written.
 """
 
 import json
-import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import typer
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from benchmarks import scoring, trainers_beside_trl, training
+from benchmarks import scoring, training, training_epochs, training_gpu
+from benchmarks.contenders import TRL_PRECOMPUTED, UNSLOTH
+from benchmarks.random_llama import with_tokenizer
 from benchmarks.work import Task, evaluation_pairs, training_pairs
 
 
@@ -25,13 +28,19 @@ def run(module, arguments: list[str], overrides: list[str], tmp_path: Path) -> d
     return json.loads((tmp_path / "figures.json").read_text())
 
 
-@pytest.fixture
-def overrides(sharp_model: Path) -> list[str]:
-    return [f"model.id={sharp_model}", "model.name=sharp", "hardware=cpu"]
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory, sharpen) -> list[str]:
+    """A sharpened model of two layers with a small vocabulary, which is most of a tiny model."""
+    folder = with_tokenizer("tiny", tmp_path_factory.mktemp("sharp") / "model")
+    sharpen(AutoModelForCausalLM.from_pretrained(folder)).save_pretrained(folder)
+    return [f"model.id={folder}", "model.name=sharp", "hardware=cpu"]
 
 
-@pytest.mark.slow
-def test_scoring_agrees_with_its_rivals_and_writes_its_figures(overrides, tmp_path: Path) -> None:
+def test_scoring_agrees_with_its_rivals_and_writes_its_figures(
+    overrides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {scoring.OURS: (4, 8), scoring.SEQUENTIAL: (1,), scoring.LM_EVAL: (4,)}
+    monkeypatch.setattr(scoring, "SIZES", sizes)
     figures = run(scoring, ["--pairs", "20", "--repeats", "1"], overrides, tmp_path)
     assert set(figures) == {
         "ratio_vs_sequential", "ratio_vs_lm_eval", "gemm_share", "max_abs_error",
@@ -43,8 +52,11 @@ def test_scoring_agrees_with_its_rivals_and_writes_its_figures(overrides, tmp_pa
     assert 0 < figures["gemm_share"] < 1
 
 
-@pytest.mark.slow
-def test_training_agrees_with_trl_and_writes_its_figures(overrides, tmp_path: Path) -> None:
+def test_training_agrees_with_trl_and_writes_its_figures(
+    overrides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {training_epochs.OURS: (2, 4), training_epochs.TRL: (2,)}
+    monkeypatch.setattr(training_epochs, "MICRO_BATCHES", sizes)
     arguments = ["--pairs", "8", "--repeats", "1", "--compare-steps", "3"]
     figures = run(training, arguments, [*overrides, "train.learning_rate=1e-3"], tmp_path)
     assert set(figures) == {
@@ -57,22 +69,43 @@ def test_training_agrees_with_trl_and_writes_its_figures(overrides, tmp_path: Pa
     assert 0 < figures["gemm_share"] < 1
 
 
-def test_steps_beside_trl_on_a_random_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MVP_ALIGN_CACHE", os.environ.get("MVP_ALIGN_CACHE", ""))  # put back
+def test_options_of_the_other_mode_are_refused(overrides) -> None:
     app = typer.Typer()
-    app.command()(trainers_beside_trl.main)
-    words = ["tiny", "--micro", "2", "--batch", "2", "--steps", "3"]
-    result = CliRunner().invoke(app, [*words, "--parts", "steps,scoring,profile"])
+    app.command()(training.main)
+    for words, named in ((["--gpu", "--quick"], "--quick"), (["--steps", "9"], "--steps")):
+        result = CliRunner().invoke(app, [*words, *overrides])
+        assert result.exit_code == 2 and f"{named} is not used" in result.output
+
+
+def test_rivals_passes_are_found_and_taken(overrides, tmp_path: Path) -> None:
+    """Each in a process of its own, and one that is not installed is named with the reason."""
+    assert find_spec("unsloth") is None
+    folder = overrides[0].removeprefix("model.id=")
+    found = tmp_path / "passes.json"
+    gpu = ["--gpu", "--shape", "tiny", "--folder", folder, "--batch", "2", "--steps", "4"]
+    only = ["--only", "trl"]
+    app = typer.Typer()
+    app.command()(training.main)
+    result = CliRunner().invoke(app, [*gpu, *only, "--find", str(found)])
     assert result.exit_code == 0, (result.output, result.exception)
-    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    found = {line["what"]: line for line in lines}
-    ours, theirs = found[training.OURS], found[training.TRL]
-    assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
-    assert ours["grad_norms"] == pytest.approx(theirs["grad_norms"], rel=1e-3)
-    assert 0 < ours["gemm_share"] < 1
-    assert found[training.TRL_PRECOMPUTED]["step_seconds"] > 0
-    assert found["scoring"]["max_abs_error_per_token"] < 1e-4
-    assert any("mm" in line["kernel"] for line in lines if line["what"] == "profile")
+    (case,) = json.loads(found.read_text()).values()
+    passes = case["trl"]
+    assert (passes["micro"], passes["checkpointing"]) in training_gpu.defaults(2)
+    assert result.output.count("pairs/s") == len(training_gpu.defaults(2))
+
+    passes["micro"], passes["checkpointing"] = 1, True
+    found.write_text(json.dumps({"tiny batch=2": {"trl": passes}}))
+    more = ["--only", "precomputed", "--only", "unsloth", "--settings", str(found)]
+    figures = run(training, [*gpu, *more], [], tmp_path)
+    assert figures["rehearsal"] is True
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert rows.keys() == {TRL_PRECOMPUTED, UNSLOTH}
+    assert "No module named 'unsloth'" in rows[UNSLOTH]["failed"]
+    assert rows[TRL_PRECOMPUTED]["micro"] == 1
+    assert rows[TRL_PRECOMPUTED]["checkpointing"] is True
+    assert rows[TRL_PRECOMPUTED]["kernels"] > 0
+    other = CliRunner().invoke(app, [*gpu, "--settings", str(found), "lora.r=4"])
+    assert other.exit_code == 2 and "holds nothing" in other.output
 
 
 def test_pairs_of_a_file_in_the_other_schema(shared: Path) -> None:

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from benchmarks.llama_gpu import config_of, measure, random_model
+from benchmarks.llama_gpu import config_of, measure
 from benchmarks.memory import llama_pairs
+from benchmarks.random_llama import random_model
 from mvp_align.config import Config, Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.local import generate_locally
