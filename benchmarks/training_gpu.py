@@ -165,6 +165,7 @@ def check(options: Options) -> None:
         raise typer.BadParameter(f"--only: not {', '.join(unknown)}, but of {', '.join(KEYS)}")
     if any(":" not in variant for variant in options.variants):
         raise typer.BadParameter("--ours: must read NAME: OVERRIDE ...")
+    read_settings(options)
     if options.settings is None and options.find is None and set(options.only) != {"ours"}:
         tries = ", ".join(f"{n} {'with' if on else 'without'}" for n, on in defaults(options.batch))
         print(f"No --settings: rivals take the first that fits of pairs a pass and checkpointing:"
