@@ -46,6 +46,13 @@ def is_compiled(model: nn.Module) -> bool:
     return any(module._compiled_call_impl is not None for module in model.modules())
 
 
+def compile_seconds() -> float:
+    """Return the seconds that this process has compiled for."""
+    from torch._dynamo.utils import calculate_time_spent
+
+    return float(calculate_time_spent().get("total_wall_time", 0.0))
+
+
 @contextmanager
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """Run compiled layers eagerly inside, for calls that are no passes over packed answers."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mvp_align.config import Config
 from mvp_align.errors import UserError
-from mvp_align.modeling.compiled import uncompiled
+from mvp_align.modeling.compiled import compile_seconds, is_compiled, uncompiled
 from mvp_align.planning.forecast import remedies
 from mvp_align.runs.run_folder import Passes
 from mvp_align.runtime.recipes import recipe_named
@@ -79,6 +79,8 @@ def fit_micro_batch(
         print(f"train.micro_batch_size=auto: {batches.arithmetic}{_size_matters(config)}")
     if config.hardware.gradient_checkpointing == "auto" and why:
         print(f"hardware.gradient_checkpointing=auto: {str(found.checkpointing).lower()}, {why}")
+    if is_compiled(model):
+        print(f"hardware.compile=true: the layers took {compile_seconds():.0f} s to compile")
     return replace(plan, batches=batches)
 
 

@@ -1,5 +1,6 @@
 """Compiled layers: the numbers of eager ones, and one graph for batches of any length."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from mvp_align.config import Generation
 from mvp_align.errors import UserError
 from mvp_align.generation.local import generate_locally
 from mvp_align.modeling.compiled import compile_layers
+from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.scoring import attention
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
@@ -47,15 +49,19 @@ def margins(model: torch.nn.Module, plan: Plan, batch_size: int = 4) -> list[flo
     return [score.chosen_logp - score.rejected_logp for score in scores]
 
 
-def test_compiled_layers_train_score_and_answer_as_eager_ones(bench, losses) -> None:
+def test_compiled_layers_train_score_and_answer_as_eager_ones(
+    bench, losses, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From an adapter whose B is not zero, over passes of many lengths; then scores of the result,
     by the base with the adapter off, and with it. Answers run eagerly."""
     plain = bench(f"adapter={bench().adapter('start')}", "train.max_steps=5")
     passes = [pair.chosen.ids + pair.rejected.ids for pair in plain.plan.train_tokens]
     assert len(set(map(len, passes))) > 5
-    found, answers, names = [], [], []
+    found, answers, names, shown = [], [], [], []
     for made in (plain, compiled(plain)):
         model = made.model()
+        fit_micro_batch(made.plan, model, made.config)
+        shown.append(capsys.readouterr().out)
         trainer = made.dpo(model)
         trainer.train()
         with model.disable_adapter():
@@ -74,6 +80,9 @@ def test_compiled_layers_train_score_and_answer_as_eager_ones(bench, losses) -> 
         assert fast == pytest.approx(eager, rel=1e-5, abs=1e-5)
     assert answers[0] == answers[1]
     assert 3 <= graphs() <= 6  # training has two, scoring one with the adapter and one without
+    assert "compile" not in shown[0]
+    seconds = re.search(r"hardware\.compile=true: the layers took (\d+) s to compile", shown[1])
+    assert seconds and int(seconds[1]) > 0
     assert names == [f"torch {torch.__version__}", f"torch {torch.__version__}, layers compiled"]
 
 
