@@ -101,6 +101,7 @@ def _range_problems(config: Config) -> list[str]:
         "train.learning_rate": train.learning_rate, "train.epochs": train.epochs,
         "train.max_steps": train.max_steps,
         "train.batch_size": train.batch_size, "train.beta": train.beta,
+        "train.objective_eta": train.objective_eta, "train.objective_tau": train.objective_tau,
         "train.max_grad_norm": train.max_grad_norm,
         "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha,
         "data.limit": data.limit,
