@@ -226,7 +226,7 @@ def main(job_file: Path, result_file: Path) -> None:
     for found in attempts(job):
         done.append(asdict(found))
         aside = result_file.with_suffix(".tmp")
-        aside.write_text(json.dumps(done), encoding="utf-8")
+        aside.write_text(json.dumps(done, allow_nan=False), encoding="utf-8")
         aside.replace(result_file)
 
 

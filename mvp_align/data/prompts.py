@@ -161,7 +161,8 @@ def server_template(prompt: Prompt, tokenizer: ChatTokenizer) -> str:
         dated, variables = _dated(tokenizer.get_chat_template(), prompt.date)
         template = (
             "".join(
-                f"{{%- set {name} = {json.dumps(value)} %}}" for name, value in variables.items()
+                f"{{%- set {name} = {json.dumps(value, allow_nan=False)} %}}"
+                for name, value in variables.items()
             )
             + dated
         )
