@@ -109,6 +109,17 @@ class Train:
     """One of TRL's DPO losses, or several joined by `+`, such as sigmoid+sft."""
     loss_weights: list[float] | None = None
     label_smoothing: float = 0.0
+    objective: str = _one_of("mean", "importance", "gr_dpo", "kl_dpo")
+    """What a step's pairs weigh. mean: all the same, so that whoever is most of the data decides.
+    importance: every group as much as any other. gr_dpo: groups with a higher loss more, step by
+    step (robust optimisation over groups). kl_dpo: pairs with a higher loss more."""
+    objective_by: str = "level"
+    """The groups of importance and gr_dpo: a variable that results are broken down by, or several
+    crossed by `+` (dimension+level). Groups of fewer than `evals.min_users` people are pooled."""
+    objective_eta: float = 0.05
+    """gr_dpo's step size."""
+    objective_tau: float = 1.0
+    """kl_dpo's temperature."""
     reference: str = "base"
     """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of
     an adapter."""

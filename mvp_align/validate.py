@@ -16,7 +16,7 @@ from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
-from mvp_align.training.losses import trl_losses
+from mvp_align.training.losses import PAIR_LOSSES, trl_losses
 
 
 def _declared_choices(settings: object, prefix: str = "") -> dict[str, tuple[str, ...]]:
@@ -101,6 +101,7 @@ def _range_problems(config: Config) -> list[str]:
         "train.learning_rate": train.learning_rate, "train.epochs": train.epochs,
         "train.max_steps": train.max_steps,
         "train.batch_size": train.batch_size, "train.beta": train.beta,
+        "train.objective_eta": train.objective_eta, "train.objective_tau": train.objective_tau,
         "train.max_grad_norm": train.max_grad_norm,
         "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha,
         "data.limit": data.limit,
@@ -182,6 +183,11 @@ def _training_problems(config: Config) -> list[str]:
         problems.append(
             f"train.loss_weights has {len(train.loss_weights)} weights for {len(losses)} losses in "
             f"train.loss_type={train.loss_type}: give one each."
+        )
+    if train.objective != "mean" and train.loss_type not in PAIR_LOSSES:
+        problems.append(
+            f"train.objective={train.objective} weighs pairs by their own losses, which"
+            f" train.loss_type={train.loss_type} does not have here: use {', '.join(PAIR_LOSSES)}."
         )
     if "exo_pair" in losses and train.label_smoothing == 0:
         problems.append(

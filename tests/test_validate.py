@@ -83,6 +83,19 @@ RULES = {
         ["hardware.gradient_checkpointing=perhaps"],
         "hardware.gradient_checkpointing=perhaps: must be true, false or auto.",
     ),
+    "objective's step size": (
+        ["train.objective=gr_dpo", "train.objective_eta=0"],
+        "train.objective_eta=0.0: must be above 0.",
+    ),
+    "objective's temperature": (
+        ["train.objective=kl_dpo", "train.objective_tau=-1"],
+        "train.objective_tau=-1.0: must be above 0.",
+    ),
+    "objective of a loss of a pass": (
+        ["train.objective=gr_dpo", "train.loss_type=aot"],
+        "train.objective=gr_dpo weighs pairs by their own losses, which train.loss_type=aot does"
+        " not have here: use sigmoid, hinge, ipo.",
+    ),
     "loader word": (
         ["hardware.loader_workers=many"],
         "hardware.loader_workers=many: must be a number of processes, or auto.",

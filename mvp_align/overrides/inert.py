@@ -104,6 +104,10 @@ RULES = (
             "train.loss_weights",
             "train.label_smoothing",
             "train.disable_dropout",
+            "train.objective",
+            "train.objective_by",
+            "train.objective_eta",
+            "train.objective_tau",
         ),
         _without_reference,
         "this recipe has no loss of pairs: leave it out, or use recipe=lora_dpo.",
@@ -113,6 +117,21 @@ RULES = (
         lambda c: _losses(c) == {"sft"},
         "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as"
         " sigmoid+sft.",
+    ),
+    Rule(
+        ("train.objective_by",),
+        lambda c: c.train.objective in ("mean", "kl_dpo"),
+        "train.objective asks for no groups: use importance or gr_dpo.",
+    ),
+    Rule(
+        ("train.objective_eta",),
+        lambda c: c.train.objective != "gr_dpo",
+        "train.objective=gr_dpo alone has a step size.",
+    ),
+    Rule(
+        ("train.objective_tau",),
+        lambda c: c.train.objective != "kl_dpo",
+        "train.objective=kl_dpo alone has a temperature.",
     ),
     Rule(
         ("train.epochs",),

@@ -24,7 +24,9 @@ from mvp_align.evaluation.profile_ablation import (
     profile_passes,
 )
 from mvp_align.judging.judges import SEMANTIC, read_judge
+from mvp_align.metrics.groups import with_region
 from mvp_align.metrics.regions import load_regions
+from mvp_align.metrics.variables import tags_of
 from mvp_align.modeling.adapter_base import check_base
 from mvp_align.modeling.adapter_folder import adopt_adapter_lora, read_adapter
 from mvp_align.modeling.adapter_tokenizer import tokenizer_notes
@@ -36,6 +38,7 @@ from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
 from mvp_align.scoring.tokens import tokenize_pairs
+from mvp_align.training.objectives import pooled_groups
 from mvp_align.training.plan import Batches, Plan
 
 
@@ -84,6 +87,7 @@ def make_plan(
         train_over_limit=[text.id for text, fit in zip(texts, fits, strict=True) if not fit],
         train_unused=len(kept) - len(used),
         train_merged=tokenized.merged,
+        train_groups=_objective_groups(config, [data.train[number] for number in used]),
         eval_sets=sets,
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
@@ -93,6 +97,34 @@ def make_plan(
         notes=notes,
         train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
     )
+
+
+def _objective_groups(config: Config, pairs: Sequence[PreferencePair]) -> list[str]:
+    """Return the groups that `train.objective` weighs the training pairs by, if it has any.
+
+    Raises UserError if the records bring no such variable, or a single group is left.
+    """
+    if config.train.objective not in ("importance", "gr_dpo") or not pairs:
+        return []
+    names = config.train.objective_by.split("+")
+    tags = with_region([tags_of(pair) for pair in pairs], load_regions(config.evals.regions))
+    found = [
+        ",".join(tag[name] for name in names) if tag.keys() >= {*names} else None for tag in tags
+    ]
+    known = sorted({name for tag in tags for name in tag})
+    if not any(found):
+        raise UserError(
+            f"train.objective_by={config.train.objective_by}: no training pair has it. They have"
+            f" {', '.join(known) or 'no groups'}."
+        )
+    groups = pooled_groups(found, [pair.user_id for pair in pairs], config.evals.min_users)
+    if len({*groups}) == 1:
+        raise UserError(
+            f"train.objective_by={config.train.objective_by}: all training pairs are of one group"
+            f" ({groups[0]}), so that {config.train.objective} would be mean. Groups of fewer than"
+            f" evals.min_users={config.evals.min_users} people are pooled."
+        )
+    return groups
 
 
 def _check_context(config: Config) -> None:

@@ -24,6 +24,9 @@ from mvp_align.scoring.packing import pack_answers
 from mvp_align.scoring.passes import Head, Method, Routing, head_of, run_batch, run_rows
 from mvp_align.training.collator import PACKED, PackedPairs, read_answers_in_rows
 
+PAIR_WEIGHTS = "pair_weights"
+"""Key of a micro-batch: [pairs], fp32, what the gradient of each pair's log-probs is multiplied
+by."""
 HEAD_CHUNK = 512
 """Answer positions whose logits exist at the same time."""
 
@@ -68,8 +71,8 @@ def _answer_outputs(
     packed: PackedPairs | None = inputs.get(PACKED)
     if packed is None:
         found = read_answers_in_rows(ids, inputs["attention_mask"], labels != -100)
-        rows = pack_answers(found.answers, method is Method.PACKED)
-        states = run_rows(causal, rows, method, routing=routing)
+        packed_rows = pack_answers(found.answers, method is Method.PACKED)
+        states = run_rows(causal, packed_rows, method, routing=routing)
         places = found.places.to(ids.device)
     else:
         states = run_batch(causal, packed.batch, method, routing=routing)
@@ -81,6 +84,10 @@ def _answer_outputs(
         value.new_zeros(scored.numel()).scatter(0, places, value).view(scored.shape)
         for value in values
     )
+    weights: Tensor | None = inputs.get(PAIR_WEIGHTS)
+    if weights is not None and log_probs.requires_grad:
+        rows = weights.repeat(2)[:, None]  # chosen, then rejected
+        log_probs.register_hook(lambda grad: grad * rows)
     loss = -log_probs.sum() / scored.sum().clamp(min=1)
     balance = None
     if states.routing:

@@ -5,6 +5,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+PAIR_LOSSES = ("sigmoid", "hinge", "ipo")
+"""Those whose pairs `train.objective` can weight: it needs each pair's loss, and TRL gives their
+mean."""
+
 
 @cache
 def trl_losses() -> dict[str, str]:

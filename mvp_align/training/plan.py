@@ -56,6 +56,8 @@ class Plan:
     """Notes on sets that are only sampled."""
     notes: list[str] = field(default_factory=list)
     """Notes on the run's adapters."""
+    train_groups: list[str] = field(default_factory=list)
+    """Of each training pair, the group that `train.objective` weighs it by, if by any."""
     train_prompts_sha256: str = ""
     """Hash of the prompts of all training pairs within the limits.
 

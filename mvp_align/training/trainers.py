@@ -17,15 +17,18 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from mvp_align.config import Config
+from mvp_align.errors import UserError
 from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.identity import logp_cache
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.divergence_guard import DivergenceGuard
+from mvp_align.training.objectives import Objective
 from mvp_align.training.pair_trainer import PairTrainer
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.resumable import Resumable, ResumeCallback, StopInEvaluation
+from mvp_align.training.weighted_trainer import WeightedTrainer
 
 
 class AnswerTrainer(DivergenceGuard, Resumable, SFTTrainer):
@@ -55,6 +58,14 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
     """
     config, plan, model = parts.config, parts.plan, parts.model
     progress = _make_progress_callback(plan)
+    weighted = config.train.objective != "mean"
+    if weighted:
+        if trainer_class is not PairTrainer:
+            raise UserError(
+                f"train.objective={config.train.objective}: this recipe has a loss of its own"
+                f" ({trainer_class.__name__}), and its pairs cannot be weighted."
+            )
+        trainer_class = WeightedTrainer
     with _unrounded(model):
         trainer = trainer_class(
             model=model,
@@ -63,6 +74,14 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
             eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=parts.tokenizer,
             callbacks=[*parts.callbacks, progress],
+        )
+    if isinstance(trainer, WeightedTrainer):
+        train = config.train
+        trainer.weigh(
+            Objective.of_groups(
+                train.objective, plan.train_groups, train.objective_eta, train.objective_tau
+            ),
+            plan.train_groups,
         )
     _finish_callbacks(trainer)
     if starts_at_ln2(config) and trainer_class is PairTrainer:

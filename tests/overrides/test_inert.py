@@ -28,6 +28,17 @@ REFUSED = {
         "train.warmup_share",
         "train",
     ),
+    "groups of the mean": (["train.objective_by=region"], "train.objective_by", "train"),
+    "step size of others": (
+        ["train.objective=importance", "train.objective_eta=0.1"],
+        "train.objective_eta",
+        "train",
+    ),
+    "temperature of others": (
+        ["train.objective=gr_dpo", "train.objective_tau=0.1"],
+        "train.objective_tau",
+        "train",
+    ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
     "answers at no step": (

@@ -114,6 +114,25 @@ def test_two_processes_find_what_one_finds(sharp: list[str], tmp_path: Path) -> 
     )
 
 
+def test_two_processes_weigh_pairs_as_one(sharp: list[str], tmp_path: Path) -> None:
+    """Weights depend on all of a step's pairs, in both processes and in both of their passes."""
+    logged = []
+    for processes in (1, 2):
+        run = tmp_path / f"{processes}"
+        words = ["train.batch_size=4", "train.micro_batch_size=1", f"train.max_steps={STEPS}"]
+        weighs = ["train.objective=gr_dpo", "train.objective_eta=0.5", "evals.min_users=1"]
+        launch(processes, [*sharp, *words, *weighs, "evals=in_domain", f"run.dir={run}"])
+        entries = json.loads((newest(run) / "trainer_state.json").read_text())["log_history"]
+        logged.append([entry for entry in entries if "loss" in entry])
+    one, two = logged
+    keys = {key for key in one[0] if key.startswith("objective/alpha/")}
+    assert len(one) == len(two) == STEPS and len(keys) > 1
+    for key in ("loss", "grad_norm", *keys):
+        found, expected = ([entry[key] for entry in entries] for entries in (two, one))
+        assert found == pytest.approx(expected, rel=1e-5), key
+    assert all(one[0][key] != one[-1][key] for key in keys)
+
+
 def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
     sharp: list[str], compose: Callable[..., Config], tmp_path: Path
 ) -> None:
