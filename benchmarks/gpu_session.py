@@ -124,7 +124,6 @@ def outcome(records: Sequence[Record]) -> tuple[Mapping[str, Any], Mapping[str, 
     latest = {record["line"]: record for record in records}
     figures = {name: record["figures"] for name, record in latest.items()}
     why = {name: record["failed"] for name, record in latest.items() if record["failed"]}
-    why |= {line.name: line.absent for line in LINES if line.absent}
     return figures, {line.name: "not run" for line in LINES if line.name not in latest} | why
 
 
@@ -171,7 +170,7 @@ def main(
     records = read_records(json_file, tiny)
     done = {record["line"] for record in records if not record["failed"]}
     for line in LINES:
-        if line.name in done or line.absent or (only and line.name not in only):
+        if line.name in done or (only and line.name not in only):
             continue
         if line.name == "find" and settings is not None:
             continue

@@ -3,11 +3,10 @@
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvp_align.config import Generation, Hardware
 from mvp_align.runtime.json_files import from_json
 
 ROOT = Path(__file__).parents[1]
@@ -58,8 +57,6 @@ class Line:
     command: Command
     read: Callable[[Setting, str, float], dict[str, Any]]
     """Makes figures of what a line left behind, and of its seconds."""
-    absent: str | None = None
-    """Why this version cannot run it."""
 
 
 def module(name: str, *words: object) -> list[str]:
@@ -146,11 +143,6 @@ def read_tests(setting: Setting, line: str, seconds: float) -> dict[str, Any]:
     return {"seconds": seconds, "passed": 0, "failed": 0, **counts}
 
 
-def lacks(group: type, name: str) -> str | None:
-    known = any(one.name == name for one in fields(group))
-    return None if known else f"{group.__name__.lower()}.{name} is no setting of this version"
-
-
 EXPERIMENT = "experiment=divervalue_llama2_7b"
 LINES = (
     Line("model", 150, make_model, read_seconds),
@@ -182,7 +174,6 @@ LINES = (
         240,
         training("--only", "ours", "hardware.compile=true"),
         read_json,
-        lacks(Hardware, "compile"),
     ),
     Line("divervalue", 300, run(EXPERIMENT, "data=sample", random=True), read_run),
     Line("unpacking", 90, run("experiment=demo", "train.dry_run=true"), read_seconds),
@@ -197,4 +188,3 @@ LINES = (
     ),
     Line("smollm2", 180, training("--only", "ours", "--only", "trl", shape="smollm2"), read_json),
 )
-CONTINUOUS_ABSENT = lacks(Generation, "engine")

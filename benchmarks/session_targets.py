@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders import OURS, TRL, TRL_LIGER, TRL_PRECOMPUTED, UNSLOTH
-from benchmarks.session_lines import CONTINUOUS_ABSENT, LINES
+from benchmarks.session_lines import LINES
 from benchmarks.step_rows import Figures, ratios, show
 from benchmarks.training_gpu import CONFIGURED, PUBLISHED, REHEARSAL
 
@@ -188,8 +188,6 @@ def table_of(known: Known, why: Mapping[str, str], rehearsal: bool) -> list[list
 
 def absent(one: Target, known: Known) -> str:
     """Return why a line that ran has no such figure, as far as that is known."""
-    if one.what.startswith("continuous"):
-        return CONTINUOUS_ABSENT or ""
     found = known.get(one.line, {}).get("rows", ())
     failed = [row["failed"] for row in found if "failed" in row]
     return str(failed[0]) if failed and len(failed) == len(found) else ""

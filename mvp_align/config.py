@@ -246,8 +246,8 @@ class Hardware:
     a step. auto: only where the longest micro-batch does not fit without (tried before step 1), or
     where the larger micro-batch that it makes room for is faster; never on a CPU."""
     compile: bool = False
-    """Compile the model's layers for training and scoring (torch.compile). It takes a minute or so
-    once on each machine, and changes the last bits."""
+    """Compile the model's layers for training and scoring (torch.compile). The seconds that it
+    took are printed before step 1. It changes the last bits."""
     loader_workers: int | str = "auto"
     """Processes that make and pack micro-batches ahead of time. auto: 1 on a GPU, none on a CPU,
     which would take its time from training."""

@@ -1,6 +1,6 @@
 """torch.compile for a model's repeated layers, one graph for all of them and for any length.
 
-Eager, a decoder layer is some forty small kernels beside its products, and below a few thousand
+Eager, a decoder layer is dozens of small kernels beside its products, and below a few thousand
 tokens a pass the processor hands them out more slowly than a GPU works. Compiled, norms, rotary
 positions, activations, residuals and casts become a handful. Layers are compiled one by one, since
 they are alike: the first one's graph serves all. Number of tokens and of segments are symbols in

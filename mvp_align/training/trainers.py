@@ -58,8 +58,7 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
     """
     config, plan, model = parts.config, parts.plan, parts.model
     progress = _make_progress_callback(plan)
-    weighted = config.train.objective != "mean"
-    if weighted:
+    if config.train.objective != "mean":
         if trainer_class is not PairTrainer:
             raise UserError(
                 f"train.objective={config.train.objective}: this recipe has a loss of its own"

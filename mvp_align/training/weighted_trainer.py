@@ -6,7 +6,8 @@ The weights of a step depend on the losses of all its pairs, in every process: a
 gradients over the step's micro-batches comes first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class WeightedTrainer(PairTrainer):
         number = {name: place for place, name in enumerate(objective.groups)}
         column = [number[name] for name in groups] or [0] * len(self.train_dataset)
         self.train_dataset = self.train_dataset.add_column(GROUP, column)
-        self.data_collator = GroupCollator(self.data_collator)
+        self.data_collator = partial(_collate_with_groups, self.data_collator)
         self.add_callback(_Restore(self))
 
     @override
@@ -63,12 +64,10 @@ class WeightedTrainer(PairTrainer):
     def _add_weights(self, micro_batches: list[Inputs]) -> None:
         losses = [self._losses(batch) for batch in micro_batches]
         groups = torch.cat([batch.pop(GROUP) for batch in micro_batches])
-        mine, every = torch.cat(losses), groups
-        # the same number of pairs in every process: a step's batch is a multiple of all of them
-        step_losses, step_groups = gather(mine), gather(every)
-        weights = self.objective.step(step_losses, step_groups)
-        first = self.accelerator.process_index * len(mine)
-        own = weights[first : first + len(mine)].float().to(mine.device)
+        # accelerate deals equally many pairs to every process
+        weights = self.objective.step(gather(torch.cat(losses)), gather(groups))
+        first = self.accelerator.process_index * len(groups)
+        own = weights[first : first + len(groups)].float().to(groups.device)
         for batch, part, loss in zip(
             micro_batches, own.split([len(one) for one in losses]), losses, strict=True
         ):
@@ -120,17 +119,14 @@ class WeightedTrainer(PairTrainer):
         return loss + ((inputs[PAIR_WEIGHTS] - 1) * losses).mean()
 
 
-class GroupCollator:
-    """A collator that keeps the pairs' groups, which TRL's leaves out."""
-
-    def __init__(self, collate: Any) -> None:
-        self.collate = collate
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch: dict[str, Any] = self.collate(examples)
-        if GROUP in examples[0]:  # not in validation pairs
-            batch[GROUP] = torch.tensor([example[GROUP] for example in examples])
-        return batch
+def _collate_with_groups(
+    collate: Callable[..., Any], examples: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Collate, and keep the pairs' groups, which TRL's collator leaves out."""
+    batch: dict[str, Any] = collate(examples)
+    if GROUP in examples[0]:  # not in validation pairs
+        batch[GROUP] = torch.tensor([example[GROUP] for example in examples])
+    return batch
 
 
 class _Restore(TrainerCallback):

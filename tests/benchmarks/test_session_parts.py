@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.random_llama import with_tokenizer
-from benchmarks.session_parts import CONTINUOUS, app
+from benchmarks.session_parts import app
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_answers_are_counted(part) -> None:
     found = part("generation", "--answers", "8", "--more", "8", "--tokens", "3")
     rate = found["plain_answers_per_second"]
     assert 0 < found["plain_tokens_per_second"] <= 3.01 * rate
-    assert ("ratio" in found) == CONTINUOUS
+    assert found["ratio"] > 0
 
 
 def test_losses_equal_the_plain_path_s_in_fp32(part) -> None:
