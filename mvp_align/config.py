@@ -66,6 +66,10 @@ class Data:
     """Only the first N records of each file: quick, and no sample of it."""
     drop_repeats: bool = False
     """Keep one of the pairs that repeat question, chosen and rejected (whatever their profile)."""
+    counterfactual: str = _one_of("none", "dimension", "all")
+    """Train also on each pair as somebody would decide it who states the opposite, with its answers
+    exchanged: an assumption about people, not an answer of theirs. dimension: the opposite of the
+    value that the question is about. all: of all values."""
     max_prompt_tokens: int = 512
     max_tokens: int = 1024
     """Prompt with its longer answer. A pair over either limit is left out and counted; nothing is
@@ -120,6 +124,9 @@ class Train:
     """gr_dpo's step size."""
     objective_tau: float = 1.0
     """kl_dpo's temperature."""
+    order: str = _one_of("shuffled", "disagreeing")
+    """Which pairs share an optimizer step. shuffled: any. disagreeing: those of one question that
+    prefer different answers, as far as there are, so that what ignores the person cancels."""
     reference: str = "base"
     """What DPO's implicit reward is measured against: `base` (adapter switched off) or the path of
     an adapter."""

@@ -26,6 +26,10 @@ def value_blind_ceiling(pairs: Sequence[PreferencePair]) -> float:
         raise ValueError("no pairs: the ceiling of nothing is not a number")
     directions: dict[tuple[str, frozenset[str]], Counter[str]] = {}
     for pair in pairs:
-        group = (pair.question, frozenset((pair.chosen, pair.rejected)))
-        directions.setdefault(group, Counter())[pair.chosen] += 1
+        directions.setdefault(comparison(pair), Counter())[pair.chosen] += 1
     return sum(max(counts.values()) for counts in directions.values()) / len(pairs)
+
+
+def comparison(pair: PreferencePair) -> tuple[str, frozenset[str]]:
+    """Return what a pair compares, whichever way its user decided: the question and two answers."""
+    return pair.question, frozenset((pair.chosen, pair.rejected))

@@ -6,6 +6,7 @@ from itertools import chain
 from unicodedata import normalize
 
 from mvp_align.config import Config
+from mvp_align.data.counterfactuals import counterfactual_pairs
 from mvp_align.data.formats.record import names_person
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
 from mvp_align.data.sets import IN_DOMAIN, SETS, chosen_sets, no_files, set_source
@@ -94,6 +95,8 @@ def load_data(config: Config) -> DataSets:
             f" seed={config.seed})."
         )
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
+    if config.data.counterfactual != "none" and recipe_named(config.recipe).trains:
+        notes += _add_counterfactuals(pairs["train"], config.data.counterfactual)
     others = {
         name: read_out_of_domain(name, set_source(name, config))
         for name in chosen_sets(config)
@@ -121,6 +124,25 @@ def load_data(config: Config) -> DataSets:
         read=read,
         notes=notes,
     )
+
+
+def _add_counterfactuals(train: list[PreferencePair], flips: str) -> list[str]:
+    """Add counterfactual pairs to the training pairs, and return notes.
+
+    Raises UserError if no pair has a counterpart.
+    """
+    made, left_out = counterfactual_pairs(train, flips)
+    setting = f"data.counterfactual={flips}"
+    reasons = [f"{count} training pairs have none (each {why})" for why, count in left_out.items()]
+    if not made:
+        raise UserError(
+            f"{setting}: no training pair has a counterpart: {'; '.join(reasons)}."
+            + " data.counterfactual=all needs no dimension." * (flips == "dimension")
+        )
+    train += made
+    return [
+        f"train: {len(made)} counterfactual pairs added ({setting}): assumed, nobody's answers."
+    ] + [f"train: {reason}." for reason in reasons]
 
 
 def read_out_of_domain(name: str, source: str | None) -> ReadPairs:

@@ -66,6 +66,11 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
     ]
     if plan.batches:
         lines.append(f"{plan.batches.steps} steps; {_arithmetic(config, plan.batches)}")
+    if plan.disagreements:
+        lines.append(
+            f"{plan.disagreements.coupled} of {len(plan.train)} training pairs share a step with"
+            " one that prefers the other answer (train.order=disagreeing)"
+        )
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
             lines.append(

@@ -12,6 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from mvp_align.config import Config, Train
+from mvp_align.data.disagreements import Disagreements, find_disagreements
 from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompts_sha256, render_prompts
 from mvp_align.data.sets import IN_DOMAIN
@@ -68,14 +69,18 @@ def make_plan(
             f"all {len(texts)} training pairs are over data.max_prompt_tokens or data.max_tokens:"
             " raise them."
         )
-    batches = None
+    batches = disagreements = None
     used = kept
     if kept and recipe_named(config.recipe).trains:
         batches = replace(
             plan_batches(config.train, len(kept), placement.processes),
             checkpointing=config.hardware.gradient_checkpointing is True,
         )
-        used = _reached(kept, batches, config.seed)
+        if config.train.order == "disagreeing":
+            disagreements = _disagreements([data.train[number] for number in kept])
+        used = _reached(kept, batches, config.seed, disagreements)
+        if disagreements and len(used) < len(kept):
+            disagreements = find_disagreements([data.train[number] for number in used])
     val = _validation_set(config, data, tokenizer)
     val_texts = render_prompts(
         draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
@@ -92,11 +97,23 @@ def make_plan(
         val_set=val,
         val_texts=[text for text in val_texts if val and text.id in val.groups],
         batches=batches,
+        disagreements=disagreements,
         profiles=_profile_checks(config, data, sets, tokenizer),
         drawn=_drawn_lines(config, data, sets),
         notes=notes,
         train_prompts_sha256=prompts_sha256(texts[number] for number in kept),
     )
+
+
+def _disagreements(pairs: Sequence[PreferencePair]) -> Disagreements:
+    """Return which training pairs disagree. Raises UserError if none do."""
+    found = find_disagreements(pairs)
+    if not found.coupled:
+        raise UserError(
+            f"train.order=disagreeing: of {len(pairs)} training pairs no two compare the same"
+            " answers to the same question and differ. data.counterfactual adds such pairs."
+        )
+    return found
 
 
 def _objective_groups(config: Config, pairs: Sequence[PreferencePair]) -> list[str]:
@@ -277,12 +294,16 @@ def plan_batches(train: Train, pairs: int, processes: int) -> Batches:
     )
 
 
-def _reached(numbers: list[int], batches: Batches, seed: int) -> list[int]:
+def _reached(
+    numbers: list[int], batches: Batches, seed: int, disagreements: Disagreements | None
+) -> list[int]:
     """Return the pairs that a run of less than one epoch trains on, drawn by the seed.
 
-    The others need no reference log-probs.
+    The others need no reference log-probs. Pairs that disagree are drawn together.
     """
     reach = batches.steps * batches.effective
     if reach >= len(numbers):
         return numbers
+    if disagreements:
+        return sorted(numbers[place] for place in disagreements.order(seed, 0)[:reach])
     return sorted(np.random.default_rng(seed).choice(numbers, reach, replace=False).tolist())

@@ -4,6 +4,7 @@ The forward pass, the reference log-probs and the order of pairs within a step a
 metrics and optimisation are TRL's.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.data import Sampler
+from transformers import Trainer
 from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
 from typing_extensions import override
 
+from mvp_align.data.disagreements import Disagreements
 from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
@@ -38,6 +42,9 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
 
     Call `precompute_reference` before training to score references once.
     """
+
+    disagreements: Disagreements | None = None
+    """If set, which training pairs disagree: they are put into the same steps."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -101,12 +108,42 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
         self.precompute_ref_logps = True
 
     @override
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if self.disagreements is None:
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        return DisagreeingSampler(self.disagreements, self)
+
+    @override
     def get_batch_samples(
         self, epoch_iterator: Iterator[Inputs], num_batches: int, device: torch.device
     ) -> tuple[list[Inputs], Tensor | int | None]:
         """Return the micro-batches of one optimizer step, grouped by length if rows are padded."""
         micro_batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         return regroup_by_length(micro_batches) if self.regroups else micro_batches, items
+
+
+class DisagreeingSampler(Sampler[int]):
+    """Gives the training pairs in the order of `Disagreements`, the same one to every process.
+
+    It asks the trainer for the epoch: accelerate's loader does not tell it when several processes
+    resume amid an epoch.
+    """
+
+    def __init__(self, disagreements: Disagreements, trainer: Trainer) -> None:
+        self.disagreements, self.trainer = disagreements, trainer
+
+    def __len__(self) -> int:
+        return len(self.disagreements)
+
+    @override
+    def __iter__(self) -> Iterator[int]:
+        args = self.trainer.args
+        effective = (
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        )
+        epoch = self.trainer.state.global_step // math.ceil(len(self) / effective)
+        return iter(self.disagreements.order(args.data_seed or args.seed, epoch))
 
 
 def regroup_by_length(micro_batches: list[Inputs]) -> list[Inputs]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mvp_align.data.disagreements import Disagreements
 from mvp_align.evaluation.eval_sets import EvalSet
 from mvp_align.evaluation.profile_ablation import ProfilePasses
 from mvp_align.runs.run_folder import Passes
@@ -58,6 +59,8 @@ class Plan:
     """Notes on the run's adapters."""
     train_groups: list[str] = field(default_factory=list)
     """Of each training pair, the group that `train.objective` weighs it by, if by any."""
+    disagreements: Disagreements | None = None
+    """Which training pairs disagree, if `train.order` asks for it."""
     train_prompts_sha256: str = ""
     """Hash of the prompts of all training pairs within the limits.
 

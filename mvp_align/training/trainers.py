@@ -74,6 +74,7 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
             processing_class=parts.tokenizer,
             callbacks=[*parts.callbacks, progress],
         )
+    trainer.disagreements = plan.disagreements
     if isinstance(trainer, WeightedTrainer):
         train = config.train
         trainer.weigh(

@@ -133,6 +133,40 @@ def test_two_processes_weigh_pairs_as_one(sharp: list[str], tmp_path: Path) -> N
     assert all(one[0][key] != one[-1][key] for key in keys)
 
 
+def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
+    sharp: list[str], tmp_path: Path
+) -> None:
+    """Also when both resume amid the second epoch."""
+    runs = {processes: tmp_path / f"{processes}" for processes in (1, 2)}
+    commands = {
+        processes: [
+            *sharp,
+            f"run.dir={run}",
+            "evals=in_domain",
+            "train.order=disagreeing",
+            "data.counterfactual=dimension",
+            "data.limit=8",  # 16 pairs, 4 steps an epoch
+            "train.batch_size=4",
+            "train.micro_batch_size=1",
+            "train.max_steps=null",
+            "train.epochs=2",
+            "train.save_steps=6",
+        ]
+        for processes, run in runs.items()
+    }
+    for processes, command in commands.items():
+        launch(processes, command)
+    one, two = (history(run) for run in runs.values())
+    assert len(one) == 8
+    assert two == pytest.approx(one, abs=3e-4)  # training enlarges rounding, to 1e-4 here
+    assert max(one[4:]) - min(one[4:]) > 1e-2  # as another order would show
+    assert newest(runs[2]).name == "checkpoint-8"
+    shutil.rmtree(newest(runs[2]))
+    (runs[2] / "DONE").unlink()
+    launch(2, commands[2])
+    assert history(runs[2]) == two
+
+
 def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
     sharp: list[str], compose: Callable[..., Config], tmp_path: Path
 ) -> None:
