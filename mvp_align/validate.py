@@ -189,11 +189,6 @@ def _training_problems(config: Config) -> list[str]:
             f"train.objective={train.objective} weighs pairs by their own losses, which"
             f" train.loss_type={train.loss_type} does not have here: use {', '.join(PAIR_LOSSES)}."
         )
-    if train.order == "disagreeing" and train.batch_size % 2:
-        problems.append(
-            f"train.order=disagreeing puts two pairs at a time into a step: make"
-            f" train.batch_size={train.batch_size} even."
-        )
     if "exo_pair" in losses and train.label_smoothing == 0:
         problems.append(
             "train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends"

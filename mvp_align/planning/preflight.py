@@ -77,7 +77,9 @@ def make_plan(
             checkpointing=config.hardware.gradient_checkpointing is True,
         )
         if config.train.order == "disagreeing":
-            disagreements = _disagreements([data.train[number] for number in kept])
+            disagreements = _disagreements(
+                [data.train[number] for number in kept], config.train.batch_size
+            )
         used = _reached(kept, batches, config.seed, disagreements)
         if disagreements and len(used) < len(kept):
             disagreements = find_disagreements([data.train[number] for number in used])
@@ -105,8 +107,16 @@ def make_plan(
     )
 
 
-def _disagreements(pairs: Sequence[PreferencePair]) -> Disagreements:
-    """Return which training pairs disagree. Raises UserError if none do."""
+def _disagreements(pairs: Sequence[PreferencePair], batch_size: int) -> Disagreements:
+    """Return which training pairs disagree.
+
+    Raises UserError if none do, or a step cannot hold whole couples.
+    """
+    if batch_size % 2:
+        raise UserError(
+            "train.order=disagreeing puts two pairs at a time into a step: make"
+            f" train.batch_size={batch_size} even."
+        )
     found = find_disagreements(pairs)
     if not found.coupled:
         raise UserError(

@@ -97,3 +97,8 @@ def test_a_run_of_less_than_an_epoch_draws_couples(bench, opposed, steps) -> Non
 def test_nobody_to_disagree_with_is_refused(bench, few_pairs) -> None:
     with pytest.raises(UserError, match=r"train\.order=disagreeing: of 16 training pairs no two"):
         bench(*WORDS, pairs=few_pairs)
+
+
+def test_an_odd_step_is_refused(bench, opposed) -> None:
+    with pytest.raises(UserError, match=r"make train\.batch_size=3 even"):
+        bench(*WORDS, "train.batch_size=3", "train.micro_batch_size=1", pairs=opposed)
