@@ -38,7 +38,8 @@ class Disagreements:
         finds no counterpart stands beside another without one.
         """
         draw = np.random.default_rng([seed, epoch])
-        couples, alone = list(self.couples), list(self.agreed)
+        couples: list[tuple[int, int]] = list(self.couples)
+        alone: list[int] = list(self.agreed)
         for sides in self.sides:
             one, other = (draw.permutation(side).tolist() for side in sides)
             met = min(len(one), len(other))
@@ -46,8 +47,8 @@ class Disagreements:
             alone += one[met:] + other[met:]
         alone = draw.permutation(alone).astype(int).tolist()
         couples += zip(alone[::2], alone[1::2], strict=False)
-        found: list[int] = [n for at in draw.permutation(len(couples)) for n in couples[at]]
-        return found + alone[-1:] * (len(alone) % 2)
+        numbers = [number for place in draw.permutation(len(couples)) for number in couples[place]]
+        return numbers + alone[-1:] * (len(alone) % 2)
 
 
 def find_disagreements(pairs: Sequence[PreferencePair]) -> Disagreements:
