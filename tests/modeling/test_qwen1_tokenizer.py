@@ -85,6 +85,13 @@ def test_real_texts_and_characters_of_every_kind(
     assert converted(texts).input_ids == [qwen_ids(qwen, text) for text in texts]
 
 
+def test_one_sign_alone_is_joined_with_the_end_of_a_special_token() -> None:
+    """The exception that the test above leaves out."""
+    signs = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    joined = [sign for sign in signs if len(unicodedata.normalize("NFC", f">{sign}")) == 1]
+    assert joined == ["\u0338"]
+
+
 def test_special_tokens_have_the_ids_of_qwens_code(converted: PreTrainedTokenizerBase) -> None:
     assert len(converted) == 151_851
     assert converted.convert_tokens_to_ids(SPECIAL) == [*range(151_643, 151_851)]
