@@ -87,6 +87,7 @@ class Job:
     def prepare(cls, config: Config) -> Self:
         """Read the data, and make and print the plan. Raises UserError for whatever would fail."""
         placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
+        conversion_of(config.model)  # a broken record is told now, not at the end
         data = load_data(config)
         tokenizer = run_tokenizer(config.model, config.adapter)
         plan = make_plan(config, data, tokenizer, placement)

@@ -36,14 +36,7 @@ from mvp_align.runtime.json_files import from_json, write_json
 from mvp_align.runtime.yaml_files import validate_settings
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-WANTED = (
-    "config.json",
-    "generation_config.json",
-    RANKS_FILE,
-    "*.safetensors",
-    "LICENSE*",
-    "NOTICE*",
-)
+WANTED = (CONFIG, GENERATION, RANKS_FILE, "*.safetensors", "LICENSE*", "NOTICE*")
 """What is fetched from the Hub. Code is not."""
 SAMPLING = ("do_sample", "max_new_tokens", "repetition_penalty", "temperature", "top_k", "top_p")
 """Settings of generation_config.json that transformers knows too."""

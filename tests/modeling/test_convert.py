@@ -213,11 +213,13 @@ def test_a_local_folder_and_a_chat_model(copied: Path, tmp_path: Path) -> None:
     assert (tmp_path / "chat" / "chat_template.jinja").is_file()
 
 
-def test_a_broken_record_is_no_record(tmp_path: Path) -> None:
+def test_a_broken_record_is_told_before_a_run(
+    compose: Callable[..., Config], tmp_path: Path
+) -> None:
     assert conversion_of(Model("q", "Qwen/Qwen2.5-7B")) is None
     (tmp_path / "conversion.json").write_text('{"repo": "Qwen/Qwen-7B"}')
     with pytest.raises(UserError, match="is not what `mvp-align convert` wrote"):
-        conversion_of(Model("q", str(tmp_path)))
+        lora_dpo.main(compose(f"model.id={tmp_path}", "hardware=cpu", "train.dry_run=true"))
 
 
 def edit(path: Path, **changes: Any) -> None:
