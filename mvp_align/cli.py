@@ -102,6 +102,23 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Qwen/Qwen-7B or another Hub id, or a folder.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write the converted model to.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")] = None,
+) -> None:
+    """Write a first-generation Qwen in Qwen2's layout, as safetensors and a fast tokenizer, without
+    running its code."""
+    from mvp_align.modeling.convert import convert_qwen
+
+    shape = convert_qwen(source, target, revision)
+    typer.echo(
+        f"{target}: {source} in Qwen2's layout, for texts of up to {shape.context} tokens. Use it"
+        f" by model.id={target}."
+    )
+
+
 @cache.command("ls")
 def list_cache() -> None:
     """What is kept: for each model, precision and reference, how many answers and how many MB."""

@@ -47,6 +47,7 @@ from mvp_align.modeling.adapters import (
     start_adapter,
 )
 from mvp_align.modeling.base import load_base
+from mvp_align.modeling.converted import conversion_of
 from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.modeling.hardware import Placement, resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
@@ -86,6 +87,7 @@ class Job:
     def prepare(cls, config: Config) -> Self:
         """Read the data, and make and print the plan. Raises UserError for whatever would fail."""
         placement = resolve_hardware(config.hardware, dry_run=config.train.dry_run)
+        conversion_of(config.model)  # a broken record is told now, not at the end
         data = load_data(config)
         tokenizer = run_tokenizer(config.model, config.adapter)
         plan = make_plan(config, data, tokenizer, placement)
@@ -318,7 +320,8 @@ class JobRun:
         hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
         hashes |= {"base_model": loaded["weights"], **self.plan.prompt_hashes}
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
-        run.write_environment(hashes, made)
+        converted = conversion_of(self.config.model)
+        run.write_environment(hashes, made | ({"converted": converted} if converted else {}))
         notes = left_out_lines(self.plan, data)
         run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets})
         for subject in self.plan.eval_sets:

@@ -24,6 +24,8 @@ COMPANIONS = {
 PAPER_RUNS = {
     "divervalue_llama2_7b": ("llama2_7b", "meta-llama/Llama-2-7b-hf"),
     "divervalue_llama2_13b": ("llama2_13b", "meta-llama/Llama-2-13b-hf"),
+    "divervalue_qwen_7b": ("qwen_7b", "./models/Qwen-7B"),
+    "divervalue_qwen_14b": ("qwen_14b", "./models/Qwen-14B"),
 }
 CONTRACT: list[tuple[str, Any]] = [
     ("recipe=lora_sft", "lora_sft"),

@@ -21,7 +21,7 @@ from mvp_align.runs.lock import lock
 ROOT = Path(__file__).parents[1]
 MODELS = (
     "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b,"
-    " smollm2_135m"
+    " qwen2_5_14b, qwen2_5_7b, qwen_14b, qwen_7b, smollm2_135m"
 )
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "wandb", "accelerate", "bitsandbytes"}
 

@@ -30,10 +30,13 @@ class PublishedOpa:
     base: float
     tuned: float
     tuned_sd: float
+    note: str = ""
+    """How it was trained, where that is not what a run here does."""
 
     @override
     def __str__(self) -> str:
-        return f"{self.model} {self.base:.2f} % -> {self.tuned:.2f} ± {self.tuned_sd:.2f} %"
+        note = f" ({self.note})" * bool(self.note)
+        return f"{self.model} {self.base:.2f} % -> {self.tuned:.2f} ± {self.tuned_sd:.2f} %{note}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,6 +22,9 @@ from mvp_align.errors import UserError
 from mvp_align.modeling.packaged import GGUF, packaged_gguf, public_name
 from mvp_align.runtime import hub
 
+PATHS = ("/", ".", "~")
+"""Beginnings of `model.id` that no Hub id has."""
+
 
 def locate_weights(model: Model) -> str:
     """Return a path or Hub id for `from_pretrained`.
@@ -31,7 +35,7 @@ def locate_weights(model: Model) -> str:
     if gguf:
         return str(_unpacked(gguf))
     name = public_name(model)
-    if not name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+    if not name.startswith(PATHS) and not Path(name).is_dir():
         hub.go_offline_if_unreachable()
     return name
 
@@ -120,8 +124,9 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
 
 REMEDIES = {
     "trust_remote_code": (
-        "{name} brings code of its own, which is not run here. Choose a model that transformers"
-        " knows."
+        "{name} brings code of its own, which is not run here. A first-generation Qwen can be"
+        " converted: `mvp-align convert {name} FOLDER`, then model.id=FOLDER. Otherwise choose a"
+        " model that transformers knows."
     ),
     "does not recognize this architecture": (
         "the transformers that is installed does not know the architecture of {name}."
@@ -138,6 +143,8 @@ REMEDIES = {
     ),
 }
 """What to do about an error, by words in the loader's message."""
+CONVERTED = re.compile(r"Qwen-(1_8|7|14|72)B(-Chat)?")
+"""Names of first-generation Qwen models, which presets expect in folders of these names."""
 
 
 def unavailable(model: Model, error: Exception) -> UserError:
@@ -158,6 +165,12 @@ def unavailable(model: Model, error: Exception) -> UserError:
         return UserError(
             f"model={model.name}: no {name} here: {hub.not_cached_hint(name)}, or set model.id to a"
             f" local folder{other}."
+        )
+    folder = Path(name).expanduser()
+    if name.startswith(PATHS) and CONVERTED.fullmatch(folder.name) and not folder.exists():
+        return UserError(
+            f"model={model.name}: no folder {name} yet. `mvp-align convert Qwen/{folder.name}"
+            f" {name}` makes it."
         )
     if "gated repo" in text.lower() or "403 Client Error" in text:
         return UserError(

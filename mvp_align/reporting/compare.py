@@ -15,6 +15,7 @@ from mvp_align.metrics.opa import ACC, MARGIN
 from mvp_align.metrics.score_rows import lifts, score_estimates, score_values, users_of
 from mvp_align.reporting.references import config_of, published_lines
 from mvp_align.runs.pair_files import read_scores
+from mvp_align.runs.run_folder import read_environment
 from mvp_align.schema import PairScore
 
 
@@ -61,7 +62,13 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     for run, scores in list(scored.items())[1:]:
         accs, _ = _differences_to(first, scores, runs[0], run)
         console.print(_verdict(accs, runs[0].name, run.name), highlight=False)
-    references = [line for run in runs for line in published_lines(config_of(run), set_name)]
+    references = [
+        line
+        for run in runs
+        for line in published_lines(
+            config_of(run), read_environment(run / "environment.json"), set_name
+        )
+    ]
     for line in dict.fromkeys(references):
         console.print(Text(line, style="dim"))
 

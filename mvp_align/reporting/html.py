@@ -1,7 +1,7 @@
 """HTML report of a finished run: one file, no network, no scripts, from the run's files alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.profile_ablation import HEADING, profile_lines, verdict
-from mvp_align.reporting.references import name_now, published_lines
+from mvp_align.reporting.references import converted_from, name_now, published_lines
 from mvp_align.reporting.results import (
     PROMPT_SETS,
     GroupGap,
@@ -74,7 +74,7 @@ def write_report(run_dir: Path) -> Path:
     config = _parsed(config_text, run_dir)
     environment = _read_json(run_dir / "environment.json")
     notes = _read_json(run_dir / "notes.json")
-    parts = _set_parts(Results(rows), config, notes.get(PROMPT_SETS))
+    parts = _set_parts(Results(rows), config, environment, notes.get(PROMPT_SETS))
     page = _template().render(
         run_name=str(_setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
@@ -109,7 +109,12 @@ def _title_of(name: str, config: Any) -> str:
     return SETS[name].title if name in SETS else "A neutral text" if name == NEUTRAL else name
 
 
-def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None) -> list[SetPart]:
+def _set_parts(
+    results: Results,
+    config: Any,
+    environment: Mapping[str, Any],
+    noted: Sequence[str] | None = None,
+) -> list[SetPart]:
     prompts = prompt_sets(results.sets(), str(_setting(config, "data.format")), noted)
     parts = []
     for name in results.sets():
@@ -135,7 +140,7 @@ def _set_parts(results: Results, config: Any, noted: Sequence[str] | None = None
                 design_effect=results.design_effect(name),
                 profiles=profile_lines(results, name),
                 verdict=verdict(results, name),
-                published=published_lines(config, name, results.rows),
+                published=published_lines(config, environment, name, results.rows),
             )
         )
     return parts
@@ -160,6 +165,7 @@ def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     commit = str(git.get("commit", ""))[:10]
     found = {
         "Model": inputs.get("model") or _setting(config, "model.id"),
+        "Converted from": converted_from(environment),
         "Recipe": _setting(config, "recipe"),
         "Data": _setting(config, "data.name"),
         "Prompt": _setting(config, "prompt.name"),

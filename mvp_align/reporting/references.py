@@ -1,6 +1,6 @@
 """Published figures for runs that can be compared with them, kept apart from measured ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,20 @@ from mvp_align.metrics.published import published, published_opa, published_paa
 from mvp_align.metrics.rows import Row
 
 
-def published_lines(config: Any, set_name: str, rows: Iterable[Row] = ()) -> list[str]:
+def published_lines(
+    config: Any, environment: Mapping[str, Any], set_name: str, rows: Iterable[Row] = ()
+) -> list[str]:
     """Return lines like `published (source), not measured here: ...`.
 
     They cover OPA and, if `rows` contain PAA by the authors' rules, PAA. Empty if the run's data,
-    model or prompt differ. `config` is the config in a run's folder, unchecked.
+    model or prompt differ. A converted model stands for the one that it was made from. `config` and
+    `environment` are those in a run's folder, unchecked.
     """
     if not isinstance(config, DictConfig):
         return []
     keys = ("data.name", "model.id", "prompt.name")
     data, model, prompt = (str(OmegaConf.select(config, key)) for key in keys)
+    model = converted_from(environment).partition(" at ")[0] or model
     lines = []
     if opa := published_opa(data, model, prompt, name_now(set_name, config)):
         lines.append(f"OPA (mean of acc@d), base -> tuned (± over the authors' seeds): {opa}")
@@ -38,6 +42,14 @@ def name_now(set_name: str, config: Any) -> str:
     bundled stand-in by its name."""
     given = isinstance(config, DictConfig) and OmegaConf.select(config, "evals.ufp4") is not None
     return UFP4_SAMPLE if set_name == UFP4 and not given else set_name
+
+
+def converted_from(environment: Mapping[str, Any]) -> str:
+    """Return the repository and commit that a run's base was converted from, or ""."""
+    record = environment.get("converted")
+    if not isinstance(record, dict) or not record.get("repo"):
+        return ""
+    return f"{record['repo']} at {record.get('revision')}"
 
 
 def config_of(run: Path) -> Any:

@@ -109,17 +109,17 @@ class RunFolder:
 
     def kept_passes(self) -> Passes | None:
         """Return the passes that an earlier process of this run was begun with, if one was."""
-        found = _read_environment(self.environment_json).get(PASSES) if self.resumed else None
+        found = read_environment(self.environment_json).get(PASSES) if self.resumed else None
         return Passes(**found) if found else None
 
     def keep_passes(self, passes: Passes) -> None:
         """Record in environment.json how the pairs of a step are cut into passes."""
-        known = _read_environment(self.environment_json)
+        known = read_environment(self.environment_json)
         self.write_json(self.environment_json, known | {PASSES: asdict(passes)})
 
     def write_environment(self, hashes: Mapping[str, str], more: Mapping[str, object]) -> None:
         """Write environment.json once everything is known; the passes stay as they are there."""
-        known = _read_environment(self.environment_json)
+        known = read_environment(self.environment_json)
         kept = {PASSES: known[PASSES]} if PASSES in known else {}
         self.write_json(self.environment_json, environment(hashes, self.inputs) | dict(more) | kept)
 
@@ -146,7 +146,7 @@ class RunFolder:
             release(self.path)
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
+def read_environment(path: Path) -> dict[str, Any]:
     """Return what environment.json holds; nothing if it is missing or was cut off."""
     try:
         found = from_json(path.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from mvp_align.reporting.profile_ablation import profile_lines, verdict
 from mvp_align.reporting.results import Results, shown
 from mvp_align.reporting.terminal import print_results
 from mvp_align.runs.run_folder import RunFolder, open_run
+from mvp_align.runtime.json_files import from_json, write_json
 from mvp_align.schema import PairScore
 
 LABEL = "published (DiverValue-Bench"
@@ -46,6 +47,26 @@ def test_published_figures_stand_beside_a_run_of_theirs_alone(
     page = write_report(theirs).read_text("utf-8")
     assert "not measured here: OPA (mean of acc@d), base -&gt; tuned" in page
     assert "LLaMA-2-7B 26.73 % -&gt; 83.29 ± 0.13 %" in page
+
+
+def test_a_converted_model_stands_beside_the_figures_of_its_original(
+    compose: Callable[..., Config], rows: list[Row], tmp_path: Path
+) -> None:
+    config = compose("experiment=divervalue_qwen_7b")
+    for repo, count in (("Qwen/Qwen-7B", 1), ("Qwen/Qwen-7B-Chat", 0), (None, 0)):
+        folder = tmp_path / str(repo).replace("/", "-")
+        run = run_of(folder, config, rows)
+        known = from_json((run / "environment.json").read_text("utf-8"))
+        converted = {"repo": repo, "revision": "ef3c5c9", "files": {}}
+        write_json(run / "environment.json", known | {"converted": converted})
+        page = write_report(run).read_text("utf-8")
+        assert page.count(LABEL) == count
+        assert page.count("<dd>Qwen/Qwen-7B at ef3c5c9</dd>") == count
+        console = Console(file=io.StringIO(), width=300)
+        print_comparison([run, run], "in_domain", console)
+        printed = console.file.getvalue()
+        said = "Qwen-7B 27.13 % -> 86.18 ± 1.87 % (their LoRA was on the fused c_attn)"
+        assert (said in printed) is bool(count)
 
 
 def profile(
