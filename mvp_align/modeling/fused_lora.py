@@ -66,13 +66,15 @@ class Group:
     def __init__(self, layers: Sequence[Any]) -> None:
         self.layers = layers
         self.input: Tensor | None = None
+        self.adapter = ""
         self.outputs: list[Tensor | None] = [None] * len(layers)
 
-    def has(self, place: int, x: Tensor) -> bool:
-        return x is self.input and self.outputs[place] is not None
+    def has(self, place: int, x: Tensor, adapter: str | None) -> bool:
+        waiting = self.outputs[place] is not None
+        return waiting and x is self.input and adapter == self.adapter
 
     def compute(self, x: Tensor, name: str) -> None:
-        self.input = x
+        self.input, self.adapter = x, name
         self.outputs = list(_fused(x, self.layers, name))
 
     def take(self, place: int) -> Tensor:
@@ -86,9 +88,9 @@ class Group:
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     group: Group = layer.group
-    if group.has(layer.place, x):
-        return group.take(layer.place)
     name = None if args or kwargs else _fusible_adapter(layer)
+    if group.has(layer.place, x, name):
+        return group.take(layer.place)
     # without autocast PEFT multiplies in the adapter's precision
     autocast = torch.is_autocast_enabled(x.device.type)
     if name is None or not (autocast or x.dtype == layer.lora_A[name].weight.dtype):

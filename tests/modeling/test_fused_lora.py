@@ -282,6 +282,16 @@ def test_layers_that_are_called_on_other_inputs_are_right(order: tuple[str, ...]
         assert same(one, other, 1e-6)
 
 
+def test_an_adapter_that_is_switched_off_between_two_layers_is_off() -> None:
+    model = adapted()
+    fuse_adapters(model)
+    attention = model.base_model.model.model.layers[0].self_attn
+    x = torch.randn(2, 5, 32)
+    attention.q_proj(x)
+    with model.disable_adapter():
+        assert torch.equal(attention.k_proj(x), attention.k_proj.get_base_layer()(x))
+
+
 @pytest.mark.parametrize("alike", ["rank", "alpha", "target"])
 def test_adapters_that_differ_in_a_group_are_right(alike: str) -> None:
     different: dict[str, object] = {
