@@ -37,7 +37,7 @@ def fuse_adapters(model: PeftModel) -> int:
     another way: disabled or merged, with dropout, several adapters at once, sharded weights, or in
     16 bits without autocast, where PEFT multiplies in the adapter's fp32.
     """
-    groups = [Group(layers) for layers in _groups(model)]
+    groups = [SharedInput(layers) for layers in _groups(model)]
     for group in groups:
         for place, layer in enumerate(group.layers):
             layer.group, layer.place = group, place
@@ -60,7 +60,7 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) is lora.Linear and type(module.get_base_layer()) is nn.Linear
 
 
-class Group:
+class SharedInput:
     """LoRA layers of one input. The first that is called on a tensor computes for all of them."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
@@ -87,7 +87,7 @@ class Group:
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    group: Group = layer.group
+    group: SharedInput = layer.group
     name = None if args or kwargs else _fusible_adapter(layer)
     if group.has(layer.place, x, name):
         return group.take(layer.place)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from mvp_align.modeling.fused_lora import FusedLora, Group, fuse_adapters
+from mvp_align.modeling.fused_lora import FusedLora, SharedInput, fuse_adapters
 
 SMALL = {
     "vocab_size": 64,
@@ -236,9 +236,11 @@ def test_other_kinds_are_pefts_to_the_bit(options: dict[str, object]) -> None:
     assert all(torch.equal(fused_gradients[name], g) for name, g in gradients.items())
 
 
-def groups(model: PeftModel) -> list[Group]:
+def groups(model: PeftModel) -> list[SharedInput]:
     found = {
-        id(one): one for m in model.modules() if isinstance(one := vars(m).get("group"), Group)
+        id(one): one
+        for m in model.modules()
+        if isinstance(one := vars(m).get("group"), SharedInput)
     }
     return list(found.values())
 
