@@ -31,6 +31,9 @@ from mvp_align.runtime.json_files import to_json
 LEAST = 20.0
 """Seconds that must be left for another line to start."""
 
+FRAME = " \t╭╮╰╯─│"
+"""What typer draws around an error."""
+
 Record = dict[str, Any]
 
 
@@ -90,8 +93,10 @@ def environment(setting: Setting) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
+    """Return the last words of a log."""
     lines = log.read_text("utf-8", errors="replace").splitlines()
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "no message")
+    said = (line.strip(FRAME) for line in reversed(lines))
+    return next((words[:300] for words in said if words), "no message")
 
 
 def read_records(path: Path, rehearsal: bool) -> list[Record]:

@@ -81,8 +81,8 @@ def training(*words: str, shape: str = "7B", finds: bool = False) -> Command:
             given += ["--find", setting.settings]
         else:
             given += ["--json", setting.figures(line)]
-        # what was found is of 7B's LoRA; elsewhere rivals take the first passes that fit
-        if shape == "7B" and not finds and "quantization=4bit" not in words:
+        # what was found holds for 7B without overrides; elsewhere the first passes that fit do
+        if shape == "7B" and not finds and not any("=" in word for word in words):
             given += ["--settings", setting.settings] if setting.settings.is_file() else []
         return module("benchmarks.training", "--gpu", *given, *words)
 

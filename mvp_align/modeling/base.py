@@ -39,6 +39,8 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         options["attn_implementation"] = placement.attention
     if four_bit:
         _check_bitsandbytes(model)
+    if four_bit or placement.device.type != "cpu":
+        # each tensor goes there as it is read, or the CPU would hold the whole model first
         options["device_map"] = {"": placement.device}
     if four_bit and stored == "none":
         options["quantization_config"] = _nf4(placement.dtype)
@@ -58,11 +60,19 @@ def load_base(model: Model, placement: Placement, quantization: str = "none") ->
         ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise unavailable(model, error) from error
+    except RuntimeError as error:
+        if "conversion of the weights" not in str(error):
+            raise
+        raise UserError(
+            f"model={model.name}: the weights could not be brought into this model's form. The"
+            " report above says why: a damaged file (fetch or copy it again), or too little memory"
+            f" on {placement.device}."
+        ) from error
     if four_bit:
         assert_four_bit(base)
         _keep_trainable(base, placement.dtype)
     else:
-        nn.Module.to(base, placement.device)
+        nn.Module.to(base, placement.device)  # what transformers left on the CPU
     # An adapter and its card record this name as their base. It must be one that others can load,
     # not a path into this machine's cache.
     base.name_or_path = base.config._name_or_path = public_name(model)

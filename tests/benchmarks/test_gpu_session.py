@@ -172,6 +172,35 @@ def test_pytest_s_counts_are_read(tmp_path: Path) -> None:
         read_tests(setting, "gpu_tests", 1.0)
 
 
+def test_why_a_line_failed_is_what_its_command_said(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(training.main)
+    said = CliRunner().invoke(app, ["--gpu", "--only", "nobody"])
+    assert said.exit_code == 2
+    log = tmp_path / "line.log"
+    log.write_text(said.output)
+    words = gpu_session.last_line(log)
+    assert words and words in said.output and not set(words) & set("╭╮╰╯─│")
+    log.write_text("\n")
+    assert gpu_session.last_line(log) == "no message"
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_passes_that_were_found_go_to_lines_of_their_case_alone(tiny: bool, tmp_path: Path) -> None:
+    """`benchmarks.training` refuses them elsewhere."""
+    setting = Setting(tmp_path, tiny)
+    setting.settings.write_text("{}")
+    commands = {line.name: line.command(setting, line.name) for line in LINES}
+
+    def case(words: list[str]) -> list[str]:
+        shape = words[words.index("--shape") + 1]
+        return [shape, *(word for word in words if "=" in word)]
+
+    given = {name for name, words in commands.items() if "--settings" in words}
+    assert "rivals" in given and "compiled" not in given
+    assert all(case(commands[name]) == case(commands["find"]) for name in given)
+
+
 @pytest.mark.parametrize("tiny", [False, True])
 def test_commands_of_all_lines_parse(tiny: bool, tmp_path: Path) -> None:
     setting = Setting(tmp_path, tiny, "tokenizer", tmp_path / "unsloth", tmp_path / "passes.json")

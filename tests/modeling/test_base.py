@@ -5,12 +5,22 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from torch import nn
-from transformers import PreTrainedModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from mvp_align.config import Model
 from mvp_align.errors import UserError
@@ -43,6 +53,73 @@ def test_the_model_is_loaded_in_the_runs_precision_under_its_public_name(
     half = load_base(model_config, Placement(placement.device, torch.bfloat16, "eager"))
     assert {parameter.dtype for parameter in half.parameters()} == {torch.bfloat16}
     assert half.config._attn_implementation == "eager"
+
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+
+
+class Written(TorchDispatchMode):
+    """Bytes that operations write into new tensors of the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        found = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("_to_copy", "clone", "stack", "cat"):
+            self.bytes += found.nbytes if found.device.type == "cpu" else 0
+        return found
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [(LlamaForCausalLM, LlamaConfig(**SIZES)), (MixtralForCausalLM, MixtralConfig(**SIZES))],
+    ids=["llama", "mixture of experts"],
+)
+def test_weights_go_straight_to_their_device(
+    family: type[PreTrainedModel],
+    shape: PreTrainedConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No copy on the CPU comes first, though the file has another precision. The device without
+    memory stands in for a GPU."""
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")  # operations are seen in one thread
+    family(shape).to(torch.float16).save_pretrained(tmp_path)
+    written = {}
+    for device in ("cpu", "meta"):
+        place = Placement(torch.device(device), torch.bfloat16, None)
+        with Written() as seen:
+            base = load_base(Model("x", str(tmp_path)), place)
+        written[device] = seen.bytes
+        tensors: list[Tensor] = [*base.parameters(), *base.buffers()]
+        assert {tensor.device.type for tensor in tensors} == {device}
+        assert not hasattr(base, "hf_device_map")  # the Trainer would take it for a split model
+    assert written["cpu"] >= sum(weight.nbytes for weight in base.parameters())
+    assert written["meta"] == 0
+
+
+def test_weights_that_cannot_be_converted_are_one_message(
+    tmp_path: Path, placement: Placement
+) -> None:
+    MixtralForCausalLM(MixtralConfig(**SIZES)).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    name = next(name for name in weights if "experts.1" in name)
+    weights[name] = weights[name][:-1].clone()
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match="model=x: the weights could not be brought into"):
+        load_base(Model("x", str(tmp_path)), placement)
 
 
 @pytest.mark.parametrize("loader", ["weights", "tokenizer"])
