@@ -54,8 +54,8 @@ class Model:
 class Data:
     name: str = "???"
     format: str = "mvpbench"
-    """mvpbench (both editions' field names), ufp4, or pairs ({prompt, chosen, rejected, user_id?,
-    profile?})."""
+    """mvpbench (both editions' field names), ufp4, pairs ({prompt, chosen, rejected, user_id?,
+    profile?, choices?}), or psoups (P-Soups' records in AlignX)."""
     train: str | None = None
     val: str | None = None
     test: str | None = None
@@ -70,6 +70,10 @@ class Data:
     """Train also on each pair as somebody would decide it who states the opposite, with its answers
     exchanged: an assumption about people, not an answer of theirs. dimension: the opposite of the
     value that the question is about. all: of all values."""
+    support: int | None = None
+    """Pairs of each validation and test person that are shown as their earlier choices and never
+    scored. By default as many as a prompt of the run shows. Given, runs under other prompts score
+    the same pairs."""
     max_prompt_tokens: int = 512
     max_tokens: int = 1024
     """Prompt with its longer answer. A pair over either limit is left out and counted; nothing is
@@ -87,6 +91,11 @@ class Prompt:
     """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so
     that the same command shows the same prompt on another day. The default is the date that
     Llama-3.1's template falls back to."""
+    choices: int = 0
+    """Earlier choices of the same person that `{choices}` shows, where there are as many
+    (docs/people.md)."""
+    choice: str = "Question: {question}\nPreferred answer:\n{chosen}\nOther answer:\n{rejected}\n\n"
+    """How each of them is written."""
 
 
 @dataclass
@@ -167,6 +176,9 @@ class Evals:
     profiles: list[str] = field(default_factory=list)
     """Score the same pairs also under these profiles: none, demographics, values, shuffled
     (docs/checks.md)."""
+    choices: list[int] = field(default_factory=list)
+    """Score the same pairs also with so many earlier choices shown, the person's own and another
+    person's: the few-shot curve (docs/people.md)."""
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None

@@ -79,6 +79,15 @@ class StatedValues:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierChoice:
+    """A question, the answer that a person preferred, and the one that they did not."""
+
+    question: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A question, the answer that fits the asking user's values, and one that contradicts them.
 
@@ -86,7 +95,8 @@ class PreferencePair:
     the prompt (`prompt-<hash>`), because rows that repeat a prompt are no more independent than
     rows of one user. `profile_text` is a free-text profile (UF-P-4, own pairs), `profile` a
     structured one (MVPBench). `groups` holds what results are broken down by, such as
-    `{"dimension": "safety", "level": "High"}`.
+    `{"dimension": "safety", "level": "High"}`. `choices` are the same person's about other
+    questions, in the order in which a prompt shows them (`mvp_align.data.histories`).
     """
 
     id: str
@@ -99,6 +109,7 @@ class PreferencePair:
     stated_values: StatedValues | None = None
     preference: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
+    choices: tuple[EarlierChoice, ...] = ()
 
 
 def is_finite(value: object) -> bool:

@@ -3,14 +3,13 @@ or a model is touched."""
 
 import math
 from dataclasses import asdict, fields, is_dataclass
-from datetime import datetime
 from importlib.util import find_spec
-from string import Formatter
 
 from mvp_align.config import Config, Prompt
 from mvp_align.data.formats import FORMATS
+from mvp_align.data.histories import history_problems
 from mvp_align.data.profiles import KINDS
-from mvp_align.data.prompts import FIELDS
+from mvp_align.data.prompts import prompt_problems
 from mvp_align.data.sets import set_problems
 from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
@@ -282,44 +281,14 @@ def _data_problems(config: Config) -> list[str]:
 def _prompt_problems(config: Config) -> list[str]:
     prompts = {"prompt": config.prompt, "generation.prompt": config.generation.prompt}
     problems = [
-        problem
-        for key, prompt in prompts.items()
-        for problem in _template_problems(f"{key}.template", prompt.template)
-    ]
-    problems += [
-        f"{key}.date={p.date}: a date belongs there, as {Prompt.date}."
-        for key, p in prompts.items()
-        if not _is_date(p.date)
+        problem for key, prompt in prompts.items() for problem in prompt_problems(key, prompt)
     ]
     if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
         problems.append(
             f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it"
             " out."
         )
-    return problems
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _template_problems(key: str, template: str) -> list[str]:
-    try:
-        used = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        return [f"{key} is broken: {error}. Write a literal brace twice."]
-    problems = [
-        f"{key} uses {{{name}}}: it can use {', '.join(FIELDS)}."
-        for name in sorted(used)
-        if name not in FIELDS
-    ]
-    if "question" not in used:
-        problems.append(f"{key} never shows {{question}}.")
-    return problems
+    return problems + history_problems(config)
 
 
 def _tracking_problems(config: Config) -> list[str]:

@@ -5,7 +5,7 @@ Then measure them and update the run's metrics.jsonl.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mvp_align.generation.answers import (
     answers_path,
     drafts_folder,
     draw_record,
+    prompt_record,
     read_answers,
     read_drafts,
     read_matching_answers,
@@ -131,7 +132,7 @@ def answers_of_server(
         "model": endpoint.model,
         "endpoint": server.recorded_as,
         "data": answered_data(set_name, data),
-        "prompt": asdict(generation.prompt),
+        "prompt": prompt_record(generation.prompt),
         "temperature": parameters.get("temperature"),
         "max_new_tokens": generation.max_new_tokens,
         "seed": parameters.get("seed"),

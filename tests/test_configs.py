@@ -57,6 +57,8 @@ CONTRACT: list[tuple[str, Any]] = [
     ("evals.sets=[ufp4_sample]", ["ufp4_sample"]),
     ("evals.metrics=[opa]", ["opa"]),
     ("evals.profiles=[values,shuffled]", ["values", "shuffled"]),
+    ("evals.choices=[0,1,2,4]", [0, 1, 2, 4]),
+    ("data.support=4", 4),
 ]
 
 

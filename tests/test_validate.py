@@ -183,10 +183,46 @@ RULES = {
         ["prompt.template='{country}: {question}'"],
         (
             "prompt.template uses {country}: it can use age, gender, employment_status, education,"
-            " marital_status, birth_country, english_proficiency, preference, question."
+            " marital_status, birth_country, english_proficiency, preference, choices,"
+            " question."
         ),
     ),
     "no question": (["prompt.template='Age: {age}'"], "prompt.template never shows {question}."),
+    "choices without a place": (
+        ["prompt.choices=2"],
+        (
+            "prompt.choices=2 would change nothing: prompt.template never shows {choices}. Use"
+            " prompt=history, or a template with {choices}."
+        ),
+    ),
+    "choices below 0": (
+        ["prompt=history", "prompt.choices=-1"],
+        "prompt.choices=-1: must be 0 or above.",
+    ),
+    "a choice without its answer": (
+        ["prompt=history", "prompt.choice='{question} {chosen}'"],
+        "prompt.choice never shows {rejected}.",
+    ),
+    "a curve below 0": (["evals.choices=[1,-1]"], "evals.choices: -1 must be 0 or above."),
+    "a curve of none": (
+        ["evals.choices=[0]"],
+        "evals.choices shows none: add a count above 0, as in [0,1,2,4].",
+    ),
+    "too little support": (
+        ["prompt=history", "data.support=2"],
+        (
+            "data.support=2 leaves too few to show: prompt.choices or evals.choices wants 4. Raise"
+            " it, or leave it out."
+        ),
+    ),
+    "choices of people who are made up": (
+        ["prompt=history", "data.counterfactual=all"],
+        (
+            "data.counterfactual=all makes up pairs of people whose earlier choices nobody knows:"
+            " leave it out, or set prompt.choices=0."
+        ),
+    ),
+    "support below 0": (["data.support=-1"], "data.support=-1: must be 0 or above."),
 }
 
 
@@ -273,6 +309,8 @@ def test_all_problems_are_found_at_once(compose: Compose) -> None:
         ["train.reference=outputs/x/adapter"],
         ["hardware=cuda", "hardware.attention=flash_attention_2"],
         ["prompt.template='{{literal}} {question}'"],
+        ["prompt=history", "prompt.choices=0"],
+        ["prompt=paper", "evals.choices=[0,4]", "data.support=6"],
         ["train.weight_decay=0", "train.warmup_share=0", "lora.dropout=0"],
     ],
 )

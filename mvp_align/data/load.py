@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from unicodedata import normalize
 
 from mvp_align.config import Config
 from mvp_align.data.counterfactuals import counterfactual_pairs
 from mvp_align.data.formats.record import names_person
+from mvp_align.data.histories import choices_needed, count_lines, normalised, with_choices
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
 from mvp_align.data.sets import IN_DOMAIN, SETS, chosen_sets, no_files, set_source
 from mvp_align.data.sources import open_source, source_exists
@@ -95,6 +95,7 @@ def load_data(config: Config) -> DataSets:
             f" seed={config.seed})."
         )
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
+    pairs, of_histories = with_choices(pairs, config)
     if config.data.counterfactual != "none" and recipe_named(config.recipe).trains:
         notes += _add_counterfactuals(pairs["train"], config.data.counterfactual)
     others = {
@@ -118,9 +119,12 @@ def load_data(config: Config) -> DataSets:
         for name, count in dropped.items()
         if count
     ]
+    notes += of_histories
+    out_of_domain = {name: result.pairs for name, result in others.items()}
+    notes += count_lines(out_of_domain, choices_needed(config))
     return DataSets(
         **pairs,
-        out_of_domain={name: result.pairs for name, result in others.items()},
+        out_of_domain=out_of_domain,
         read=read,
         notes=notes,
     )
@@ -189,9 +193,7 @@ def _person_notes(pairs: Mapping[str, list[PreferencePair]], is_split: bool) -> 
             )
     spellings: dict[str, set[str]] = {}
     for pair in chain(*pairs.values()):
-        spellings.setdefault(
-            " ".join(normalize("NFKC", pair.user_id).casefold().split()), set()
-        ).add(pair.user_id)
+        spellings.setdefault(normalised(pair.user_id), set()).add(pair.user_id)
     alike = [sorted(names) for names in spellings.values() if len(names) > 1]
     if alike:
         shown = "; ".join(", ".join(map(repr, names)) for names in alike[:3]) + (

@@ -3,7 +3,8 @@
 A pair with a structured profile fills a template (`conf/prompt/*.yaml`). A pair with a free-text
 profile (UF-P-4, your own pairs) cannot fill a template's fields of the person: under such a
 template it becomes profile, newline, question, the form in which UF-P-4 is scored. A template
-without fields of the person is filled for every pair, and shows no profile.
+without fields of the person is filled for every pair, and shows no profile. `{choices}` are earlier
+choices of the same person (`mvp_align.data.histories`), in whichever form.
 """
 
 import json
@@ -28,7 +29,8 @@ PERSON_FIELDS = (
     "birth_country",
     "english_proficiency",
 )
-FIELDS = (*PERSON_FIELDS, "preference", "question")
+FIELDS = (*PERSON_FIELDS, "preference", "choices", "question")
+CHOICE_FIELDS = ("question", "chosen", "rejected")
 
 PAPER = packaged_prompt("paper")
 """The benchmark's training and OPA prompt."""
@@ -96,18 +98,79 @@ def render_prompts(
 
 def render(pair: PreferencePair, prompt: Prompt) -> str:
     """Render a pair's prompt. The answer follows it without a separator."""
+    choices = _shown_choices(pair, prompt)
     if pair.profile is not None:
         person = {name: getattr(pair.profile, name) for name in PERSON_FIELDS}
-        return prompt.template.format(**person, preference=pair.preference, question=pair.question)
+        return prompt.template.format(
+            **person, preference=pair.preference, choices=choices, question=pair.question
+        )
     if not shows_person(prompt):
-        return prompt.template.format(question=pair.question.strip())
-    return f"{pair.profile_text.strip()}\n{pair.question.strip()}".lstrip()
+        return prompt.template.format(choices=choices, question=pair.question.strip())
+    return choices + f"{pair.profile_text.strip()}\n{pair.question.strip()}".lstrip()
+
+
+def _shown_choices(pair: PreferencePair, prompt: Prompt) -> str:
+    if not shows_choices(prompt):
+        return ""
+    return "".join(
+        prompt.choice.format(**{name: getattr(choice, name).strip() for name in CHOICE_FIELDS})
+        for choice in pair.choices[: prompt.choices]
+    )
 
 
 def shows_person(prompt: Prompt) -> bool:
     """Return whether the template has a field of the person."""
-    used = {name for _, name, _, _ in Formatter().parse(prompt.template) if name}
-    return bool(used & {*PERSON_FIELDS, "preference"})
+    return bool(_fields_of(prompt.template) & {*PERSON_FIELDS, "preference"})
+
+
+def shows_choices(prompt: Prompt) -> bool:
+    """Return whether the template has a place for earlier choices."""
+    return "choices" in _fields_of(prompt.template)
+
+
+@cache
+def _fields_of(template: str) -> frozenset[str]:
+    """Raises ValueError if the template is broken."""
+    return frozenset(name for _, name, _, _ in Formatter().parse(template) if name is not None)
+
+
+def prompt_problems(key: str, prompt: Prompt) -> list[str]:
+    """List what is wrong with a prompt's settings, called `key`, each with what to do."""
+    problems = [
+        *_template_problems(f"{key}.template", prompt.template, FIELDS, ("question",)),
+        *_template_problems(f"{key}.choice", prompt.choice, CHOICE_FIELDS, CHOICE_FIELDS),
+    ]
+    if prompt.choices < 0:
+        problems.append(f"{key}.choices={prompt.choices}: must be 0 or above.")
+    if prompt.choices > 0 and not problems and not shows_choices(prompt):
+        problems.append(
+            f"{key}.choices={prompt.choices} would change nothing: {key}.template never shows"
+            " {choices}. Use prompt=history, or a template with {choices}."
+        )
+    if not _is_date(prompt.date):
+        problems.append(f"{key}.date={prompt.date}: a date belongs there, as {Prompt.date}.")
+    return problems
+
+
+def _template_problems(
+    key: str, template: str, known: Sequence[str], needed: Sequence[str]
+) -> list[str]:
+    try:
+        used = _fields_of(template)
+    except ValueError as error:
+        return [f"{key} is broken: {error}. Write a literal brace twice."]
+    unknown = [
+        f"{key} uses {{{name}}}: it can use {', '.join(known)}." for name in sorted(used - {*known})
+    ]
+    return unknown + [f"{key} never shows {{{name}}}." for name in needed if name not in used]
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> str:

@@ -170,7 +170,8 @@ def _refuse_other_format(opened: Opened, source: str, format: str) -> None:
     fits = [
         name
         for name, known in FORMATS.items()
-        if records and all(key in record for record in records for key in known.texts)
+        if records
+        and all(key in record for record in records for key in (*known.texts, *known.marks))
     ]
     if fits:
         file, wanted, there = (

@@ -85,6 +85,7 @@ def _field_problem(detail: ErrorDetails) -> str:
     words = {
         "missing": "is missing or null; add it to the record",
         "string_type": f"is {shown} where a text belongs; {_text_remedy(found)}",
+        "list_type": f"is {shown} where a list belongs; write it as [...]",
         "model_type": f"is {shown} where an object belongs; give the seven scores as {{...}}",
         "int_type": f"is {shown}; {number}, without quotes",
         "greater_than_equal": f"is {shown}; {number}",

@@ -4,7 +4,7 @@ Used by recipes and by the command line.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from importlib.resources import files
@@ -24,6 +24,7 @@ from mvp_align.generation.answers import (
     drafts_folder,
     draw_record,
     engine_record,
+    prompt_record,
     read_drafts,
     read_matching_answers,
     write_answers,
@@ -135,7 +136,7 @@ def _made_with(
         "model": loaded_id(config.model),
         "adapter": adapter_fingerprint(model, ADAPTER) if tuned else None,
         "data": data_sha256,
-        "prompt": asdict(generation.prompt),
+        "prompt": prompt_record(generation.prompt),
         "chat_template": sha256(template.encode()).hexdigest() if template else None,
         "temperature": generation.temperature,
         "max_new_tokens": generation.max_new_tokens,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
-from mvp_align.config import Generation
+from mvp_align.config import Generation, Prompt
 from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.atomic import full_disk_explained
 from mvp_align.runtime.json_files import (
@@ -106,6 +106,18 @@ def engine_record(generation: Generation) -> dict[str, str]:
     Engines round differently, so their answers are not mixed.
     """
     return {} if generation.engine == "plain" else {"engine": generation.engine}
+
+
+def prompt_record(prompt: Prompt) -> dict[str, Any]:
+    """Return what answers record about their prompt; of earlier choices nothing if it shows none.
+
+    So answers from before there were any still match.
+    """
+    return {
+        key: value
+        for key, value in asdict(prompt).items()
+        if prompt.choices or key not in ("choices", "choice")
+    }
 
 
 def read_matching_answers(

@@ -105,3 +105,9 @@ UNDER_PROFILE = (
     Metric(f"{PROFILE}/margin", "nats", "", lifted=True, per_pair=_margin),
 )
 """Of the same pairs under each kind of profile (`profile_ablation`)."""
+CHOICES = "opa/choices/<kind>"
+UNDER_CHOICES = (
+    Metric(CHOICES, "share", "", lifted=True, per_pair=_right),
+    Metric(f"{CHOICES}/margin", "nats", "", lifted=True, per_pair=_margin),
+)
+"""Of the same pairs with earlier choices shown, own or another person's (`profile_ablation`)."""

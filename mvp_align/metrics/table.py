@@ -55,6 +55,7 @@ METRICS: tuple[Metric[Any], ...] = (
     *CHANGES,
     *BASELINES,
     *opa.UNDER_PROFILE,
+    *opa.UNDER_CHOICES,
     *FORMS,
     *SIMILARITIES,
     *labelled.SEMANTIC,
@@ -66,7 +67,7 @@ METRICS: tuple[Metric[Any], ...] = (
 
 PLACES = {
     "<preset>": r"[\w.-]+",
-    "<kind>": r"[a-z]+",
+    "<kind>": r"[a-z]+(?:_\d+)?",
     "<name>": r"[\w.@/-]+",
 }
 

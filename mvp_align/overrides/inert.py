@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mvp_align.config import Config
 from mvp_align.data.formats import FORMATS
-from mvp_align.data.prompts import shows_person
+from mvp_align.data.prompts import shows_choices, shows_person
 from mvp_align.modeling.packaged import packaged_gguf
 from mvp_align.runtime.recipes import recipe_named
 
@@ -61,6 +61,13 @@ def _fills_no_template(config: Config) -> bool:
     known = FORMATS.get(config.data.format)
     with suppress(ValueError):
         return known is not None and known.profiles_are_text and shows_person(config.prompt)
+    return False
+
+
+def _has_place_for_choices(config: Config) -> bool:
+    """Whether the template shows `{choices}`. A broken one is reported by `validate`."""
+    with suppress(ValueError):
+        return shows_choices(config.prompt)
     return False
 
 
@@ -156,6 +163,12 @@ RULES = (
         _fills_no_template,
         "the profiles of this data.format are free text, which fills no {age} or {preference}: its"
         " prompts are profile, newline, question. A template of {question} alone is used.",
+    ),
+    Rule(
+        ("prompt.choice",),
+        lambda c: not c.prompt.choices and not (c.evals.choices and _has_place_for_choices(c)),
+        "no prompt of this run shows earlier choices written so: use prompt=history, or a template"
+        " with {choices} and prompt.choices above 0.",
     ),
     Rule(
         ("prompt.date",),

@@ -253,18 +253,13 @@ def answered_data(set_name: str, data: DataSets) -> str:
 
 def _profile_checks(
     config: Config, data: DataSets, sets: Sequence[EvalSet], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, ProfilePasses]:
+) -> list[ProfilePasses]:
     """Plan the profile ablation on the scored pairs of each set."""
-    if not config.evals.profiles:
-        return {}
-    return {
-        subject.name: profile_passes(
-            [pair for pair in data.by_set[subject.name] if pair.id in subject.groups],
-            config,
-            tokenizer,
-        )
+    return [
+        passes
         for subject in sets
-    }
+        for passes in profile_passes(subject.name, scored_pairs(subject, data), config, tokenizer)
+    ]
 
 
 def _validation_set(

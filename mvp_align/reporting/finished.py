@@ -9,7 +9,7 @@ from mvp_align.errors import UserError
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import VERSUS, is_derived
 from mvp_align.metrics.opa import CEILING, PROMPT_FREE
-from mvp_align.metrics.profile_ablation import PREFIX
+from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.metrics.score_rows import pair_values
 from mvp_align.metrics.table import BASELINES, CHANGES, SCORED, metric_named
@@ -70,7 +70,7 @@ class Finished:
 
 def _is_mean(metric: str) -> bool:
     """Return whether `metric` is a base metric, or what one profile adds over another."""
-    if metric.startswith(PREFIX) and VERSUS in metric:
+    if metric.startswith((PREFIX, CHOICES_PREFIX)) and VERSUS in metric:
         return metric.endswith(LIFT) and not metric.endswith(LIFT + LIFT)
     return not is_derived(metric)
 

@@ -17,7 +17,7 @@ from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
-from mvp_align.reporting.profile_ablation import HEADING, profile_lines, verdict
+from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING, Ablation, ablations
 from mvp_align.reporting.references import converted_from, name_now, published_lines
 from mvp_align.reporting.results import (
     PROMPT_SETS,
@@ -55,9 +55,8 @@ class SetPart:
     people: list[tuple[str, list[Line], str]]
     better_off: str
     design_effect: str
-    profiles: list[Line]
-    """The profile ablation (empty if it was not run), followed by its verdict."""
-    verdict: str
+    ablations: list[Ablation]
+    """Of profiles and of earlier choices, where they were measured."""
     published: list[str]
     """What others published for this model and data."""
 
@@ -79,7 +78,8 @@ def write_report(run_dir: Path) -> Path:
         run_name=str(_setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
         who_asks=HEADING,
-        is_sample=_setting(config, "data.name") == "sample",
+        choices_help=CHOICES_HEADING,
+        is_sample=_setting(config, "data.name") in ("sample", "sample_several"),
         facts=_facts(config, environment),
         parts=parts,
         rows=rows,
@@ -138,8 +138,7 @@ def _set_parts(
                 people=results.people(name),
                 better_off=results.better_off(name),
                 design_effect=results.design_effect(name),
-                profiles=profile_lines(results, name),
-                verdict=verdict(results, name),
+                ablations=ablations(results, name),
                 published=published_lines(config, environment, name, results.rows),
             )
         )

@@ -1,6 +1,18 @@
-"""Does it matter who is asking? The profile ablation as table lines and a verdict."""
+"""Does it matter who is asking? The profile ablation, and that of earlier choices, as table lines
+and verdicts."""
 
-from mvp_align.metrics.profile_ablation import CONTRASTS, LEVEL, PREFIX, VALUES_OVER_SHUFFLED
+from dataclasses import dataclass
+
+from mvp_align.metrics.profile_ablation import (
+    CHOICES_PREFIX,
+    CONTRASTS,
+    LEVEL,
+    OTHER,
+    OWN,
+    PREFIX,
+    VALUES_OVER_SHUFFLED,
+)
+from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import Line, Results, shown
 
 KINDS = {
@@ -13,6 +25,40 @@ KINDS = {
 OTHERS = {"none": "question alone", "demographics": "demographics", "shuffled": "another person's"}
 OVER_SHUFFLED = (VALUES_OVER_SHUFFLED, f"{PREFIX}given_vs_shuffled_lift")
 HEADING = "Does it matter who is asking?"
+CHOICES_HEADING = "Do a person's earlier choices help?"
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation:
+    """One table of the same pairs under several prompts, and what it shows in words."""
+
+    heading: str
+    caption: str
+    shown: str
+    """What differs between the lines: the title of their column."""
+    lines: list[Line]
+    verdict: str
+
+
+def ablations(results: Results, set_name: str) -> list[Ablation]:
+    """Return what was measured of profiles and of earlier choices."""
+    found = [
+        Ablation(
+            HEADING,
+            "acc@0 of the same pairs under several profiles; lifts in points",
+            "profile shown",
+            profile_lines(results, set_name),
+            verdict(results, set_name),
+        ),
+        Ablation(
+            CHOICES_HEADING,
+            "acc@0 of the same pairs with earlier choices shown; lifts in points",
+            "choices shown",
+            choice_lines(results, set_name),
+            choices_verdict(results, set_name),
+        ),
+    ]
+    return [one for one in found if one.lines]
 
 
 def profile_lines(results: Results, set_name: str) -> list[Line]:
@@ -54,10 +100,65 @@ def verdict(results: Results, set_name: str) -> str:
         f"{shown(row)} points of acc@0 for showing a person's {own} and not another person's"
         f" {other}"
     )
+    return _certainty(row, found, "It does to", "who is asking")
+
+
+def _certainty(row: Row, found: str, affirmed: str, subject: str) -> str:
+    """Put `found`, the lift of `row`, no surer than its interval is."""
     if row.low is None or row.high is None:
         return f"One user alone, so there is no interval: {found} ({row.stage} model)."
     if row.low > 0:
-        return f"It does to the {row.stage} model: {found}."
+        return f"{affirmed} the {row.stage} model: {found}."
     if row.high < 0:
-        return f"The {row.stage} model is misled by who is asking: {found}."
+        return f"The {row.stage} model is misled by {subject}: {found}."
     return f"Not shown for the {row.stage} model: {found}, which spans 0."
+
+
+def choice_lines(results: Results, set_name: str) -> list[Line]:
+    """Return the few-shot curve: acc@0 with so many earlier choices, then the contrasts."""
+    counts = _counts(results, set_name)
+    lines = [results.line(set_name, f"{CHOICES_PREFIX}none", label="none")]
+    for whose, label in ((OWN, "of their own"), (OTHER, "of another person's")):
+        lines += [
+            results.line(set_name, f"{CHOICES_PREFIX}{whose}{count}", label=f"{count} {label}")
+            for count in counts
+        ]
+    for count in counts:
+        own, other = f"{CHOICES_PREFIX}{OWN}{count}", f"{OTHER}{count}"
+        over_other, label = f"{own}_vs_{other}_lift", f"{count} of their own over"
+        lines += [
+            results.line(set_name, f"{own}_vs_none_lift", label=f"{label} none"),
+            results.line(set_name, over_other, label=f"{label} another's"),
+            results.line(set_name, f"{own}/margin_vs_{other}_lift", label="  in mean margin, nats"),
+        ]
+        lines += [
+            results.line(
+                set_name, over_other, LEVEL, group, label=f"  where that one wants {group} level"
+            )
+            for group in ("another", "same")
+        ]
+    return [line for line in lines if line.base or line.tuned]
+
+
+def _counts(results: Results, set_name: str) -> list[int]:
+    """Return the counts above 0 of `evals.choices`."""
+    start = f"{CHOICES_PREFIX}{OWN}"
+    found = {row.metric.removeprefix(start) for row in results.rows if row.set == set_name}
+    return sorted(int(text) for text in found if text.isdecimal())
+
+
+def choices_verdict(results: Results, set_name: str) -> str:
+    """State what the most of a person's own choices add over another's; empty without any."""
+    counts = _counts(results, set_name)
+    if not counts:
+        return ""
+    most = counts[-1]
+    line = results.line(set_name, f"{CHOICES_PREFIX}{OWN}{most}_vs_{OTHER}{most}_lift")
+    row = line.tuned or line.base
+    if row is None:
+        return ""
+    found = (
+        f"{shown(row)} points of acc@0 for showing {most} earlier choices of a person's own and not"
+        " another person's"
+    )
+    return _certainty(row, found, "They help", "earlier choices")

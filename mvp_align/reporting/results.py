@@ -10,7 +10,7 @@ from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.metric import BETTER, DEFF, GAP, LIFT, P_HOLM, SUPPRESSED, WORSE, WORST, P
 from mvp_align.metrics.names import derivation, in_percent, is_change, is_derived, measure
 from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING
-from mvp_align.metrics.profile_ablation import PREFIX
+from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.table import METRICS
 from mvp_align.metrics.variables import VARIABLES
@@ -127,7 +127,8 @@ class Results:
     def summary(self, set_name: str) -> list[Line]:
         """Return one line per metric of the whole set: acc@0 and its baselines, then the others."""
         found = unique(row.metric for row in self.rows if row.set == set_name and not row.group_by)
-        shown = [name for name in found if not is_derived(name) and not name.startswith(PREFIX)]
+        ablated = (PREFIX, CHOICES_PREFIX)  # a table of their own
+        shown = [name for name in found if not (is_derived(name) or name.startswith(ablated))]
         ordered = [name for name in FIRST if name in shown] + [
             name for name in shown if name not in FIRST
         ]

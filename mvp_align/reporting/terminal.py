@@ -12,7 +12,7 @@ from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, no_change_reason
-from mvp_align.reporting.profile_ablation import HEADING, OVER_SHUFFLED, profile_lines, verdict
+from mvp_align.reporting.profile_ablation import OVER_SHUFFLED, Ablation, ablations
 from mvp_align.reporting.results import GroupGap, Line, Results, counted, prompt_sets, shown
 
 WIDTH = 100
@@ -42,9 +42,9 @@ def print_results(
         console.print(_summary_table(results, name, users))
         if breakdown := _breakdown_table(results, name, users):
             console.print(breakdown)
-        if profiles := _profile_table(results, name, users):
-            console.print(profiles)
-            console.print(Text(verdict(results, name)))
+        for ablation in ablations(results, name):
+            console.print(_ablation_table(ablation, name, users))
+            console.print(Text(ablation.verdict))
         if table := _gap_table(results, name):
             console.print(table)
     for line in _footnotes(results, prompts):
@@ -72,15 +72,15 @@ def _breakdown_table(results: Results, set_name: str, users: str) -> Table | Non
     return table if table.row_count else None
 
 
-def _profile_table(results: Results, set_name: str, users: str) -> Table | None:
+def _ablation_table(ablation: Ablation, set_name: str, users: str) -> Table:
     table = _new_table(
-        f"{set_name}: {HEADING} acc@0 of the same pairs, in %; lifts in points",
-        "profile shown",
+        f"{set_name}: {ablation.heading} acc@0 of the same pairs, in %; lifts in points",
+        ablation.shown,
         users,
     )
-    for line in profile_lines(results, set_name):
+    for line in ablation.lines:
         _add(table, line)
-    return table if table.row_count else None
+    return table
 
 
 def _gap_table(results: Results, set_name: str) -> Table | None:

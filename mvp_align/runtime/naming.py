@@ -29,6 +29,8 @@ PRESETS = {
 
 If a command changes one, the name must change, too.
 """
+ADDED = ("choices", "choice")
+"""Settings of prompts that count only where they differ, so that older runs keep their names."""
 SOURCES = ("train", "val", "test")
 
 
@@ -37,11 +39,15 @@ def name_by_content(config: DictConfig) -> None:
     for group, keys in PRESETS.items():
         node = OmegaConf.select(config, group)
         preset = _read_preset(group.rpartition(".")[2], node.name)
-        content = [node.get(key) for key in keys]
+        if preset is None:
+            continue
         default = OmegaConf.get_type(node)
-        if preset is not None and content != [
-            preset.get(key, getattr(default, key)) for key in keys
-        ]:
+        usual = {
+            key: preset.get(key, getattr(default, key)) for key in (*keys, *ADDED) if key in node
+        }
+        changed = [key for key in usual if node.get(key) != usual[key]]
+        if changed:
+            content = [node.get(key) for key in usual if key in (*keys, *changed)]
             node.name = _tagged(_stem(node.id) if group == "model" else node.name, content)
 
 

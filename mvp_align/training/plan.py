@@ -1,6 +1,6 @@
 """The plan of a run, made before the model loads."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mvp_align.data.disagreements import Disagreements
@@ -51,8 +51,8 @@ class Plan:
     val_set: EvalSet | None
     val_texts: list[PromptedPair]
     batches: Batches | None
-    profiles: Mapping[str, ProfilePasses] = field(default_factory=dict)
-    """By set name; empty without `evals.profiles`."""
+    profiles: Sequence[ProfilePasses] = ()
+    """Set by set; empty without `evals.profiles` and `evals.choices`."""
     drawn: list[str] = field(default_factory=list)
     """Notes on sets that are only sampled."""
     notes: list[str] = field(default_factory=list)
@@ -81,6 +81,4 @@ class Plan:
         sets = [
             pairs for subject in self.eval_sets for pairs in (subject.pairs, subject.prompt_free)
         ]
-        return sets + [
-            pairs for passes in self.profiles.values() for pairs in passes.kinds.values()
-        ]
+        return sets + [pairs for passes in self.profiles for pairs in passes.kinds.values()]

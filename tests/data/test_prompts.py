@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from mvp_align.config import Config, Prompt
+from mvp_align.config import Config, Prompt, packaged_prompt
 from mvp_align.data.prompts import PAPER, chat_turn, prompts_sha256, render, render_prompts
 from mvp_align.errors import UserError
-from mvp_align.schema import PreferencePair, Profile, PromptedPair
+from mvp_align.schema import EarlierChoice, PreferencePair, Profile, PromptedPair
 
 PERSON = PreferencePair(
     id="p1",
@@ -281,3 +281,43 @@ def test_smollm2_tokenizer_is_ready_to_pad(smollm2: Any) -> None:
     assert (len(smollm2), smollm2.padding_side) == (49152, "right")
     assert smollm2.pad_token_id is not None
     assert smollm2.decode(smollm2(PAPER_TEXT).input_ids) == PAPER_TEXT
+
+
+CHOICES = (
+    EarlierChoice("Tea {or} coffee? ", "Tea.", " Coffee."),
+    EarlierChoice("Sea or hills?", "Sea.", "Hills."),
+    EarlierChoice("Now or later?", "Now.", "Later."),
+)
+
+
+HISTORY = packaged_prompt("history")
+
+
+def test_earlier_choices_stand_before_the_question() -> None:
+    history = replace(HISTORY, choices=2)
+    shown = (
+        "Question: Tea {or} coffee?\nPreferred answer:\nTea.\nOther answer:\nCoffee.\n\n"
+        "Question: Sea or hills?\nPreferred answer:\nSea.\nOther answer:\nHills.\n\n"
+    )
+    asked = "Question: How do I sleep {better}?\nPreferred answer:\n"
+    pair = replace(PERSON, choices=CHOICES)
+    assert HISTORY.choices == 4
+    assert render(pair, history) == shown + asked
+    assert render(pair, replace(history, choices=0)) == render(PERSON, history) == asked
+    # a person's whole template, and a free-text profile, which fills none
+    with_person = replace(history, template=f"{{choices}}{PAPER.template}")
+    assert render(pair, with_person) == shown + PAPER_TEXT
+    stranger = replace(STRANGER, choices=CHOICES)
+    assert render(stranger, with_person) == (
+        f"{shown}I value honesty above all.\nWhy is the sky blue?"
+    )
+    assert render(stranger, history).endswith("Question: Why is the sky blue?\nPreferred answer:\n")
+    assert render(pair, PAPER) == PAPER_TEXT
+
+
+def test_the_hash_of_prompts_covers_the_choices(smollm2: Any) -> None:
+    hashes = [
+        prompts_sha256(render_prompts([replace(PERSON, choices=some)], HISTORY, smollm2))
+        for some in ((), CHOICES[:1], CHOICES, CHOICES[::-1])
+    ]
+    assert len({*hashes}) == 4

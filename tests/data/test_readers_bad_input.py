@@ -382,7 +382,8 @@ def test_no_such_file_names_a_near_one(tmp_path: Path) -> None:
 def test_unknown_format_lists_the_known_and_names_the_nearest(tmp_path: Path) -> None:
     said = message(tmp_path, "mvpbnch")
     assert (
-        "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs. Did you mean mvpbench?" in said
+        "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs, psoups. Did you mean mvpbench?"
+        in said
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mvp_align.data.sample import draw, figures, published
 from mvp_align.schema import DIMENSIONS, PreferencePair, StatedValues, level
 
 SPLITS = ("train", "val", "test")
+FILES = [f"{split}.json" for split in SPLITS]
+FIRST_DRAW = "8e17ceef738a407c2771d819358ba88bcffba017b41aa5f57bd29844da3a15f7"
+"""SHA-256 of the first draw's three files, as published figures have them."""
 FIELDS = {
     "age": published.AGE,
     "gender": published.GENDER,
@@ -34,6 +38,14 @@ def records() -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
+def several() -> dict[str, list[dict[str, Any]]]:
+    return {
+        split: json.loads((draw.HERE / "several" / f"{split}.json").read_text(encoding="utf-8"))
+        for split in SPLITS
+    }
+
+
+@pytest.fixture(scope="module")
 def instances(records: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [row for split in SPLITS for row in records[split]]
 
@@ -49,15 +61,15 @@ def test_a_fresh_draw_gives_the_committed_bytes(
 ) -> None:
     assert draw.main(["--check"]) == 0
     assert draw.main(["--out", str(tmp_path)]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "test.json",
-        "train.json",
-        "val.json",
-    ]
-    for split in SPLITS:
-        assert (tmp_path / f"{split}.json").read_bytes() == (
-            draw.HERE / f"{split}.json"
-        ).read_bytes()
+    written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    assert written == sorted([*FILES, *(f"several/{name}" for name in FILES)])
+    for name in written:
+        assert (tmp_path / name).read_bytes() == (draw.HERE / name).read_bytes()
+
+
+def test_the_first_draw_stays_what_it_was() -> None:
+    content = b"".join((draw.HERE / name).read_bytes() for name in FILES)
+    assert sha256(content).hexdigest() == FIRST_DRAW
 
 
 def test_check_names_the_file_that_differs(
@@ -71,7 +83,8 @@ def test_check_names_the_file_that_differs(
     assert (
         "val.json is not what is drawn" in said
         and "test.json is missing" in said
-        and "train.json" not in said
+        and f"{tmp_path / 'train.json'}" not in said
+        and "several/val.json is missing" in said
     )
     assert not (tmp_path / "test.json").exists()
 
@@ -206,10 +219,75 @@ def test_quotas_give_the_leftover_to_the_largest_remainders() -> None:
     assert draw.quotas({"a": 1, "b": 1, "c": 1}, 4) == {"a": 2, "b": 1, "c": 1}
 
 
-def test_the_data_card_holds_the_measured_tables(records: dict[str, list[dict[str, Any]]]) -> None:
+def test_the_second_draw_has_the_people_and_questions_of_the_first(
+    records: dict[str, list[dict[str, Any]]], several: dict[str, list[dict[str, Any]]]
+) -> None:
+    """So that a model trained on either can be tested on either."""
+    for split in SPLITS:
+        people = {row["user_id"]: row for row in records[split]}
+        asked = {row["question"] for row in records[split]}
+        assert {row["user_id"] for row in several[split]} == {*people}
+        assert {row["question"] for row in several[split]} == asked
+        for row in several[split]:
+            known = people[row["user_id"]]
+            for key in (*FIELDS, "stated_prefs", "preference"):
+                assert row[key] == known[key]
+    rows = [row for split in SPLITS for row in several[split]]
+    assert [row["id"] for row in rows] == [f"s{n}" for n in range(1, len(rows) + 1)]
+
+
+def test_the_second_draw_asks_six_questions_of_two_dimensions(
+    several: dict[str, list[dict[str, Any]]],
+) -> None:
+    for split in SPLITS:
+        asked = Counter((row["user_id"], row["dimension"]) for row in several[split])
+        assert {*asked.values()} == {draw.SEVERAL}
+        distinct = {(row["user_id"], row["question"]) for row in several[split]}
+        assert len(distinct) == len(several[split])
+        each = Counter(user for user, _ in asked)
+        clear = {
+            row["user_id"]: sum(level(score) is not None for score in row["stated_prefs"].values())
+            for row in several[split]
+        }
+        assert each == {user: min(draw.OF_DIMENSIONS, count) for user, count in clear.items()}
+
+
+def test_the_second_draw_is_dealt_evenly_and_tells_less_by_its_questions(
+    records: dict[str, list[dict[str, Any]]], several: dict[str, list[dict[str, Any]]]
+) -> None:
+    bank = {(d, item["question"]): item for d in DIMENSIONS for item in draw.read_questions(d)}
+    for split in SPLITS:
+        for row in several[split]:
+            item = bank[row["dimension"], row["question"]]
+            high = level(row["stated_prefs"][row["dimension"]]) == "High"
+            assert row["answer_w"] == item["shows" if high else "opposes"]
+            assert row["answer_l"] == item["opposes" if high else "shows"]
+        for dimension in DIMENSIONS:
+            rows = [row for row in several[split] if row["dimension"] == dimension]
+            for some in (rows, [row for row in rows if row["stated_prefs"][dimension] >= 80]):
+                dealt = Counter(row["question"] for row in some)
+                counts = [dealt[question] for question in {row["question"] for row in rows}]
+                assert max(counts) - min(counts) <= 1, (split, dimension)
+        blind = [
+            value_blind_ceiling(
+                [
+                    PreferencePair(
+                        r["id"], r["user_id"], r["question"], r["answer_w"], r["answer_l"]
+                    )
+                    for r in rows
+                ]
+            )
+            for rows in (records[split], several[split])
+        ]
+        assert blind[1] < blind[0] - 0.1
+
+
+def test_the_data_card_holds_the_measured_tables(
+    records: dict[str, list[dict[str, Any]]], several: dict[str, list[dict[str, Any]]]
+) -> None:
     card = (draw.HERE / "README.md").read_text(encoding="utf-8")
     users = [user for part in draw.draw_users().values() for user in part]
-    for name, table in figures.figure_tables(records, users, draw.HERE / "ufp4").items():
+    for name, table in figures.figure_tables(records, several, users, draw.HERE / "ufp4").items():
         assert table in card, (
             f"'{name}' is not in README.md as `python -m mvp_align.data.sample.draw` prints it"
         )

@@ -10,6 +10,7 @@ from mvp_align.judging.labels import PRESETS
 from mvp_align.metrics.labelled import Labelled
 from mvp_align.metrics.metric import BOUNDS, DERIVED, LIFT, OF_LIFT, UNITS, Metric
 from mvp_align.metrics.names import base_metric, kind_of, measure
+from mvp_align.metrics.opa import UNDER_CHOICES
 from mvp_align.metrics.paa import paa_rows
 from mvp_align.metrics.profile_ablation import profile_rows
 from mvp_align.metrics.score_rows import BY_GROUP, pair_values
@@ -29,6 +30,8 @@ def measured() -> set[str]:
     shown = dict.fromkeys(("none", "demographics", "values", "shuffled", "given"), SCORES)
     rows += answer_rows("tuned", "in_domain", [*FORMS, *SIMILARITIES], ANSWERS, ANSWERS)
     rows += profile_rows("tuned", "in_domain", shown, shown, {"p0": True})
+    shown = dict.fromkeys(("none", "own_1", "other_1", "own_16", "other_16"), SCORES)
+    rows += profile_rows("tuned", "in_domain", shown, shown, {"p0": True}, UNDER_CHOICES)
     return {
         *pair_values(SCORES, SCORES),
         *(row.metric for row in rows),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
+from mvp_align.metrics.opa import UNDER_CHOICES
 from mvp_align.metrics.profile_ablation import LEVEL, VALUES_OVER_SHUFFLED, profile_rows
 from mvp_align.metrics.rows import Row
 from mvp_align.schema import PairScore
@@ -70,3 +71,27 @@ def test_other_pairs_are_refused_and_no_scores_are_no_rows() -> None:
     with pytest.raises(ValueError, match="same pairs"):
         profile_rows("base", "s", {"values": OWN, "shuffled": OTHER[1:]}, {}, {})
     assert profile_rows("base", "s", {}, {}, {}) == []
+
+
+def test_the_few_shot_curve_is_paired_at_every_count() -> None:
+    shown = {
+        "none": scores([-0.1, 0.2, -0.2, 0.3, -0.4]),
+        "own_1": OWN,
+        "other_1": OTHER,
+        "own_2": scores([0.5, 0.1, 0.2, 0.3, 0.4]),
+        "other_2": OTHER,
+    }
+    rows = profile_rows("base", "s", shown, {}, {"p0": True, "p2": False}, UNDER_CHOICES)
+    found = {row.metric: row.value for row in rows if not row.group}
+    assert {name: found[f"opa/choices/{name}"] for name in shown} == pytest.approx(
+        {"none": 0.4, "own_1": 0.8, "other_1": 0.4, "own_2": 1.0, "other_2": 0.4}
+    )
+    assert found["opa/choices/own_1_vs_none_lift"] == pytest.approx(0.4)
+    assert found["opa/choices/own_2_vs_none_lift"] == pytest.approx(0.6)
+    assert found["opa/choices/own_1_vs_other_1_lift"] == pytest.approx(0.4)
+    assert found["opa/choices/own_2_vs_other_2_lift"] == pytest.approx(0.6)
+    assert found["opa/choices/own_1/margin_vs_other_1_lift"] == pytest.approx(1.7 / 5)
+    assert not [name for name in found if "own_1_vs_other_2" in name or "profile" in name]
+    level = find(rows, "opa/choices/own_2_vs_other_2_lift", "another")
+    assert (level.value, level.n, level.group_by) == (1.0, 1, LEVEL)
+    assert find(rows, "opa/choices/own_1_vs_other_1_lift", "same").value == 0.0

@@ -28,6 +28,11 @@ REFUSED = {
         "train.warmup_share",
         "train",
     ),
+    "form of choices that nobody sees": (
+        ["prompt=paper", "evals.choices=[0,1]", "prompt.choice='{question}{chosen}{rejected}'"],
+        "prompt.choice",
+        "train",
+    ),
     "groups of the mean": (["train.objective_by=region"], "train.objective_by", "train"),
     "step size of others": (
         ["train.objective=importance", "train.objective_eta=0.1"],

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,13 @@ from mvp_align.config import Config
 from mvp_align.metrics.rows import Row, write_rows
 from mvp_align.reporting.compare import print_comparison
 from mvp_align.reporting.html import write_report
-from mvp_align.reporting.profile_ablation import profile_lines, verdict
+from mvp_align.reporting.profile_ablation import (
+    ablations,
+    choice_lines,
+    choices_verdict,
+    profile_lines,
+    verdict,
+)
 from mvp_align.reporting.results import Results, shown
 from mvp_align.reporting.terminal import print_results
 from mvp_align.runs.run_folder import RunFolder, open_run
@@ -128,3 +135,43 @@ def test_the_verdict_is_no_surer_than_the_interval(
     results = Results([profile("tuned", "values_vs_shuffled_lift", value, half)])
     assert verdict(results, "in_domain").startswith(said)
     assert verdict(Results([]), "in_domain") == ""
+
+
+def choices(stage: str, metric: str, value: float, group: str = "") -> Row:
+    return replace(profile(stage, metric, value, group=group), metric=f"opa/choices/{metric}")
+
+
+CURVE = [
+    choices("base", "none", 0.5),
+    choices("tuned", "none", 0.55),
+    *[choices("tuned", f"own_{count}", 0.55 + count / 100) for count in (2, 10)],
+    *[choices("tuned", f"other_{count}", 0.5) for count in (2, 10)],
+    *[choices("tuned", f"own_{count}_vs_none_lift", count / 100) for count in (2, 10)],
+    *[choices("tuned", f"own_{count}_vs_other_{count}_lift", 0.05) for count in (2, 10)],
+    choices("tuned", "own_10/margin_vs_other_10_lift", 0.2),
+    choices("tuned", "own_10_vs_other_10_lift", 0.3, group="another"),
+]
+
+
+def test_the_few_shot_curve_is_a_table_of_its_own(rows: list[Row]) -> None:
+    results = Results([*rows, *CURVE])
+    lines = choice_lines(results, "in_domain")
+    assert [line.label for line in lines] == [
+        "none", "2 of their own", "10 of their own", "2 of another person's",
+        "10 of another person's", "2 of their own over none", "2 of their own over another's",
+        "10 of their own over none", "10 of their own over another's", "  in mean margin, nats",
+        "  where that one wants another level",
+    ]  # fmt: skip
+    assert shown(lines[2].tuned) == "65.0 % [63.0, 67.0]"
+    assert shown(lines[-1].tuned) == "+30.0 [28.0, 32.0]"
+    assert choices_verdict(results, "in_domain") == (
+        "They help the tuned model: +5.0 [3.0, 7.0] points of acc@0 for showing 10 earlier choices"
+        " of a person's own and not another person's."
+    )
+    assert not [line for line in results.summary("in_domain") if "choices" in line.metric]
+    assert [one.shown for one in ablations(results, "in_domain")] == ["choices shown"]
+    assert ablations(Results(rows), "in_domain") == []
+    assert choices_verdict(Results(rows), "in_domain") == ""
+    console = Console(file=io.StringIO(), width=140)
+    print_results(results.rows, console)
+    assert "in_domain: Do a person's earlier choices help?" in console.file.getvalue()

@@ -45,9 +45,15 @@ Compose = Callable[..., Config]
             ["prompt=paper", "prompt.chat=true"],
             ["prompt=paper", 'prompt.template="{question}"'],
         ],
+        [
+            ["prompt=history"],
+            ["prompt=history", "prompt.choices=2"],
+            ["prompt=history", "prompt.choices=0"],
+            ["prompt=history", 'prompt.choice="{question} {chosen} {rejected}"'],
+        ],
         [["seed=1"], ["seed=2"]],
     ],
-    ids=["adapter", "id", "revision", "train", "test", "place", "prompt", "seed"],
+    ids=["adapter", "id", "revision", "train", "test", "place", "prompt", "history", "seed"],
 )
 def test_what_differs_has_another_name(commands: list[list[str]], compose: Compose) -> None:
     names = [compose(*words, name="evaluate").run.name for words in commands]
@@ -76,6 +82,8 @@ def test_a_preset_s_name_is_not_given_to_something_else(compose: Compose) -> Non
     assert re.fullmatch(r"merged-\w{6}", config.model.name)
     assert re.fullmatch(r"paper-\w{6}", config.prompt.name)
     assert compose("model.id=/a/merged", "model.name=mine").model.name == "mine"
+    # as before prompts could show earlier choices
+    assert compose('prompt.template="{question}!"').prompt.name == "paper-89aa92"
     assert compose("run.dir=/x").run == Run(name="lora_dpo-smollm2_135m-sample-paper-12", dir="/x")
 
 

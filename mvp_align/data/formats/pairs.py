@@ -1,10 +1,12 @@
-"""Pairs of your own: a prompt, two answers, and who asked, where that is known."""
+"""Pairs of your own: a prompt, two answers, and, where that is known, who asked and what they chose
+before."""
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from mvp_align.data.formats.record import (
+    Choice,
     Format,
     Identifier,
     Plain,
@@ -24,6 +26,7 @@ class PairsRecord(Record):
     id: Identifier | None = None
     user_id: Identifier | None = None
     profile: Annotated[Plain, BeforeValidator(profile_as_text)] = ""
+    choices: list[Choice] = Field(default=[])
 
 
 def _to_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
@@ -36,6 +39,7 @@ def _to_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
         rejected=record.rejected,
         profile_text=record.profile,
         groups=profile_entries(value.get("profile")),
+        choices=tuple(choice.earlier for choice in record.choices),
     )
 
 

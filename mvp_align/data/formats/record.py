@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from mvp_align.data.parsers import json_kind
-from mvp_align.schema import DIMENSIONS, PreferencePair
+from mvp_align.schema import DIMENSIONS, EarlierChoice, PreferencePair
 
 
 def _not_blank(text: str) -> str:
@@ -116,6 +116,18 @@ class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
+class Choice(Record):
+    """An earlier choice that a record brings."""
+
+    prompt: Text
+    chosen: Text
+    rejected: Text
+
+    @property
+    def earlier(self) -> EarlierChoice:
+        return EarlierChoice(self.prompt, self.chosen, self.rejected)
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """`to_pair` makes a pair of a record without its null keys, which `record` has to take; the id
@@ -125,6 +137,8 @@ class Format:
     to_pair: Callable[[dict[str, Any], str], PreferencePair]
     texts: tuple[str, str, str]
     """The keys of the question, the fitting and the contradicting answer."""
+    marks: tuple[str, ...] = ()
+    """Keys beside them without which records are of another format."""
     passed_over: tuple[str, ...] = ()
     """Keys that the format's own files carry and that are not read, without a word about it."""
     profiles_are_text: bool = False

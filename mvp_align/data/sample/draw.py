@@ -17,10 +17,14 @@ design and its reasons:
   Otherwise the question alone would seem to predict the preferred answer.
 - Splits share neither users nor questions, so a test covers new ones of both. They have similar
   shares of High and Low users on each dimension, which 38 random test users might not have.
+
+A second draw, in `several/`, has the same users and the same questions in each split. A user there
+gets six questions of two dimensions, so that earlier choices tell something about the next one.
 """
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,10 @@ SEED = 12
 USERS = {"train": 210, "val": 32, "test": 38}
 QUESTIONS = {"train": 28, "val": 6, "test": 6}
 """Questions per dimension."""
+SEVERAL = 6
+"""Questions of a dimension that a user gets in the second draw: all that val and test have."""
+OF_DIMENSIONS = 2
+"""The dimensions that they are of, where a user is clear about as many."""
 ORDERS = 20_000
 """Random orders of the users to try, to find the one with the most balanced splits."""
 
@@ -176,9 +184,13 @@ def read_questions(dimension: str) -> list[dict[str, str]]:
 
 
 def _ask(
-    rng: Rng, dimension: str, users: Sequence[Record], questions: Sequence[dict[str, str]]
+    rng: Rng,
+    dimension: str,
+    users: Sequence[Record],
+    questions: Sequence[dict[str, str]],
+    each: int = 1,
 ) -> list[Record]:
-    """Deal one question to each user who is High or Low.
+    """Deal `each` questions, one by default, to each user who is High or Low.
 
     Low users continue with the question after the last High user's.
     """
@@ -188,7 +200,7 @@ def _ask(
         user for wanted in ("High", "Low") for user in shuffled if levels[user["user_id"]] == wanted
     ]
     records = []
-    for turn, user in enumerate(asked):
+    for turn, user in enumerate(user for user in asked for _ in range(each)):
         item = questions[turn % len(questions)]
         high = levels[user["user_id"]] == "High"
         answers = {
@@ -211,18 +223,57 @@ def _draw() -> dict[str, list[Record]]:
         for split, n in QUESTIONS.items():
             part, bank = bank[:n], bank[n:]
             records[split] += _ask(rng, dimension, users[split], part)
-    first = 1
+    return _numbered(rng, records, "p")
+
+
+def draw_several(drawn: Mapping[str, Sequence[Record]]) -> dict[str, list[Record]]:
+    """Return the records of the second draw. `drawn` is the first, whose splits it keeps."""
+    users = draw_users()
+    rng = np.random.RandomState(SEED + 2)
+    records: dict[str, list[Record]] = {}
+    for split, rows in drawn.items():
+        there = {row["question"] for row in rows}
+        records[split] = []
+        for dimension, people in _share_dimensions(rng, users[split]).items():
+            part = [item for item in read_questions(dimension) if item["question"] in there]
+            part = [part[i] for i in rng.permutation(len(part))]
+            records[split] += _ask(rng, dimension, people, part, SEVERAL)
+    return _numbered(rng, records, "s")
+
+
+def _share_dimensions(rng: Rng, users: Sequence[Record]) -> dict[str, list[Record]]:
+    """Give each user `OF_DIMENSIONS` of the dimensions that they are High or Low on.
+
+    They are those of which people of their level have the fewest users yet. So the rarer level
+    gets about as many as there are, and the question alone tells little.
+    """
+    found: dict[str, list[Record]] = {dimension: [] for dimension in DIMENSIONS}
+    given: Counter[tuple[str, str]] = Counter()
+    for i in rng.permutation(len(users)):
+        stated = users[i]["stated_prefs"]
+        clear = [(d, wanted) for d in DIMENSIONS if (wanted := level(stated[d]))]
+        for chosen in sorted(clear, key=lambda one: given[one])[:OF_DIMENSIONS]:
+            given[chosen] += 1
+            found[chosen[0]].append(users[i])
+    return found
+
+
+def _numbered(
+    rng: Rng, records: Mapping[str, Sequence[Record]], prefix: str
+) -> dict[str, list[Record]]:
+    """Shuffle each split's records, and number them through."""
+    numbered, first = {}, 1
     for split, rows in records.items():
         shuffled = [rows[i] for i in rng.permutation(len(rows))]
-        records[split] = [{"id": f"p{n}", **row} for n, row in enumerate(shuffled, first)]
+        numbered[split] = [{"id": f"{prefix}{n}", **row} for n, row in enumerate(shuffled, first)]
         first += len(rows)
-    return records
+    return numbered
 
 
-def _rendered(records: Mapping[str, Sequence[Record]]) -> dict[str, bytes]:
-    """Return each file's content by its name."""
+def _rendered(records: Mapping[str, Sequence[Record]], folder: str = "") -> dict[str, bytes]:
+    """Return each file's content by its name, which starts with `folder`."""
     return {
-        f"{split}.json": (to_json(rows, indent=1) + "\n").encode()
+        f"{folder}{split}.json": (to_json(rows, indent=1) + "\n").encode()
         for split, rows in records.items()
     }
 
@@ -241,11 +292,12 @@ def _check(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        aside = folder / f".{name}.part"
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.part")
         aside.write_bytes(content)
-        aside.replace(folder / name)
+        aside.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -259,12 +311,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         records = _draw()
-        (_check if options.check else _write)(options.out, _rendered(records))
+        several = draw_several(records)
+        files = _rendered(records) | _rendered(several, "several/")
+        (_check if options.check else _write)(options.out, files)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     users = [user for part in draw_users().values() for user in part]
-    for name, table in figure_tables(records, users, HERE / "ufp4").items():
+    for name, table in figure_tables(records, several, users, HERE / "ufp4").items():
         print(f"{name}\n\n{table}")
     return 0
 

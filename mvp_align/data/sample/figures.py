@@ -107,13 +107,17 @@ def _ufp4(folder: Path) -> str:
 
 def figure_tables(
     records: Mapping[str, Sequence[Mapping[str, Any]]],
+    several: Mapping[str, Sequence[Mapping[str, Any]]],
     users: Sequence[Mapping[str, Any]],
     ufp4: Path,
 ) -> dict[str, str]:
-    """Return the tables of the data card by title."""
+    """Return the tables of the data card by title. `several` is the second draw."""
     return {
         "Size": _totals(records),
         "Levels": _levels(records, users),
         "What gives the preferred answer away": _hints(records),
+        "Size, second draw": _totals(several),
+        "Levels, second draw": _levels(several, users),
+        "What gives the preferred answer away, second draw": _hints(several),
         "UF-P-4 sample": _ufp4(ufp4),
     }
