@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.runtime.naming import DEFAULT_NAME
@@ -105,11 +106,30 @@ class Lora:
     dropout: float = 0.05
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj"])
     """Names of linear layers, or [all-linear]."""
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    """Layers with another rank than `r`: names, ends of names, or regular expressions, as in
+    `{v_proj: 8}`."""
+    alpha_pattern: dict[str, int | float] = field(default_factory=dict)
+    """Layers with another alpha than `alpha`, named alike."""
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r) instead of alpha / r, so that a higher rank does not learn more
+    slowly (rsLoRA: Kalajdzievski 2023, arXiv 2312.03732)."""
+    use_dora: bool = False
+    """Train each weight's direction by LoRA and its magnitude, one number a row, by itself (DoRA:
+    Liu et al. 2024, arXiv 2402.09353). Slower, and takes more memory."""
+    init: str = "default"
+    """How the adapter starts. default: A random, B zero. pissa: as the principal part of each
+    weight, of rank `r`; a second half of the adapter, which is held, takes that off again, so that
+    the model starts as the base (PiSSA: Meng et al. 2024, arXiv 2404.02948; docs/options.md).
+    pissa_niter_N: the same by a fast SVD of N iterations."""
 
 
 @dataclass
 class Train:
     learning_rate: float = 5e-5
+    loraplus_lr_ratio: float | None = None
+    """The learning rate of B, and of DoRA's magnitudes, as a multiple of `learning_rate`, which A
+    keeps (LoRA+: Hayou et al. 2024, arXiv 2402.12354)."""
     epochs: float = 3.0
     max_steps: int | None = None
     """Optimizer steps; where set, it decides instead of `epochs`."""
@@ -122,6 +142,21 @@ class Train:
     """One of TRL's DPO losses, or several joined by `+`, such as sigmoid+sft."""
     loss_weights: list[float] | None = None
     label_smoothing: float = 0.0
+    f_divergence_type: str = _one_of(
+        "reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"
+    )
+    """What keeps the policy near the reference (f-DPO: Wang et al. 2023, arXiv 2309.16240).
+    reverse_kl: DPO as it was published."""
+    f_alpha_divergence_coef: float = 0.5
+    """alpha_divergence's coefficient; towards 0 it becomes forward_kl, towards 1 reverse_kl."""
+    ld_alpha: float | None = None
+    """What tokens count beyond the length of the shorter answer, from 0 up to 1, so that length
+    alone earns less (LD-DPO: Liu et al. 2024, arXiv 2409.06411)."""
+    use_weighting: bool = False
+    """Weight each pair by how probable its answers are under the policy (WPO: Zhou et al. 2024,
+    arXiv 2406.11827)."""
+    discopop_tau: float = 0.05
+    """The temperature of train.loss_type=discopop (DiscoPOP: Lu et al. 2024, arXiv 2406.08414)."""
     objective: str = _one_of("mean", "importance", "gr_dpo", "kl_dpo")
     """What a step's pairs weigh. mean: all the same, so that whoever is most of the data decides.
     importance: every group as much as any other. gr_dpo: groups with a higher loss more, step by
@@ -264,6 +299,9 @@ class Hardware:
     """true: compute each layer again in the backward pass, which saves memory and costs a third of
     a step. auto: only where the longest micro-batch does not fit without (tried before step 1), or
     where the larger micro-batch that it makes room for is faster; never on a CPU."""
+    activation_offloading: bool = False
+    """Keep what the backward pass needs in the machine's memory instead of the GPU's, at the price
+    of copying it there and back."""
     compile: bool = False
     """Compile the model's layers for training and scoring (torch.compile). The seconds that it
     took are printed before step 1. It changes the last bits."""
@@ -300,4 +338,13 @@ class Config:
     seed: int = 12
 
 
-ConfigStore.instance().store(name="typed_config", node=Config)
+def _open_to_names() -> DictConfig:
+    """`Config` as Hydra gets it: mappings from names of layers take any name, nothing else does."""
+    config = OmegaConf.structured(Config)
+    for pattern in (config.lora.rank_pattern, config.lora.alpha_pattern):
+        OmegaConf.set_struct(pattern, False)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+ConfigStore.instance().store(name="typed_config", node=_open_to_names())

@@ -15,7 +15,7 @@ from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
-from mvp_align.training.losses import PAIR_LOSSES, trl_losses
+from mvp_align.training.options import adapter_option_problems, loss_problems
 
 
 def _declared_choices(settings: object, prefix: str = "") -> dict[str, tuple[str, ...]]:
@@ -45,6 +45,8 @@ def combination_problems(config: Config) -> list[str]:
         *_choice_problems(config),
         *_range_problems(config),
         *_training_problems(config),
+        *loss_problems(config),
+        *adapter_option_problems(config),
         *_data_problems(config),
         *_prompt_problems(config),
         *_tracking_problems(config),
@@ -101,8 +103,11 @@ def _range_problems(config: Config) -> list[str]:
         "train.max_steps": train.max_steps,
         "train.batch_size": train.batch_size, "train.beta": train.beta,
         "train.objective_eta": train.objective_eta, "train.objective_tau": train.objective_tau,
+        "train.discopop_tau": train.discopop_tau,
         "train.max_grad_norm": train.max_grad_norm,
         "train.save_steps": train.save_steps, "lora.r": lora.r, "lora.alpha": lora.alpha,
+        **{f"lora.rank_pattern.{name}": rank for name, rank in lora.rank_pattern.items()},
+        **{f"lora.alpha_pattern.{name}": alpha for name, alpha in lora.alpha_pattern.items()},
         "data.limit": data.limit,
         "data.max_prompt_tokens": data.max_prompt_tokens, "data.max_tokens": data.max_tokens,
         "evals.batch_size": config.evals.batch_size, "evals.every_steps": config.evals.every_steps,
@@ -125,12 +130,12 @@ def _range_problems(config: Config) -> list[str]:
             problems.append(f"{key}={value}: must be 0 or above.")
     shares = {
         "lora.dropout": lora.dropout, "train.label_smoothing": train.label_smoothing,
-        "train.warmup_share": train.warmup_share,
+        "train.warmup_share": train.warmup_share, "train.ld_alpha": train.ld_alpha,
     }  # fmt: skip
     problems += [
         f"{key}={value}: must be from 0 up to 1."
         for key, value in shares.items()
-        if not 0 <= value < 1
+        if value is not None and not 0 <= value < 1
     ]
     if not 0 < data.test_share < 1:
         problems.append(f"data.test_share={data.test_share}: must lie between 0 and 1.")
@@ -167,42 +172,7 @@ def _training_problems(config: Config) -> list[str]:
         problems.append(
             f"hardware.loader_workers={workers}: must be a number of processes, or auto."
         )
-    recipe, losses, known = (
-        recipe_named(config.recipe),
-        train.loss_type.split("+"),
-        trl_losses(),
-    )
-    smoothed = [name for name, formula in known.items() if "self.label_smoothing" in formula]
-    problems += [
-        f"train.loss_type: '{loss}' is not one of {', '.join(known)}."
-        for loss in losses
-        if loss not in known
-    ]
-    if train.loss_weights is not None and len(train.loss_weights) != len(losses):
-        problems.append(
-            f"train.loss_weights has {len(train.loss_weights)} weights for {len(losses)} losses in "
-            f"train.loss_type={train.loss_type}: give one each."
-        )
-    if train.objective != "mean" and train.loss_type not in PAIR_LOSSES:
-        problems.append(
-            f"train.objective={train.objective} weighs pairs by their own losses, which"
-            f" train.loss_type={train.loss_type} does not have here: use {', '.join(PAIR_LOSSES)}."
-        )
-    if "exo_pair" in losses and train.label_smoothing == 0:
-        problems.append(
-            "train.loss_type=exo_pair needs train.label_smoothing above 0 (its paper recommends"
-            " 1e-3)."
-        )
-    if (
-        recipe.trains_on == "pairs"
-        and 0 < train.label_smoothing < 1
-        and not {*losses} & {*smoothed}
-    ):
-        problems.append(
-            f"train.label_smoothing={train.label_smoothing} would change nothing: of the losses"
-            f" only {', '.join(smoothed)} have it. train.loss_type=robust is sigmoid with label"
-            " smoothing."
-        )
+    recipe = recipe_named(config.recipe)
     if recipe.trains and not recipe.reference and train.reference != "base":
         problems.append(
             f"train.reference has no meaning for recipe={config.recipe}: leave it out, or use"

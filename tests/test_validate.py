@@ -17,10 +17,13 @@ ABOVE_ZERO = [
     "train.batch_size=0",
     "train.beta=0.0",
     "train.beta=nan",
+    "train.discopop_tau=0.0",
     "train.max_grad_norm=0.0",
     "train.save_steps=0",
     "lora.r=0",
     "lora.alpha=-32",
+    "+lora.rank_pattern.v_proj=0",
+    "+lora.alpha_pattern.v_proj=-1",
     "data.limit=0",
     "data.max_prompt_tokens=0",
     "evals.batch_size=0",
@@ -29,6 +32,7 @@ ABOVE_ZERO = [
 ]
 FROM_ZERO_TO_ONE = [
     "lora.dropout=1.0", "lora.dropout=-0.1", "train.label_smoothing=1.0", "train.warmup_share=1.5",
+    "train.ld_alpha=1.0", "train.ld_alpha=-0.5",
 ]  # fmt: skip
 RULES = {
     "samples": (["tracking.samples=-1"], "tracking.samples=-1: must be 0 or above."),
@@ -95,6 +99,80 @@ RULES = {
         ["train.objective=gr_dpo", "train.loss_type=aot"],
         "train.objective=gr_dpo weighs pairs by their own losses, which train.loss_type=aot does"
         " not have here: use sigmoid, hinge, ipo.",
+    ),
+    "objective of rewards that are others": (
+        ["train.objective=kl_dpo", "train.f_divergence_type=forward_kl"],
+        "train.objective=kl_dpo weighs pairs by their losses, which are not computed here with"
+        " train.f_divergence_type=forward_kl: leave out either.",
+    ),
+    "objective of sums that are others": (
+        ["train.objective=importance", "train.ld_alpha=0.5"],
+        "train.objective=importance weighs pairs by their losses, which are not computed here with"
+        " train.ld_alpha=0.5: leave out either.",
+    ),
+    "two weights a pair": (
+        ["train.objective=gr_dpo", "train.use_weighting=true"],
+        "train.objective=gr_dpo weighs pairs by their losses, which are not computed here with"
+        " train.use_weighting=True: leave out either.",
+    ),
+    "divergence of a loss without": (
+        ["train.loss_type=sigmoid+apo_zero", "train.f_divergence_type=js_divergence"],
+        "train.f_divergence_type=js_divergence does not go with apo_zero, which is defined for"
+        " reverse_kl alone: use sigmoid, hinge, ipo, exo_pair, robust, discopop, sigmoid_norm, or"
+        " leave it out.",
+    ),
+    "coefficient": (
+        ["train.f_divergence_type=alpha_divergence", "train.f_alpha_divergence_coef=1"],
+        "train.f_alpha_divergence_coef=1.0: must lie between 0 and 1.",
+    ),
+    "weights of sorted pairs": (
+        ["train.loss_type=aot", "train.use_weighting=true"],
+        "train.use_weighting=true does not go with train.loss_type=aot, which sorts the pairs of a"
+        " pass, so that their weights would fall on others: leave out either.",
+    ),
+    "start": (
+        ["lora.init=pissa_niter"],
+        "lora.init=pissa_niter: must be one of default, pissa, pissa_niter_N (a number of"
+        " iterations).",
+    ),
+    "PiSSA of 4 bits": (
+        ["lora.init=pissa", "quantization=4bit"],
+        "lora.init=pissa takes each weight apart, which quantization=4bit has rounded: leave out"
+        " either.",
+    ),
+    "PiSSA in parts": (
+        ["lora.init=pissa_niter_4", "hardware.sharding=fsdp"],
+        "lora.init=pissa_niter_4 holds half of the adapter at its start, which"
+        " hardware.sharding=fsdp would take apart: leave out either.",
+    ),
+    "PiSSA and decay": (
+        ["lora.init=pissa", "train.weight_decay=0.1"],
+        "train.weight_decay=0.1 would also shrink the half of the adapter that lora.init=pissa"
+        " holds at its start, and so move the model: leave out either.",
+    ),
+    "plain LoRA+": (
+        ["train.loraplus_lr_ratio=1"],
+        "train.loraplus_lr_ratio=1.0: must be above 1, which would be plain LoRA.",
+    ),
+    "LoRA+ in parts": (
+        ["train.loraplus_lr_ratio=16", "hardware.sharding=fsdp"],
+        "train.loraplus_lr_ratio needs an optimizer of its own, which does not go with"
+        " hardware.sharding=fsdp: leave out either.",
+    ),
+    "offloading from a CPU": (
+        ["hardware=cpu", "hardware.activation_offloading=true"],
+        "hardware.activation_offloading=true frees a GPU's memory, and hardware.device=cpu has"
+        " none: leave it out.",
+    ),
+    "offloading in parts": (
+        ["hardware.sharding=fsdp", "hardware.activation_offloading=true"],
+        "hardware.activation_offloading=true was never tried with hardware.sharding=fsdp: leave"
+        " out either.",
+    ),
+    "offloading of compiled layers": (
+        ["hardware.compile=true", "hardware.activation_offloading=true"],
+        "hardware.activation_offloading=true was never tried with hardware.compile=true: leave"
+        " out either.",
     ),
     "loader word": (
         ["hardware.loader_workers=many"],
@@ -245,7 +323,8 @@ def test_choices(key: str, compose: Compose) -> None:
 
 @pytest.mark.parametrize("override", ABOVE_ZERO)
 def test_above_zero(override: str, compose: Compose) -> None:
-    assert combination_problems(compose(override)) == [f"{override}: must be above 0."]
+    said = f"{override.lstrip('+')}: must be above 0."
+    assert combination_problems(compose(override)) == [said]
 
 
 @pytest.mark.parametrize("override", FROM_ZERO_TO_ONE)

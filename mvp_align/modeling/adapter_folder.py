@@ -154,6 +154,10 @@ def _lora_of(settings: Settings) -> Lora:
         alpha=settings["lora_alpha"],
         dropout=settings["lora_dropout"],
         target_modules=[named] if isinstance(named, str) else sorted(named),
+        rank_pattern=settings.get("rank_pattern") or {},
+        alpha_pattern=settings.get("alpha_pattern") or {},
+        use_rslora=bool(settings.get("use_rslora")),
+        use_dora=bool(settings.get("use_dora")),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
@@ -27,6 +28,7 @@ from mvp_align.modeling.adapter_folder import (
 )
 from mvp_align.modeling.fingerprint import gather_shards, unwrapped_name
 from mvp_align.modeling.fused_lora import fuse_adapters
+from mvp_align.modeling.pissa import principal_config, start_at_principal_part
 from mvp_align.runtime.atomic import full_disk_explained, move_folder
 
 ADAPTER = "default"
@@ -48,32 +50,42 @@ def start_adapter(base: PreTrainedModel, config: Config) -> PeftModel:
 
 
 def new_adapter(base: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """Wrap `base` with a new adapter: A random from `seed`, B zero.
+    """Wrap `base` with a new adapter that starts by `lora.init`: A random from `seed`, B zero, or
+    as the principal part of each weight.
 
-    The adapted model therefore starts out equal to the base. PEFT draws A from the global random
-    state, so we seed it here to make runs with one seed equal (huggingface/trl#6688). Raises
-    UserError if the model lacks one of the target layers.
+    The adapted model starts out equal to the base either way. PEFT draws from the global random
+    state, so we seed it here to make runs with one seed equal (huggingface/trl#6688). Raises the
+    same errors as `lora_config`.
     """
     config = lora_config(base, lora)
     set_seed(seed)
     model: PeftModel = get_peft_model(base, config)
+    if lora.init != "default":
+        start_at_principal_part(model, ADAPTER, lora.init)
     fuse_adapters(model)
     return model
 
 
 def lora_config(base: PreTrainedModel, lora: Lora) -> LoraConfig:
-    """Return PEFT's config. Raises UserError if the model lacks one of the target layers."""
+    """Return PEFT's config. Raises UserError if the model lacks one of the target layers, or if a
+    pattern names none of them."""
     every = lora.target_modules == ["all-linear"]
     if not every:
         _check_targets(base, lora.target_modules)
-    return LoraConfig(
+    _check_patterns(base, lora)
+    config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # PEFT divides it
         lora_dropout=lora.dropout,
         target_modules="all-linear" if every else list(lora.target_modules),
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
+        use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
         bias="none",
         task_type="CAUSAL_LM",
     )
+    return config if lora.init == "default" else principal_config(config)
 
 
 def _check_targets(base: PreTrainedModel, names: list[str]) -> None:
@@ -81,16 +93,51 @@ def _check_targets(base: PreTrainedModel, names: list[str]) -> None:
 
     PEFT ignores such names as long as another one matches.
     """
-    layers = [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
-    unknown = [
-        name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers)
-    ]
+    layers = _linear_layers(base)
+    unknown = [name for name in names if not any(_named_by(name, layer) for layer in layers)]
     if unknown:
         known = sorted({layer.rsplit(".", 1)[-1] for layer in layers} - {"lm_head"})
         raise UserError(
             f"lora.target_modules: {base.name_or_path} has no linear layer {', '.join(unknown)}. It"
             f" has {', '.join(known)}."
         )
+
+
+def _linear_layers(base: nn.Module) -> list[str]:
+    return [name for name, module in base.named_modules() if type(module).__name__ in LINEAR]
+
+
+def _named_by(name: str, layer: str) -> bool:
+    return f".{layer}".endswith(f".{name}")
+
+
+def _check_patterns(base: PreTrainedModel, lora: Lora) -> None:
+    """Raise UserError for a pattern of ranks or alphas that decides for no adapted layer.
+
+    PEFT ignores such a pattern. Of several that match a layer, it takes the first.
+    """
+    every = lora.target_modules == ["all-linear"]
+    adapted = [
+        layer
+        for layer in _linear_layers(base)
+        if every or any(_named_by(name, layer) for name in lora.target_modules)
+    ]
+    for setting in ("rank_pattern", "alpha_pattern"):
+        patterns = list(getattr(lora, setting))
+        try:
+            used = {get_pattern_key(patterns, layer) for layer in adapted}
+        except re.error as error:
+            raise UserError(
+                f"lora.{setting}: a name is no regular expression ({error}). Names of layers, or"
+                " ends of them, are enough: {v_proj: 8}."
+            ) from error
+        unused = [name for name in patterns if name not in used]
+        if unused:
+            known = sorted({layer.rsplit(".", 1)[-1] for layer in adapted})
+            raise UserError(
+                f"lora.{setting}: {', '.join(unused)} would change nothing: no adapted layer has"
+                f" that name, or an earlier pattern has it. They are {', '.join(known)}."
+            )
 
 
 def load_adapter(

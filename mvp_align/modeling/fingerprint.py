@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,13 +52,20 @@ def unwrapped_name(name: str) -> str:
 
 
 def adapter_fingerprint(model: nn.Module, adapter: str) -> str:
+    """Return a hash of an adapter's tensors.
+
+    It covers rsLoRA's scaling and alphas by layer, which are in no tensor.
+    """
+    config: Any = getattr(model, "peft_config", {}).get(adapter)
+    scaled = config is not None and (config.use_rslora or config.alpha_pattern)
     return _digest(
-        (name, value) for name, value in model.named_parameters() if adapter in name.split(".")
+        ((name, value) for name, value in model.named_parameters() if adapter in name.split(".")),
+        f"{config.lora_alpha} {config.use_rslora} {config.alpha_pattern}" if scaled else "",
     )
 
 
-def _digest(named: Iterable[tuple[str, Tensor]]) -> str:
-    found = hashlib.sha256()
+def _digest(named: Iterable[tuple[str, Tensor]], beside: str = "") -> str:
+    found = hashlib.sha256(beside.encode())
     for name, tensor in named:
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} {checksums(tensor)}".encode())
     return found.hexdigest()[:16]

@@ -88,6 +88,7 @@ RULES = (
             "evals.every_steps",
             "evals.every_pairs",
             "generation.every_pairs",
+            "hardware.activation_offloading",
             "hardware.gradient_checkpointing",
             "hardware.loader_workers",
             "data.counterfactual",
@@ -118,6 +119,11 @@ RULES = (
             "train.objective_tau",
             "train.order",
             "data.counterfactual",
+            "train.f_divergence_type",
+            "train.f_alpha_divergence_coef",
+            "train.ld_alpha",
+            "train.use_weighting",
+            "train.discopop_tau",
         ),
         _without_reference,
         "this recipe has no loss of pairs: leave it out, or use recipe=lora_dpo.",
@@ -127,6 +133,26 @@ RULES = (
         lambda c: _losses(c) == {"sft"},
         "train.loss_type=sft by itself knows neither beta nor a reference: add a loss of pairs, as"
         " sigmoid+sft.",
+    ),
+    Rule(
+        ("train.f_divergence_type", "train.ld_alpha"),
+        lambda c: _losses(c) == {"sft"},
+        "train.loss_type=sft by itself compares no answers: add a loss of pairs, as sigmoid+sft.",
+    ),
+    Rule(
+        ("train.f_alpha_divergence_coef",),
+        lambda c: c.train.f_divergence_type != "alpha_divergence",
+        "train.f_divergence_type=alpha_divergence alone has a coefficient.",
+    ),
+    Rule(
+        ("train.discopop_tau",),
+        lambda c: "discopop" not in _losses(c),
+        "train.loss_type=discopop alone has a temperature.",
+    ),
+    Rule(
+        ("lora.use_rslora",),
+        lambda c: c.lora.r == 1 and not c.lora.rank_pattern,
+        "at lora.r=1 alpha / sqrt(r) is alpha / r: leave it out, or take a higher rank.",
     ),
     Rule(
         ("train.objective_by",),

@@ -21,6 +21,7 @@ from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_model_config
 from mvp_align.runtime.recipes import recipe_named
+from mvp_align.scoring.tokens import to_common_length
 from mvp_align.training.plan import Batches, Plan
 from mvp_align.training.step import longest_first, pair_tokens, trained_tokens
 
@@ -187,6 +188,7 @@ def _memory_lines(
         expected = device_bytes(found.peak, placement.device) / GIB
         more = f"with fragmentation and context: {expected:.1f} GiB"
     free = "" if here is None else f"; free here: {here / GIB:.1f} GiB"
+    offloaded = found.training.offloaded if found.training else 0
     return [
         (
             f"memory{each}, simulated, GiB: weights {found.weights / GIB:.2f}, adapter and"
@@ -194,6 +196,11 @@ def _memory_lines(
             f" ({'; '.join(parts)})"
         ),
         f"{more}{free}",
+        *[
+            f"activation offloading: {offloaded / GIB:.2f} GiB a pass to the machine's memory and"
+            " back, whose time is not in the forecast"
+        ]
+        * bool(offloaded),
     ]
 
 
@@ -215,7 +222,8 @@ def remedies(config: Config, training: bool) -> str:
 def count_flop(config: Config, plan: Plan, found: "Simulated") -> tuple[float, float, float]:
     """Return the FLOP of one training step, of all steps, and of all scoring.
 
-    References are scored once, evaluation sets before and after training. Computed from token
+    References are scored once, and with `train.ld_alpha` a second time up to the shorter answer's
+    length, evaluation sets before and after training. Computed from token
     counts at the FLOP per token of the simulated passes, so without what shared profiles and cached
     log-probs save.
     """
@@ -236,6 +244,8 @@ def count_flop(config: Config, plan: Plan, found: "Simulated") -> tuple[float, f
         scored = times * sum(map(pair_tokens, chain(*plan.scored)))
         if recipe.reference:
             scored += sum(map(pair_tokens, plan.train_tokens))
+        if recipe.reference and config.train.ld_alpha is not None:
+            scored += sum(pair_tokens(to_common_length(pair)) for pair in plan.train_tokens)
         scoring = scored * found.scoring.flop / found.scoring.tokens
     return step, training, scoring
 

@@ -54,7 +54,7 @@ def make_plan(
     """
     _check_context(config)
     shape_method(load_model_config(config.model))
-    run_quantization(config.model, config.quantization)
+    _check_options(config, placement)
     notes = _take_up_adapters(config, tokenizer)
     texts = render_prompts(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
@@ -152,6 +152,21 @@ def _objective_groups(config: Config, pairs: Sequence[PreferencePair]) -> list[s
             f" evals.min_users={config.evals.min_users} people are pooled."
         )
     return groups
+
+
+def _check_options(config: Config, placement: Placement) -> None:
+    """Raise UserError for what cannot work with the model's stored weights or on the device."""
+    stored = run_quantization(config.model, config.quantization)
+    if config.lora.init != "default" and stored != "none" and config.adapter is None:
+        raise UserError(
+            f"lora.init={config.lora.init} takes each weight apart, and those of {config.model.id}"
+            f" are stored in {stored}: leave it out, or use the unquantised model."
+        )
+    if config.hardware.activation_offloading and placement.device.type == "cpu":
+        raise UserError(
+            "hardware.activation_offloading=true frees a GPU's memory, and this run computes on a"
+            " CPU: leave it out."
+        )
 
 
 def _check_context(config: Config) -> None:

@@ -9,6 +9,7 @@ communication come on top. No random numbers are drawn.
 import logging
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -95,6 +97,8 @@ class Pass:
     peak: int
     flop: int
     tokens: int
+    offloaded: int = 0
+    """Bytes that `hardware.activation_offloading` moves to the machine's memory and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +153,14 @@ def simulate(
             if not accumulates:
                 optimizer.zero_grad()
             count.start()
-            with as_in_training(model, config, checkpointing=checkpointing):
+            moved = Offloaded(model) if config.hardware.activation_offloading else None
+            with (
+                as_in_training(model, config, checkpointing=checkpointing),
+                moved or nullcontext(),
+            ):
                 train_pass(model, micro_batch, config)
             tokens = sum(trained_tokens(pair, config) for pair in micro_batch)
-            training = Pass(count.peak, count.flop, tokens)
+            training = Pass(count.peak, count.flop, tokens, moved.bytes if moved else 0)
             optimizer.zero_grad()
         if largest:
             count.start()
@@ -229,6 +237,45 @@ class Counter(TorchDispatchMode):
         self.bytes -= held
 
 
+class Offloaded(saved_tensors_hooks):
+    """Frees what the backward pass needs as TRL's `OffloadActivations` does on a GPU.
+
+    A tensor of `SMALLEST` bytes or more leaves once `STASHED` others have followed it, and comes
+    back when it is needed. One that is saved again before it has left stays, and so do parameters.
+    """
+
+    SMALLEST, STASHED = 1024, 5
+    """TRL's defaults."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = self.saved = 0
+        self.stash: dict[int, Tensor] = {}
+        self.parameters = {_storage(parameter) for parameter in model.parameters()}
+        super().__init__(self.pack, self.unpack)
+
+    def pack(self, tensor: Tensor) -> Tensor | tuple[torch.Size, torch.dtype]:
+        self.saved += 1
+        stashed = {_storage(one) for one in self.stash.values()}
+        if _size(tensor) < self.SMALLEST or _storage(tensor) in self.parameters | stashed:
+            return tensor
+        for number in [one for one in self.stash if one <= self.saved - self.STASHED]:
+            del self.stash[number]
+        self.bytes += _size(tensor)
+        self.stash[self.saved] = tensor.contiguous()
+        return tensor.shape, tensor.dtype
+
+    def unpack(self, packed: Tensor | tuple[torch.Size, torch.dtype]) -> Tensor:
+        self.stash.clear()
+        if isinstance(packed, Tensor):
+            return packed
+        shape, dtype = packed
+        return torch.empty(shape, dtype=dtype)
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
@@ -247,12 +294,19 @@ def _pack_linears(model: nn.Module, compute: torch.dtype) -> None:
 class PackedLinear(nn.Module):
     """A frozen 4-bit layer. Dequantises its weight for each product, forward and backward."""
 
+    W_q = True
+    """Makes PEFT ask for `dequantize`, as it does with an HQQ layer."""
+
     def __init__(self, like: nn.Linear, compute: torch.dtype) -> None:
         super().__init__()
         self.shape, self.compute = (like.out_features, like.in_features), compute
         held = int(like.weight.numel() * NF4_BITS / 8)
         self.weight = nn.Parameter(torch.empty(held, dtype=torch.uint8), requires_grad=False)
         self.bias: nn.Parameter | None = like.bias
+
+    def dequantize(self) -> Tensor:
+        """Return the weight [out, in], as DoRA needs it beside the product."""
+        return self.weight.new_empty(self.shape, dtype=self.compute)
 
     @override
     def forward(self, inputs: Tensor) -> Tensor:

@@ -115,12 +115,17 @@ def stored_inputs(run_dir: Path) -> dict[str, str]:
 def changed_settings(run_dir: Path, stored: dict[str, object], config: Config) -> list[str]:
     """Why a command with `config` is not the run in `run_dir`: each setting that differs from
     `stored`, or, where none does, each file or model whose content changed. A
-    setting that the stored config does not know had its default."""
+    setting that the stored config does not know had its default, or is the starting adapter's."""
     wanted, defaults = (
         settings(OmegaConf.structured(config)),
         settings(OmegaConf.structured(Config), resolve=False),
     )
-    there = {**{key: value for key, value in defaults.items() if key in wanted}, **stored}
+    of_adapter = {key: value for key, value in wanted.items() if key.startswith("lora.")}
+    there = {
+        **{key: value for key, value in defaults.items() if key in wanted},
+        **(of_adapter if config.adapter else {}),
+        **stored,
+    }
     problems = [
         f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
         for key in sorted(there.keys() | wanted.keys())

@@ -8,6 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from hashlib import sha256
 from pathlib import PurePath
 
@@ -128,10 +129,11 @@ def _value_of(key: str, config: DictConfig) -> str:
 
 
 def leaf_keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Yield the key of every setting with a value, such as `train.beta`."""
+    """Yield the key of every setting with a value, such as `train.beta` and `lora.rank_pattern`."""
     for key in map(str, config):
         node = config._get_node(key)
-        if isinstance(node, DictConfig):
+        # a mapping that is no dataclass is a value
+        if isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node)):
             yield from leaf_keys(node, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"

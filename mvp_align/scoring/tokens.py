@@ -47,6 +47,16 @@ class TokenizedPair:
         return max(len(self.chosen.ids), len(self.rejected.ids))
 
 
+def to_common_length(pair: TokenizedPair) -> TokenizedPair:
+    """Return the pair with its longer answer cut to as many tokens as the shorter one has."""
+    tokens = min(pair.chosen.tokens, pair.rejected.tokens)
+    chosen, rejected = (
+        Answer(answer.ids[: answer.start + tokens], answer.start)
+        for answer in (pair.chosen, pair.rejected)
+    )
+    return TokenizedPair(pair.id, pair.user_id, chosen, rejected)
+
+
 @dataclass(frozen=True, slots=True)
 class Tokenized:
     """Tokenised pairs, and the number of answers whose first token merges with the prompt.

@@ -8,6 +8,8 @@ from pathlib import Path
 PAIR_LOSSES = ("sigmoid", "hinge", "ipo")
 """Those whose pairs `train.objective` can weight: it needs each pair's loss, and TRL gives their
 mean."""
+SORTING_LOSSES = ("aot", "aot_unpaired")
+"""Those that sort a pass's log-ratios, so that WPO's weights would fall on other pairs."""
 
 
 @cache
@@ -22,3 +24,12 @@ def trl_losses() -> dict[str, str]:
     source = Path(found.origin).with_name("trainer").joinpath("dpo_trainer.py").read_text("utf-8")
     _, *parts = re.split(r'if loss_type == "(\w+)":', source.partition("Unknown loss type")[0])
     return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def losses_with_divergence() -> list[str]:
+    """Return those made of the rewards that `train.f_divergence_type` changes.
+
+    The others take the log-ratios of policy and reference themselves.
+    """
+    scores = re.compile(r"\b(delta_score|chosen_scores)\b")
+    return [name for name, formula in trl_losses().items() if scores.search(formula)]

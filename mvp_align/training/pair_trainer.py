@@ -5,7 +5,7 @@ metrics and optimisation are TRL's.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,9 @@ from trl.trainer.utils import use_adapter
 from typing_extensions import override
 
 from mvp_align.data.disagreements import Disagreements
-from mvp_align.errors import UserError
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.logps import causal_model, score_pairs
-from mvp_align.scoring.tokens import Answer, TokenizedPair
+from mvp_align.scoring.tokens import Answer, TokenizedPair, to_common_length
 from mvp_align.training.collator import PackingCollator
 from mvp_align.training.divergence_guard import DivergenceGuard
 from mvp_align.training.forward import share_prompts
@@ -68,35 +67,26 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
         The reference is the base model or its frozen `adapter`. The sums (nats) go into the columns
         that TRL's own precomputation would fill.
 
-        Raises UserError with `ld_alpha`, which weights the tokens of an answer differently. If a
-        prompt's only token merges with the answer's first, that token is not scored, as in TRL.
+        With `ld_alpha`, an answer's sum is ld_alpha times that of all its tokens plus 1 - ld_alpha
+        times that of the tokens within the pair's shorter length, which no later token changes
+        (LD-DPO: Liu et al. 2024, arXiv 2409.06411, equation 10). If a prompt's only token merges
+        with the answer's first, that token is not scored, as in TRL.
         """
-        if self.ld_alpha is not None:
-            raise UserError(
-                f"ld_alpha={self.ld_alpha} weighs an answer's tokens apart, and a reference scored"
-                " beforehand is one sum an answer: train without precompute_reference, which then"
-                " scores it at every step."
+
+        def sums(pairs: Sequence[TokenizedPair], label: str) -> Tensor:
+            scores = score_pairs(model, pairs, batch_size=batch_size, label=label, cache=cache)
+            return torch.tensor(
+                [[s.chosen_logp, s.rejected_logp] for s in scores], dtype=torch.float64
             )
 
         def scored(dataset: Dataset, label: str) -> Dataset:
-            pairs = [
-                TokenizedPair(
-                    str(number), "", *(Answer((*p, *answer), max(len(p), 1)) for answer in (c, r))
-                )
-                for number, (p, c, r) in enumerate(
-                    zip(
-                        dataset["prompt_ids"],
-                        dataset["chosen_ids"],
-                        dataset["rejected_ids"],
-                        strict=True,
-                    )
-                )
-            ]
-            scores = score_pairs(
-                model, pairs, batch_size=batch_size, label=f"reference, {label}", cache=cache
-            )
-            chosen = [score.chosen_logp for score in scores]
-            rejected = [score.rejected_logp for score in scores]
+            pairs = _tokenized(dataset)
+            found, alpha = sums(pairs, f"reference, {label}"), self.ld_alpha
+            if alpha is not None:
+                cut = [to_common_length(pair) for pair in pairs]
+                common = sums(cut, f"reference, {label}, to the shorter answer's length")
+                found = alpha * found + (1 - alpha) * common
+            chosen, rejected = found.T.tolist()
             return dataset.add_column("ref_chosen_logps", chosen).add_column(
                 "ref_rejected_logps", rejected
             )
@@ -144,6 +134,17 @@ class DisagreeingSampler(Sampler[int]):
         )
         epoch = self.trainer.state.global_step // math.ceil(len(self) / effective)
         return iter(self.disagreements.order(args.data_seed or args.seed, epoch))
+
+
+def _tokenized(dataset: Dataset) -> list[TokenizedPair]:
+    """Return TRL's rows of token ids as pairs, in order."""
+    columns = dataset["prompt_ids"], dataset["chosen_ids"], dataset["rejected_ids"]
+    return [
+        TokenizedPair(
+            str(number), "", *(Answer((*p, *answer), max(len(p), 1)) for answer in (c, r))
+        )
+        for number, (p, c, r) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def regroup_by_length(micro_batches: list[Inputs]) -> list[Inputs]:

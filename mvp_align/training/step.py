@@ -4,12 +4,14 @@ They are simulated on fake tensors before the model loads, and tried on real one
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from trl.models.activation_offloading import OffloadActivations
 from trl.trainer.utils import add_fused_lm_head
 
 from mvp_align.config import Config
@@ -79,11 +81,24 @@ def train_pass(model: PeftModel, pairs: Sequence[TokenizedPair], config: Config)
     causal = causal_model(model)
     alone = recipe_named(config.recipe).trains_on == "chosen"
     total_of = _chosen_total if alone else _pairs_total
-    with torch.autocast(
-        causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32
-    ):
-        total = total_of(causal, pairs)
-    total.backward()
+    with _offloading(model, config):
+        with torch.autocast(
+            causal.device.type, dtype=causal.dtype, enabled=causal.dtype != torch.float32
+        ):
+            total = total_of(causal, pairs)
+        total.backward()
+
+
+def _offloading(model: PeftModel, config: Config) -> AbstractContextManager[Any]:
+    """Return what TRL's trainers enter around a step under `hardware.activation_offloading`.
+
+    On a CPU, where a step is simulated, there is nothing to offload from.
+    """
+    if not config.hardware.activation_offloading or model.device.type == "cpu":
+        return nullcontext()
+    offloading = OffloadActivations()
+    offloading.update_model_params(model)
+    return offloading
 
 
 def score_pass(model: PeftModel, rows: Sequence[PackedSequence]) -> None:

@@ -13,7 +13,15 @@ from typing import Any
 
 from datasets import Dataset, disable_progress_bars
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from peft.optimizers import create_loraplus_optimizer
+from torch.optim import Optimizer
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from trl import DPOConfig, SFTConfig, SFTTrainer
 
 from mvp_align.config import Config
@@ -65,10 +73,12 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
                 f" ({trainer_class.__name__}), and its pairs cannot be weighted."
             )
         trainer_class = WeightedTrainer
+    args = dpo_arguments(config, plan, parts.placement, parts.checkpoints)
     with _unrounded(model):
         trainer = trainer_class(
             model=model,
-            args=dpo_arguments(config, plan, parts.placement, parts.checkpoints),
+            args=args,
+            optimizers=(_loraplus(model, args, config), None),
             train_dataset=pair_dataset(plan.train),
             eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=parts.tokenizer,
@@ -104,6 +114,11 @@ def dpo_arguments(config: Config, plan: Plan, placement: Placement, checkpoints:
         loss_type=config.train.loss_type.split("+"),
         loss_weights=config.train.loss_weights,
         label_smoothing=config.train.label_smoothing,
+        f_divergence_type=config.train.f_divergence_type,
+        f_alpha_divergence_coef=config.train.f_alpha_divergence_coef,
+        ld_alpha=config.train.ld_alpha,
+        use_weighting=config.train.use_weighting,
+        discopop_tau=config.train.discopop_tau,
         disable_dropout=config.train.disable_dropout,
         max_length=None,
     )
@@ -122,6 +137,7 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
         trainer = AnswerTrainer(
             model=parts.model,
             args=args,
+            optimizers=(_loraplus(parts.model, args, parts.config), None),
             train_dataset=_completion_dataset(plan.train),
             eval_dataset=_completion_dataset(plan.val_texts) if plan.val_texts else None,
             processing_class=parts.tokenizer,
@@ -129,6 +145,26 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
         )
     _finish_callbacks(trainer)
     return trainer
+
+
+def _loraplus(model: PeftModel, args: TrainingArguments, config: Config) -> Optimizer | None:
+    """Return PEFT's optimizer with a learning rate of its own for B, or None for the Trainer's.
+
+    PEFT's defaults would decay no weight, and train adapters of embeddings at 1e-6. They follow
+    `train.weight_decay` and `train.learning_rate`.
+    """
+    ratio = config.train.loraplus_lr_ratio
+    if ratio is None:
+        return None
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+    return create_loraplus_optimizer(
+        model,
+        kind,
+        loraplus_lr_ratio=ratio,
+        loraplus_lr_embedding=args.learning_rate,
+        loraplus_weight_decay=args.weight_decay,
+        **settings,
+    )
 
 
 def _finish_callbacks(trainer: Resumable) -> None:
@@ -175,6 +211,7 @@ def _shared_arguments(
         "warmup_steps": train.warmup_share,
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
+        "activation_offloading": config.hardware.activation_offloading,
         "bf16": placement.precision == "bf16",
         "fp16": placement.precision == "fp16",
         "use_cpu": placement.device.type == "cpu",
@@ -240,11 +277,13 @@ def _zero2_settings(config: Config, batches: Batches, placement: Placement) -> d
 def starts_at_ln2(config: Config) -> bool:
     """Return whether the first loss must be ln 2.
 
-    It must with one plain sigmoid loss and a policy that starts as its reference.
+    It must with one plain sigmoid loss and a policy that starts as its reference. No f-divergence
+    and no `ld_alpha` changes that; WPO multiplies it.
     """
     train = config.train
     starts_as_reference = train.reference == ("base" if config.adapter is None else config.adapter)
-    return train.loss_type == "sigmoid" and train.label_smoothing == 0 and starts_as_reference
+    plain = train.label_smoothing == 0 and not train.use_weighting
+    return train.loss_type == "sigmoid" and plain and starts_as_reference
 
 
 def _make_progress_callback(plan: Plan) -> Progress:

@@ -99,6 +99,47 @@ def test_unknown_layers_are_named_beside_the_known_ones(
     assert f"has no linear layer {unknown}. It has {', '.join(sorted(ALL_LINEAR))}." in message
 
 
+@pytest.mark.parametrize(
+    ("lora", "said"),
+    [
+        (Lora(rank_pattern={"up_proj": 4}), r"lora\.rank_pattern: up_proj would change nothing"),
+        (
+            Lora(alpha_pattern={"q_proj": 4, "layers.0.self_attn.q_proj": 8}),
+            r"layers\.0\.self_attn\.q_proj would change nothing: .*an earlier pattern has it\. They"
+            r" are k_proj, q_proj, v_proj\.",
+        ),
+        (Lora(rank_pattern={"(": 4}), r"lora\.rank_pattern: a name is no regular expression"),
+        (Lora(init="pissa", r=33), r"q_proj has a weight of \(64, 64\)|has no more than 32 parts"),
+    ],
+)
+def test_patterns_and_parts_that_are_not_there_are_refused(
+    load: Load, lora: Lora, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        new_adapter(load(), lora, seed=12)
+
+
+def test_ranks_and_alphas_by_layer(load: Load) -> None:
+    patterns = Lora(
+        rank_pattern={"v_proj": 4, r"layers\.1\..*": 2},
+        alpha_pattern={"q_proj": 8},
+        use_rslora=True,
+    )
+    found = {
+        name.partition("layers.")[2]: (layer.r["default"], layer.scaling["default"])
+        for name, layer in new_adapter(load(), patterns, seed=12).named_modules()
+        if hasattr(layer, "lora_A")
+    }
+    assert found == {
+        "0.self_attn.q_proj": (16, 8 / 4),
+        "0.self_attn.k_proj": (16, 32 / 4),
+        "0.self_attn.v_proj": (4, 32 / 2),
+        "1.self_attn.q_proj": (2, 8 / 2**0.5),
+        "1.self_attn.k_proj": (2, 32 / 2**0.5),
+        "1.self_attn.v_proj": (4, 32 / 2),
+    }
+
+
 def test_layers_can_be_named_by_their_path(load: Load) -> None:
     model = new_adapter(
         load(), Lora(target_modules=["self_attn.q_proj", "layers.1.mlp.up_proj"]), seed=12

@@ -1,6 +1,7 @@
 """Models are identical only if weights and everything else that affects log-probs are equal."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel
 from mvp_align.config import Config, Model
 from mvp_align.modeling.adapters import load_reference, new_adapter, save_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.fingerprint import checksums, fingerprint
+from mvp_align.modeling.fingerprint import adapter_fingerprint, checksums, fingerprint
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.source import load_tokenizer
 from mvp_align.scoring.identity import identity, logp_cache
@@ -54,6 +55,21 @@ def test_an_adapter_does_not_change_the_base(base: nn.Module, compose, tiny) -> 
     before = identity(base)
     model = new_adapter(base, compose(*tiny).lora, seed=1)
     assert identity(model) == before
+
+
+def test_a_scaling_that_is_in_no_tensor_tells_adapters_apart(compose, tiny, placement) -> None:
+    config: Config = compose(*tiny)
+
+    def found(**settings: object) -> str:
+        model = new_adapter(
+            load_base(config.model, placement), replace(config.lora, **settings), seed=1
+        )
+        return adapter_fingerprint(model, "default")
+
+    kinds = [{}, {"use_rslora": True}, {"alpha_pattern": {"q_proj": 8}}, {"use_dora": True}]
+    hashes = [found(**kind) for kind in kinds]
+    assert len({*hashes}) == 4
+    assert hashes == [found(**kind) for kind in kinds]
 
 
 def test_reference_adapters_are_told_apart(base, compose, tiny, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from mvp_align.modeling.hardware import Placement
 from mvp_align.scoring.identity import identity
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.merge import merge_adapter
+from recipes import lora_dpo
 
 Load = Callable[..., PreTrainedModel]
 
@@ -73,6 +74,14 @@ def test_an_adapter_on_it_learns_after_scoring(
     model(input_ids=torch.arange(20)[None], labels=torch.arange(20)[None]).loss.backward()
     grads = [p.grad for name, p in model.named_parameters() if "lora_B" in name]
     assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
+
+
+def test_pissa_is_refused_on_it(four_bit: Path, placement: Placement, compose, sharp) -> None:
+    with pytest.raises(UserError, match=r"lora\.init=pissa .*q_proj is quantised: leave it out"):
+        new_adapter(load_base(Model("x", str(four_bit)), placement), Lora(init="pissa"), seed=1)
+    config = compose(*sharp, f"model.id={four_bit}", "lora.init=pissa", "train.dry_run=true")
+    with pytest.raises(UserError, match=r"lora\.init=pissa .*are stored in nf4: leave it out"):
+        lora_dpo.main(config)
 
 
 def test_scales_and_kind_tell_two_4_bit_models_apart(

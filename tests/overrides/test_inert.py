@@ -44,6 +44,33 @@ REFUSED = {
         "train.objective_tau",
         "train",
     ),
+    "divergence of sft alone": (
+        ["train.loss_type=sft", "train.f_divergence_type=forward_kl"],
+        "train.f_divergence_type",
+        "train",
+    ),
+    "lengths of sft alone": (
+        ["train.loss_type=sft", "train.ld_alpha=0.5"],
+        "train.ld_alpha",
+        "train",
+    ),
+    "coefficient of others": (
+        ["train.f_divergence_type=forward_kl", "train.f_alpha_divergence_coef=0.3"],
+        "train.f_alpha_divergence_coef",
+        "train",
+    ),
+    "temperature of other losses": (["train.discopop_tau=1"], "train.discopop_tau", "train"),
+    "weights of SFT": (
+        ["recipe=lora_sft", "train.use_weighting=true"],
+        "train.use_weighting",
+        "train",
+    ),
+    "scaling of rank 1": (["lora.r=1", "lora.use_rslora=true"], "lora.use_rslora", "train"),
+    "offloading of evaluate.py": (
+        ["hardware.activation_offloading=true"],
+        "hardware.activation_offloading",
+        "evaluate",
+    ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
     "answers at no step": (
@@ -101,6 +128,26 @@ USED = {
     "date of answers": (
         ["evals.metrics=[paa]", "prompt.date=2030-01-01"],
         "prompt.date",
+        "train",
+    ),
+    "lengths of a sum": (
+        ["train.loss_type=sigmoid+sft", "train.ld_alpha=0.5"],
+        "train.ld_alpha",
+        "train",
+    ),
+    "coefficient": (
+        ["train.f_divergence_type=alpha_divergence", "train.f_alpha_divergence_coef=0.3"],
+        "train.f_alpha_divergence_coef",
+        "train",
+    ),
+    "temperature": (
+        ["train.loss_type=sigmoid+discopop", "train.discopop_tau=1"],
+        "train.discopop_tau",
+        "train",
+    ),
+    "scaling of a rank by layer": (
+        ["lora.r=1", "lora.rank_pattern={v_proj:4}", "lora.use_rslora=true"],
+        "lora.use_rslora",
         "train",
     ),
     "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),

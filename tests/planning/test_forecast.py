@@ -13,6 +13,7 @@ import torch
 from transformers import LlamaConfig
 
 from mvp_align.config import Config
+from mvp_align.errors import UserError
 from mvp_align.modeling.hardware import Placement
 from mvp_align.planning import forecast
 from mvp_align.planning.forecast import (
@@ -178,6 +179,25 @@ def test_work_is_counted_by_tokens(bench) -> None:
     assert training == pytest.approx(3 * step)
     # the reference, once
     assert scoring == pytest.approx(sum(map(pair_tokens, made.plan.train_tokens)) * 30)
+
+
+def test_a_length_desensitised_reference_is_scored_twice(bench) -> None:
+    made = bench("train.max_steps=3", "train.ld_alpha=0.5")
+    found = Simulated(0, 0, Pass(1, 1000, 10), Pass(1, 300, 10))
+    pairs = made.plan.train_tokens
+    tokens = sum(map(pair_tokens, pairs)) + sum(
+        pair.prompt_tokens + 2 * min(pair.chosen.tokens, pair.rejected.tokens) for pair in pairs
+    )
+    assert count_flop(made.config, made.plan, found)[2] == pytest.approx(tokens * 30)
+
+
+def test_offloading_is_for_gpus_and_its_traffic_is_told(bench) -> None:
+    made = bench("train.micro_batch_size=4")
+    made.config.hardware.activation_offloading = True
+    shown = " ".join(forecast_lines(made.config, made.plan, made.placement))
+    assert re.search(r"activation offloading: [\d.]+ GiB a pass to the machine's memory", shown)
+    with pytest.raises(UserError, match=r"this run computes on a CPU: leave it out"):
+        bench("hardware.activation_offloading=true")
 
 
 @pytest.mark.parametrize("recipe", [lora_sft, evaluate])

@@ -74,6 +74,9 @@ def real(
         ["recipe=lora_sft", "hardware.gradient_checkpointing=true"],
         ["lora.target_modules=[all-linear]", "train.disable_dropout=false"],
         ["train.batch_size=3"],
+        ["+lora.rank_pattern.v_proj=4"],
+        ["lora.use_dora=true"],
+        ["lora.init=pissa"],
     ],
     ids=" ".join,
 )
@@ -127,6 +130,60 @@ def test_four_bit_layers_take_what_bitsandbytes_takes(
     training, _ = real(config, placement, pairs, accumulates=True)
     found = simulate(config, load_model_config(config.model), torch.float32, pairs, [])
     assert found.training and found.training.peak == pytest.approx(training.peak, rel=0.02)
+
+
+def test_dora_of_four_bit_layers_takes_their_weights_whole(
+    compose: Compose, sharp: list[str], placement: Placement
+) -> None:
+    config = compose(*sharp, "quantization=4bit", "lora.use_dora=true")
+    pairs = pairs_of(40, 60)
+    training, _ = real(config, placement, pairs, accumulates=True)
+    found = simulate(config, load_model_config(config.model), torch.float32, pairs, [])
+    assert found.training and found.training.peak == pytest.approx(training.peak, rel=0.05)
+
+
+def test_options_of_the_adapter_cost_what_their_tensors_cost(compose: Compose) -> None:
+    """By hand: 16 bytes a number that is trained, and 4 a tensor (AdamW's count of steps)."""
+    plain, dora, pissa, narrow, every = (
+        llama(compose, *words)
+        for words in (
+            [],
+            ["lora.use_dora=true"],
+            ["lora.init=pissa"],
+            ["+lora.rank_pattern.v_proj=4"],
+            ["lora.target_modules=[all-linear]"],
+        )
+    )
+    one = 16 * LAYERS * (4096 + 4096)  # rank 1 in a square layer
+    assert dora.adapter - plain.adapter == LAYERS * 3 * (16 * 4096 + 4)
+    assert pissa.adapter - plain.adapter == 3 * 16 * one
+    assert plain.adapter - narrow.adapter == 12 * one
+    wide = 16 * LAYERS * 3 * (4096 + 11_008) + one
+    assert every.adapter - plain.adapter == 16 * wide + LAYERS * 4 * 2 * 4
+    assert dora.training and plain.training and pissa.training
+    assert dora.training.peak > plain.training.peak + 3 * 4096**2 * 4
+    assert dora.training.flop > 1.05 * plain.training.flop
+    assert pissa.training.flop > plain.training.flop
+
+
+def test_offloaded_activations_leave_the_gpu(compose: Compose, sharp: list[str]) -> None:
+    config = compose(*sharp, "lora.target_modules=[all-linear]")
+    shape, pairs = load_model_config(config.model), pairs_of(40, 60)
+    without = simulate(config, shape, torch.float32, pairs, []).training
+    config.hardware.activation_offloading = True
+    found = simulate(config, shape, torch.float32, pairs, []).training
+    assert found and without
+    assert without.offloaded == 0
+    assert found.flop == without.flop
+    freed = without.peak - found.peak
+    assert 0 < freed <= found.offloaded
+    config.hardware.gradient_checkpointing = True
+    checkpointed = simulate(config, shape, torch.float32, pairs, []).training
+    tokens = sum(40 + 2 * 60 for _ in pairs)
+    # a layer keeps its input alone, and what lies behind the layers is small
+    assert checkpointed
+    assert checkpointed.offloaded >= LAYERS * tokens * 64 * 4
+    assert checkpointed.offloaded < found.offloaded / 3
 
 
 def llama(compose: Compose, *overrides: str) -> Simulated:

@@ -100,7 +100,7 @@ def test_going_on_by_sft_saves_all_of_an_adapter(
 def test_what_is_recorded_is_the_adapters(
     run: Run, theirs: Callable[..., Path], tmp_path: Path
 ) -> None:
-    adapter = theirs(use_rslora=True, lora_dropout=0.25)
+    adapter = theirs(use_rslora=True, lora_dropout=0.25, alpha_pattern={"v_proj": 9})
     for name, folder in (("train", tmp_path / "run"), ("evaluate", tmp_path / "eval")):
         run(folder, *QUICK, f"adapter={adapter}", name=name)
         config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -109,6 +109,11 @@ def test_what_is_recorded_is_the_adapters(
             "alpha": 6,
             "dropout": 0.25,
             "target_modules": ["q_proj", "v_proj"],
+            "rank_pattern": {},
+            "alpha_pattern": {"v_proj": 9},
+            "use_rslora": True,
+            "use_dora": False,
+            "init": "default",
         }
         known = json.loads((folder / "environment.json").read_text())
         assert known["adapter"]["use_rslora"] is True

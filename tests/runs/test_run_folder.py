@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -95,6 +96,20 @@ def test_other_settings_are_refused_and_all_listed(tmp_path: Path) -> None:
     assert "train.learning_rate" not in message
     assert "change run.name" in message
     assert folder.config_yaml.read_bytes() == before
+
+
+def test_settings_that_an_adapter_brings_are_no_change_to_a_run_of_before_they_were_settings(
+    tmp_path: Path,
+) -> None:
+    begun = config(adapter="theirs", lora=Lora(use_rslora=True, alpha_pattern={"q_proj": 8}))
+    folder = open_run(tmp_path, begun)
+    stored = yaml.safe_load(folder.config_yaml.read_text())
+    for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "init"):
+        del stored["lora"][name]
+    folder.config_yaml.write_text(yaml.safe_dump(stored))
+    assert open_run(tmp_path, begun).resumed
+    with pytest.raises(UserError, match=r"lora\.r: 16 there, 4 now"):
+        open_run(tmp_path, replace(begun, lora=Lora(r=4)))
 
 
 def test_a_done_run_says_so_to_the_same_command_alone(tmp_path: Path) -> None:

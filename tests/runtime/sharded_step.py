@@ -1,9 +1,10 @@
 """Run by torchrun: compare a whole model with the same model sharded by FSDP2.
 
-Compares a DPO forward and backward pass, scores, and the saved adapter.
+Compares a DPO forward and backward pass, scores, and the saved adapter. `dora` makes it DoRA.
 """
 
 import random
+import sys
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 from mvp_align.training.forward import share_prompts
 
+DORA = "dora" in sys.argv
+
 
 def tiny() -> PeftModel:
     torch.manual_seed(0)
@@ -36,7 +39,9 @@ def tiny() -> PeftModel:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
-    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    lora = LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", use_dora=DORA
+    )
     model = get_peft_model(LlamaForCausalLM(config), lora)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -96,7 +101,8 @@ fully_shard(model, mesh=mesh)
 assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
 sharded, sharded_gradients = step(model, batch)
 torch.testing.assert_close(sharded, log_probs, atol=1e-6, rtol=0)
-assert len(gradients) == len(sharded_gradients) == 2 * 2 * 2  # A and B of q and v in two layers
+tensors = 3 if DORA else 2  # A, B and DoRA's magnitudes, of q and v in two layers
+assert len(gradients) == len(sharded_gradients) == tensors * 2 * 2
 for name, gradient in gradients.items():
     assert gradient.abs().max() > 0
     torch.testing.assert_close(sharded_gradients[name], gradient, atol=1e-5, rtol=0)

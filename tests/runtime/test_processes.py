@@ -316,8 +316,9 @@ def history(run: Path) -> list[float]:
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-def test_a_model_sharded_by_fsdp_takes_the_same_step() -> None:
-    assert torchrun("sharded_step.py").count("the same") == 2
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_a_model_sharded_by_fsdp_takes_the_same_step(kind: str) -> None:
+    assert torchrun("sharded_step.py", kind).count("the same") == 2
 
 
 @pytest.mark.parametrize(

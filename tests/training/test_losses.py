@@ -7,7 +7,8 @@ import sys
 
 from trl import DPOConfig, DPOTrainer
 
-from mvp_align.training.losses import trl_losses
+from mvp_align.config import Train
+from mvp_align.training.losses import losses_with_divergence, trl_losses
 
 SMOOTHED = {"exo_pair", "robust", "aot", "aot_unpaired"}
 
@@ -19,6 +20,17 @@ def test_each_loss_of_the_trainer_is_known_by_its_own_formula() -> None:
     assert len(known) >= 15
     assert "torch.relu" in known["hinge"]
     assert {name for name, formula in known.items() if "label_smoothing" in formula} == SMOOTHED
+
+
+def test_losses_with_a_divergence_are_those_that_trl_takes_it_with() -> None:
+    source = inspect.getsource(DPOTrainer.__init__)
+    (taken,) = re.findall(r"f_divergence_loss_types = \{(.*?)\}", source)
+    assert {*losses_with_divergence(), "sft"} == set(re.findall(r'"(\w+)"', taken))
+    choices = next(
+        one for one in DPOConfig.__dataclass_fields__.values() if one.name == "f_divergence_type"
+    ).metadata["help"]
+    declared = Train.__dataclass_fields__["f_divergence_type"].metadata["choices"]
+    assert all(f"`'{name}'`" in choices or f"`{name}`" in choices for name in declared)
 
 
 def test_they_are_the_ones_that_the_documentation_names() -> None:

@@ -27,7 +27,6 @@ from transformers import (
 )
 from trl import DPOConfig, DPOTrainer
 
-from mvp_align.errors import UserError
 from mvp_align.training.pair_trainer import PairTrainer
 
 Base = Callable[[], PreTrainedModel]
@@ -207,28 +206,29 @@ def test_label_smoothing(compared, llama, loss: str) -> None:
     compared(llama, loss_type=[loss], label_smoothing=0.2)
 
 
+@pytest.mark.parametrize("tau", [0.05, 1.0])
+def test_the_temperature_of_discopop(compared, llama, tau: float) -> None:
+    compared(llama, loss_type=["discopop"], discopop_tau=tau)
+
+
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_every_f_divergence(compared, llama, divergence: str) -> None:
     compared(llama, loss_type=["sigmoid"], f_divergence_type=divergence)
+
+
+@pytest.mark.parametrize("coefficient", [0.2, 0.8])
+def test_the_coefficient_of_the_alpha_divergence(compared, llama, coefficient: float) -> None:
+    compared(llama, f_divergence_type="alpha_divergence", f_alpha_divergence_coef=coefficient)
 
 
 def test_losses_together(compared, llama) -> None:
     compared(llama, loss_type=["sigmoid", "bco_pair", "sft"], loss_weights=[0.8, 0.2, 1.0])
 
 
+@pytest.mark.parametrize("beforehand", [True, False])
 @pytest.mark.parametrize("alpha", [0.0, 0.3])
-def test_length_desensitised_dpo(compared, llama, alpha: float) -> None:
-    compared(llama, beforehand=False, ld_alpha=alpha)
-
-
-def test_length_desensitised_dpo_refuses_a_reference_of_sums(
-    rows, tokenizer, llama, tmp_path: Path
-) -> None:
-    model = get_peft_model(llama(), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
-    args = DPOConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", ld_alpha=0.5)
-    trainer = PairTrainer(model=model, args=args, train_dataset=rows, processing_class=tokenizer)
-    with pytest.raises(UserError, match=r"ld_alpha=0\.5 weighs an answer's tokens apart"):
-        trainer.precompute_reference(model, "ref", batch_size=4)
+def test_length_desensitised_dpo(compared, llama, alpha: float, beforehand: bool) -> None:
+    compared(llama, beforehand=beforehand, ld_alpha=alpha)
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm"])
