@@ -5,14 +5,12 @@ composing; `mvp_align.validate` finds the combinations that cannot work. Nothing
 """
 
 from dataclasses import dataclass, field
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from mvp_align.runtime.folders import CONF_DIR
+from mvp_align.runtime.folders import packaged_settings
 from mvp_align.runtime.naming import DEFAULT_NAME
 
 
@@ -190,6 +188,9 @@ class Train:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     save_steps: int = 200
+    best_by: str | None = None
+    """Keep the adapter of the best evaluation in training by this metric of validation pairs, and
+    not the last one: opa/acc@0, opa/worst_group ... (docs/people.md)."""
     dry_run: bool = False
     """Load config, data and tokenizer, print what the run would do, and stop."""
 
@@ -221,8 +222,12 @@ class Evals:
     every_steps: int | None = None
     """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every
     so many steps."""
-    every_pairs: int = 64
-    """Drawn by the seed, evenly over dimensions and levels."""
+    every_pairs: int | None = 64
+    """Drawn by the seed, evenly over dimensions and levels; null: all of them."""
+    worst_by: str | None = "level"
+    """The groups of the metric opa/worst_group, in training and at the end: a variable that results
+    are broken down by, or several crossed by `+` (dimension+level). Groups of fewer than
+    `min_users` people are left out. null: no such metric."""
     min_users: int = 5
     """Groups of fewer people are counted, and their results not shown."""
     regions: str = "authors"
@@ -230,17 +235,9 @@ class Evals:
     .json file of `country: region`."""
 
 
-@cache
-def _prompt_settings(name: str) -> dict[str, Any]:
-    settings: dict[str, Any] = yaml.safe_load(
-        (CONF_DIR / "prompt" / f"{name}.yaml").read_text("utf-8")
-    )
-    return settings
-
-
 def packaged_prompt(name: str) -> Prompt:
     """`conf/prompt/<name>.yaml`, for code that has no composed config."""
-    return Prompt(**_prompt_settings(name))
+    return Prompt(**packaged_settings("prompt", name))
 
 
 @dataclass
@@ -265,7 +262,7 @@ class Generation:
     levels."""
     every_pairs: int = 16
     """During training, answers to so many validation pairs, drawn alike, at each evaluation, where
-    evals.metrics has paa."""
+    evals.metrics has paa or spmr."""
 
 
 @dataclass

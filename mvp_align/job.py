@@ -13,7 +13,8 @@ A recipe that trains:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -22,8 +23,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from mvp_align.config import Config
 from mvp_align.data.load import DataSets, load_data
-from mvp_align.data.sets import SETS
-from mvp_align.data.subsets import draw
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import (
     answer_set,
@@ -67,9 +66,12 @@ from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
 from mvp_align.tracking.tracker import Tracker, start_tracking
-from mvp_align.training.answer_callback import PAACallback
-from mvp_align.training.callbacks import OODCallback, OPACallback, TrackingCallback
+from mvp_align.training.best_adapter import take_best
+from mvp_align.training.best_checkpoint import BEST, BestCheckpoint
+from mvp_align.training.callbacks import TrackingCallback
 from mvp_align.training.plan import Plan
+from mvp_align.training.resumable import Resumable
+from mvp_align.training.run_callbacks import evaluation_callbacks
 from mvp_align.training.trainers import TrainerParts
 
 
@@ -122,6 +124,8 @@ class JobRun:
     """The job's plan; `new_adapter` decides its micro-batch."""
     folder: RunFolder
     tracker: Tracker
+    best: BestCheckpoint | None = None
+    """Which evaluation's adapter the run kept, where `train.best_by` chose it."""
 
     @property
     def config(self) -> Config:
@@ -164,12 +168,18 @@ class JobRun:
         return Evaluated(model, scores, self._answers(stage, model))
 
     def train(self, make_trainer: Callable[[TrainerParts], Trainer], model: PeftModel) -> None:
-        """Train `model`, from the latest valid checkpoint if there is one, and save its adapter.
+        """Train `model`, from the latest valid checkpoint if there is one, and save its adapter:
+        the last one, or by `train.best_by` that of the best evaluation.
 
         Raises UserError if the disk is full or training leaves the adapter unchanged, and
         Preempted, after writing a checkpoint, if the run is asked to stop.
         """
-        trainer = make_trainer(self._trainer_parts(model))
+        evaluations = evaluation_callbacks(
+            self.plan, self.job.data.val, self.config, self.job.tokenizer
+        )
+        # tracking last: it sends what the others compute
+        callbacks = [*evaluations, TrackingCallback(self.tracker)]
+        trainer = make_trainer(self._trainer_parts(model, callbacks))
         start = adapter_fingerprint(model, ADAPTER)
         checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
         if checkpoint is not None and self.folder.writes:
@@ -177,9 +187,15 @@ class JobRun:
         # If the checkpoint is the last one and amid an epoch, the Trainer would take one more step.
         if checkpoint is not None and is_final(checkpoint):
             model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+            if isinstance(trainer, Resumable):
+                trainer.catch_up(checkpoint)
         else:
             with full_disk_explained(self.folder.checkpoints):
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if self.config.train.best_by:
+            self.best = take_best(
+                self.config.train.best_by, trainer, model, self.folder.checkpoints, evaluations
+            )
         if adapter_fingerprint(model, ADAPTER) == start or has_no_effect(model):
             raise UserError(
                 "Training changed nothing: the adapter is what it was at the start, or each of its"
@@ -244,7 +260,7 @@ class JobRun:
             for subject in self.plan.eval_sets
         }
 
-    def _trainer_parts(self, model: PeftModel) -> TrainerParts:
+    def _trainer_parts(self, model: PeftModel, callbacks: list[TrainerCallback]) -> TrainerParts:
         return TrainerParts(
             config=self.config,
             plan=self.plan,
@@ -253,36 +269,19 @@ class JobRun:
             placement=self.job.placement,
             checkpoints=self.folder.checkpoints,
             logps=self._logps(),
-            callbacks=self._callbacks(),
+            callbacks=callbacks,
         )
-
-    def _callbacks(self) -> list[TrainerCallback]:
-        """Return the tracking callback and, with `evals.every_steps`, OPA on validation pairs and
-        out-of-domain sets, and PAA on answers to validation pairs if `evals.metrics` has it."""
-        plan, config, tokenizer = self.plan, self.config, self.job.tokenizer
-        if plan.val_set is None:
-            return [TrackingCallback(self.tracker)]
-        size = config.evals.batch_size
-        found: list[TrainerCallback] = [OPACallback(plan.val_set, tokenizer, batch_size=size)]
-        others = [subject for subject in plan.eval_sets if SETS[subject.name].out_of_domain]
-        found += [OODCallback(tokenizer, source=subject, batch_size=size) for subject in others]
-        if "paa" in config.evals.metrics:
-            pairs = draw(self.job.data.val, config.generation.every_pairs, config.seed)
-            found.append(
-                PAACallback(pairs, tokenizer, generation=config.generation, seed=config.seed)
-            )
-        return [*found, TrackingCallback(self.tracker)]  # last: it sends what the others compute
 
     def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
         """Return all metrics by set. Groups below `evals.min_users` users are only counted."""
         rows: list[Row] = []
-        users = self.config.evals.min_users
+        evals = self.config.evals
+        made = partial(set_rows, min_users=evals.min_users, worst_by=evals.worst_by or "")
         for subject in self.plan.eval_sets:
             before = base.scores[subject.name]
-            rows += set_rows(subject, "base", *before, min_users=users)
+            rows += made(subject, "base", *before)
             if tuned:
-                after = tuned.scores[subject.name]
-                rows += set_rows(subject, "tuned", *after, before[0], min_users=users)
+                rows += made(subject, "tuned", *tuned.scores[subject.name], before[0])
         return rows
 
     def _answer_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
@@ -322,11 +321,13 @@ class JobRun:
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
         converted = conversion_of(self.config.model)
         run.write_environment(hashes, made | ({"converted": converted} if converted else {}))
-        notes = left_out_lines(self.plan, data)
-        run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets})
+        notes, best = left_out_lines(self.plan, data), {}
+        if self.best:
+            notes, best = [f"train: {self.best.sentence()}", *notes], {BEST: asdict(self.best)}
+        run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets, **best})
         for subject in self.plan.eval_sets:
             groups = [(pair.id, pair.user_id, subject.groups[pair.id]) for pair in subject.pairs]
-            write_groups(run.groups(subject.name), groups)
+            write_groups(run.groups(subject.name), groups, subject.blind)
 
     def _report(self, rows: list[Row]) -> None:
         run, data, evals = self.folder, self.job.data, self.config.evals
@@ -339,6 +340,9 @@ class JobRun:
         self.tracker.results(tables(rows, samples), summary(rows))
         self.tracker.artifacts(run)
         self.tracker.finish()
-        print_results(rows, data_format=self.config.data.format, noted=data.prompt_sets)
+        form, worst_by = self.config.data.format, evals.worst_by or ""
+        print_results(rows, data_format=form, noted=data.prompt_sets, worst_by=worst_by)
+        if self.best:
+            print(f"\nCheckpoint: {self.best.sentence()}.")
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

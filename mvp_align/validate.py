@@ -15,6 +15,7 @@ from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
+from mvp_align.training.best_checkpoint import best_problems
 from mvp_align.training.options import adapter_option_problems, loss_problems
 
 
@@ -47,6 +48,7 @@ def combination_problems(config: Config) -> list[str]:
         *_training_problems(config),
         *loss_problems(config),
         *adapter_option_problems(config),
+        *best_problems(config),
         *_data_problems(config),
         *_prompt_problems(config),
         *_tracking_problems(config),

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from mvp_align.schema import PreferencePair
 
+Comparison = tuple[str, frozenset[str]]
+"""A question and two answers to it."""
+
 
 def value_blind_ceiling(pairs: Sequence[PreferencePair]) -> float:
     """Return the highest acc@0 (0.5 to 1) that a model can reach from the question alone.
@@ -24,12 +27,29 @@ def value_blind_ceiling(pairs: Sequence[PreferencePair]) -> float:
     """
     if not pairs:
         raise ValueError("no pairs: the ceiling of nothing is not a number")
-    directions: dict[tuple[str, frozenset[str]], Counter[str]] = {}
+    return sum(majority_shares(pairs)) / len(pairs)
+
+
+def majority_shares(pairs: Sequence[PreferencePair]) -> list[float]:
+    """Return what a model that reaches the ceiling gets right, pair by pair, in order.
+
+    1.0 if most of those who compare these two answers to this question prefer the pair's chosen
+    one, 0.0 if most prefer the other, and 0.5 if as many prefer either: such a model may take any
+    of the two. The mean over all `pairs` is `value_blind_ceiling`. The mean over a group of them is
+    how that model serves the group, which is no limit: another model that ignores who is asking
+    serves the group better if it sides with it, at the expense of everyone else.
+    """
+    directions: dict[Comparison, Counter[str]] = {}
     for pair in pairs:
         directions.setdefault(comparison(pair), Counter())[pair.chosen] += 1
-    return sum(max(counts.values()) for counts in directions.values()) / len(pairs)
+    shares = []
+    for pair in pairs:
+        counts = directions[comparison(pair)]
+        lead = 2 * counts[pair.chosen] - counts.total()
+        shares.append(0.5 if lead == 0 else float(lead > 0))
+    return shares
 
 
-def comparison(pair: PreferencePair) -> tuple[str, frozenset[str]]:
+def comparison(pair: PreferencePair) -> Comparison:
     """Return what a pair compares, whichever way its user decided: the question and two answers."""
     return pair.question, frozenset((pair.chosen, pair.rejected))

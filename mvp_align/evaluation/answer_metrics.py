@@ -145,7 +145,7 @@ def _made_with(
     }
 
 
-def _answer_cosines(
+def answer_cosines(
     pairs: Sequence[PreferencePair], answers: Sequence[Generated], prompt: Prompt
 ) -> list[AnswerCosines]:
     """Compare each answer with its pair's references by MiniLM.
@@ -191,7 +191,7 @@ def answered_rows(
     found: dict[str, list[AnswerCosines]] = {}
     for stage, texts in answers.items():
         found[stage] = broadcast_from_main(
-            partial(_answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
+            partial(answer_cosines, [by_id[text.id] for text in texts], texts, prompt)
         )
         if run.writes:
             write_cosines(

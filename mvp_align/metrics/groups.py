@@ -213,7 +213,7 @@ def headline_rows(breakdown: Breakdown, values: Values) -> list[Row]:
             rows += [
                 extreme
                 for metric, x in values.items()
-                for extreme in _extremes(breakdown, cells, metric, x)
+                for extreme in extremes(breakdown, cells, metric, x)
             ]
     return rows
 
@@ -237,7 +237,7 @@ def better_off(breakdown: Breakdown, metric: str, x: FloatArray, cell: Cell) -> 
     return rows
 
 
-def _extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
+def extremes(breakdown: Breakdown, cells: Sequence[Cell], metric: str, x: FloatArray) -> list[Row]:
     """Return `_worst`, for the group with the worst mean, and `_gap`, highest minus lowest mean.
 
     There is no `_worst` if neither direction of the metric is better. The data themselves select
@@ -295,6 +295,15 @@ def _gap_estimate(
 
 def _combined(one: float, other: float, alike: float) -> float:
     return math.sqrt(max(0.0, one**2 + other**2 - 2 * alike * one * other))
+
+
+def exact_rows(breakdown: Breakdown, metric: str, x: FloatArray) -> list[Row]:
+    """Return means over the whole set and each cell without intervals: of what is a fact about
+    these pairs, whatever model is asked. Cells with fewer than `min_users` people get none."""
+    return [
+        number_row(breakdown, metric, cell, float(x[cell.pairs].mean()))
+        for cell in (breakdown.whole, *breakdown.cells)
+    ]
 
 
 def number_row(breakdown: Breakdown, metric: str, cell: Cell, value: float) -> Row:

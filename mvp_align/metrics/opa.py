@@ -96,9 +96,13 @@ CEILING: Metric[PairScore] = Metric(
     beside=ACC,
     same_for_every_model=True,
 )
+"""Of a group, how the model that reaches it on the whole set serves that group, which is no limit
+(`data.ceiling.majority_shares`)."""
 SHARE_OF_CEILING: Metric[PairScore] = Metric(
     "opa/share_of_ceiling", "ratio", "share of the ceiling", True, beside=ACC
 )
+WORST_GROUP: Metric[PairScore] = Metric("opa/worst_group", "share", "worst group, acc@0", True)
+"""By the breakdown that is named beforehand (`worst_group`)."""
 PROFILE = "opa/profile/<kind>"
 UNDER_PROFILE = (
     Metric(PROFILE, "share", "", lifted=True, per_pair=_right),

@@ -9,13 +9,14 @@ from mvp_align.metrics.groups import (
     Values,
     break_down,
     default_by,
+    exact_rows,
     group_rows,
     headline_rows,
 )
 from mvp_align.metrics.intervals import Estimate, clustered_mean
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import kind_of
-from mvp_align.metrics.opa import LENGTH_ONLY
+from mvp_align.metrics.opa import CEILING, LENGTH_ONLY
 from mvp_align.metrics.rows import Row, row
 from mvp_align.metrics.table import CHANGES, SCORED, metric_named
 from mvp_align.schema import PairScore
@@ -115,14 +116,16 @@ def score_rows(
     base: Sequence[PairScore] | None = None,
     *,
     min_users: int = 1,
+    also_by: str = "",
 ) -> list[Row]:
     """Return rows of the whole set, then of `BY_GROUP` for each group.
 
-    Groups of fewer than `min_users` people are suppressed.
+    Groups of fewer than `min_users` people are suppressed. `also_by` names a breakdown beside the
+    usual ones (`groups.default_by`), such as `gender,age`.
     """
     whole = score_estimates(scores, base)
     rows = [row(stage, set_name, metric, estimate) for metric, estimate in whole.items()]
-    breakdown = _breakdown(stage, set_name, scores, groups, min_users)
+    breakdown = _breakdown(stage, set_name, scores, groups, min_users, also_by)
     return rows + group_rows(breakdown, _by_group(score_values(scores, base)))
 
 
@@ -134,10 +137,30 @@ def score_headlines(
     base: Sequence[PairScore] | None,
     *,
     min_users: int,
+    also_by: str = "",
 ) -> list[Row]:
     """Return worst groups, gaps, design effects, and shares of users better or worse off."""
-    breakdown = _breakdown(stage, set_name, scores, groups, min_users)
+    breakdown = _breakdown(stage, set_name, scores, groups, min_users, also_by)
     return headline_rows(breakdown, _by_group(score_values(scores, base)))
+
+
+def ceiling_rows(
+    stage: str,
+    set_name: str,
+    scores: Sequence[PairScore],
+    groups: Groups,
+    right: Mapping[str, float],
+    *,
+    min_users: int,
+    also_by: str = "",
+) -> list[Row]:
+    """Return what a model that reaches the value-blind ceiling gets right, of the set and by group.
+
+    `right`: pair id -> its share (`data.ceiling.majority_shares`).
+    """
+    breakdown = _breakdown(stage, set_name, scores, groups, min_users, also_by)
+    shares = np.asarray([right[score.id] for score in scores], dtype=np.float64)
+    return exact_rows(breakdown, CEILING.name, shares)
 
 
 def _by_group(values: Values) -> Values:
@@ -145,10 +168,16 @@ def _by_group(values: Values) -> Values:
 
 
 def _breakdown(
-    stage: str, set_name: str, scores: Sequence[PairScore], groups: Groups, min_users: int
+    stage: str,
+    set_name: str,
+    scores: Sequence[PairScore],
+    groups: Groups,
+    min_users: int,
+    also_by: str,
 ) -> Breakdown:
     tags = [groups.get(score.id, {}) for score in scores]
-    return break_down(stage, set_name, users_of(scores), tags, default_by(tags), min_users)
+    by = dict.fromkeys([*default_by(tags), *([also_by] if also_by else [])])
+    return break_down(stage, set_name, users_of(scores), tags, [*by], min_users)
 
 
 def users_of(scores: Sequence[PairScore]) -> list[str]:

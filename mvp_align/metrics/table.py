@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from mvp_align.errors import UserError
-from mvp_align.metrics import drift, labelled, opa, spmr
+from mvp_align.metrics import drift, labelled, opa, rewards, spmr
 from mvp_align.metrics.labelled import Labelled
 from mvp_align.metrics.metric import Metric
 from mvp_align.metrics.opa import Change
@@ -19,7 +19,11 @@ OWN: tuple[Metric[PairScore], ...] = own_metrics()
 SCORED: tuple[Metric[PairScore], ...] = (*opa.ACCS, opa.MEAN, opa.MARGIN, *OWN)
 """Computed from a pair's score, for each model."""
 
-CHANGES: tuple[Metric[Change], ...] = (opa.CHOSEN_SHIFT, opa.REJECTED_SHIFT)
+CHANGES: tuple[Metric[Change], ...] = (
+    opa.CHOSEN_SHIFT,
+    opa.REJECTED_SHIFT,
+    *rewards.REWARDS,
+)
 """Computed from a pair's two scores, by the base model and by the tuned one."""
 
 FORMS: tuple[Metric[AnswerCosines], ...] = (spmr.EMPTY, spmr.CUT)
@@ -40,6 +44,7 @@ BASELINES: tuple[Metric[PairScore], ...] = (opa.LENGTH_ONLY, opa.PROMPT_FREE)
 WITHOUT_PAIRS: tuple[Metric[Any], ...] = (
     opa.CEILING,
     opa.SHARE_OF_CEILING,
+    opa.WORST_GROUP,
     labelled.GRID,
     labelled.ALPHA,
     labelled.ALPHA_SCORES,

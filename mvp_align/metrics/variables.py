@@ -65,6 +65,11 @@ VARIABLES = (
 CROSSINGS = tuple(one.name for one in VARIABLES if "," in one.name)
 
 
+def crossed_name(by: str) -> str:
+    """Return the `group_by` of rows for variables joined by `+`, as settings spell crossings."""
+    return by.replace("+", ",")
+
+
 def tags_of(pair: PreferencePair) -> dict[str, str]:
     """The group of a pair by each variable: what its record brings, then what is worked out."""
     found = dict(pair.groups)

@@ -208,7 +208,7 @@ RULES = (
     ),
     Rule(
         ("generation.every_pairs",),
-        lambda c: not c.evals.every_steps or "paa" not in c.evals.metrics,
+        lambda c: not c.evals.every_steps or not _answers(c),
         "nothing is answered in training: set evals.every_steps, and evals.metrics=[opa,paa].",
     ),
     Rule(

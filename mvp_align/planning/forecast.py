@@ -36,6 +36,8 @@ On an H200 we measured 0.75 GiB and up to 9 % (docs/memory.md).
 """
 CHECKPOINTS = 3
 """The Trainer keeps two, and writes a third before it deletes the oldest."""
+BEST_CHECKPOINTS = 2
+"""With `train.best_by` it keeps what each of its two knows as the best."""
 TRAINING_SHARE = {"cpu": 0.7, "cuda": 0.35}
 """Share of the matrix-product rate that a training step reaches.
 
@@ -325,7 +327,8 @@ def _disk_lines(config: Config, found: "Simulated") -> list[str]:
     """
     if not found.training:
         return []
-    need = found.adapter / 16 * (CHECKPOINTS * 12 + 4)
+    count = CHECKPOINTS + BEST_CHECKPOINTS * (config.train.best_by is not None)
+    need = found.adapter / 16 * (count * 12 + 4)
     folder = next(
         path
         for path in (Path(config.run.dir).absolute(), *Path(config.run.dir).absolute().parents)
@@ -334,7 +337,7 @@ def _disk_lines(config: Config, found: "Simulated") -> list[str]:
     free = shutil.disk_usage(folder).free
     short = ": TOO LITTLE. Free some, or set run.dir" * (need > free)
     return [
-        f"disk: {need / GIB:.2f} GiB for {CHECKPOINTS} checkpoints and the adapter;"
+        f"disk: {need / GIB:.2f} GiB for {count} checkpoints and the adapter;"
         f" {free / GIB:.1f} free{short}"
     ]
 

@@ -1,5 +1,6 @@
 """The plan of a run as text: a table of its sets, what it will do, what it leaves out, its cost."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,6 +72,7 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
             f"{plan.disagreements.coupled} of {len(plan.train)} training pairs share a step with"
             " one that prefers the other answer (train.order=disagreeing)"
         )
+    lines += _best_lines(config, plan)
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
             lines.append(
@@ -87,6 +89,19 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
     lines += _free_text_lines(config, data)
     lines += left_out_lines(plan, data)
     return lines
+
+
+def _best_lines(config: Config, plan: Plan) -> list[str]:
+    """Say which evaluations `train.best_by` will choose among."""
+    every, metric, val = config.evals.every_steps, config.train.best_by, plan.val_set
+    if metric is None or every is None or val is None or plan.batches is None:
+        return []
+    users = len({pair.user_id for pair in val.pairs})
+    evaluations = math.ceil(plan.batches.steps / every)
+    return [
+        f"keeps the best of {evaluations} evaluation{'s' if evaluations > 1 else ''} by {metric} on"
+        f" {len(val.pairs)} validation pairs of {users} people"
+    ]
 
 
 def _free_text_lines(config: Config, data: DataSets) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from mvp_align.config import Config, Train
+from mvp_align.config import Config, Evals, Train
 from mvp_align.data.disagreements import Disagreements, find_disagreements
 from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import prompts_sha256, render_prompts
@@ -39,6 +39,7 @@ from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
 from mvp_align.scoring.tokens import tokenize_pairs
+from mvp_align.training.best_checkpoint import check_worst_group
 from mvp_align.training.objectives import pooled_groups
 from mvp_align.training.plan import Batches, Plan
 
@@ -83,11 +84,12 @@ def make_plan(
         used = _reached(kept, batches, config.seed, disagreements)
         if disagreements and len(used) < len(kept):
             disagreements = find_disagreements([data.train[number] for number in used])
+    sets = eval_sets(config, data, tokenizer)
+    _check_worst_by(config, sets)
     val = _validation_set(config, data, tokenizer)
     val_texts = render_prompts(
         draw(data.val, config.evals.every_pairs, config.seed), config.prompt, tokenizer
     )
-    sets = eval_sets(config, data, tokenizer)
     return Plan(
         train=[texts[number] for number in used],
         train_tokens=[tokenized.pairs[number] for number in used],
@@ -230,6 +232,20 @@ def eval_sets(config: Config, data: DataSets, tokenizer: PreTrainedTokenizerBase
     return sets
 
 
+def _check_worst_by(config: Config, sets: Sequence[EvalSet]) -> None:
+    """Raise UserError if `evals.worst_by` is set to what no pair of the run's sets has."""
+    by = config.evals.worst_by
+    if by is None or by == Evals.worst_by:  # the default is for data that have it
+        return
+    tags = [tag for subject in sets for tag in subject.groups.values()]
+    if not any(tag.keys() >= {*by.split("+")} for tag in tags):
+        known = ", ".join(sorted({name for tag in tags for name in tag})) or "no groups"
+        raise UserError(
+            f"evals.worst_by={by}: no pair of {', '.join(config.evals.sets)} has it. They have"
+            f" {known}."
+        )
+
+
 def answered_pairs(subject: EvalSet, data: DataSets, config: Config) -> list[PreferencePair]:
     """Return the pairs of a set to generate answers for.
 
@@ -251,7 +267,7 @@ def _drawn_lines(config: Config, data: DataSets, sets: Sequence[EvalSet]) -> lis
             drawn[f"{subject.name}, answers"] = line
     if config.evals.every_steps is not None:
         drawn["val, during training"] = drawn_line(data.val, config.evals.every_pairs, config.seed)
-        if "paa" in config.evals.metrics:
+        if needs_answers(config):
             line = drawn_line(data.val, config.generation.every_pairs, config.seed)
             drawn["val, answers during training"] = line
     return [f"{what}: {line}" for what, line in drawn.items() if line]
@@ -286,14 +302,17 @@ def _validation_set(
         raise UserError(
             "evals.every_steps scores validation pairs during training: set data.val=PATH."
         )
-    return make_eval_set(
+    subject = make_eval_set(
         IN_DOMAIN,
         draw(data.val, config.evals.every_pairs, config.seed),
         config.prompt,
         tokenizer,
         max_prompt_tokens=config.data.max_prompt_tokens,
         max_tokens=config.data.max_tokens,
+        regions=load_regions(config.evals.regions),
     )
+    check_worst_group(config, *subject.users_and_tags, available=len(data.val))
+    return subject
 
 
 def plan_batches(train: Train, pairs: int, processes: int) -> Batches:

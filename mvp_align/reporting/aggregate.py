@@ -179,7 +179,9 @@ def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> G
             )
         group.seeds.append(run.seed)
         group.ceilings |= {
-            row.set: row.value for row in finished.rows if row.metric == CEILING.name
+            row.set: row.value
+            for row in finished.rows
+            if row.metric == CEILING.name and not row.group_by
         }
         found.append(finished)
     known = {run.seed for run in runs}

@@ -29,7 +29,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Band:
-    """One group: its label, dots, and the ceiling of a model that ignores who is asking."""
+    """One group: its label, dots, and what the best model that ignores who is asking reaches."""
 
     label: str
     y: float
@@ -89,12 +89,14 @@ def _band(line: Line, y: float) -> Band:
         if row
     )
     ceiling = line.ceiling
+    of_group = ceiling is not None and ceiling.group_by != ""
     return Band(
         label=line.label,
         y=y,
         dots=dots,
         ceiling=_across(ceiling.value) if ceiling else None,
-        ceiling_text=f"value-blind ceiling {shown(ceiling)}",
+        ceiling_text=f"{'best value-blind model' if of_group else 'value-blind ceiling'}"
+        f" {shown(ceiling)}",
         values=" → ".join(shown(row).partition(" [")[0] for row in (line.base, line.tuned) if row),
     )
 

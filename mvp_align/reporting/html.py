@@ -20,6 +20,7 @@ from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING, Ablation, ablations
 from mvp_align.reporting.references import converted_from, name_now, published_lines
 from mvp_align.reporting.results import (
+    BLIND,
     PROMPT_SETS,
     GroupGap,
     Line,
@@ -51,9 +52,12 @@ class SetPart:
     summary: list[Line]
     chart: Chart | None
     sections: list[Section]
+    blind: bool
+    """Whether it is known what a value-blind model gets right of the groups."""
     group_gaps: list[GroupGap]
     people: list[tuple[str, list[Line], str]]
     better_off: str
+    worst_group: str
     design_effect: str
     ablations: list[Ablation]
     """Of profiles and of earlier choices, where they were measured."""
@@ -78,6 +82,7 @@ def write_report(run_dir: Path) -> Path:
         run_name=str(_setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
         who_asks=HEADING,
+        blind=BLIND,
         choices_help=CHOICES_HEADING,
         is_sample=_setting(config, "data.name") in ("sample", "sample_several"),
         facts=_facts(config, environment),
@@ -116,6 +121,7 @@ def _set_parts(
     noted: Sequence[str] | None = None,
 ) -> list[SetPart]:
     prompts = prompt_sets(results.sets(), str(_setting(config, "data.format")), noted)
+    worst_by = str(_setting(config, "evals.worst_by") or "")
     parts = []
     for name in results.sets():
         sections = results.sections(name)
@@ -134,9 +140,11 @@ def _set_parts(
                     else None
                 ),
                 sections=sections,
+                blind=any(line.ceiling for _, lines in sections for line in lines),
                 group_gaps=results.group_gaps(name),
                 people=results.people(name),
                 better_off=results.better_off(name),
+                worst_group=results.worst_group(name, worst_by),
                 design_effect=results.design_effect(name),
                 ablations=ablations(results, name),
                 published=published_lines(config, environment, name, results.rows),

@@ -9,11 +9,11 @@ from mvp_align.data.sets import SETS, names_people
 from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.metric import BETTER, DEFF, GAP, LIFT, P_HOLM, SUPPRESSED, WORSE, WORST, P
 from mvp_align.metrics.names import derivation, in_percent, is_change, is_derived, measure
-from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING
+from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING, WORST_GROUP
 from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.table import METRICS
-from mvp_align.metrics.variables import VARIABLES
+from mvp_align.metrics.variables import VARIABLES, crossed_name
 from mvp_align.schema import DIMENSIONS
 
 SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
@@ -30,6 +30,12 @@ CROSSED = re.compile(r",(?! )")
 T = TypeVar("T", bound=Hashable)
 PROMPT_SETS = "prompt_sets"
 """Key of notes.json for the sets whose records name no user, so that `users` counts prompts."""
+
+BLIND = (
+    "acc@0 of the model that ignores who is asking and is the best such model for the whole set;"
+    " one that sides with a group passes that group's figure without seeing anybody"
+)
+"""What the value-blind ceiling of a group is."""
 
 Section = tuple[str, list["Line"]]
 """A heading, and acc@0 of each group under it."""
@@ -180,6 +186,21 @@ class Results:
             f" {shown(worse)} have fewer"
         )
 
+    def worst_group(self, set_name: str, worst_by: str) -> str:
+        """Say which group of `worst_by` is served worst, and how far from the best, or ""."""
+        by = crossed_name(worst_by)
+        for stage in ("tuned", "base"):
+            whole = self.index.get((stage, set_name, WORST_GROUP.name, "", ""))
+            worst = next((row for row in self.rows if _is_worst(row, stage, set_name, by)), None)
+            if whole and worst:
+                gap = self.index.get((stage, set_name, f"{WORST_GROUP.name}{GAP}", "", ""))
+                name = ", ".join(CROSSED.split(worst.group)) if "," in by else worst.group
+                return (
+                    f"worst group of the {stage} model by {worst_by}: {name}, {shown(whole)},"
+                    f" {shown(gap)} points to the best (intervals allow for the search)"
+                )
+        return ""
+
     def design_effect(self, set_name: str) -> str:
         """State acc@0's design effect, due to correlated answers of a user. Empty if unknown."""
         found = [
@@ -213,6 +234,10 @@ class Results:
             self.line(set_name, ACC, group_by, group, label=" ".join(names[group]))
             for group in found
         ]
+
+
+def _is_worst(row: Row, stage: str, set_name: str, by: str) -> bool:
+    return (row.stage, row.set, row.metric, row.group_by) == (stage, set_name, ACC + WORST, by)
 
 
 ACC_BY_GROUP = tuple(f"{ACC}{word}" for word in (WORST, GAP, SUPPRESSED))

@@ -18,6 +18,7 @@ from mvp_align.metrics.groups import (
     break_down,
     breakdown_row,
     default_by,
+    exact_rows,
     group_rows,
     headline_rows,
     with_region,
@@ -25,11 +26,12 @@ from mvp_align.metrics.groups import (
 from mvp_align.metrics.intervals import mean_estimate
 from mvp_align.metrics.metric import BOUNDS, LIFT
 from mvp_align.metrics.names import VERSUS, base_metric, family, kind_of, measure
+from mvp_align.metrics.opa import ACC, CEILING
 from mvp_align.metrics.regions import NOT_SAID, iso3, load_regions
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.metrics.score_rows import lifts, score_values
 from mvp_align.reporting.html import write_report
-from mvp_align.runs.pair_files import GroupLine, PairValues, read_groups, read_values
+from mvp_align.runs.pair_files import GroupLine, PairValues, read_blind, read_groups, read_values
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runs.stored_config import read_config
 from mvp_align.schema import PairScore
@@ -103,7 +105,8 @@ def _statistics(run: Path, choices: Choices, against: Path | None = None) -> Sta
     settings = read_config(run).evals
     regions = load_regions(choices.regions or settings.regions)
     min_users = settings.min_users if choices.min_users is None else choices.min_users
-    groups = read_groups(RunFolder(run, resumed=False, writes=False).groups(choices.set_name))
+    groups_file = RunFolder(run, resumed=False, writes=False).groups(choices.set_name)
+    groups, blind = read_groups(groups_file), read_blind(groups_file)
     tags = dict(
         zip(groups, with_region([line[2] for line in groups.values()], regions), strict=True)
     )
@@ -123,9 +126,11 @@ def _statistics(run: Path, choices: Choices, against: Path | None = None) -> Sta
             made[measured.ids] = break_down(
                 "", choices.set_name, measured.users, known, by, min_users
             )
-        rows += _rows_of(
-            replace(made[measured.ids], stage=measured.stage), measured.values, choices
-        )
+        breakdown = replace(made[measured.ids], stage=measured.stage)
+        rows += _rows_of(breakdown, measured.values, choices)
+        if ACC in measured.values and blind.keys() >= {*measured.ids}:
+            shares = np.array([blind[id] for id in measured.ids])
+            rows += exact_rows(breakdown, CEILING.name, shares)
     if not rows:
         raise UserError(
             f"{run}: no scores of {choices.set_name}. Has the run ended, and is it among its"

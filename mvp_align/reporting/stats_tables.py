@@ -23,8 +23,9 @@ from mvp_align.metrics.metric import (
     P,
 )
 from mvp_align.metrics.names import VERSUS, base_metric, derivation, family, in_percent, measure
+from mvp_align.metrics.opa import ACC, CEILING
 from mvp_align.metrics.rows import Row
-from mvp_align.reporting.results import CROSSED, PEOPLE, shown, suppressed_text, unique
+from mvp_align.reporting.results import BLIND, CROSSED, PEOPLE, shown, suppressed_text, unique
 from mvp_align.reporting.stats import Statistics
 from mvp_align.reporting.terminal import WIDTH, bare_table
 
@@ -52,16 +53,24 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
     ):
         console.print(_better_off(change, index))
     console.print()
+    wanted = (metric, CEILING.name) if metric == ACC else (metric,)
     for group_by in found.by:
         rows = [
             row
             for row in found.rows
-            if row.group_by == group_by and base_metric(row.metric) == metric
+            if row.group_by == group_by and base_metric(row.metric) in wanted
         ]
         if rows:
             _print_breakdown(console, group_by, metric, rows, index)
-    for line in found.remarks:
+    for line in [*found.remarks, *_blind_line(found, metric)]:
         console.print(Text(line, style="dim"))
+
+
+def _blind_line(found: Statistics, metric: str) -> list[str]:
+    shown_blind = metric == ACC and any(
+        row.metric == CEILING.name and row.group_by for row in found.rows
+    )
+    return [f"blind: {BLIND}."] if shown_blind else []
 
 
 def _whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
@@ -107,6 +116,9 @@ def _print_breakdown(
         for c in changes
         if VERSUS in c
     ]
+    blind = [row for row in rows if row.metric == CEILING.name]
+    if metric == ACC and blind:
+        tables[0][1].append(("blind", blind[0].stage, CEILING.name))
     for heading, columns in tables if groups else []:
         console.print(_group_table(heading, group_by, groups, columns, index))
     for line in _remarks(group_by, metric, stages[-1], changes, index):
@@ -141,7 +153,7 @@ def _group_table(
             if metric.endswith(LIFT):
                 texts.append(shown(index.get((stage, metric + P_HOLM, group_by, group))))
             label = f"{group} (shrunk)" if shrunk else label
-            counted = row or counted
+            counted = counted if metric == CEILING.name else row or counted
         if counted:
             table.add_row(
                 Text(_crossed(group_by, label)), *texts, str(counted.n), str(counted.users)

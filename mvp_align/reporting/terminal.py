@@ -13,7 +13,15 @@ from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, no_change_reason
 from mvp_align.reporting.profile_ablation import OVER_SHUFFLED, Ablation, ablations
-from mvp_align.reporting.results import GroupGap, Line, Results, counted, prompt_sets, shown
+from mvp_align.reporting.results import (
+    BLIND,
+    GroupGap,
+    Line,
+    Results,
+    counted,
+    prompt_sets,
+    shown,
+)
 
 WIDTH = 100
 """Width in columns if the output is not a terminal (like the log file of a cluster job)."""
@@ -25,11 +33,12 @@ def print_results(
     *,
     data_format: str = "",
     noted: Sequence[str] | None = None,
+    worst_by: str = "",
 ) -> None:
     """Print base and tuned for each set, then by dimension, level and user type.
 
     Shares are in percent, with 95 % intervals. `data_format` and `noted` determine which sets name
-    no user (see `prompt_sets`).
+    no user (see `prompt_sets`). `worst_by` is what the worst group is one of (`evals.worst_by`).
     """
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     results = Results(rows)
@@ -47,7 +56,7 @@ def print_results(
             console.print(Text(ablation.verdict))
         if table := _gap_table(results, name):
             console.print(table)
-    for line in _footnotes(results, prompts):
+    for line in _footnotes(results, prompts, worst_by):
         console.print(Text(line, style="dim"))
 
 
@@ -64,10 +73,12 @@ def _summary_table(results: Results, set_name: str, users: str) -> Table:
 
 
 def _breakdown_table(results: Results, set_name: str, users: str) -> Table | None:
-    table = _new_table(f"{set_name}: acc@0 by group, in %", "group", users)
-    for _, lines in results.sections(set_name):
+    sections = results.sections(set_name)
+    blind = any(line.ceiling for _, lines in sections for line in lines)
+    table = _new_table(f"{set_name}: acc@0 by group, in %", "group", users, blind=blind)
+    for _, lines in sections:
         for line in lines:
-            _add(table, line)
+            _add(table, line, blind=blind)
         table.add_section()
     return table if table.row_count else None
 
@@ -120,15 +131,15 @@ def bare_table(title: str) -> Table:
     )
 
 
-def _new_table(title: str, first: str, users: str) -> Table:
+def _new_table(title: str, first: str, users: str, *, blind: bool = False) -> Table:
     table = bare_table(title)
     table.add_column(first, overflow="fold")  # only this column may wrap: numbers never do
-    for name in ("base", "tuned", "lift, points", "n", users):
+    for name in ("base", "tuned", "lift, points", *["blind"] * blind, "n", users):
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
 
-def _add(table: Table, line: Line) -> None:
+def _add(table: Table, line: Line, *, blind: bool = False) -> None:
     counts = line.counts
     table.add_row(
         Text(line.label),  # a group's name may contain [brackets], which rich would read as markup
@@ -138,12 +149,13 @@ def _add(table: Table, line: Line) -> None:
             style="bold" if line.metric in (ACC, *OVER_SHUFFLED) else "",
         ),
         Text(shown(line.lift, unit="")),
+        *[shown(line.ceiling, unit="")] * blind,
         str(counts.n) if counts else "",
         str(counts.users) if counts else "",
     )
 
 
-def _footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
+def _footnotes(results: Results, prompts: Sequence[str], worst_by: str) -> list[str]:
     notes = []
     for name in results.sets():
         acc = results.line(name, ACC)
@@ -154,6 +166,14 @@ def _footnotes(results: Results, prompts: Sequence[str]) -> list[str]:
     for name in results.sets():
         said = [text for text in (results.better_off(name), results.design_effect(name)) if text]
         notes += [f"{name}: {'; '.join(said)}."] if said else []
+        notes += [f"{name}: {text}." for text in [results.worst_group(name, worst_by)] if text]
+    if any(
+        line.ceiling
+        for name in results.sets()
+        for _, lines in results.sections(name)
+        for line in lines
+    ):
+        notes.append(f"blind: {BLIND}.")
     if any(results.group_gaps(name) for name in results.sets()):
         notes.append(
             "held back: how many groups are of too few people to be shown, and of how many people"

@@ -17,13 +17,15 @@ from mvp_align.runtime.atomic import move_folder, remove_folder, write_text
 WRITING = ".writing"
 MANIFEST = "files.json"
 KEPT = 2
-"""The latest, and one more in case its bytes rot."""
+"""The latest, and one more in case its bytes rot. And what either knows as the best (`best_step`),
+so that a run which goes on from it finds that."""
 
 
 def add_checkpoint(written: Path, checkpoints: Path) -> None:
     """Move the finished folder `written` (`.writing/checkpoint-N`) to `checkpoints`.
 
-    Removes all but the last two. Raises OSError if the disk fails; existing checkpoints stay valid.
+    Removes all but the last two and their best ones. Raises OSError if the disk fails; existing
+    checkpoints stay valid.
     """
     files = sorted(path for path in written.rglob("*") if path.is_file())
     listed = {
@@ -32,8 +34,21 @@ def add_checkpoint(written: Path, checkpoints: Path) -> None:
     }
     write_text(written / MANIFEST, json.dumps(listed, indent=1, allow_nan=False))
     move_folder(written, checkpoints / written.name)
-    for _, old in list_checkpoints(checkpoints)[KEPT:]:
-        remove_folder(old)
+    found = list_checkpoints(checkpoints)
+    best = {best_step(folder) for _, folder in found[:KEPT]}
+    for step, old in found[KEPT:]:
+        if step not in best:
+            remove_folder(old)
+
+
+def best_step(checkpoint: Path) -> int | None:
+    """Return the step of the best evaluation that the run had seen by this checkpoint, if any."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # broken: nothing goes on from it
+    step = state.get("best_global_step")
+    return int(step) if step is not None else None
 
 
 def latest_valid(checkpoints: Path) -> Path | None:

@@ -2,7 +2,9 @@
 metrics other than OPA's.
 
 `scores/<stage>-<set>.jsonl`: sums of log-probs in nats, tokens, the margin in nats a token.
-`groups/<set>.jsonl`: `{"id", "user_id", "groups": {"gender": "Female", ...}}`.
+`groups/<set>.jsonl`: `{"id", "user_id", "groups": {"gender": "Female", ...}, "value_blind": 1.0}`;
+the last says what the best model that ignores who is asking gets right of the pair
+(`data.ceiling.majority_shares`), where people disagree at all.
 `values/<stage>-<set>.jsonl`: `{"id", "user_id", "values": {"paa/dvb_judge": 1.0, ...}}`; a metric
 that is absent or null was not measured for that pair, which is then left out of the metric and
 counted.
@@ -19,6 +21,8 @@ from mvp_align.schema import PairScore, is_finite
 
 T = TypeVar("T")
 
+BLIND = "value_blind"
+
 GroupLine = tuple[str, str, Tags]
 """Id of the pair, id of its user, groups."""
 
@@ -32,11 +36,37 @@ class PairValues:
     values: Mapping[str, float]
 
 
-def write_groups(path: Path, lines: Iterable[GroupLine]) -> None:
-    """Raises UserError where the disk is full."""
+def write_groups(
+    path: Path, lines: Iterable[GroupLine], blind: Mapping[str, float] | None = None
+) -> None:
+    """Write whose each pair is, its groups and, where `blind` has the pair's id, `value_blind`.
+
+    Raises UserError where the disk is full.
+    """
     _write_lines(
-        path, ({"id": id, "user_id": user, "groups": dict(groups)} for id, user, groups in lines)
+        path,
+        (
+            {"id": id, "user_id": user, "groups": dict(groups)}
+            | ({BLIND: blind[id]} if blind and id in blind else {})
+            for id, user, groups in lines
+        ),
     )
+
+
+def read_blind(path: Path) -> dict[str, float]:
+    """Return `value_blind` of the pairs of a groups file that have it, by id.
+
+    Raises UserError where the file is missing, or naming the line that is of another shape.
+    """
+    found = _read_lines(path, _blind_of, "Restore the file, or evaluate the adapter again.")
+    return {id: share for id, share in found if share is not None}
+
+
+def _blind_of(id: str, user_id: str, line: Mapping[str, Any]) -> tuple[str, float | None]:
+    share = line.get(BLIND)
+    if share not in (None, 0, 0.5, 1):
+        raise ValueError(f"field '{BLIND}': {share!r} is none of 0, 0.5 and 1")
+    return id, share
 
 
 def write_values(path: Path, lines: Iterable[PairValues]) -> None:

@@ -8,8 +8,12 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import yaml
 
 from mvp_align.errors import UserError
 
@@ -114,3 +118,11 @@ def _folders(name: str) -> Iterator[Path]:
     if own := own_folder(name):
         yield own
     yield _PACKAGED / name
+
+
+@cache
+def packaged_settings(group: str, name: str) -> dict[str, Any]:
+    """`conf/<group>/<name>.yaml` as it stands. Raises OSError if there is no such file."""
+    text = (CONF_DIR / group / f"{name}.yaml").read_text("utf-8")
+    settings: dict[str, Any] = yaml.safe_load(text)
+    return settings

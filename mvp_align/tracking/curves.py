@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from mvp_align.metrics.metric import GAP
+from mvp_align.metrics.opa import WORST_GROUP
+from mvp_align.metrics.rewards import REWARD_ACCURACY
 from mvp_align.metrics.table import SCORED
 
 EVAL = "eval/<set>/"
@@ -38,6 +41,9 @@ CURVES = (
         for metric in SCORED
         if metric.by_group
     ),
+    Curve(f"{EVAL}{WORST_GROUP.name}", "max"),
+    Curve(f"{EVAL}{WORST_GROUP.name}{GAP}", "min"),
+    Curve(f"{EVAL}{REWARD_ACCURACY.name}", "max"),
 )
 
 HEADLINES = tuple(curve.name.removeprefix(EVAL) for curve in CURVES if curve.name.startswith(EVAL))

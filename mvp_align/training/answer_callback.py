@@ -1,4 +1,4 @@
-"""PAA during training: generate and label answers to a few pairs at each evaluation.
+"""PAA and SPMR during training: answers to a few pairs at each evaluation, labelled and compared.
 
 Works in any transformers or TRL trainer:
 
@@ -8,7 +8,7 @@ Works in any transformers or TRL trainer:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase, TrainerState
@@ -16,39 +16,44 @@ from typing_extensions import override
 
 from mvp_align.config import Generation
 from mvp_align.errors import UserError
-from mvp_align.evaluation.answer_metrics import generation_prompts
+from mvp_align.evaluation.answer_metrics import answer_cosines, generation_prompts
 from mvp_align.generation.answers import Generated
 from mvp_align.generation.local import generate_locally
 from mvp_align.judging.judge import nearness
 from mvp_align.judging.labels import PRESETS, Label, judge_label
+from mvp_align.metrics.table import SIMILARITIES
 from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PreferencePair
-from mvp_align.training.callbacks import pairs_in
 from mvp_align.training.evaluations import EvaluationCallback
+from mvp_align.training.given_rows import Rows, pairs_in
 
 Judge = Callable[[Sequence[PreferencePair], Sequence[Generated]], Sequence[Label | None]]
 """Maps pairs and answers to one label each, or None (if, say, a judge's reply did not parse)."""
 
 
 class PAACallback(EvaluationCallback):
-    """Add PAA to each evaluation's metrics, log and reporters.
+    """Add PAA and SPMR to each evaluation's metrics, log and reporters.
 
     Adds `eval_paa/<name>` (share of W among labelled answers), `/loss`, `/tie`, `/coverage` (share
-    labelled), `eval_answers/empty` and `eval_answers/cut`.
+    labelled), `eval_answers/empty` and `eval_answers/cut`, and with `spmr` `eval_spmr@0.8` and
+    `eval_spmr_authors@0.8`, so `metric_for_best_model="paa/semantic"` and `"spmr@0.8"` work.
 
     The default judge is `semantic`: by MiniLM, is the answer closer to the chosen reference than to
-    the rejected one? That measures similarity of texts and does not judge values. Every evaluation
-    draws with the same seed.
+    the rejected one? That measures similarity of texts and does not judge values. `spmr` is by the
+    same model, so that it is on by default with this judge only. Every evaluation draws with the
+    same seed.
     """
 
     def __init__(
         self,
-        rows: Iterable[Mapping[str, str] | PreferencePair],
+        rows: Rows,
         tokenizer: PreTrainedTokenizerBase,
         *,
         generation: Generation | None = None,
         judge: Judge | None = None,
         name: str = "semantic",
+        paa: bool = True,
+        spmr: bool | None = None,
         seed: int = 12,
     ) -> None:
         self.pairs = pairs_in(rows, "PAACallback")
@@ -58,6 +63,8 @@ class PAACallback(EvaluationCallback):
         self.generation = generation or Generation()
         self.judge = judge or _semantic
         self.name = name
+        self.paa = paa
+        self.spmr = judge is None if spmr is None else spmr
         self.seed = seed
         self.prompts = generation_prompts(self.pairs, self.generation.prompt, tokenizer)
 
@@ -67,12 +74,20 @@ class PAACallback(EvaluationCallback):
         answers = generate_locally(
             model, self.tokenizer, self.prompts, self.generation, self.seed, label=label
         )
-        labels = broadcast_from_main(lambda: list(self.judge(self.pairs, answers)))
-        return self.shares(answers, labels)
+        found: dict[str, float] = {}
+        if self.paa:
+            found |= self.shares(broadcast_from_main(lambda: [*self.judge(self.pairs, answers)]))
+        if self.spmr:
+            found |= broadcast_from_main(lambda: self.similar(answers))
+        found["answers/empty"] = sum(answer.empty for answer in answers) / len(answers)
+        found["answers/cut"] = sum(not answer.finished for answer in answers) / len(answers)
+        return found
 
-    def shares(
-        self, answers: Sequence[Generated], labels: Sequence[Label | None]
-    ) -> dict[str, float]:
+    def similar(self, answers: Sequence[Generated]) -> dict[str, float]:
+        near = answer_cosines(self.pairs, answers, self.generation.prompt)
+        return {metric.name: sum(metric.of(near)) / len(near) for metric in SIMILARITIES}
+
+    def shares(self, labels: Sequence[Label | None]) -> dict[str, float]:
         counts = Counter(labels)
         labelled = len(labels) - counts[None]
         metric = f"paa/{self.name}"
@@ -83,8 +98,6 @@ class PAACallback(EvaluationCallback):
                 f"{metric}/loss": counts["L"] / labelled,
                 f"{metric}/tie": counts["TIE"] / labelled,
             }
-        found["answers/empty"] = sum(answer.empty for answer in answers) / len(answers)
-        found["answers/cut"] = sum(not answer.finished for answer in answers) / len(answers)
         return found
 
 

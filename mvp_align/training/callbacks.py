@@ -12,7 +12,7 @@ synthetic sample, or UF-P-4 with `source=FOLDER`.
 import math
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +34,16 @@ from mvp_align.data.load import read_out_of_domain
 from mvp_align.data.prompts import PAPER
 from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
-from mvp_align.evaluation.eval_sets import EvalSet, make_eval_set, scored_rows
+from mvp_align.evaluation.eval_sets import EvalSet, scored_rows
 from mvp_align.modeling.source import context_length
 from mvp_align.runtime.processes import broadcast_from_main
-from mvp_align.schema import PairScore, PreferencePair
+from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache, read_folder
 from mvp_align.scoring.logps import causal_model, distinct_answers, score_pairs
 from mvp_align.tracking.curves import HEADLINES
 from mvp_align.tracking.tracker import Tracker
 from mvp_align.training.evaluations import EvaluationCallback
+from mvp_align.training.given_rows import Rows, eval_set_of
 
 LN_2_TOLERANCE = 1e-3
 HALF_PRECISION_TOLERANCE = 2e-2
@@ -56,13 +57,20 @@ was scored in other batches.
 class OPACallback(EvaluationCallback):
     """Add OPA to each evaluation's metrics, log and reporters.
 
-    Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin` and
-    `eval_opa/chosen_shift`, so `metric_for_best_model="opa/acc@0"` works.
+    Adds `eval_opa/acc@0`, every other acc@d, `eval_opa/mean`, `eval_opa/margin`,
+    `eval_opa/chosen_shift` and `eval_reward_accuracy`, so `metric_for_best_model="opa/acc@0"`
+    works.
 
     `rows` are mappings with `prompt`, `chosen`, `rejected` (such as a Hugging Face dataset),
-    `PreferencePair`s, or an `EvalSet`, whose name then precedes the metric. `chosen_shift` is
-    relative to the base model: the adapter disabled, or the weights at the start of training. The
-    log-probs of the latter are kept in the trainer's output folder for resumed runs.
+    `PreferencePair`s, or an `EvalSet`, whose name then precedes the metric. `chosen_shift` and
+    `reward_accuracy` are relative to the base model: the adapter disabled, or the weights at the
+    start of training. The log-probs of the latter are kept in the trainer's output folder for
+    resumed runs.
+
+    `worst_by` names a column of the rows (or a group of the pairs), or several joined by `+`, and
+    adds `eval_opa/worst_group` and `eval_opa/worst_group_gap` over its groups of `min_users` people
+    or more (column `user_id`; without, each row is a person's). Raises UserError if there are fewer
+    than two such groups.
     """
 
     name = ""
@@ -70,16 +78,21 @@ class OPACallback(EvaluationCallback):
 
     def __init__(
         self,
-        rows: Iterable[Mapping[str, str] | PreferencePair] | EvalSet,
+        rows: Rows | EvalSet,
         tokenizer: PreTrainedTokenizerBase,
         *,
         prompt: Prompt = PAPER,
         batch_size: int = 8,
+        worst_by: str = "",
+        min_users: int = 5,
     ) -> None:
         self.subject = (
-            rows if isinstance(rows, EvalSet) else _eval_set_of(self.name, rows, tokenizer, prompt)
+            rows
+            if isinstance(rows, EvalSet)
+            else eval_set_of(self.name, rows, tokenizer, prompt, worst_by, min_users)
         )
         self.batch_size = batch_size
+        self.worst_by, self.min_users = worst_by, min_users
         self.base: list[PairScore] | None = None
 
     @override
@@ -124,8 +137,24 @@ class OPACallback(EvaluationCallback):
 
     @override
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
-        scores = self.score(model, f"step {state.global_step}")
-        rows = scored_rows(self.subject, f"step-{state.global_step}", scores, self.base)
+        stage = f"step {state.global_step}"
+        return self.numbers(stage, self.score(model, stage), self.base)
+
+    def of_base(self) -> dict[str, float]:
+        """What was measured of the base model, by the same names; empty before training."""
+        return self.numbers("base", self.base, None) if self.base else {}
+
+    def numbers(
+        self, stage: str, scores: Sequence[PairScore], base: Sequence[PairScore] | None
+    ) -> dict[str, float]:
+        rows = scored_rows(
+            self.subject,
+            stage,
+            scores,
+            base,
+            min_users=self.min_users,
+            worst_by=self.worst_by,
+        )
         return {
             "/".join(filter(None, (row.set, row.metric))): row.value
             for row in rows
@@ -178,47 +207,6 @@ class OODCallback(OPACallback):
                 tokenizer,
                 batch_size=batch_size,
             )
-
-
-def _eval_set_of(
-    name: str,
-    rows: Iterable[Mapping[str, str] | PreferencePair],
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: Prompt,
-) -> EvalSet:
-    """Build an eval set.
-
-    Raises UserError, naming the row, if a mapping lacks one of its three texts.
-    """
-    context = int(min(tokenizer.model_max_length, 2**31))
-    pairs = pairs_in(rows, "OPACallback")
-    return make_eval_set(
-        name, pairs, prompt, tokenizer, max_prompt_tokens=context, max_tokens=context
-    )
-
-
-def pairs_in(rows: Iterable[Mapping[str, str] | PreferencePair], who: str) -> list[PreferencePair]:
-    """Convert rows to pairs. Raises UserError, naming `who` and the row, if a text is missing."""
-    pairs = []
-    for number, row in enumerate(rows):
-        if isinstance(row, PreferencePair):
-            pairs.append(row)
-            continue
-        for key in ("prompt", "chosen", "rejected"):
-            if not isinstance(row.get(key), str) or not row[key].strip():
-                raise UserError(
-                    f"{who} row {number}, field '{key}': a text is needed, not {row.get(key)!r}."
-                )
-        pairs.append(
-            PreferencePair(
-                id=str(number),
-                user_id=str(row.get("user_id", number)),
-                question=row["prompt"],
-                chosen=row["chosen"],
-                rejected=row["rejected"],
-            )
-        )
-    return pairs
 
 
 class FirstLoss(TrainerCallback):

@@ -53,6 +53,27 @@ class Resumable(Trainer):
             raise
 
     @override
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Save a checkpoint of each evaluation that is the best so far."""
+        best: bool = super()._determine_best_metric(metrics, trial)
+        self.control.should_save |= best
+        return best
+
+    def catch_up(self, checkpoint: Path) -> None:
+        """Take on the state of a checkpoint after the last step, as `train` does at the end.
+
+        Makes up its evaluation if an interruption prevented that. Where the best evaluation counts,
+        callbacks measure again what they measure before training.
+        """
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        if self.args.metric_for_best_model or _lacks_evaluation(self.args, self.state):
+            handler = self.callback_handler
+            handler.on_train_begin(self.args, self.state, self.control)  # ResumeCallback evaluates
+            handler.on_train_end(self.args, self.state, self.control)
+
+    @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         aside = self.checkpoints / WRITING
         try:
@@ -68,6 +89,13 @@ class Resumable(Trainer):
             if self.args.should_save:  # if the disk is full, free what a partial checkpoint took
                 shutil.rmtree(aside, ignore_errors=True)
         self.accelerator.wait_for_everyone()  # no process goes on before it is complete
+
+    @override
+    def _save_rng_state(self, output_dir: str) -> None:
+        # The Trainer's path of the best checkpoint is in the temporary folder by now; it is saved
+        # next, and a resumed run would warn that it is gone. We find the best by its step.
+        self.state.best_model_checkpoint = None
+        super()._save_rng_state(output_dir)
 
     @override
     def _get_output_dir(self, trial: Any) -> str:
@@ -137,17 +165,21 @@ class ResumeCallback(TrainerCallback):
         counts = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
         if counts:
             self.trainer._total_train_tokens = int(counts[-1])
-        every = state.eval_steps if args.eval_strategy == "steps" else None
-        if not every or state.global_step == 0 or state.global_step % every:
-            return
-        seen = (
-            key
-            for entry in state.log_history
-            if entry["step"] == state.global_step
-            for key in entry
-        )
-        if not any(key.startswith("eval_") for key in seen):
-            self.trainer._evaluate(None, None)
+        if _lacks_evaluation(args, state):
+            metrics = self.trainer._evaluate(None, None)
+            self.trainer._determine_best_metric(metrics, None)
+
+
+def _lacks_evaluation(args: TrainingArguments, state: TrainerState) -> bool:
+    """Whether the step that was taken last is one to evaluate, and was not.
+
+    Those are every `eval_steps` and the last one (transformers' DefaultFlowCallback).
+    """
+    step, every = state.global_step, state.eval_steps if args.eval_strategy == "steps" else None
+    if not every or step == 0 or (step % every and step < state.max_steps):
+        return False
+    seen = (key for entry in state.log_history if entry["step"] == step for key in entry)
+    return not any(key.startswith("eval_") for key in seen)
 
 
 class StopInEvaluation(TrainerCallback):

@@ -30,6 +30,7 @@ from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.identity import logp_cache
+from mvp_align.training.best_checkpoint import log_name, lower_is_better
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.divergence_guard import DivergenceGuard
 from mvp_align.training.objectives import Objective
@@ -221,6 +222,8 @@ def _shared_arguments(
         "logging_nan_inf_filter": False,  # a non-finite loss must be visible
         "eval_strategy": "no" if evals.every_steps is None else "steps",
         "eval_steps": evals.every_steps,
+        "metric_for_best_model": log_name(train.best_by) if train.best_by else None,
+        "greater_is_better": not lower_is_better(train.best_by) if train.best_by else None,
         "save_strategy": "steps",
         "save_steps": train.save_steps,
         "disable_tqdm": True,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvp_align.data.ceiling import value_blind_ceiling
+from mvp_align.data.ceiling import majority_shares, value_blind_ceiling
 from mvp_align.schema import PreferencePair
 
 
@@ -90,3 +90,30 @@ def test_cyclic_preferences_make_it_an_upper_bound() -> None:
 def test_no_pairs() -> None:
     with pytest.raises(ValueError, match="no pairs"):
         value_blind_ceiling([])
+
+
+def test_what_the_best_model_gets_right_pair_by_pair() -> None:
+    pairs = [
+        pair("Q", "a", "b"),
+        pair("Q", "a", "b"),
+        pair("Q", "b", "a"),
+        pair("R", "a", "b"),
+        pair("R", "b", "a"),
+        pair("S", "a", "b"),
+    ]
+    assert majority_shares(pairs) == [1, 1, 0, 0.5, 0.5, 1]
+
+
+@given(choices("abc"))
+def test_the_shares_of_any_groups_add_up_to_the_ceiling(pairs: list[PreferencePair]) -> None:
+    shares = majority_shares(pairs)
+    assert sum(shares) / len(pairs) == pytest.approx(value_blind_ceiling(pairs))
+    # of every comparison as many pairs as its more frequent direction has
+    for compared in {(p.question, frozenset((p.chosen, p.rejected))) for p in pairs}:
+        of = [
+            (p.chosen, share)
+            for p, share in zip(pairs, shares, strict=True)
+            if (p.question, frozenset((p.chosen, p.rejected))) == compared
+        ]
+        chosen = [answer for answer, _ in of]
+        assert sum(share for _, share in of) == max(chosen.count(answer) for answer in chosen)

@@ -19,7 +19,7 @@ from mvp_align.metrics.score_rows import (
     score_rows,
     score_values,
 )
-from mvp_align.metrics.table import metric_named
+from mvp_align.metrics.table import CHANGES, metric_named
 from mvp_align.schema import PairScore
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
@@ -174,7 +174,7 @@ def chosen_shift(scores: Sequence[PairScore], base: Sequence[PairScore]) -> Esti
 def test_one_list_of_metrics_feeds_rows_statistics_and_values() -> None:
     base, tuned = of_margins([-1, -1, 2, -1]), of_margins([0.5, -1, 2, 3])
     values = pair_values(tuned, base)
-    assert {"opa/chosen_shift", "opa/rejected_shift"} == values.keys() - pair_values(tuned).keys()
+    assert {metric.name for metric in CHANGES} == values.keys() - pair_values(tuned).keys()
     whole = {r.metric: r.value for r in score_rows("tuned", "in_domain", tuned, {}, base)}
     assert whole.keys() == values.keys() | {"opa/acc@0_lift"} == score_estimates(tuned, base).keys()
     arrays = score_values(tuned, base)
@@ -286,28 +286,31 @@ def test_rows_against_the_base() -> None:
     assert not [r for r in rows if r.metric == "opa/chosen_shift" and r.group_by]
 
 
+BLIND = {"p0": 1.0, "p1": 0.0, "p2": 1.0, "p3": 0.5}
+
+
 def eval_set(
-    ceiling: float | None, groups: dict[str, dict[str, str]], name: str = "in_domain"
+    blind: dict[str, float], groups: dict[str, dict[str, str]], name: str = "in_domain"
 ) -> EvalSet:
     pairs = [
         TokenizedPair(f"p{n}", f"u{n}", Answer((1, 5, 6, 7, 8), 1), Answer((1, 5, 6), 1))
         for n in range(len(groups))
     ]
-    return EvalSet(name, pairs, pairs, groups, ceiling, over_limit=0, merged=0)
+    return EvalSet(name, pairs, pairs, groups, blind, over_limit=0, merged=0)
 
 
 def test_set_rows_add_the_baselines_and_the_ceiling() -> None:
     scores, free = of_margins([1, 1, 1, -1]), of_margins([1, -1, -1, 0])
     scores[0] = replace(scores[0], user_id="u1")
     free[0] = replace(free[0], user_id="u1")
-    rows = set_rows(eval_set(0.79, GROUPS), "base", scores, free)
+    rows = set_rows(eval_set(BLIND, GROUPS), "base", scores, free)
     prompt_free = find(rows, "opa/prompt_free")
     assert (prompt_free.value, prompt_free.n, prompt_free.users) == (0.25, 4, 3)
     assert 0 <= prompt_free.low < 0.25 < prompt_free.high <= 1
     assert find(rows, "opa/length_only").value == 1  # chosen answers have 4 tokens, rejected ones 2
     ceiling = find(rows, "opa/value_blind_ceiling")
     assert (ceiling.value, ceiling.low, ceiling.high, ceiling.n, ceiling.users) == (
-        0.79,
+        0.625,
         None,
         None,
         4,
@@ -317,7 +320,7 @@ def test_set_rows_add_the_baselines_and_the_ceiling() -> None:
     assert {r.stage for r in rows} == {"base"}
     assert not [r for r in rows if r.metric.endswith("lift")]
     assert (
-        find(set_rows(eval_set(0.79, GROUPS), "tuned", scores, free, free), "opa/acc@0_lift").value
+        find(set_rows(eval_set(BLIND, GROUPS), "tuned", scores, free, free), "opa/acc@0_lift").value
         == 0.5
     )
 
@@ -325,13 +328,13 @@ def test_set_rows_add_the_baselines_and_the_ceiling() -> None:
 def test_without_a_ceiling_there_is_no_such_row() -> None:
     scores = of_margins([1, 1, 1, -1])
     assert "opa/value_blind_ceiling" not in {
-        r.metric for r in set_rows(eval_set(None, GROUPS), "base", scores, scores)
+        r.metric for r in set_rows(eval_set({}, GROUPS), "base", scores, scores)
     }
 
 
 def test_each_user_type_is_a_set_of_its_own() -> None:
     types = ["honesty", "helpfulness", "honesty", "truthfulness"]
-    subject = eval_set(None, {f"p{n}": {"user_type": name} for n, name in enumerate(types)}, "ufp4")
+    subject = eval_set({}, {f"p{n}": {"user_type": name} for n, name in enumerate(types)}, "ufp4")
     base, tuned = of_margins([-1, -1, -1, 1]), of_margins([1, -1, -1, 1])
     rows = scored_rows(subject, "tuned", tuned, base)
     assert {r.set for r in rows} == {
@@ -365,7 +368,7 @@ def test_a_set_is_scored_with_its_prompt_and_without(tiny_model) -> None:
         )
         for p in bare
     ]
-    subject = replace(eval_set(None, {"p0": {}, "p1": {}}), pairs=shown, prompt_free=bare)
+    subject = replace(eval_set({}, {"p0": {}, "p1": {}}), pairs=shown, prompt_free=bare)
     scores, free = score_set(model, subject, "base", 2)
     assert [s.id for s in scores] == [s.id for s in free] == ["p0", "p1"]
     assert [(s.chosen_tokens, s.rejected_tokens) for s in scores] == [(3, 2), (1, 2)]

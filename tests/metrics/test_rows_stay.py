@@ -47,9 +47,15 @@ def rows() -> Iterator[Row]:
         f"p{at}": {"gender": "fm"[at % PEOPLE % 2], "user_type": ("a", "b")[at % 2]}
         for at in range(PAIRS)
     }
-    subject = EvalSet("in_domain", [], [], groups, 0.75, 0, 0)
-    yield from set_rows(subject, "base", base, base_free, min_users=2)
-    yield from set_rows(subject, "tuned", tuned, free, base, min_users=2)
+    blind = {f"p{at}": float(at % 4 > 0) for at in range(PAIRS)}
+    subject = EvalSet("in_domain", [], [], groups, blind, 0, 0)
+    for stage, first, second, before in (
+        ("base", base, base_free, None),
+        ("tuned", tuned, free, base),
+    ):
+        yield from set_rows(
+            subject, stage, first, second, before, min_users=2, worst_by="gender+user_type"
+        )
     kinds = ("none", "demographics", "values", "shuffled")
     shown, before = ({kind: scores(random) for kind in kinds} for _ in range(2))
     changed = {f"p{at}": at % 3 == 0 for at in range(PAIRS)}

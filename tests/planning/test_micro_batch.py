@@ -44,7 +44,7 @@ def pairs_of(tokens: int, count: int) -> list[TokenizedPair]:
 
 
 def plan_of(tokens: int, batch_size: int, scored_tokens: int = 20) -> Plan:
-    scored = EvalSet("in_domain", pairs_of(scored_tokens, 8), [], {}, None, 0, 0)
+    scored = EvalSet("in_domain", pairs_of(scored_tokens, 8), [], {}, {}, 0, 0)
     batches = Batches(batch_size, batch_size, 1, 1, 1)
     return Plan([], pairs_of(tokens, batch_size), [], 0, 0, [scored], None, [], batches)
 

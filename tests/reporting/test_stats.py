@@ -96,6 +96,32 @@ def run(tmp_path: Path) -> Path:
 QUICK = Choices(draws=200)
 
 
+def test_what_a_value_blind_model_gets_right_of_each_group(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is of the pairs alone, so that `stats` works it out again for any breakdown."""
+    path = RunFolder(run, resumed=False, writes=True).groups("in_domain")
+    lines = list(read_groups(path).values())
+    share = {id: (0.0, 0.5, 1.0)[number % 3] for number, (id, _, _) in enumerate(lines)}
+    write_groups(path, lines, share)
+    choices = replace(QUICK, by=("gender",), cross=("gender,dimension",))
+    found = rows_after(run, choices)
+    blind = [row for row in found if row.metric == "opa/value_blind_ceiling"]
+    assert {row.stage for row in blind} == {"base", "tuned"}
+    assert all(row.low is None and row.high is None for row in blind)
+    whole = find(found, "opa/value_blind_ceiling")
+    assert whole.value == pytest.approx(np.mean(list(share.values())))
+    for gender in ("Female", "Male"):
+        of = [share[id] for id, _, tags in lines if tags["gender"] == gender]
+        row = find(found, "opa/value_blind_ceiling", "gender", gender)
+        assert (row.value, row.n) == (pytest.approx(np.mean(of)), len(of))
+    assert rows_after(run, choices) == found
+    print_statistics(write_statistics(run, choices), "opa/acc@0")
+    shown = capsys.readouterr().out
+    assert "blind" in shown
+    assert "is the best such model for the whole set" in " ".join(shown.split())
+
+
 def rows_after(run: Path, choices: Choices = QUICK, against: Path | None = None) -> list[Row]:
     write_statistics(run, choices, against)
     return read_rows(run / "metrics.jsonl")

@@ -38,8 +38,8 @@ def told(
     ]
     for number, user_type in enumerate(SETS[UFP4].user_types):
         (tmp_path / "ufp4" / f"{user_type}.json").write_text(json.dumps(records[number::8]))
-    small = ["data.limit=10", "evals.every_steps=1", "evals.every_pairs=2", "train.max_steps=2"]
-    small += [f"evals.ufp4={tmp_path / 'ufp4'}"]
+    small = ["data.limit=10", "evals.every_steps=1", "evals.every_pairs=null", "train.max_steps=2"]
+    small += [f"evals.ufp4={tmp_path / 'ufp4'}", "evals.min_users=1"]
     config = compose(*tiny, *small, "tracking=wandb", "tracking.mode=offline", "tracking.samples=3")
     import_module(f"recipes.{config.recipe}").main(config)
     folder = Path(config.run.dir)

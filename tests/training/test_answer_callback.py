@@ -91,6 +91,9 @@ def test_in_anybodys_dpo_trainer_it_can_choose_the_best_model(
     assert found["eval_paa/semantic/loss"] == sum(x < -0.02 for x in lead) / 16
     assert found["eval_paa/semantic/tie"] == pytest.approx(sum(abs(x) <= 0.02 for x in lead) / 16)
     assert found["eval_paa/semantic/coverage"] == 1
+    near = cosines(texts, [row["chosen"] for row in rows])
+    assert found["eval_spmr@0.8"] == sum(x > 0.8 for x in near) / 16
+    assert found["eval_spmr_authors@0.8"] >= found["eval_spmr@0.8"]
     assert found["eval_answers/cut"] == sum(not answer.finished for answer in answers) / 16
     assert "eval_loss" in found
     by_step = [entry for entry in trainer.state.log_history if "eval_paa/semantic" in entry]
@@ -120,6 +123,7 @@ def test_with_a_judge_of_ones_own_in_a_plain_trainer(
     assert found["eval_paa/mine"] == pytest.approx(4 / 6)  # of those that have a label
     assert found["eval_paa/mine/loss"] == found["eval_paa/mine/tie"] == pytest.approx(1 / 6)
     assert found["eval_paa/mine/coverage"] == 0.75
+    assert not [key for key in found if "spmr" in key]  # it would need MiniLM
 
 
 def test_a_judge_that_labels_nothing_gives_no_share(
@@ -128,10 +132,7 @@ def test_a_judge_that_labels_nothing_gives_no_share(
     callback = PAACallback(
         few_pairs[:3], tokenizer, generation=SETTINGS, judge=lambda pairs, answers: [None] * 3
     )
-    answers = generate_locally(model, tokenizer, callback.prompts, SETTINGS, 12)
-    assert callback.shares(answers, [None] * 3).keys() == {
-        "paa/semantic/coverage", "answers/empty", "answers/cut",
-    }  # fmt: skip
+    assert callback.shares([None] * 3) == {"paa/semantic/coverage": 0}
 
 
 def test_bad_rows(tokenizer, rows) -> None:

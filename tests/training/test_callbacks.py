@@ -398,3 +398,62 @@ def test_a_first_loss_off_ln_2_stops_the_run(
             watch.on_log(*arguments, logs={"loss": loss})
     else:
         watch.on_log(*arguments, logs={"loss": loss})
+
+
+def test_the_worst_group_can_choose_the_best_model_of_any_trainer(
+    plain_model, rows: Rows, tokens, tokenizer, tmp_path: Path
+) -> None:
+    """Also: reward accuracy is TRL's own, on the same pairs and against the same reference."""
+    regions = ["north", "south", "south", "west"] * 4
+    asked = [
+        {**row, "region": region, "user_id": f"u{number}"}
+        for number, (row, region) in enumerate(zip(rows, regions, strict=True))
+    ]
+    args = DPOConfig(
+        str(tmp_path),
+        max_steps=4,
+        learning_rate=1e-2,
+        load_best_model_at_end=True,
+        metric_for_best_model="opa/worst_group",
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        **QUIET,
+    )
+    trainer = DPOTrainer(
+        model=plain_model,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear"),
+    )
+    trainer.add_callback(OPACallback(asked, tokenizer, worst_by="region", min_users=4))
+    trainer.train()
+    found = trainer.evaluate()
+    right = [score.margin > 0 for score in score_pairs(trainer.model, tokens)]
+    shares = [
+        sum(x for x, where in zip(right, regions, strict=True) if where == region)
+        / regions.count(region)
+        for region in ("north", "south", "west")
+    ]
+    assert found["eval_opa/worst_group"] == min(shares)
+    assert found["eval_opa/worst_group_gap"] == pytest.approx(max(shares) - min(shares))
+    by_step = [
+        row["eval_opa/worst_group"]
+        for row in trainer.state.log_history
+        if "eval_opa/worst_group" in row
+    ]
+    assert trainer.state.best_metric == max(by_step[:2])
+    assert found["eval_reward_accuracy"] == pytest.approx(found["eval_rewards/accuracies"])
+
+
+def test_rows_without_two_groups_are_refused(rows: Rows, tokenizer) -> None:
+    asked = [{**row, "region": "north"} for row in rows]
+    with pytest.raises(
+        UserError, match=r"worst_by=region needs two groups of min_users=5 .* these rows have north"
+    ):
+        OPACallback(asked, tokenizer, worst_by="region")
+    with pytest.raises(UserError, match="these rows have none"):
+        OPACallback(rows, tokenizer, worst_by="gender")
