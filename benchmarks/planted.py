@@ -163,7 +163,7 @@ class Planted:
 
 
 def plant(folder: Path, splits: Mapping[str, Split], steps: int) -> Planted:
-    """Write the records, and a model that has read for so many steps. Always the same bytes.
+    """Write the records, and a model that has read for so many steps, from fixed seeds.
 
     A finished model that is there is left as it is.
     """
