@@ -165,10 +165,11 @@ class Planted:
 def plant(folder: Path, splits: Mapping[str, Split], steps: int) -> Planted:
     """Write the records, and a model that has read for so many steps, from fixed seeds.
 
-    A finished model that is there is left as it is.
+    A model of as much reading that is there is left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    planted = Planted({name: folder / f"{name}.jsonl" for name in splits}, folder / "model")
+    model = folder / f"model-{splits['read'].people}-{steps}"
+    planted = Planted({name: folder / f"{name}.jsonl" for name in splits}, model)
     for name, records in planted_records(splits).items():
         write_json_lines(planted.files[name], records)
     if is_finished(planted.model):
