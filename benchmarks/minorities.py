@@ -62,8 +62,8 @@ def _grid() -> dict[str, list[Setting]]:
 
 
 GRID = _grid()
-"""What is tried of each objective: four configurations. The rates lie around the one with which plain
-DPO learnt both groups; eta is at both ends of the paper's range, and tau 1 is the paper's."""
+"""What is tried of each objective: four configurations. The rates lie around the one with which
+plain DPO learnt both groups; eta is at both ends of the paper's range, tau 1 is the paper's."""
 
 
 @dataclass(frozen=True, slots=True)
