@@ -4,7 +4,7 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ class OurRun:
 
 def train(run: OurRun) -> Attempt:
     """Train and time once, with what is `auto` decided as in every run."""
-    with tempfile.TemporaryDirectory() as folder, _cache(run.cache or Path(folder) / "cache"):
+    with tempfile.TemporaryDirectory() as folder, cache_at(run.cache or Path(folder) / "cache"):
         settings = ["tracking=none", "evals.sets=[]", "train.save_steps=100000"]
         config = compose([*run.words, *settings, f"run.dir={folder}/run"])
         placement = resolve_hardware(config.hardware)
@@ -56,7 +56,8 @@ def train(run: OurRun) -> Attempt:
 
 
 @contextmanager
-def _cache(folder: Path) -> Iterator[None]:
+def cache_at(folder: Path) -> Iterator[None]:
+    """Keep log-probs of base models and references in `folder` meanwhile."""
     kept = os.environ.get(CACHE)
     os.environ[CACHE] = str(folder)
     try:
@@ -88,7 +89,7 @@ def _timed(config: Config, run: OurRun, placement: Placement, gemm: float | None
         return trainer
 
     began = time.perf_counter()
-    with _started(config, run.pairs, placement) as running:
+    with started(config, DataSets(train=run.pairs), placement) as running:
         model = running.new_adapter()
         load_seconds = time.perf_counter() - began
         running.train(watched, model)
@@ -98,14 +99,11 @@ def _timed(config: Config, run: OurRun, placement: Placement, gemm: float | None
     return Attempt(passes.micro, passes.checkpointing, timed, None, load_seconds, gemm, versions())
 
 
-def _started(
-    config: Config, pairs: Sequence[PreferencePair], placement: Placement
-) -> AbstractContextManager[JobRun]:
-    """Start a job on these pairs. It is planned without the forecast, which takes seconds.
+def started(config: Config, data: DataSets, placement: Placement) -> AbstractContextManager[JobRun]:
+    """Start a job on this data. It is planned without the forecast, which takes seconds.
 
     Raises ValueError if some are over the config's limits, since rivals would train on them.
     """
-    data = DataSets(train=list(pairs), test=[])
     tokenizer = run_tokenizer(config.model, config.adapter)
     plan = make_plan(config, data, tokenizer, placement)
     if plan.train_over_limit:
