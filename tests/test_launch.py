@@ -123,16 +123,23 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         ),
         ("recipe=evaluate", "recipe=evaluate: no such recipe. Known: lora_dpo, lora_sft."),
         ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp, zero2."),
-        ("prompt=", "prompt=: no such prompt. Known: chat, paa, paper, preference, question."),
+        (
+            "prompt=",
+            "prompt=: no such prompt. Known: chat, history, paa, paper, preference, question.",
+        ),
         (
             "data=[smple]",
-            "data=[smple]: no such data. Known: divervalue, files, sample. Did you mean 'sample'?",
+            (
+                "data=[smple]: no such data. Known: divervalue, files, sample, sample_several. Did"
+                " you mean 'sample'?"
+            ),
         ),
         (
             "experiment=null",
             (
                 "experiment=null: no such experiment. Known: demo, demo_long,"
-                " divervalue_llama2_13b, divervalue_llama2_7b."
+                " divervalue_llama2_13b, divervalue_llama2_7b, divervalue_qwen_14b,"
+                " divervalue_qwen_7b."
             ),
         ),
         (
@@ -382,7 +389,7 @@ def test_help_is_quick_and_imports_nothing_heavy(script: str, tmp_path: Path) ->
     for shown in (
         "python train.py",
         f"model: {MODELS}",
-        "prompt: chat, paa, paper, preference, question",
+        "prompt: chat, history, paa, paper, preference, question",
         "beta: 0.1",
     ):
         assert shown in done.stdout

@@ -212,18 +212,23 @@ def convert_shards(files: list[Path], target: Path) -> None:
     """
     names: dict[str, tuple[str, int]] = {}
     for number, file in enumerate(tqdm(files, desc="converting", unit="file", delay=2), start=1):
-        tensors = dict(_converted(file))
         name = f"model-{number:05}-of-{len(files):05}.safetensors"
         if len(files) == 1:
             name = "model.safetensors"
-        save_file(tensors, target / name, metadata={"format": "pt"})
-        names |= {key: (name, value.nbytes) for key, value in tensors.items()}
+        names |= {key: (name, size) for key, size in _convert_shard(file, target / name).items()}
     if len(files) > 1:
         index = {
             "metadata": {"total_size": sum(size for _, size in names.values())},
             "weight_map": {key: name for key, (name, _) in sorted(names.items())},
         }
         write_json(target / "model.safetensors.index.json", index)
+
+
+def _convert_shard(file: Path, target: Path) -> dict[str, int]:
+    """Write a file's tensors to `target`, and return the bytes of each."""
+    tensors = dict(_converted(file))
+    save_file(tensors, target, metadata={"format": "pt"})
+    return {name: value.nbytes for name, value in tensors.items()}
 
 
 def _converted(file: Path) -> Iterator[tuple[str, Tensor]]:

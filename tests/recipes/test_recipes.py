@@ -101,13 +101,15 @@ def test_metrics_are_tidy_rows_that_follow_from_the_scores(finished: Path) -> No
         "opa/acc@0_lift",
         "opa/acc@0_better_off",
         "opa/acc@0_worse_off",
+        *(f"reward_accuracy{kind}" for kind in ("", "/tie", "/per_token", "/per_token/tie")),
     }
     of = {
         stage: {metric for at, name, metric in whole if (at, name) == (stage, "ufp4")}
         for stage in ("base", "tuned")
     }
     assert of["base"] - headlines == metrics | against
-    assert of["tuned"] - headlines - {"opa/acc@0_lift_deff"} == metrics | against | change
+    headlines |= {f"{name}_deff" for name in ("opa/acc@0_lift", *change)}
+    assert of["tuned"] - headlines == metrics | against | change
     assert "opa/margin_deff" in of["base"] & of["tuned"]
     for stage in ("base", "tuned"):
         for name in ("in_domain", "ufp4"):
