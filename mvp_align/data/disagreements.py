@@ -55,9 +55,12 @@ def find_disagreements(pairs: Sequence[PreferencePair]) -> Disagreements:
     """Find the pairs that prefer different ones of the same two answers to the same question."""
     number = {pair.id: place for place, pair in enumerate(pairs)}
     couples = [
-        (number[origin(pair.id)], place)
+        (made_from, place)
         for place, pair in enumerate(pairs)
-        if origin(pair.id) != pair.id and origin(pair.id) in number
+        # a record's own id may end alike
+        if (made_from := number.get(origin(pair.id), place)) != place
+        and comparison(pair) == comparison(pairs[made_from])
+        and pair.chosen == pairs[made_from].rejected
     ]
     taken = {place for couple in couples for place in couple}
     compared: dict[object, dict[str, list[int]]] = {}

@@ -97,7 +97,8 @@ def load_data(config: Config) -> DataSets:
     check_disjoint({name: kept for name, kept in pairs.items() if kept})
     pairs, of_histories = with_choices(pairs, config)
     if config.data.counterfactual != "none" and recipe_named(config.recipe).trains:
-        notes += _add_counterfactuals(pairs["train"], config.data.counterfactual)
+        made, lines = _counterfactuals(pairs["train"], config.data.counterfactual)
+        pairs["train"], notes = pairs["train"] + made, notes + lines
     others = {
         name: read_out_of_domain(name, set_source(name, config))
         for name in chosen_sets(config)
@@ -130,8 +131,10 @@ def load_data(config: Config) -> DataSets:
     )
 
 
-def _add_counterfactuals(train: list[PreferencePair], flips: str) -> list[str]:
-    """Add counterfactual pairs to the training pairs, and return notes.
+def _counterfactuals(
+    train: list[PreferencePair], flips: str
+) -> tuple[list[PreferencePair], list[str]]:
+    """Return the counterfactual pairs of the training pairs, and notes.
 
     Raises UserError if no pair has a counterpart.
     """
@@ -143,10 +146,8 @@ def _add_counterfactuals(train: list[PreferencePair], flips: str) -> list[str]:
             f"{setting}: no training pair has a counterpart: {'; '.join(reasons)}."
             + " data.counterfactual=all needs no dimension." * (flips == "dimension")
         )
-    train += made
-    return [
-        f"train: {len(made)} counterfactual pairs added ({setting}): assumed, nobody's answers."
-    ] + [f"train: {reason}." for reason in reasons]
+    added = f"train: {len(made)} counterfactual pairs added ({setting}): assumed, nobody's answers."
+    return made, [added, *(f"train: {reason}." for reason in reasons)]
 
 
 def read_out_of_domain(name: str, source: str | None) -> ReadPairs:

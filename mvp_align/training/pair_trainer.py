@@ -133,7 +133,7 @@ class DisagreeingSampler(Sampler[int]):
             args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         )
         epoch = self.trainer.state.global_step // math.ceil(len(self) / effective)
-        return iter(self.disagreements.order(args.data_seed or args.seed, epoch))
+        return iter(self.disagreements.order(args.seed, epoch))
 
 
 def _tokenized(dataset: Dataset) -> list[TokenizedPair]:

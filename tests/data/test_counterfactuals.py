@@ -93,6 +93,7 @@ def test_training_alone_gets_them(compose) -> None:
     assert len(more.train) == 2 * len(plain.train) == 2310
     assert more.train[: len(plain.train)] == plain.train
     assert (more.test, more.val) == (plain.test, plain.val)
+    assert more.read["train"].pairs == plain.train  # what the file holds stays as it was read
     assert any("1155 counterfactual pairs added" in note for note in more.notes)
     levels = Counter(pair.groups["level"] for pair in more.train)
     assert levels["High"] == levels["Low"]

@@ -62,3 +62,9 @@ def test_a_counterfactual_pair_meets_the_pair_it_was_made_from() -> None:
     order = found.order(12, 0)
     twos = {frozenset(two) for two in zip(order[::2], order[1::2], strict=True)}
     assert twos == {frozenset((n, n + 6)) for n in range(6)}
+
+
+def test_an_id_that_only_looks_counterfactual_makes_no_couple() -> None:
+    pairs = [pair(0, "Q", "a", "b"), PreferencePair(f"p0{SUFFIX}", "u", "Q", "a", "b")]
+    found = find_disagreements(pairs)
+    assert (found.coupled, sorted(found.order(12, 0))) == (0, [0, 1])

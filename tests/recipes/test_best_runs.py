@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from run_files import WEIGHTS, adapter_bytes, cut_off, lines, logged, score_bytes
+from stop_requests import AtCheck
 
 from mvp_align.errors import UserError
 from mvp_align.runs.checkpoints import list_checkpoints
 from mvp_align.runtime import preemption
-from mvp_align.runtime.preemption import Preempted, StopRequest
+from mvp_align.runtime.preemption import Preempted
 
 Run = Callable[..., Path]
 
@@ -33,23 +34,11 @@ BEST_BY = [
 ]
 
 
-class StopsAt(StopRequest):
-    """A stop request at the `number`-th check, which also counts checks."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.listening, self.number, self.count = True, number, 0
-
-    def __bool__(self) -> bool:
-        self.count += 1
-        return self.count == self.number
-
-
 @pytest.fixture(scope="module")
 def chosen(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """An undisturbed run, and its number of checks for a stop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preemption, "request", never := StopsAt(-1))
+        patch.setattr(preemption, "request", never := AtCheck(-1))
         folder = run(tmp_path_factory.mktemp("runs") / "best", *BEST_BY)
     return folder, never.count
 
@@ -121,10 +110,10 @@ def test_a_stopped_run_ends_in_the_same_bytes(
 ) -> None:
     expected, looks = chosen
     folder = tmp_path / "stopped"
-    monkeypatch.setattr(preemption, "request", StopsAt(max(1, round(share * looks))))
+    monkeypatch.setattr(preemption, "request", AtCheck(max(1, round(share * looks))))
     with pytest.raises(Preempted):
         run(folder, *BEST_BY)
-    monkeypatch.setattr(preemption, "request", StopsAt(-1))
+    monkeypatch.setattr(preemption, "request", AtCheck(-1))
     run(folder, *BEST_BY)
     assert same(folder, expected)
 
@@ -137,7 +126,7 @@ def test_stopped_in_the_last_evaluation(
     folder = tmp_path / "stopped"
     last = expected / "checkpoints" / "checkpoint-6" / "trainer_state.json"
 
-    class InTheLast(StopsAt):
+    class InTheLast(AtCheck):
         def __bool__(self) -> bool:
             return "step 6" in label[-1]
 
@@ -155,7 +144,7 @@ def test_stopped_in_the_last_evaluation(
         run(folder, *BEST_BY)
     state = json.loads((folder / "checkpoints" / "checkpoint-6" / last.name).read_text())
     assert not [row for row in state["log_history"] if row["step"] == 6 and KEY in row]
-    monkeypatch.setattr(preemption, "request", StopsAt(-1))
+    monkeypatch.setattr(preemption, "request", AtCheck(-1))
     run(folder, *BEST_BY)
     assert same(folder, expected)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from run_files import adapter_bytes, cut_off, logged, score_bytes
+from stop_requests import AtCheck
 
 from mvp_align.errors import UserError
 from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime import preemption
-from mvp_align.runtime.preemption import EXIT_CODE, Preempted, StopRequest
+from mvp_align.runtime.preemption import EXIT_CODE, Preempted
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Path]
@@ -143,18 +144,6 @@ LOOKED_AT = [
     "lora.dropout=0.2",
     "run.logp_cache=false",
 ]
-
-
-class AtCheck(StopRequest):
-    """A stop request at the `number`-th check, which also counts checks."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.listening, self.number, self.count = True, number, 0
-
-    def __bool__(self) -> bool:
-        self.count += 1
-        return self.count == self.number
 
 
 @pytest.fixture(scope="session")
