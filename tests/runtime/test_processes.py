@@ -176,14 +176,18 @@ def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_anoth
     (tmp_path / "DONE").touch()
     program = tmp_path.with_suffix(".py")
     program.write_text(
+        "import os\n"
+        "from pathlib import Path\n"
         "from torch import distributed\n"
         "from mvp_align.launch import run\n"
         "run('train')\n"
-        "print('group left:', not distributed.is_initialized())\n"
+        "left = 'left' if not distributed.is_initialized() else 'kept'\n"
+        "Path(__file__).with_suffix(f'.{left}-{os.environ[\"RANK\"]}').touch()\n"
     )
     out = launch(2, overrides, (str(program),))
     assert out.count(f"{tmp_path} is DONE.") == 1
-    assert out.count("group left: True") == 2
+    ends = {path.suffix for path in program.parent.glob(f"{program.stem}.*-*")}
+    assert ends == {".left-0", ".left-1"}
     process = started(2, [*overrides, "train.beta=0.3"])
     _, errors = process.communicate(timeout=500)
     assert process.returncode != 0
