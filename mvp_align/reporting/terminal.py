@@ -51,6 +51,8 @@ def print_results(
         console.print(_summary_table(results, name, users))
         if breakdown := _breakdown_table(results, name, users):
             console.print(breakdown)
+            if not breakdown.show_edge:
+                console.print()
         for ablation in ablations(results, name):
             console.print(_ablation_table(ablation, name, users))
             console.print(Text(ablation.verdict))
@@ -133,6 +135,7 @@ def bare_table(title: str) -> Table:
 
 def _new_table(title: str, first: str, users: str, *, blind: bool = False) -> Table:
     table = bare_table(title)
+    table.show_edge = not blind  # without it, a dimension's name fits a line of 100
     table.add_column(first, overflow="fold")  # only this column may wrap: numbers never do
     for name in ("base", "tuned", "lift, points", *["blind"] * blind, "n", users):
         table.add_column(name, justify="right", no_wrap=True)
