@@ -1,4 +1,4 @@
-"""SIGKILL at twenty random moments in all phases of a run.
+"""SIGKILL at twenty random moments in all phases of a run that has the personal recipe's levers.
 
 The result equals that of an undisturbed run, byte for byte.
 """
@@ -24,6 +24,16 @@ SLOW = [
     "evals.batch_size=1",
     "data.limit=40",
     "run.logp_cache=false",
+]
+PERSONAL = [
+    "prompt=preference",
+    "train.order=disagreeing",
+    "train.batch_size=2",
+    "train.objective=gr_dpo",
+    "data.counterfactual=dimension",
+    "train.best_by=opa/acc@0",
+    "evals.every_steps=5",
+    "evals.every_pairs=4",
 ]
 DEADLINE_SECONDS = 120
 
@@ -79,14 +89,14 @@ def test_killed_at_twenty_moments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    undisturbed = compose(*settings, *SLOW, f"run.dir={tmp_path / 'undisturbed'}")
+    undisturbed = compose(*settings, *SLOW, *PERSONAL, f"run.dir={tmp_path / 'undisturbed'}")
     process = start(undisturbed)
     process.join()
     assert process.exitcode == 0
 
     draw = random.Random(20)
     folder = tmp_path / "killed"
-    config = compose(*settings, *SLOW, f"run.dir={folder}")
+    config = compose(*settings, *SLOW, *PERSONAL, f"run.dir={folder}")
     found: dict[str, list[int]] = {}
     for phase in [phase for phase in PHASES for _ in range(4)]:
         began = time.time()
