@@ -136,7 +136,7 @@ def test_two_processes_weigh_pairs_as_one(sharp: list[str], tmp_path: Path) -> N
 def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
     sharp: list[str], tmp_path: Path
 ) -> None:
-    """Also when both resume amid the second epoch."""
+    """And keep the same checkpoint as the best; also when both resume amid the second epoch."""
     runs = {processes: tmp_path / f"{processes}" for processes in (1, 2)}
     commands = {
         processes: [
@@ -151,6 +151,9 @@ def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
             "train.max_steps=null",
             "train.epochs=2",
             "train.save_steps=6",
+            "train.best_by=opa/margin",
+            "evals.every_steps=2",
+            "evals.every_pairs=4",
         ]
         for processes, run in runs.items()
     }
@@ -158,6 +161,8 @@ def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
         launch(processes, command)
     one, two = (history(run) for run in runs.values())
     assert len(one) == 8
+    best, same = (json.loads((run / "notes.json").read_text()) for run in runs.values())
+    assert same["best_checkpoint"]["step"] == best["best_checkpoint"]["step"]
     assert two == pytest.approx(one, abs=3e-4)  # training enlarges rounding, to 1e-4 here
     assert max(one[4:]) - min(one[4:]) > 1e-2  # as another order would show
     assert newest(runs[2]).name == "checkpoint-8"
@@ -165,6 +170,7 @@ def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
     (runs[2] / "DONE").unlink()
     launch(2, commands[2])
     assert history(runs[2]) == two
+    assert json.loads((runs[2] / "notes.json").read_text()) == same
 
 
 def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
