@@ -42,7 +42,7 @@ def missing_files(source: PublicSource) -> list[PinnedFile]:
 
 
 def notice_path(name: str, source: PublicSource) -> Path:
-    """The file beside the data that keeps its terms, and so who agreed to them."""
+    """The file beside the data that keeps its terms, and that they were agreed to."""
     return source.folder / f"{name}.licence.txt"
 
 

@@ -95,7 +95,7 @@ class Transfer:
     best: int = field(default=0, init=False)
     """The most bytes that were there since the last start from zero."""
     fruitless: int = field(default=0, init=False)
-    """Attempts since then."""
+    """Attempts in a row that brought nothing new."""
     wrong: int = field(default=0, init=False)
     """Starts from zero because what was there was of another file."""
 
