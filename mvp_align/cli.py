@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import finished_run
+from mvp_align.commands import fetching, finished_run
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -21,6 +21,8 @@ cache = typer.Typer(
 app.add_typer(cache, name="cache")
 runs = typer.Typer(no_args_is_help=True, help="Several runs at once.")
 app.add_typer(runs, name="runs")
+data = typer.Typer(no_args_is_help=True, help="Preference data: fetch, check, split, build.")
+app.add_typer(data, name="data")
 
 RunFolders = Annotated[
     list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")
@@ -81,6 +83,7 @@ app.command()(finished_run.report)
 app.command()(finished_run.judge)
 app.command()(finished_run.merge)
 app.command()(finished_run.generate)
+data.command()(fetching.fetch)
 
 
 @app.command()

@@ -218,7 +218,7 @@ class Evals:
     batch_size: int = 8
     """Pairs a forward pass. It changes speed and memory, not the scores."""
     ufp4: str | None = None
-    """Folder of UF-P-4's four files."""
+    """Folder of UF-P-4's four files: data/UF-P-4 after `mvp-align data fetch ufp4`."""
     every_steps: int | None = None
     """During training, score `every_pairs` validation pairs, and all of ufp4 or ufp4_sample, every
     so many steps."""

@@ -26,6 +26,7 @@ PAPER_RUNS = {
     "divervalue_llama2_13b": ("llama2_13b", "meta-llama/Llama-2-13b-hf"),
     "divervalue_qwen_7b": ("qwen_7b", "./models/Qwen-7B"),
     "divervalue_qwen_14b": ("qwen_14b", "./models/Qwen-14B"),
+    "mvpbench_llama2_7b": ("llama2_7b", "meta-llama/Llama-2-7b-hf"),
 }
 CONTRACT: list[tuple[str, Any]] = [
     ("recipe=lora_sft", "lora_sft"),
@@ -159,9 +160,11 @@ def test_one_word_sets_the_published_run(experiment: str, compose: Compose) -> N
     assert (train.batch_size, train.micro_batch_size) == (8, "auto")
     assert (train.loss_type, train.disable_dropout, train.reference) == ("sigmoid", True, "base")
     assert (data.max_prompt_tokens, data.max_tokens, config.seed) == (512, 1024, 12)
-    assert (data.name, data.format) == ("divervalue", "mvpbench")
+    edition = experiment.partition("_")[0]
+    assert (data.name, data.format) == (edition, "mvpbench")
+    files = {"divervalue": "data/DVB-{}.json", "mvpbench": "data/mvpbench_{}.json"}[edition]
     assert [data.train, data.val, data.test] == [
-        f"data/DVB-{split}.json" for split in ("train", "val", "test")
+        files.format(split) for split in ("train", "val", "test")
     ]
     assert (hardware.device, hardware.precision, config.quantization) == ("cuda", "bf16", "none")
     assert config.prompt == PAPER

@@ -130,8 +130,8 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         (
             "data=[smple]",
             (
-                "data=[smple]: no such data. Known: divervalue, files, sample, sample_several. Did"
-                " you mean 'sample'?"
+                "data=[smple]: no such data. Known: divervalue, files, mvpbench, sample,"
+                " sample_several. Did you mean 'sample'?"
             ),
         ),
         (
@@ -139,7 +139,7 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
             (
                 "experiment=null: no such experiment. Known: demo, demo_long,"
                 " divervalue_llama2_13b, divervalue_llama2_7b, divervalue_qwen_14b,"
-                " divervalue_qwen_7b."
+                " divervalue_qwen_7b, mvpbench_llama2_7b."
             ),
         ),
         (

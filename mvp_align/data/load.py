@@ -175,6 +175,8 @@ def read_out_of_domain(name: str, source: str | None) -> ReadPairs:
         raise UserError(
             f"evals.{name}={source}: {known.files} belong there, and this folder"
             f" {', '.join(wrong)}."
+            + f" `mvp-align data fetch {known.public}` fetches them."
+            * bool(known.public)
         )
     return read
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mvp_align.config import Config
 from mvp_align.data.formats import FORMATS
+from mvp_align.data.public_sources import public_source
 
 IN_DOMAIN = "in_domain"
 UFP4 = "ufp4"
@@ -25,6 +26,8 @@ class KnownSet:
     sample:<name>. Empty where a setting `evals.<name>` says so."""
     files: str = ""
     """What that setting's folder holds, in words."""
+    public: str = ""
+    """What `mvp-align data fetch` calls these files, where it has them."""
     user_types: tuple[str, ...] = ()
     """Where it has to consist of a file for each user type: their names."""
     synthetic: bool = False
@@ -45,6 +48,7 @@ SETS = {
         "Out of domain: UF-P-4",
         format="ufp4",
         files="UF-P-4's four files",
+        public="ufp4",
         user_types=FORMATS["ufp4"].user_types,
     ),
     UFP4_SAMPLE: KnownSet(
@@ -120,6 +124,8 @@ def no_files(name: str) -> str:
         f"evals.sets has {name}, whose files are not given: evals.{name}=FOLDER names the folder of"
         f" {SETS[name].files}."
     )
+    if public := SETS[name].public:
+        text += f" `mvp-align data fetch {public}` fetches them: {public_source(public).use}."
     for stand_in, other in SETS.items():
         if other.stands_in_for == name:
             text += (

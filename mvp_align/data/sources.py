@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mvp_align.data.parsers import PARSERS, Records, parse, split_name
+from mvp_align.data.public_sources import fetch_command
 from mvp_align.errors import UserError
 from mvp_align.runtime import hub
 
@@ -98,6 +99,11 @@ def locate_source(source: str) -> Traversable:
         ) from None
     if path.exists():
         return path
+    if command := fetch_command(path):
+        raise UserError(
+            f"{source}: no such file or folder, looked for from {Path.cwd()}. `{command}` fetches"
+            " it."
+        )
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""

@@ -4,17 +4,14 @@ end of all requests."""
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from pydantic import SecretStr
 
 from mvp_align.errors import UserError
 from mvp_align.generation.completion import NO_COMPLETION, Completion, parse_completion, token_count
 from mvp_align.generation.endpoint import Endpoint
+from mvp_align.runtime.http_retries import RETRY_STATUSES, parse_retry_after
 
-RETRY_STATUSES = (408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-"""HTTP statuses that may pass."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached")
 """OpenAI's error codes that come with 429 and do not pass."""
 
@@ -166,17 +163,3 @@ class Response:
         return (
             whole.replace(self.key.get_secret_value(), "[key]") if self.key is not None else whole
         )
-
-
-def parse_retry_after(value: str) -> float | None:
-    """Seconds from now on that a Retry-After header asks for, given in seconds or as a date; None
-    where it is neither."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None

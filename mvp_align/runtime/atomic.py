@@ -72,6 +72,13 @@ def full_disk_cause(error: Exception, folder: Path) -> tuple[str, str]:
     return "No space left on the disk", f"free some space (df -h {folder})"
 
 
+def move_file(written: Path, target: Path) -> None:
+    """Rename the finished file `written` to `target` in the same folder, synced to disk."""
+    _sync(written)
+    written.replace(target)
+    _sync_folder(target.parent)
+
+
 def move_folder(written: Path, target: Path) -> None:
     """Rename the finished folder `written` to `target`, synced to disk.
 

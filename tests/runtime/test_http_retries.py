@@ -1,9 +1,9 @@
-"""Parsing of server responses, without a server."""
+"""When to ask again, without a server."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-from mvp_align.generation.response import parse_retry_after
+from mvp_align.runtime.http_retries import parse_retry_after
 
 
 def test_retry_after_is_read() -> None:
