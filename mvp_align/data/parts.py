@@ -1,0 +1,112 @@
+"""The parts of a data set (train, val, test) as a command line names them, read one by one."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvp_align.data.parsers import PARSERS, split_name
+from mvp_align.data.readers import ReadPairs, read_pairs
+from mvp_align.data.sources import locate_source, open_source
+from mvp_align.errors import UserError
+from mvp_align.schema import PreferencePair
+
+PARTS = ("train", "val", "test")
+SPELLINGS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val",
+    "test": "test", "eval": "test",
+}  # fmt: skip
+"""The last word of a file's or folder's name -> the part that it holds."""
+WHOLE = "all"
+"""The part of a source whose name says none."""
+NAME_IT = "Write train=, val= or test= before it, as in test=FILE."
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was read of a part.
+
+    `problem` is the reader's message where it refused the source; then there are no pairs.
+    `records` counts all that the source holds, and `read` says what became of them.
+    """
+
+    name: str
+    source: str
+    records: int
+    read: ReadPairs | None
+    problem: str = ""
+
+    @property
+    def pairs(self) -> list[PreferencePair]:
+        return self.read.pairs if self.read else []
+
+
+def find_parts(words: Sequence[str]) -> dict[str, str]:
+    """Return sources by part, in the order of PARTS.
+
+    A word is a source, or `train=SOURCE`, `val=SOURCE`, `test=SOURCE`. A folder that holds a file
+    or folder for each of at least two parts (`DVB-train.json`, `val.jsonl`, `test/`) stands for
+    those. Other sources are the part that their name ends with, or, given alone, `all`.
+
+    Raises:
+        UserError: if two sources are one part, a source does not exist, or of several sources one
+            is no part.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        inner = {name: source} if equals and name in PARTS else _parts_inside(word)
+        for part, path in (inner or {_part_of(word) or WHOLE: word}).items():
+            _add(found, part, path)
+    if WHOLE in found and len(found) > 1:
+        raise UserError(f"{found[WHOLE]}: its name does not say which part it is. {NAME_IT}")
+    for source in found.values():
+        if not source.startswith("hf:"):
+            locate_source(source)
+    return {part: found[part] for part in (*PARTS, WHOLE) if part in found}
+
+
+def _add(found: dict[str, str], part: str, source: str) -> None:
+    if part in found:
+        both = f"{found[part]} and {source}"
+        raise UserError(
+            f"{both}: their names do not say which parts they are. {NAME_IT}"
+            if part == WHOLE
+            else f"{both} are both the part '{part}': leave one out."
+        )
+    found[part] = source
+
+
+def _part_of(source: str) -> str | None:
+    """Return the part that a source's name ends with: `test` for data/DVB-test.json.gz."""
+    name = source.rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    stem = split_name(name)[0] if split_name(name)[1] in PARSERS else name
+    return SPELLINGS.get(re.split(r"[^A-Za-z]+", stem)[-1].casefold())
+
+
+def _parts_inside(source: str) -> dict[str, str]:
+    """Return the parts that a folder holds, if they are two or more."""
+    folder = Path(source)
+    if source.startswith(("hf:", "sample:")) or not folder.is_dir():
+        return {}
+    inner: dict[str, str] = {}
+    for path in sorted(folder.iterdir()):
+        part = _part_of(path.name)
+        if part and (path.is_dir() or split_name(path.name)[1] in PARSERS):
+            _add(inner, part, str(path))
+    return inner if len(inner) > 1 else {}
+
+
+def read_part(name: str, source: str, format: str) -> Part:
+    """Read a part. What the reader refuses becomes the part's `problem`.
+
+    Raises:
+        UserError: if the source does not exist or cannot be opened, or there is no such format.
+    """
+    records = sum(len(file.rows) for file in open_source(source).files)
+    try:
+        read = read_pairs(source, format)
+    except UserError as error:
+        return Part(name, source, records, None, str(error))
+    return Part(name, source, read.records, read)
