@@ -58,17 +58,15 @@ def validate(
     Records, vocabulary, duplicates, answers, lengths, what can be right without knowing who is
     asking, and what is in several parts.
     """
-    from mvp_align.data.parts import find_parts
     from mvp_align.data.validation import validate_data
     from mvp_align.reporting.validation_tables import print_validation, write_page
     from mvp_align.runtime.json_files import to_json
 
     _check_target(html, "--html")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
+    sources = _sources(paths)
     with _format_named():
-        found = validate_data(
-            find_parts(paths), format, accepted=accept or (), count_tokens=count_tokens
-        )
+        found = validate_data(sources, format, accepted=accept or (), count_tokens=count_tokens)
     found = replace(found, checks=[replace(c, found=_as_option(c.found)) for c in found.checks])
     if html:
         write_page(found, html)
@@ -147,7 +145,6 @@ def card(
     """Write the dataset card of preference data, as the Hugging Face Hub shows it: parts, people,
     lengths, checks, and how it was split."""
     from mvp_align.data.dataset_card import Described, dataset_card
-    from mvp_align.data.parts import find_parts
     from mvp_align.data.validation import validate_data
     from mvp_align.runtime.atomic import write_text
 
@@ -155,12 +152,22 @@ def card(
     if to.exists():
         raise UserError(f"{to} exists already, and may hold words of yours: name another --to.")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
-    sources = find_parts(paths)
+    sources = _sources(paths)
     with _format_named():
         found = validate_data(sources, format, count_tokens=count_tokens)
     described = Described(title or to.resolve().parent.name, format, licence, language or ())
     write_text(to, dataset_card(found, sources, described, to.parent))
     typer.echo(to)
+
+
+def _sources(paths: Sequence[str]) -> dict[str, str]:
+    """Return the sources by part, and say which files beside them are passed over."""
+    from mvp_align.data.parts import find_parts, passed_over
+
+    sources = find_parts(paths)
+    if others := passed_over(paths):
+        typer.echo(f"Not looked at, no part by its name: {', '.join(others)}.", err=True)
+    return sources
 
 
 def _check_target(path: Path | None, option: str) -> None:

@@ -92,10 +92,24 @@ def _parts_inside(source: str) -> dict[str, str]:
         return {}
     inner: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
-        part = _part_of(path.name)
-        if part and (path.is_dir() or split_name(path.name)[1] in PARSERS):
+        if (part := _part_of(path.name)) and (path.is_dir() or _is_records(path)):
             _add(inner, part, str(path))
     return inner if len(inner) > 1 else {}
+
+
+def passed_over(words: Sequence[str]) -> list[str]:
+    """Return files of records that lie beside the parts in a folder and are none of them."""
+    return [
+        str(path)
+        for word in words
+        if (inner := _parts_inside(word))
+        for path in sorted(Path(word).iterdir())
+        if _is_records(path) and str(path) not in inner.values()
+    ]
+
+
+def _is_records(path: Path) -> bool:
+    return path.is_file() and split_name(path.name)[1] in PARSERS
 
 
 def read_part(name: str, source: str, format: str) -> Part:
@@ -108,5 +122,7 @@ def read_part(name: str, source: str, format: str) -> Part:
     try:
         read = read_pairs(source, format)
     except UserError as error:
+        if str(error).startswith("data.format="):  # there is no such format: not the file's fault
+            raise
         return Part(name, source, records, None, str(error))
     return Part(name, source, read.records, read)
