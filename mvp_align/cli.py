@@ -88,6 +88,7 @@ data.command()(data_checks.validate)
 data.command()(data_checks.split)
 data.command()(data_checks.card)
 
+
 @app.command()
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no network.")] = False,

@@ -35,10 +35,10 @@ def print_validation(found: Validation, console: Console | None = None) -> None:
         console.print(_group_table(figures))
         for line in held_back_lines(figures):
             console.print(Text(line, style="dim"))
-    console.print(Text(verdict(found), style="bold"))
+    console.print(Text(validation_verdict(found), style="bold"))
 
 
-def verdict(found: Validation) -> str:
+def validation_verdict(found: Validation) -> str:
     """Say pass or fail, and how many checks failed or are worth a look."""
     failed, warned = (
         sum(check.outcome == outcome for check in found.checks) for outcome in ("fail", "warn")
@@ -142,7 +142,7 @@ def held_back_lines(figures: PartFigures) -> list[str]:
 def write_page(found: Validation, path: Path) -> None:
     """Write what was found as one HTML file. Raises UserError if it cannot be written."""
     page = page_template("validation.html.j2").render(
-        verdict=verdict(found),
+        verdict=validation_verdict(found),
         passed=found.passed,
         checks=[(check, told(check)) for check in found.checks],
         parts=[
