@@ -10,7 +10,7 @@ from mvp_align.data.ceiling import comparison, value_blind_ceiling
 from mvp_align.data.formats.record import names_person
 from mvp_align.data.histories import normalised
 from mvp_align.data.lengths import LENGTHS, longer_values
-from mvp_align.data.parts import Part
+from mvp_align.data.parts import DataPart
 from mvp_align.data.sample import published
 from mvp_align.metrics.intervals import clustered_mean
 from mvp_align.metrics.regions import NOT_SAID, iso3
@@ -71,7 +71,7 @@ def found_line(
     return DataCheck(check, part, bad, count, of, f"{count:,} of {of:,} {found}", remedy, shown)
 
 
-def reading_check(part: Part) -> DataCheck:
+def reading_check(part: DataPart) -> DataCheck:
     """Return whether every record was read, with the reader's problems if not."""
     if part.read is None:
         head, *problems = part.problem.splitlines()
@@ -308,7 +308,7 @@ CHECKS: tuple[Callable[[Sequence[PreferencePair]], DataCheck | None], ...] = (
 )
 
 
-def part_checks(part: Part) -> Iterator[DataCheck]:
+def part_checks(part: DataPart) -> Iterator[DataCheck]:
     """Yield all checks of a part's records but near duplicates."""
     yield reading_check(part)
     for check in CHECKS if part.pairs else ():

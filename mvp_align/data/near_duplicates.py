@@ -4,9 +4,9 @@ Two texts are compared by the sets of their runs of five characters, which need 
 it works in every script, and a typo changes five runs. MinHash only proposes candidates. Their
 similarity is then computed from the sets themselves, so that what is reported is near indeed.
 
-Of the libraries for it, `datasketch` and `rensa`, neither bounds the size of a bucket. Where all
-texts share a long passage, such as a system prompt, most of them fall into the same buckets, and
-comparing each with all takes time quadratic in their number.
+Buckets are of bounded size, which they are not in the library `datasketch`: where all texts share
+a long passage, such as a system prompt, most of them fall into the same buckets, and comparing each
+with all takes time quadratic in their number.
 """
 
 from dataclasses import dataclass

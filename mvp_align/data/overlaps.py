@@ -11,7 +11,7 @@ from itertools import combinations
 from mvp_align.data.ceiling import Comparison, comparison
 from mvp_align.data.checks import DataCheck, found_line
 from mvp_align.data.near_duplicates import NEAR, NearIndex, Sketch, sketch
-from mvp_align.data.parts import Part
+from mvp_align.data.parts import DataPart
 from mvp_align.schema import PreferencePair
 
 
@@ -22,7 +22,7 @@ class PartTexts:
     number and the similarity.
     """
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: DataPart) -> None:
         self.name, self.pairs = part.name, part.pairs
         self.first: dict[Comparison, PreferencePair] = {}
         for pair in self.pairs:
@@ -40,7 +40,7 @@ def _text(pair: PreferencePair) -> str:
     return "\n".join((comparison(pair)[0], *sorted((pair.chosen, pair.rejected))))
 
 
-def overlap_checks(parts: Sequence[Part]) -> Iterator[DataCheck]:
+def overlap_checks(parts: Sequence[DataPart]) -> Iterator[DataCheck]:
     """Yield near duplicates in each part, and all overlaps of each two parts."""
     texts = [PartTexts(part) for part in parts if part.pairs]
     for one in texts:

@@ -9,7 +9,7 @@ import numpy as np
 from mvp_align.config import Evals
 from mvp_align.data.ceiling import comparison, majority_shares
 from mvp_align.data.lengths import LENGTHS, PERCENTILES, longer_values
-from mvp_align.data.parts import Part
+from mvp_align.data.parts import DataPart
 from mvp_align.metrics.intervals import clustered_mean
 from mvp_align.metrics.variables import STATED, tags_of
 from mvp_align.schema import PreferencePair
@@ -69,7 +69,7 @@ class PartFigures:
     held_back: dict[str, tuple[int, int, int]]
 
 
-def part_figures(part: Part, count_tokens: TokenCounts | None = None) -> PartFigures | None:
+def part_figures(part: DataPart, count_tokens: TokenCounts | None = None) -> PartFigures | None:
     """Return the figures of a part, or None if it could not be read.
 
     Tokens are counted if `count_tokens` is given. Groups of fewer than five people are counted

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.resources.abc import Traversable
 
 from mvp_align.data.parsers import PARSERS, split_name
 from mvp_align.data.readers import ReadPairs, read_pairs
@@ -24,7 +24,7 @@ NAME_IT = "Write train=, val= or test= before it, as in test=FILE."
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DataPart:
     """What was read of a part.
 
     `problem` is the reader's message where it refused the source; then there are no pairs.
@@ -87,32 +87,38 @@ def _part_of(source: str) -> str | None:
 
 def _parts_inside(source: str) -> dict[str, str]:
     """Return the parts that a folder holds, if they are two or more."""
-    folder = Path(source)
-    if source.startswith(("hf:", "sample:")) or not folder.is_dir():
-        return {}
     inner: dict[str, str] = {}
-    for path in sorted(folder.iterdir()):
-        if (part := _part_of(path.name)) and (path.is_dir() or _is_records(path)):
-            _add(inner, part, str(path))
+    for entry, path in _entries(source):
+        if (part := _part_of(entry.name)) and (entry.is_dir() or _is_records(entry)):
+            _add(inner, part, path)
     return inner if len(inner) > 1 else {}
 
 
 def passed_over(words: Sequence[str]) -> list[str]:
     """Return files of records that lie beside the parts in a folder and are none of them."""
     return [
-        str(path)
+        path
         for word in words
         if (inner := _parts_inside(word))
-        for path in sorted(Path(word).iterdir())
-        if _is_records(path) and str(path) not in inner.values()
+        for entry, path in _entries(word)
+        if _is_records(entry) and path not in inner.values()
     ]
 
 
-def _is_records(path: Path) -> bool:
-    return path.is_file() and split_name(path.name)[1] in PARSERS
+def _entries(source: str) -> list[tuple[Traversable, str]]:
+    """Return what a folder or bundled sample holds, each with the source that names it."""
+    if source.startswith("hf:") or source.partition("=")[0] in PARTS:
+        return []
+    folder = locate_source(source)
+    found = sorted(folder.iterdir(), key=lambda entry: entry.name) if folder.is_dir() else []
+    return [(entry, f"{source.rstrip('/')}/{entry.name}") for entry in found]
 
 
-def read_part(name: str, source: str, format: str) -> Part:
+def _is_records(entry: Traversable) -> bool:
+    return entry.is_file() and split_name(entry.name)[1] in PARSERS
+
+
+def read_part(name: str, source: str, format: str) -> DataPart:
     """Read a part. What the reader refuses becomes the part's `problem`.
 
     Raises:
@@ -124,5 +130,5 @@ def read_part(name: str, source: str, format: str) -> Part:
     except UserError as error:
         if str(error).startswith("data.format="):  # there is no such format: not the file's fault
             raise
-        return Part(name, source, records, None, str(error))
-    return Part(name, source, read.records, read)
+        return DataPart(name, source, records, None, str(error))
+    return DataPart(name, source, read.records, read)

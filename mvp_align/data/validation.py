@@ -8,7 +8,7 @@ from mvp_align.data.checks import DataCheck, part_checks
 from mvp_align.data.manifest import check_manifests
 from mvp_align.data.overlaps import overlap_checks
 from mvp_align.data.part_figures import PartFigures, TokenCounts, part_figures
-from mvp_align.data.parts import Part, read_part
+from mvp_align.data.parts import DataPart, read_part
 from mvp_align.errors import UserError
 
 ACCEPTABLE = ("equal answers", "pairs in two parts")
@@ -68,7 +68,7 @@ def validate_data(
     return Validation(checks, figures)
 
 
-def _manifest_checks(parts: Sequence[Part]) -> Iterator[DataCheck]:
+def _manifest_checks(parts: Sequence[DataPart]) -> Iterator[DataCheck]:
     """Say of each part beside the manifest of a split what training would say of it."""
     for part in parts:
         if part.read is None:

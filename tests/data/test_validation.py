@@ -178,6 +178,7 @@ def test_tokens_are_counted_by_what_is_handed_over() -> None:
         (["sample:train.json"], ["train"]),
         (["test=sample:train.json", "sample:val.json"], ["val", "test"]),
         (["sample:ufp4"], ["all"]),
+        (["sample:several"], ["train", "val", "test"]),
         (["hf:owner/name:validation"], ["val"]),
     ],
 )
@@ -189,7 +190,7 @@ def test_parts_are_told_by_name(words: list[str], parts: list[str]) -> None:
     ("words", "said"),
     [
         (["sample:train.json", "train=sample:val.json"], "both the part 'train'"),
-        (["sample:ufp4", "sample:several"], "Write train=, val= or test= before it"),
+        (["sample:ufp4", "sample:questions"], "Write train=, val= or test= before it"),
         (["sample:ufp4", "sample:test.json"], "Write train="),
         (["test=sample:no.json"], "no such sample"),
     ],
