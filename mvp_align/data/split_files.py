@@ -143,7 +143,9 @@ def _write_part(
 
 def _line(row: _Row) -> str:
     try:
-        return to_json(row.value) + "\n"
+        line = to_json(row.value) + "\n"
+        line.encode()  # JSON can spell half of a surrogate pair, which UTF-8 cannot
+        return line
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{row.place}: cannot be written as JSON ({error}); take that column out."

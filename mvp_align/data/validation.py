@@ -58,14 +58,22 @@ def validate_data(
     checks = [check for part in parts for check in part_checks(part)]
     checks += overlap_checks(parts)
     checks += _manifest_checks(parts)
-    checks = [
-        replace(check, outcome="warn", remedy="Accepted.")
-        if check.outcome == "fail" and check.check in accepted
-        else check
-        for check in checks
-    ]
+    checks = [_as_shown(check, accepted) for check in checks]
     figures = [found for part in parts if (found := part_figures(part, count_tokens))]
     return Validation(checks, figures)
+
+
+def _as_shown(check: DataCheck, accepted: Sequence[str]) -> DataCheck:
+    """Make an accepted failure a warning, and half surrogates in names of keys `\\ud800`."""
+    if check.outcome == "fail" and check.check in accepted:
+        check = replace(check, outcome="warn", remedy="Accepted.")
+    return replace(
+        check, found=_encodable(check.found), examples=tuple(map(_encodable, check.examples))
+    )
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _manifest_checks(parts: Sequence[DataPart]) -> Iterator[DataCheck]:

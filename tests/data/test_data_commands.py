@@ -1,5 +1,6 @@
 """`mvp-align data validate`, `split` and `card`: exit codes, files, damaged input."""
 
+import html
 import json
 import subprocess
 import sys
@@ -60,6 +61,19 @@ def test_text_of_records_is_no_markup(tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text("utf-8")
     assert code == 0 and "&lt;script&gt;" in page and "<script" not in page
     assert "<script>" in table.replace("\n", "")
+
+
+def test_half_a_character_in_the_name_of_a_key_is_shown_escaped(tmp_path: Path) -> None:
+    row = '{"prompt": "q%d", "chosen": "yes", "rejected": "no", "user_id": "u%d", "\\ud800": 1}\n'
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(row % (n, n) for n in range(9)))
+    page = tmp_path / "page.html"
+    code, printed, _ = run("validate", path, "--format", "pairs", "--json", "--html", page)
+    assert code == 0 and r"'\\ud800' of 9 not read" in printed
+    assert r"'\ud800' of 9 not read" in html.unescape(page.read_text("utf-8"))
+    code, _, message = run("split", path, tmp_path / "split", "--format", "pairs")
+    assert code == 2 and "line 1: cannot be written as JSON" in message
+    assert not (tmp_path / "split").exists()
 
 
 def test_a_failure_exits_with_1_and_a_mistake_with_2(tmp_path: Path) -> None:
