@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import fetching, finished_run
+from mvp_align.commands import data_checks, fetching, finished_run
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -84,6 +84,9 @@ app.command()(finished_run.judge)
 app.command()(finished_run.merge)
 app.command()(finished_run.generate)
 data.command()(fetching.fetch)
+data.command()(data_checks.validate)
+data.command()(data_checks.split)
+data.command()(data_checks.card)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from mvp_align.config import Config
 from mvp_align.data.counterfactuals import counterfactual_pairs
 from mvp_align.data.formats.record import names_person
 from mvp_align.data.histories import choices_needed, count_lines, normalised, with_choices
+from mvp_align.data.manifest import check_manifests
 from mvp_align.data.readers import ReadPairs, drop_repeats, read_pairs
 from mvp_align.data.sets import IN_DOMAIN, SETS, chosen_sets, no_files, set_source
 from mvp_align.data.sources import open_source, source_exists
@@ -57,8 +58,8 @@ def load_data(config: Config) -> DataSets:
     only.
 
     Raises:
-        UserError: if there is nothing to train or test on, a source cannot be read, or a user is in
-            two of the sets.
+        UserError: if there is nothing to train or test on, a source cannot be read, a user is in
+            two of the sets, or a source is not what the manifest of its split says.
     """
     sources = _given_sources(config)
     notes: list[str] = []
@@ -79,6 +80,7 @@ def load_data(config: Config) -> DataSets:
         name: read_pairs(source, config.data.format, config.data.limit)
         for name, source in sources.items()
     }
+    notes += check_manifests(sources, read)
     pairs = {name: result.pairs for name, result in read.items()}
     dropped: dict[str, int] = {}
     if config.data.drop_repeats:

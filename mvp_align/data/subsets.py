@@ -35,10 +35,10 @@ def drawn_order(pairs: Sequence[PreferencePair], seed: int) -> list[PreferencePa
     Takes one pair of each stratum per round, with a new random order of strata in each round.
     """
     strata: dict[tuple[str, ...], list[PreferencePair]] = defaultdict(list)
-    for pair in sorted(pairs, key=lambda pair: _chance(seed, pair.id)):
+    for pair in sorted(pairs, key=lambda pair: chance(seed, pair.id)):
         strata[_stratum_of(pair)].append(pair)
     rounds = [
-        (number, _chance(seed, str(number), *stratum), pair)
+        (number, chance(seed, str(number), *stratum), pair)
         for stratum, members in strata.items()
         for number, pair in enumerate(members)
     ]
@@ -68,5 +68,6 @@ def _stratum_of(pair: PreferencePair) -> tuple[str, ...]:
     return tuple(pair.groups.get(name, "") for name in STRATA)
 
 
-def _chance(seed: int, *names: str) -> bytes:
+def chance(seed: int, *names: str) -> bytes:
+    """Return a place in a random order that depends on the seed and the names alone."""
     return sha256("\n".join([str(seed), *names]).encode()).digest()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from mvp_align.data.sets import SETS
@@ -17,6 +16,7 @@ from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
+from mvp_align.reporting.pages import page_template
 from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING, Ablation, ablations
 from mvp_align.reporting.references import converted_from, name_now, published_lines
 from mvp_align.reporting.results import (
@@ -78,7 +78,7 @@ def write_report(run_dir: Path) -> Path:
     environment = _read_json(run_dir / "environment.json")
     notes = _read_json(run_dir / "notes.json")
     parts = _set_parts(Results(rows), config, environment, notes.get(PROMPT_SETS))
-    page = _template().render(
+    page = page_template("report.html.j2", shown=shown).render(
         run_name=str(_setting(config, "run.name") or run_dir.name),
         headline=parts[0].sentence if parts else "This run has no results.",
         who_asks=HEADING,
@@ -95,18 +95,6 @@ def write_report(run_dir: Path) -> Path:
     report = run_dir / "report.html"
     write_text(report, page)
     return report
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["shown"] = shown
-    return environment.get_template("report.html.j2")
 
 
 def _title_of(name: str, config: Any) -> str:

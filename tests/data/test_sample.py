@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mvp_align.data.ceiling import value_blind_ceiling
+from mvp_align.data.lengths import LENGTHS, longer_share
 from mvp_align.data.sample import draw, figures, published
 from mvp_align.schema import DIMENSIONS, PreferencePair, StatedValues, level
 
@@ -206,12 +207,12 @@ def test_answers_are_of_like_length(instances: list[dict[str, Any]]) -> None:
         for key in ("answer_w", "answer_l"):
             assert 25 <= len(row[key].split()) <= 60, (row["id"], key)
     answers = [(row["answer_w"], row["answer_l"]) for row in instances]
-    for name, length in figures.LENGTHS.items():
-        assert 0.42 <= figures.longer_share(answers, length) <= 0.58, name
+    for name, length in LENGTHS.items():
+        assert 0.42 <= longer_share(answers, length) <= 0.58, name
 
 
 def test_longer_share_counts_a_tie_half() -> None:
-    assert figures.longer_share([("aa", "b"), ("a", "b"), ("a", "bb"), ("a", "bb")], len) == 0.375
+    assert longer_share([("aa", "b"), ("a", "b"), ("a", "bb"), ("a", "bb")], len) == 0.375
 
 
 def test_quotas_give_the_leftover_to_the_largest_remainders() -> None:

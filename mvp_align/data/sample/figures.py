@@ -2,26 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mvp_align.data.ceiling import value_blind_ceiling
+from mvp_align.data.lengths import LENGTHS, longer_share
+from mvp_align.data.markdown import markdown_table
 from mvp_align.schema import DIMENSIONS, PreferencePair, level
-
-LENGTHS: dict[str, Callable[[str], int]] = {
-    "characters": len,
-    "words": lambda text: len(text.split()),
-}
-
-
-def longer_share(answers: Sequence[tuple[str, str]], length: Callable[[str], int]) -> float:
-    """Return the share of (preferred, other) answers whose preferred one is longer.
-
-    A tie counts as one half. Chance is 0.5.
-    """
-    sizes = [(length(preferred), length(other)) for preferred, other in answers]
-    return sum((a > b) + 0.5 * (a == b) for a, b in sizes) / len(sizes)
 
 
 def _of(rows: Sequence[Mapping[str, Any]], dimension: str) -> list[Mapping[str, Any]]:
@@ -39,18 +27,13 @@ def _ceiling(rows: Sequence[Mapping[str, Any]]) -> float:
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)) + "\n"
-
-
 def _totals(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     rows = []
     for split, instances in records.items():
         people, questions = ({row[key] for row in instances} for key in ("user_id", "question"))
         rows.append([split, str(len(instances)), str(len(people)), str(len(questions))])
     rows.append(["all", *[str(sum(int(row[i]) for row in rows)) for i in (1, 2, 3)]])
-    return _table(["split", "instances", "users", "questions"], rows)
+    return markdown_table(["split", "instances", "users", "questions"], rows)
 
 
 def _levels(
@@ -65,7 +48,7 @@ def _levels(
             asked = Counter(level(row["stated_prefs"][dimension]) for row in _of(rows, dimension))
             cells.append(f"{asked['High']} / {asked['Low']}")
         table.append([dimension, *cells])
-    return _table(
+    return markdown_table(
         ["dimension", "P(High)", "P(Low)", *[f"{split} High / Low" for split in records]], table
     )
 
@@ -83,7 +66,7 @@ def _hints(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         cells += [f"{longer_share(answers, length):.3f}" for length in LENGTHS.values()]
         table.append([dimension, *cells])
     head = [*[f"ceiling, {split}" for split in records], *[f"longer, {name}" for name in LENGTHS]]
-    return _table(["dimension", *head], table)
+    return markdown_table(["dimension", *head], table)
 
 
 def _ufp4(folder: Path) -> str:
@@ -102,7 +85,7 @@ def _ufp4(folder: Path) -> str:
         ]
         for name, answers in table
     ]
-    return _table(["user type", "pairs", *[f"longer, {name}" for name in LENGTHS]], rows)
+    return markdown_table(["user type", "pairs", *[f"longer, {name}" for name in LENGTHS]], rows)
 
 
 def figure_tables(
