@@ -172,8 +172,8 @@ def build_pairs(
         "questions": task.questions,
         "parameters": writer.parameters_up_to(writer.max_tokens),
     }
-    begin_build(out, identity)
     conversations = JoinedConversations(population, read_people(population), limit)
+    begin_build(out, identity)
     with open_store(replies) as store:
         cost = _total_cost(conversations, task, store)
         if cost is not None:

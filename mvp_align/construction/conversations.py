@@ -44,11 +44,13 @@ class JoinedConversations:
     """The conversations of people that are `known`, in the file's order; iterating counts anew.
 
     `rows`, `left_out` and `silent` are of the last iteration, once that has ended. With a `limit`,
-    later rows are not looked at.
+    later rows are not looked at. Raises UserError where the table lacks a column, and on the way
+    where a line is broken.
     """
 
     def __init__(self, population: Population, people: People, limit: int | None) -> None:
         self.population, self.people, self.limit = population, people, limit
+        self.table = self._joined()
         self.rows, self.left_out = 0, Tally()
         self.silent = 0
         """People without a conversation here."""
@@ -58,7 +60,7 @@ class JoinedConversations:
         seen: set[str] = set()
         speakers: set[str] = set()
         path = table_path(self.population.conversations)
-        for row in table_rows(self._joined(), path):
+        for row in table_rows(self.table, path):
             if self.limit is not None and self.rows >= self.limit:
                 break
             self.rows += 1
@@ -69,8 +71,8 @@ class JoinedConversations:
                 self.left_out.add(problem, name or f"row {self.rows}")
                 continue
             conversation = self._conversation(row)
-            if not conversation.opening.strip():
-                self.left_out.add("no opening prompt", name)
+            if problem := _unusable(conversation, has_turns=bool(row.get("turns"))):
+                self.left_out.add(problem, name)
                 continue
             speakers.add(conversation.person.user_id)
             yield conversation
@@ -114,6 +116,15 @@ class JoinedConversations:
         return Conversation(
             row["conversation_id"], self.people.known[row["user_id"]], opening, turns
         )
+
+
+def _unusable(conversation: Conversation, *, has_turns: bool) -> str:
+    """Return why nothing can be made of a conversation. Misnamed keys of turns show here, too."""
+    if not conversation.opening.strip():
+        return "no opening prompt"
+    if has_turns and not any(turn.by_person and turn.text.strip() for turn in conversation.turns):
+        return "its turns hold no message of the person"
+    return ""
 
 
 def _turns(rows: Iterable[Row | None], keys: TurnColumns) -> Iterator[Turn]:

@@ -37,8 +37,8 @@ def build_score_pairs(
     if population.turn.score is None or population.conversation.turns is None:
         raise UserError("Scores as pairs need columns for `turns` and their `score`.")
     identity = {"made": "scores", "margin": margin, **population_identity(population)}
-    begin_build(out, identity)
     conversations = JoinedConversations(population, read_people(population), limit)
+    begin_build(out, identity)
     replies, pairs = Tally(), Tally()
     seen: Counter[str] = Counter()
     records = (

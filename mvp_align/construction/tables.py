@@ -6,6 +6,7 @@ and `95.0` are told apart by whoever needs a number.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ CHUNK = 2048
 LOOKED_AT = 100
 """Rows of a .jsonl file in one of which a column has to occur."""
 KINDS = ".jsonl, .csv, .tsv or .parquet (text files also with .gz behind)"
+BROKEN_GZIP = (OSError, EOFError, zlib.error)
 
 Row = dict[str, Any]
 
@@ -69,7 +71,7 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what polars raises about `path` into a UserError that says where it is broken."""
     try:
         yield
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, *BROKEN_GZIP) as error:
         said = " ".join(str(error).split("\n\n")[0].split())[:200]
         raise UserError(f"{path}{_broken_line(path)}: cannot be read ({said}).") from None
 
@@ -82,7 +84,7 @@ def _broken_line(path: Path) -> str:
         for number, line in enumerate(_lines(path), start=1):
             if line.strip() and not isinstance(_parsed(line), dict):
                 return f", line {number}"
-    except OSError:  # a .gz file that ends early
+    except BROKEN_GZIP:
         pass
     return ""
 
@@ -112,6 +114,8 @@ def _names_in_lines(path: Path) -> set[str]:
 
 def _names(row: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     for key, value in row.items():
+        if "." in key:  # in a .jsonl file, a dot leads into an object
+            continue
         yield f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _names(value, f"{prefix}{key}.")
@@ -153,6 +157,8 @@ def _schema(
             place = place.setdefault(parent, {})
             if not isinstance(place, dict):
                 raise UserError(f"{path}: {parent} cannot be both a text and an object.")
+        if leaf in place and isinstance(place[leaf], dict):
+            raise UserError(f"{path}: {leaf} cannot be both a text and an object.")
         place[leaf] = _objects(lists[ours]) if ours in lists else pl.String()
     return {name: _kind(part) for name, part in tree.items()}
 

@@ -1,7 +1,7 @@
 """Counts of what is left out, by reason."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 EXAMPLES = 5
 """Ids that are named of each reason."""
@@ -30,7 +30,7 @@ class Tally:
             for reason, count in sorted(self.counts.items(), key=lambda one: (-one[1], one[0]))
         ]
 
-    def lines(self, indent: str = "  ") -> Iterable[str]:
+    def lines(self) -> Iterator[str]:
         """Yield a line for each reason, as printed."""
         for reason, count in sorted(self.counts.items(), key=lambda one: (-one[1], one[0])):
-            yield f"{indent}{count:,} left out: {reason}"
+            yield f"  {count:,} left out: {reason}"

@@ -123,7 +123,7 @@ def test_a_build_killed_at_twenty_moments(start, tmp_path: Path, query) -> None:
             while kill % 4 and sum(server.asked.values()) == before:
                 assert process.poll() is None and time.monotonic() - began < 120
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, 0.3))
+            time.sleep(draw.uniform(0, 0.5))
             process.kill()
             assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
             store = tmp_path / "killed" / "replies.sqlite"

@@ -109,3 +109,8 @@ def test_conversations_are_joined_or_counted(write_population: Callable[..., Pop
         assert joined.silent == 1
     joined.limit = 1
     assert ([one.id for one in joined], joined.rows) == (["c1"], 1)
+
+    own.turn.role = "rolle"
+    misnamed = JoinedConversations(own, read_people(own), None)
+    assert [*misnamed] == []
+    assert misnamed.left_out.counts["its turns hold no message of the person"] == 1

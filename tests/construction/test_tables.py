@@ -46,12 +46,13 @@ def test_all_kinds_give_the_same_rows(tmp_path: Path) -> None:
     )
     flat.write_csv(tmp_path / "t.csv")
     flat.write_csv(tmp_path / "t.tsv", separator="\t")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
     pl.DataFrame(ROWS).write_parquet(tmp_path / "t.parquet")
     wanted = rows(tmp_path / "t.jsonl")
     assert [row["who"] for row in wanted] == ["a\u2028é", "b"]
     assert [row["safety"] for row in wanted] == ["95", None]
     assert wanted[0]["turns"][0]["content"] == 'Hi, "you"\nthere'
-    for name in ("t.jsonl.gz", "t.csv", "t.tsv", "t.parquet"):
+    for name in ("t.jsonl.gz", "t.csv", "t.csv.gz", "t.tsv", "t.parquet"):
         found = rows(tmp_path / name)
         for row in found:  # parquet keeps numbers
             row["turns"] = [
@@ -83,6 +84,25 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, place: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"t.jsonl{place}: cannot be read"):
         rows(path)
+
+
+def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl.gz"
+    whole = gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS * 500).encode())
+    for content in (whole[: len(whole) // 2], b"\x1f\x8bnothing", whole[:20] + b"x" + whole[21:]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"t\.jsonl\.gz.*cannot be read"):
+            rows(path)
+
+
+def test_a_column_is_a_text_or_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"a": {"b": 1}, "c.d": 2}\n')
+    for columns in ({"x": "a", "y": "a.b"}, {"y": "a.b", "x": "a"}):
+        with pytest.raises(UserError, match="a cannot be both a text and an object"):
+            scan_table(path, columns, {})
+    with pytest.raises(UserError, match=r"x: c\.d: there is no such column"):
+        scan_table(path, {"x": "c.d"}, {})
 
 
 def test_a_column_that_is_not_there_is_refused(write_population: Callable[..., Population]) -> None:
