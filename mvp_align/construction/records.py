@@ -73,9 +73,11 @@ def begin_build(out: Path, identity: Mapping[str, object]) -> None:
         held = dict(json.loads((out / SUMMARY).read_text("utf-8"))["identity"])
     differing = [name for name in identity if held.get(name) != identity[name]]
     if differing and (out / RECORDS).exists():
+        replies = out / "replies.sqlite"
+        kept = f" Replies that are kept serve there too: --replies {replies}."
         raise UserError(
             f"{out} holds records that were built otherwise ({', '.join(differing)}): name another"
-            f" --out. Replies that are kept serve there too: --replies {out / 'replies.sqlite'}."
+            f" --out.{kept if identity['made'] == 'generated' and replies.is_file() else ''}"
         )
     if differing:
         write_json(out / SUMMARY, {"identity": dict(identity), "finished": False})
