@@ -133,7 +133,7 @@ def test_populations_are_found_by_name_and_by_file(
     assert read_population(str(tmp_path / "own.yaml")) == own
     assert read_population("sample").survey == "sample:survey.jsonl"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"survey: \./data/prism/survey\.jsonl is no file"):
+    with pytest.raises(UserError, match=r"survey: \./data/PRISM/survey\.jsonl is no file"):
         read_population("prism")
     with pytest.raises(UserError, match=r"prsm: no such population.*Did you mean prism\?"):
         read_population("prsm")
