@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-inp
 SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-long test test-gpu test-cluster check clean
+.PHONY: help setup demo demo-long demo-build test test-gpu test-cluster check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -27,6 +27,9 @@ demo-long: $(READY) ## does stating the values help? two runs and their comparis
 	$(BIN)/python train.py experiment=demo_long prompt=paper
 	$(BIN)/python train.py experiment=demo_long prompt=preference
 	$(BIN)/mvp-align compare outputs/demo-long-paper outputs/demo-long-preference
+
+demo-build: $(READY) ## pairs of a bundled population: by its scores, and written by SmolLM2
+	$(BIN)/python -m mvp_align.construction.demo
 
 test: $(READY) ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster and not gpu' -n 2 --dist worksteal

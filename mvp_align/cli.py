@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import data_checks, fetching, finished_run
+from mvp_align.commands import construction, data_checks, fetching, finished_run
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -87,6 +87,8 @@ data.command()(fetching.fetch)
 data.command()(data_checks.validate)
 data.command()(data_checks.split)
 data.command()(data_checks.card)
+data.command()(construction.build)
+data.command("from-scores")(construction.from_scores)
 
 
 @app.command()

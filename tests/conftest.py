@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -195,3 +197,14 @@ def tiny(tiny_model: Path, tmp_path: Path) -> list[str]:
 def sharp(tiny: list[str], sharp_model: Path) -> list[str]:
     """The same with the sharpened model, for tests that compare numbers."""
     return [*tiny, f"model.id={sharp_model}", "model.name=sharp"]
+
+
+@pytest.fixture
+def query() -> Callable[..., list[tuple]]:
+    """`query(store, sql, *values)`: open a store, and return the rows."""
+
+    def rows(path: Path, statement: str, *values: object) -> list[tuple]:
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    return rows

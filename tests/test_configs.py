@@ -15,8 +15,8 @@ Compose = Callable[..., Config]
 OPTIONS = sorted(
     (path.parent.name, path.stem)
     for path in CONF_DIR.glob("*/*.yaml")
-    if path.parent.name != "judge"
-)  # judges are read by `mvp-align judge`, and tested there
+    if path.parent.name not in ("judge", "population", "writer")
+)  # these are read by `mvp-align judge` and `mvp-align data build`, and tested there
 COMPANIONS = {
     ("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]
 }

@@ -39,9 +39,9 @@ import mvp_align
 from mvp_align.cli import app
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.readers import read_pairs
+from mvp_align.generation.asking import GRACE_SECONDS
 from mvp_align.generation.patience import GIVE_UP_AFTER, REFUSALS
 from mvp_align.harness.records import PROMPTS
-from mvp_align.judging.asking import GRACE_SECONDS
 from mvp_align.judging.judge import LIMIT_USD
 from mvp_align.judging.judges import read_judge
 from mvp_align.judging.labels import PRESETS, SEMANTIC_EPSILON, Rules

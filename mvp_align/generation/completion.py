@@ -15,6 +15,10 @@ NO_COMPLETION = (ValueError, LookupError, TypeError, AttributeError, RecursionEr
 """Exceptions from reading a body that is not a chat completion."""
 
 
+class Unparsed(Exception):
+    """The reply is not what was asked for. Equal causes have equal messages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A model's message."""
@@ -41,6 +45,24 @@ class Completion:
         if reason in FILTERED:
             return "stopped by a content filter"
         return "" if reason in FINISHED or self.cut else f"ended by {reason[:40]}"
+
+    def whole_text(self, longest: int | None) -> str:
+        """Return the text of a whole reply to a request for at most `longest` tokens.
+
+        Raises Unparsed. A reply that was cut or stopped never counts, even if it contains what was
+        asked for: its end might have taken that back.
+        """
+        if self.withheld:
+            raise Unparsed(self.withheld)
+        alone = " in its reasoning" if self.reasoned and not self.text.strip() else ""
+        if self.cut:
+            raise Unparsed(
+                (f"cut at {longest} tokens" if longest else "cut at the server's token limit")
+                + alone
+            )
+        if alone:
+            raise Unparsed("nothing behind its reasoning")
+        return self.text
 
 
 def parse_completion(body: Any) -> Completion:

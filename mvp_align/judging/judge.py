@@ -13,21 +13,19 @@ from pathlib import Path
 import typer
 
 from mvp_align.errors import UserError
-from mvp_align.generation.completion import Completion
+from mvp_align.generation.asking import RunStats, ask_models
+from mvp_align.generation.completion import Completion, Unparsed
+from mvp_align.generation.cost import confirm_cost, estimate, token_counter, usage_summary
+from mvp_align.generation.reply_store import open_store
 from mvp_align.judging.answer_sets import AnswerSet, answer_sets
-from mvp_align.judging.asking import RunStats, ask_judges
-from mvp_align.judging.cost import confirm_cost, estimate, token_counter, usage_summary
 from mvp_align.judging.judges import SEMANTIC, Judge, read_judge
 from mvp_align.judging.labels import PRESETS, check_votes
 from mvp_align.judging.prompts import JudgedAnswer, Request, merge_verdicts, requests_for
 from mvp_align.judging.protocol import JudgingProtocol
 from mvp_align.judging.results import write_results
-from mvp_align.judging.store import open_store
 from mvp_align.judging.verdicts import (
     Judgement,
     Nearness,
-    Unparsed,
-    Verdict,
     judgement_file,
     write_judgements,
 )
@@ -96,9 +94,13 @@ def judge_run(
         known = store.known(key for requests in wanted.values() for key in requests)
         count = token_counter(run)
         confirm_cost(
-            [estimate(one, protocol.rules.ask, wanted[one.name], known, count) for one in judges],
+            [
+                estimate(one, one.longest(protocol.rules.ask), wanted[one.name], known, count)
+                for one in judges
+            ],
             limit_usd,
-            yes,
+            yes=yes,
+            task="Judging",
         )
         todo = [
             (
@@ -113,7 +115,7 @@ def judge_run(
         replied = {
             judge.name for judge in judges if not known.keys().isdisjoint(wanted[judge.name])
         }
-        outcomes = ask_judges(todo, store, replied)
+        outcomes = ask_models(todo, store, replied)
         for judge, asked in zip(judges, outcomes, strict=True):
             unanswered |= asked.unanswered
             typer.echo(usage_summary(judge, asked))
@@ -207,31 +209,13 @@ def _judgement_of(
             problem = problem or f"no reply: {unanswered.get(key, 'not asked')}"
             continue
         try:
-            verdicts.append(_verdict_in(completion, request, longest))
+            verdicts.append(request.parse(completion.whole_text(longest)))
         except Unparsed as error:
             problem = problem or str(error)
     kept = tuple(key for key in keys if key in known)
     if problem:
         return Judgement(pair.id, pair.user_id, None, problem, kept)
     return Judgement(pair.id, pair.user_id, merge_verdicts(verdicts), replies=kept)
-
-
-def _verdict_in(completion: Completion, request: Request, longest: int | None) -> Verdict:
-    """Parse a reply. Raises Unparsed.
-
-    A reply that was cut or stopped never counts, even if it contains a verdict: its end might have
-    taken the verdict back.
-    """
-    if completion.withheld:
-        raise Unparsed(completion.withheld)
-    alone = " in its reasoning" if completion.reasoned and not completion.text.strip() else ""
-    if completion.cut:
-        raise Unparsed(
-            (f"cut at {longest} tokens" if longest else "cut at the server's token limit") + alone
-        )
-    if alone:
-        raise Unparsed("nothing behind its reasoning")
-    return request.parse(completion.text)
 
 
 def judge_semantically(run: Path, protocol: JudgingProtocol) -> None:

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mvp_align.generation.client import Message
+from mvp_align.generation.chat_request import ChatRequest, material_messages, object_schema
+from mvp_align.generation.completion import Unparsed
 from mvp_align.judging.parse import parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Scores, Unparsed, Verdict
-from mvp_align.runtime.json_files import to_json
+from mvp_align.judging.verdicts import Scores, Verdict
 from mvp_align.schema import DIMENSIONS, PreferencePair
 
 MATERIAL = (
@@ -82,26 +82,11 @@ class JudgedAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One request to any judge, and how to parse its reply."""
+class Request(ChatRequest):
+    """One request to any judge, and how to parse its reply. No schema: Yes or No."""
 
-    messages: tuple[Message, ...]
-    parameters: Mapping[str, Any]
-    schema: Mapping[str, Any] | None
-    """JSON schema of the reply; None for Yes or No."""
     blind: bool = False
     w_first: bool = True
-
-    def key(self, model: str) -> str:
-        """Return the SHA-256 (hex) of model name, messages, parameters and schema.
-
-        It excludes the address, because a reply is just as valid through another gateway. So two
-        different models must not share one name.
-        """
-        content = [model, list(map(dict, self.messages)), dict(self.parameters), self.schema]
-        return hashlib.sha256(
-            json.dumps(content, sort_keys=True, allow_nan=False).encode()
-        ).hexdigest()
 
     def parse(self, text: str) -> Verdict:
         """Parse a reply to this request. Raises Unparsed."""
@@ -126,14 +111,14 @@ def requests_for(
     pair = case.pair
     if ask == "yes_no":
         material = {"question": pair.question, "answer_w": pair.chosen, "answer_model": case.answer}
-        return [Request(_messages(YES_NO_TASK, material), parameters, None)]
+        return [Request(material_messages(YES_NO_TASK, material), parameters, None)]
     preferences = pair.preference.strip() or pair.profile_text.strip()
     if not preferences:
         raise Unparsed("the record states no preferences")
     orders = (True, False) if swap else (w_comes_first(pair),) if blind else (True,)
     return [
         Request(
-            _messages(
+            material_messages(
                 BLIND_TASK if blind else OPEN_TASK,
                 _scored_material(case, preferences, blind, w_first),
             ),
@@ -172,31 +157,16 @@ def w_comes_first(pair: PreferencePair) -> bool:
     return (hashlib.sha256(texts).digest()[0] % 2 == 0) == (pair.chosen < pair.rejected)
 
 
-def _messages(task: str, material: Mapping[str, str]) -> tuple[Message, ...]:
-    return (
-        {"role": "system", "content": task},
-        {"role": "user", "content": to_json(dict(material), indent=1)},
-    )
-
-
 def _reply_schema(reference_scores: Sequence[str]) -> dict[str, Any]:
-    """Return the JSON schema of a reply.
-
-    It uses only what every server with structured output supports, so it has no bounds.
-    """
     number, texts = {"type": "number"}, {"type": "array", "items": {"type": "string"}}
-    properties = {
-        **dict.fromkeys((*reference_scores, "score_model"), number),
-        "enforced_dimensions_used": texts,
-        "hard_violations_model": texts,
-        "reason": {"type": "string"},
-    }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return object_schema(
+        {
+            **dict.fromkeys((*reference_scores, "score_model"), number),
+            "enforced_dimensions_used": texts,
+            "hard_violations_model": texts,
+            "reason": {"type": "string"},
+        }
+    )
 
 
 def merge_verdicts(verdicts: Sequence[Verdict]) -> Verdict:

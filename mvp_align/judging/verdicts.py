@@ -48,10 +48,6 @@ class Nearness:
     to_l: float
 
 
-class Unparsed(Exception):
-    """The reply is not a verdict. Equal causes have equal messages."""
-
-
 READING = 2
 """Version of parse.py. The first took a verdict drafted in reasoning for the final one."""
 Verdict = Scores | YesNo | Nearness

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from mvp_align.errors import UserError
 
@@ -25,13 +26,23 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises UserError if the disk is full; an old file then stays unchanged.
     """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write what becomes `path` at the end, if the block does not raise, by `write_bytes`' rules.
+
+    For content that need not be in memory as a whole.
+    """
     # Not `tempfile`: its files are private to the owner, and run folders are often shared by a
     # group.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with full_disk_explained(path):
             with temporary.open("wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

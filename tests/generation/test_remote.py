@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_server import serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -29,6 +28,7 @@ from mvp_align.generation.answers import (
 from mvp_align.generation.completion import Completion
 from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.local import generate_locally
+from mvp_align.generation.local_server import serving
 from mvp_align.generation.remote import Server as Served
 from mvp_align.generation.remote import generate_remotely, to_answer
 from mvp_align.generation.response import CallFailed, Reply

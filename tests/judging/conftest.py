@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,17 +64,6 @@ def write_run(compose: Callable[..., Config], tmp_path: Path) -> WriteRun:
         return run
 
     return written
-
-
-@pytest.fixture
-def query() -> Callable[..., list[tuple]]:
-    """`query(store, sql, *values)`: open a store, and return the rows."""
-
-    def rows(path: Path, statement: str, *values: object) -> list[tuple]:
-        with closing(sqlite3.connect(path)) as connection:
-            return connection.execute(statement, values).fetchall()
-
-    return rows
 
 
 @pytest.fixture

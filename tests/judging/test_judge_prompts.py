@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from mvp_align.generation.completion import Unparsed
 from mvp_align.judging.prompts import JudgedAnswer, merge_verdicts, requests_for, w_comes_first
-from mvp_align.judging.verdicts import Scores, Unparsed
+from mvp_align.judging.verdicts import Scores
 from mvp_align.schema import PreferencePair
 
 PAIR = PreferencePair(

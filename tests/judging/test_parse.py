@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvp_align.generation.completion import Unparsed
 from mvp_align.judging.parse import parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Scores, Unparsed, YesNo
+from mvp_align.judging.verdicts import Scores, YesNo
 
 GOOD = {
     "score_w": 90,

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from mvp_align.generation.completion import Unparsed
 from mvp_align.judging.parse import parse_scores, parse_yes_no
-from mvp_align.judging.verdicts import Unparsed, YesNo
+from mvp_align.judging.verdicts import YesNo
 
 FINAL = {
     "score_w": 90,

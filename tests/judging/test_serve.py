@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from model_server import serving
 from typer.testing import CliRunner
 
 from mvp_align.cli import app
 from mvp_align.errors import UserError
+from mvp_align.generation.local_server import serving
 from mvp_align.judging.verdicts import YesNo, read_judgements
 from mvp_align.metrics.rows import read_rows
 from mvp_align.modeling.source import locate_weights, packaged_gguf

@@ -1,4 +1,4 @@
-"""Estimate the maximum cost of judging, and report the actual cost."""
+"""Estimate the maximum cost of requests to chat models, and report the actual cost."""
 
 import sys
 from collections import Counter
@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from typing_extensions import override
 
 from mvp_align.errors import UserError
-from mvp_align.judging.asking import RunStats
-from mvp_align.judging.judges import Judge
-from mvp_align.judging.prompts import Request
+from mvp_align.generation.asking import RunStats
+from mvp_align.generation.chat_model import ChatModel
+from mvp_align.generation.chat_request import ChatRequest
 
 TOKENS_A_MESSAGE = 8
 """Upper bound of tokens that a chat template adds to a message."""
@@ -24,12 +24,12 @@ BYTES_A_TOKEN = 3
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """Requests that remain for a judge, and their tokens.
+    """Requests that remain for a model, and their tokens.
 
     `completion_tokens` counts replies of maximum length, and is None if nothing limits them.
     """
 
-    judge: Judge
+    model: ChatModel
     requests: int
     kept: int
     prompt_tokens: int
@@ -44,10 +44,21 @@ class CostEstimate:
         if self.completion_tokens is None:
             return (
                 inf
-                if self.judge.usd_per_million_output
-                else _usd(self.judge, self.prompt_tokens, 0)
+                if self.model.usd_per_million_output
+                else _usd(self.model, self.prompt_tokens, 0)
             )
-        return _usd(self.judge, self.prompt_tokens, self.completion_tokens)
+        return _usd(self.model, self.prompt_tokens, self.completion_tokens)
+
+    def __add__(self, other: "CostEstimate") -> "CostEstimate":
+        """Return the estimate of both parts of the same model's requests."""
+        mine, theirs = self.completion_tokens, other.completion_tokens
+        return CostEstimate(
+            self.model,
+            self.requests + other.requests,
+            self.kept + other.kept,
+            self.prompt_tokens + other.prompt_tokens,
+            None if mine is None or theirs is None else mine + theirs,
+        )
 
     @override
     def __str__(self) -> str:
@@ -59,40 +70,45 @@ class CostEstimate:
         )
         most = "any number of" if isinf(self.usd) else f"at most {self.usd:,.2f}"
         return (
-            f"{self.judge.name} ({self.judge.endpoint.model}): {self.requests:,} requests"
+            f"{self.model.name} ({self.model.endpoint.model}): {self.requests:,} requests"
             f" ({self.kept:,} replies are kept already), about {self.prompt_tokens:,} tokens in,"
             f" {out}, {most} USD"
         )
 
 
-def _usd(judge: Judge, prompt_tokens: int, completion_tokens: int) -> float:
+def _usd(model: ChatModel, prompt_tokens: int, completion_tokens: int) -> float:
     return (
-        judge.usd_per_million_input * prompt_tokens
-        + judge.usd_per_million_output * completion_tokens
+        model.usd_per_million_input * prompt_tokens
+        + model.usd_per_million_output * completion_tokens
     ) / 1e6
+
+
+def tokens_by_bytes(text: str) -> int:
+    """Return how many tokens `text` has at most, in practice, if each has BYTES_A_TOKEN bytes."""
+    return -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
 
 
 def token_counter(run: Path) -> Callable[[str], int]:
     """Return a counter that uses the tokenizer next to the run's adapter, or bytes.
 
-    Loading the judges' own tokenizers would need a network. They have larger vocabularies, so they
+    Loading the models' own tokenizers would need a network. They have larger vocabularies, so they
     make fewer tokens of the same text.
     """
     path = run / "adapter" / "tokenizer.json"
     if not path.is_file():
-        return lambda text: -(-len(text.encode("utf-8", "replace")) // BYTES_A_TOKEN)
+        return tokens_by_bytes
     tokenizer = Tokenizer.from_file(str(path))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def estimate(
-    judge: Judge,
-    ask: str,
-    requests: Mapping[str, Request],
+    model: ChatModel,
+    longest: int | None,
+    requests: Mapping[str, ChatRequest],
     kept: Iterable[str],
     count: Callable[[str], int],
 ) -> CostEstimate:
-    """Estimate the cost of requests of kind `ask` (scores or yes_no) that have no reply yet."""
+    """Estimate the cost of requests that have no reply yet. `longest` limits a reply's tokens."""
     known = set(kept)
     todo = [request for key, request in requests.items() if key not in known]
     counted: dict[str, int] = {}  # the task is the same in all
@@ -102,15 +118,16 @@ def estimate(
         if text not in counted:
             counted[text] = count(text)
         prompt_tokens += counted[text] + TOKENS_A_MESSAGE
-    longest = judge.longest(ask)
     completion_tokens = longest * len(todo) if longest is not None else None if todo else 0
     return CostEstimate(
-        judge, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens
+        model, len(todo), len(requests) - len(todo), prompt_tokens, completion_tokens
     )
 
 
-def confirm_cost(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool) -> None:
-    """Show the maximum cost, and ask for confirmation if it exceeds the limit.
+def confirm_cost(
+    estimates: Sequence[CostEstimate], limit_usd: float, *, yes: bool, task: str
+) -> None:
+    """Show the maximum cost of `task` (Judging), and ask for confirmation above the limit.
 
     Raises UserError if the user declines, or if there is no terminal to ask on.
     """
@@ -120,16 +137,16 @@ def confirm_cost(estimates: Sequence[CostEstimate], limit_usd: float, yes: bool)
     if total <= limit_usd or yes:
         return
     most = "any number of" if isinf(total) else f"{total:,.2f}"
-    over = f"Judging may cost {most} USD, above --limit-usd {limit_usd:g}"
+    over = f"{task} may cost {most} USD, above --limit-usd {limit_usd:g}"
     if not sys.stdin.isatty():
         raise UserError(f"{over}: nothing was asked. Raise the limit, or add --yes.")
     if not typer.confirm(f"{over}. Go on?"):
         raise UserError("Nothing was asked.")
 
 
-def usage_summary(judge: Judge, asked: RunStats) -> str:
+def usage_summary(model: ChatModel, asked: RunStats) -> str:
     """Describe what was used, by the server's own counts."""
-    cost = _usd(judge, asked.prompt_tokens, asked.completion_tokens)
+    cost = _usd(model, asked.prompt_tokens, asked.completion_tokens)
     uncounted = (
         f", not counting {asked.uncounted:,} replies whose tokens the server did not tell"
         if asked.uncounted
@@ -140,6 +157,6 @@ def usage_summary(judge: Judge, asked: RunStats) -> str:
         f"; {number:,} requests got no reply: {asked.words[reason]}" for reason, number in reasons
     )
     return (
-        f"{judge.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in,"
+        f"{model.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in,"
         f" {asked.completion_tokens:,} out, {cost:,.2f} USD{uncounted}{failed}"
     )

@@ -7,7 +7,7 @@ sometimes only the closing one appears.
 
 import re
 
-from mvp_align.judging.verdicts import Unparsed
+from mvp_align.generation.completion import Unparsed
 
 NAMES = r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
 OPENING = re.compile(

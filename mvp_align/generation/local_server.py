@@ -1,4 +1,7 @@
-"""`transformers serve`, an OpenAI-compatible server for tests that generate or judge."""
+"""`transformers serve`, an OpenAI-compatible server, for the demo and for tests.
+
+It needs fastapi and openai, which the extra dev installs.
+"""
 
 import os
 import signal
@@ -12,14 +15,21 @@ from pathlib import Path
 
 import httpx
 
+from mvp_align.errors import UserError
+
+START_SECONDS = 240.0
+
 
 @contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """Return the base URL of a server of this model only."""
+    """Serve the model in `folder` on the CPU, on loopback alone; yield the server's base URL.
+
+    Raises UserError if the server does not come up. It is killed at the end.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("transformers"),
         "serve",
         folder,
@@ -34,9 +44,13 @@ def serving(folder: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        until = time.monotonic() + 240
+        until = time.monotonic() + START_SECONDS
         while True:
-            assert process.poll() is None and time.monotonic() < until, "the server did not come up"
+            if process.poll() is not None or time.monotonic() > until:
+                raise UserError(
+                    f"transformers serve {folder} did not come up within {START_SECONDS:g} s. It"
+                    " needs fastapi and openai: pip install -e '.[dev]'"
+                )
             try:
                 if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
                     break

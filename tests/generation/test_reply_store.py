@@ -12,8 +12,8 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.generation.completion import Completion
+from mvp_align.generation.reply_store import open_store
 from mvp_align.generation.response import Reply
-from mvp_align.judging.store import open_store
 
 
 def reply(text: str, **changes: object) -> Reply:
@@ -77,14 +77,14 @@ def hold(path: Path, held: Event, release: Event) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mvp_align.judging.store.WAIT_SECONDS", 0.1)
+    monkeypatch.setattr("mvp_align.generation.reply_store.WAIT_SECONDS", 0.1)
     context = multiprocessing.get_context("forkserver")
     held, release = context.Event(), context.Event()
     path = tmp_path / "replies.sqlite"
     process = context.Process(target=hold, args=(path, held, release))
     process.start()
     assert held.wait(30)
-    with pytest.raises(UserError, match="another process is judging"), open_store(path):
+    with pytest.raises(UserError, match="another process is using"), open_store(path):
         pass
     process.kill()  # which leaves no lock behind
     process.join()

@@ -1,4 +1,4 @@
-"""Request missing replies from judges, several at a time.
+"""Request missing replies from chat models, several at a time.
 
 Stops when all replies are there or no more can be had.
 """
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from tqdm.auto import tqdm
 
+from mvp_align.generation.chat_model import ChatModel
+from mvp_align.generation.chat_request import ChatRequest
 from mvp_align.generation.client import ChatClient
 from mvp_align.generation.patience import Patience
+from mvp_align.generation.reply_store import ReplyStore
 from mvp_align.generation.response import CallFailed
-from mvp_align.judging.judges import Judge
-from mvp_align.judging.prompts import Request
-from mvp_align.judging.store import ReplyStore
 from mvp_align.runtime import preemption
 
 GRACE_SECONDS = 10
@@ -25,7 +25,7 @@ GRACE_SECONDS = 10
 
 @dataclass
 class RunStats:
-    """Counts and failures from requesting one judge's replies."""
+    """Counts and failures from requesting one model's replies."""
 
     replies: int = 0
     prompt_tokens: int = 0
@@ -39,25 +39,37 @@ class RunStats:
     given_up: str = ""
     """Why we stopped sending requests; empty if we did not."""
 
+    def add(self, later: "RunStats") -> None:
+        """Count what came of later requests in."""
+        self.replies += later.replies
+        self.prompt_tokens += later.prompt_tokens
+        self.completion_tokens += later.completion_tokens
+        self.uncounted += later.uncounted
+        self.unanswered |= later.unanswered
+        self.words = later.words | self.words
+        self.given_up = self.given_up or later.given_up
+
 
 @dataclass
 class Round:
-    """State of requesting one judge's replies."""
+    """State of requesting one model's replies."""
 
-    judge: Judge
-    requests: Mapping[str, Request]
+    model: ChatModel
+    requests: Mapping[str, ChatRequest]
     store: ReplyStore
     stop: asyncio.Event
     patience: Patience
     stats: RunStats = field(default_factory=RunStats)
 
 
-def ask_judges(
-    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, replied: Container[str]
+def ask_models(
+    todo: Sequence[tuple[ChatModel, Mapping[str, ChatRequest]]],
+    store: ReplyStore,
+    replied: Container[str],
 ) -> list[RunStats]:
-    """Send each judge its requests (by key), and keep the replies.
+    """Send each model its requests (by key), and keep the replies.
 
-    `replied` holds the names of judges that already replied to other requests.
+    `replied` holds the names of models that already replied to other requests.
 
     Raises:
         Preempted: on a stop request, after giving requests in flight time to finish.
@@ -67,39 +79,41 @@ def ask_judges(
 
 
 async def run_rounds(
-    todo: Sequence[tuple[Judge, Mapping[str, Request]]], store: ReplyStore, replied: Container[str]
+    todo: Sequence[tuple[ChatModel, Mapping[str, ChatRequest]]],
+    store: ReplyStore,
+    replied: Container[str],
 ) -> list[RunStats]:
     stop = asyncio.Event()
     rounds = [
-        Round(judge, requests, store, stop, Patience(replied=judge.name in replied))
-        for judge, requests in todo
+        Round(model, requests, store, stop, Patience(replied=model.name in replied))
+        for model, requests in todo
         if requests
     ]
-    # not a TaskGroup, which would cancel requests to other judges when one judge fails
+    # not a TaskGroup, which would cancel requests to other models when one model fails
     ended = await asyncio.gather(
-        *(ask_judge(one, place) for place, one in enumerate(rounds)), return_exceptions=True
+        *(ask_model(one, place) for place, one in enumerate(rounds)), return_exceptions=True
     )
     if preemption.request:
         raise preemption.Preempted(preemption.request.reason)
     for failure in ended:
         if failure is not None:
             raise failure
-    outcome = {one.judge.name: one.stats for one in rounds}
-    return [outcome.get(judge.name, RunStats()) for judge, _ in todo]
+    outcome = {one.model.name: one.stats for one in rounds}
+    return [outcome.get(model.name, RunStats()) for model, _ in todo]
 
 
-async def ask_judge(one: Round, place: int) -> None:
-    """Send one judge's requests by several workers that share one iterator.
+async def ask_model(one: Round, place: int) -> None:
+    """Send one model's requests by several workers that share one iterator.
 
     There are more workers than requests allowed in flight, because some wait before a retry. The
     order is random, so that requests that always fail are not the first ones of every run.
     """
     waiting = iter(random.sample(list(one.requests.items()), len(one.requests)))
-    async with ChatClient(one.judge.endpoint) as client:
+    async with ChatClient(one.model.endpoint) as client:
         with tqdm(
-            total=len(one.requests), desc=one.judge.name, unit="reply", position=place
+            total=len(one.requests), desc=one.model.name, unit="reply", position=place
         ) as bar:
-            count = min(2 * one.judge.endpoint.concurrency, len(one.requests))
+            count = min(2 * one.model.endpoint.concurrency, len(one.requests))
             workers = [
                 run_worker(one, client, waiting, bar, first=number == 0) for number in range(count)
             ]
@@ -130,7 +144,7 @@ async def wait_for_workers(workers: set[asyncio.Task[None]], stop: asyncio.Event
 async def run_worker(
     one: Round,
     client: ChatClient,
-    waiting: Iterator[tuple[str, Request]],
+    waiting: Iterator[tuple[str, ChatRequest]],
     bar: "tqdm[None]",
     *,
     first: bool,
@@ -148,8 +162,8 @@ async def run_worker(
         one.patience.settled.set()
 
 
-async def send_request(one: Round, client: ChatClient, key: str, request: Request) -> None:
-    stats, model = one.stats, one.judge.endpoint.model
+async def send_request(one: Round, client: ChatClient, key: str, request: ChatRequest) -> None:
+    stats, model = one.stats, one.model.endpoint.model
     try:
         reply = await client.complete(request.messages, request.parameters, request.schema)
     except CallFailed as failed:

@@ -1,8 +1,8 @@
-"""An append-only SQLite store of judges' replies, so that no reply is paid for twice.
+"""An append-only SQLite store of chat models' replies, so that no reply is paid for twice.
 
 A reply is committed and synced to disk before it is used, so a killed process loses only the
-requests in flight. Its key is a hash of the request (`Request.key`), so no request is sent twice.
-Failed attempts go to a separate table, for the record only.
+requests in flight. Its key is a hash of the request (`ChatRequest.key`), so no request is sent
+twice. Failed attempts go to a separate table, for the record only.
 """
 
 import json
@@ -138,7 +138,7 @@ def _explained(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         said = str(error)
         if "locked" in said:
-            remedy = "another process is judging with it: wait for its end."
+            remedy = "another process is using it: wait for its end."
         elif any(words in said for words in DISK_FULL):
             full, what_helps = full_disk_cause(error, path.parent)
             remedy = f"{full}: {what_helps}, then run the same command again."
