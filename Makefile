@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-inp
 SHELL_SCRIPTS = .ci/run $(wildcard slurm/*.sbatch slurm/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-long demo-build test test-gpu test-cluster check clean
+.PHONY: help setup demo demo-person demo-build test test-gpu test-cluster check clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -23,10 +23,8 @@ setup: $(READY) ## .venv with the pinned versions, the demo's model and the embe
 demo: $(READY) ## a real model learns people's values: about 10 minutes on 2 CPU cores
 	$(BIN)/python train.py experiment=demo
 
-demo-long: $(READY) ## does stating the values help? two runs and their comparison, up to 90 minutes
-	$(BIN)/python train.py experiment=demo_long prompt=paper
-	$(BIN)/python train.py experiment=demo_long prompt=preference
-	$(BIN)/mvp-align compare outputs/demo-long-paper outputs/demo-long-preference
+demo-person: $(READY) ## a model that sees who asks, and serves those who differ: up to an hour
+	$(BIN)/python train.py experiment=person
 
 demo-build: $(READY) ## pairs of a bundled population: by its scores, and written by SmolLM2
 	$(BIN)/python -m mvp_align.construction.demo

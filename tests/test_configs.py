@@ -1,6 +1,7 @@
 """Every file of conf/ composes into a config that can run, and defaults are the paper's."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -207,19 +208,33 @@ def test_run_dir_can_be_set_alone(compose: Compose) -> None:
     )
 
 
-def test_demo_long_compares_two_prompts_in_two_folders(compose: Compose) -> None:
-    paper, preference = (
-        compose("experiment=demo_long", f"prompt={prompt}") for prompt in ("paper", "preference")
+def test_the_personal_recipe_shows_values_and_asks_what_they_bring(compose: Compose) -> None:
+    config = compose("experiment=person")
+    assert "{preference}" in config.prompt.template
+    assert (config.data.counterfactual, config.train.order) == ("dimension", "disagreeing")
+    assert {"values", "shuffled"} <= {*config.evals.profiles}
+    assert (config.train.best_by, config.evals.worst_by) == ("opa/worst_group", "level")
+    assert config.evals.every_pairs is None  # all of them, so that no group is too small
+    assert config.run.dir == "outputs/person"
+
+
+def test_the_personal_run_on_the_benchmark_differs_from_the_published_one_where_it_says_so(
+    compose: Compose,
+) -> None:
+    published, personal = (
+        asdict(compose(f"experiment=divervalue_llama2_7b{suffix}")) for suffix in ("", "_person")
     )
-    assert (paper.run.name, preference.run.name) == ("demo-long-paper", "demo-long-preference")
-    assert "{preference}" in preference.prompt.template
-    assert "{preference}" not in paper.prompt.template
-    assert (paper.train, paper.lora, paper.data, paper.seed) == (
-        preference.train,
-        preference.lora,
-        preference.data,
-        preference.seed,
-    )
+    assert {key for key in published if published[key] != personal[key]} == {
+        "prompt",
+        "train",
+        "evals",
+        "run",
+    }
+    assert {key for key, value in published["train"].items() if personal["train"][key] != value} == {
+        "best_by"
+    }
+    assert "{preference}" in personal["prompt"]["template"]
+    assert (personal["evals"]["worst_by"], personal["evals"]["every_pairs"]) == ("region", None)
 
 
 @pytest.mark.parametrize("name", ["paper", "chat", "question", "preference", "paa"])

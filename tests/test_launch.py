@@ -137,9 +137,9 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         (
             "experiment=null",
             (
-                "experiment=null: no such experiment. Known: demo, demo_long,"
-                " divervalue_llama2_13b, divervalue_llama2_7b, divervalue_qwen_14b,"
-                " divervalue_qwen_7b, mvpbench_llama2_7b."
+                "experiment=null: no such experiment. Known: demo, divervalue_llama2_13b,"
+                " divervalue_llama2_7b, divervalue_llama2_7b_person, divervalue_qwen_14b,"
+                " divervalue_qwen_7b, mvpbench_llama2_7b, person."
             ),
         ),
         (
