@@ -31,6 +31,7 @@ HASHED = (
     ".tsv",
     ".gz",
     ".parquet",
+    ".arrow",
     ".safetensors",
     ".jinja",
     ".model",
