@@ -53,14 +53,15 @@ class Model:
 class Data:
     name: str = "???"
     format: str = "mvpbench"
-    """mvpbench (both editions' field names), ufp4, psoups, pairs ({prompt, chosen, rejected,
-    user_id?, profile?, groups?, choices?}), another tool's (docs/data.md), or auto: recognised."""
+    """mvpbench (both editions' field names), another of docs/data.md, or auto: recognised."""
     columns: dict[str, str] = field(default_factory=dict)
     """What the records call the fields of the format, as in `{prompt: question, chosen: best}`."""
+    values: str | None = None
+    """A YAML file that says where records hold what people state (docs/data.md)."""
     train: str | None = None
     val: str | None = None
     test: str | None = None
-    """A file, a folder of files, or hf:<dataset id>[:<split>] (docs/data.md)."""
+    """A file, a folder, or hf:<dataset id>[:<split>] (docs/data.md)."""
     test_share: float = 0.2
     """Share of the users held out of `train` for testing where no `test` is given."""
     limit: int | None = None
@@ -87,8 +88,7 @@ class Prompt:
     template: str = "???"
     """Filled with the fields of the pair; `{question}` is one of them."""
     chat: bool | str = False
-    """Wrap the text as a user's turn in the model's own chat template. auto: where it has one.
-    Conversations are written by it always."""
+    """Wrap the text as a user's turn in the model's own chat template; auto: where it has one."""
     date: str = "2024-07-26"
     """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so
     that the same command shows the same prompt on another day. The default is the date that

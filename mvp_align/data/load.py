@@ -77,7 +77,13 @@ def load_data(config: Config) -> DataSets:
                 " not tested."
             )
     read = {
-        name: read_pairs(source, config.data.format, config.data.limit, config.data.columns)
+        name: read_pairs(
+            source,
+            config.data.format,
+            config.data.limit,
+            columns=config.data.columns,
+            values=config.data.values,
+        )
         for name, source in sources.items()
     }
     notes += check_manifests(sources, read)

@@ -1,7 +1,7 @@
 """Read records into pairs: check every record, and report all problems of a source at once."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import NoReturn
@@ -12,12 +12,14 @@ from mvp_align.data.recognition import (
     recognise,
     refuse_lacking,
     refuse_unknown,
+    refuse_unpaired,
     refuse_unread_columns,
     rename_columns,
     said_form,
 )
 from mvp_align.data.record_checks import nearest_field, to_pair, unread_keys
 from mvp_align.data.sources import Opened, open_source
+from mvp_align.data.stated import OwnValues, check_own_values, read_own_values
 from mvp_align.errors import UserError, combined_error
 from mvp_align.schema import PreferencePair
 
@@ -57,11 +59,13 @@ def read_pairs(
     format: str,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    values: str | None = None,
 ) -> ReadPairs:
     """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) in one of
     FORMATS, or `auto`, which recognises it. `pairs` recognises other tools' formats, too.
 
-    `columns` names the records' columns, `{ours: theirs}`. Texts stay exactly as they stand in the
+    `columns` names the records' columns, `{ours: theirs}`, and `values` a file that says which hold
+    what people state (`data.stated`). Texts stay exactly as they stand in the
     file. Only the first `limit` records of each file are looked at at all. In a folder each file's
     stem becomes the group `user_type`, unless the files are shards of one; a single file has one
     where its stem is among its format's `user_types`. Records that name no person get the prompt as
@@ -85,8 +89,11 @@ def read_pairs(
     if not problems:
         refuse_unread_columns(columns or {}, source, format)
         refuse_lacking([value for _, value in _objects(opened)], source, format)
-    unread, misspelt = _other_keys(opened, format)
-    pairs, left_out, wrong = _checked_pairs(opened, format)
+    own = read_own_values(values) if values else None
+    if own is not None:
+        check_own_values(own, values, format, [value for _, value in _objects(opened)])
+    unread, misspelt = _other_keys(opened, format, own.columns if own else ())
+    pairs, left_out, wrong = _checked_pairs(opened, format, own)
     problems += misspelt + wrong
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -114,6 +121,7 @@ def _format_of(opened: Opened, source: str, format: str, *, broken: bool) -> str
         return format
     found = recognise(records)
     if found is None:
+        refuse_unpaired(records, source)
         if records and not broken and (named is None or not _has_any(records, named.texts)):
             refuse_unknown(records, source)
         return format if named is not None else STANDARD
@@ -127,7 +135,7 @@ def _has_any(records: Iterable[Mapping[str, object]], keys: Iterable[str]) -> bo
 
 
 def _checked_pairs(
-    opened: Opened, format: str
+    opened: Opened, format: str, own: OwnValues | None
 ) -> tuple[list[PreferencePair], dict[str, int], list[str]]:
     """Return the pairs, records left out by reason, and all problems with records."""
     kept: dict[str, tuple[PreferencePair, str]] = {}
@@ -142,7 +150,7 @@ def _checked_pairs(
             made_up = f"{file.stem}-{index}"
             while made_up in given or made_up in kept:
                 made_up += "+"
-            pair = to_pair(value, format, fallback_id=made_up)
+            pair = to_pair(value, format, fallback_id=made_up, own=own)
             if isinstance(pair, list):
                 problems += [place + problem for problem in pair]
                 continue
@@ -182,7 +190,9 @@ def _given_ids(opened: Opened, format: str) -> set[object]:
     }
 
 
-def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]:
+def _other_keys(
+    opened: Opened, format: str, also_read: Collection[str] = ()
+) -> tuple[dict[str, int], list[str]]:
     """Count records with unread keys, and return likely misspellings as problems.
 
     Ignoring a misspelt `userid` would put one user on both sides of a split.
@@ -191,6 +201,8 @@ def _other_keys(opened: Opened, format: str) -> tuple[dict[str, int], list[str]]
     misspelt: dict[tuple[str, str], list[str]] = {}
     for place, value in _objects(opened):
         for key, lacking in unread_keys(value, format).items():
+            if key in also_read:
+                continue
             if near := nearest_field(key, lacking, MISSPELT):
                 misspelt.setdefault((key, near), []).append(place)
             else:

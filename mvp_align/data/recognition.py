@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NoReturn
 
 from mvp_align.data.formats import FORMATS
 from mvp_align.data.parsers import Records
@@ -35,19 +35,24 @@ def recognise(records: Iterable[Mapping[str, Any]]) -> str | None:
     return max(FORMATS, key=lambda name: found[name]) if found else None
 
 
-def refuse_unknown(records: Sequence[Mapping[str, Any]], source: str) -> None:
+def refuse_unknown(records: Sequence[Mapping[str, Any]], source: str) -> NoReturn:
     """Raise one line about records of no known format: what they hold, and what would help."""
     keys = keys_of(records)
-    if {"completion", "label"} <= {*keys} or {"completion", "prompt"} == {*keys}:
+    raise UserError(
+        f"{source}: its records are of no format that is known here. They hold"
+        f" {', '.join(keys) or 'nothing'}. {_columns_hint(keys)} docs/data.md lists the formats."
+    )
+
+
+def refuse_unpaired(records: Sequence[Mapping[str, Any]], source: str) -> None:
+    """Raise one line about records of one answer each."""
+    keys = keys_of(records)
+    if "completion" in keys and not {"chosen", "rejected"} & {*keys}:
         raise UserError(
             f"{source}: holds one answer a record ({', '.join(keys)}; unpaired preference data)."
             " Give pairs: one record with 'prompt', 'chosen' and 'rejected' for two answers to one"
             " prompt."
         )
-    raise UserError(
-        f"{source}: its records are of no format that is known here. They hold"
-        f" {', '.join(keys) or 'nothing'}. {_columns_hint(keys)} docs/data.md lists the formats."
-    )
 
 
 def refuse_lacking(records: Sequence[Mapping[str, Any]], source: str, format: str) -> None:

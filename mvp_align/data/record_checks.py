@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from mvp_align.data.formats import FORMATS
 from mvp_align.data.formats.record import Format, LeftOut
 from mvp_align.data.parsers import json_kind
+from mvp_align.data.stated import OwnValues, stated_of, with_stated
 from mvp_align.schema import PreferencePair
 
 CONTEXT = ("system", "system_prompt", "history", "images", "tools")
@@ -42,11 +43,14 @@ def _plain(key: str) -> str:
     return "".join(char for char in key.casefold() if char.isalnum())
 
 
-def to_pair(value: object, format: str, fallback_id: str) -> PreferencePair | LeftOut | list[str]:
+def to_pair(
+    value: object, format: str, fallback_id: str, own: OwnValues | None = None
+) -> PreferencePair | LeftOut | list[str]:
     """One parsed record as a pair, or why it is none and is counted, or its problems, each as `,
     field 'F': what was wrong; what to do.`
 
-    `fallback_id` becomes the id of a record whose format or content gives none.
+    `fallback_id` becomes the id of a record whose format or content gives none. `own` says where
+    the record holds stated values.
     """
     if not isinstance(value, dict):
         return [f": is {json_kind(value)} where an object belongs; write the record as {{...}}."]
@@ -67,7 +71,10 @@ def to_pair(value: object, format: str, fallback_id: str) -> PreferencePair | Le
         problems += [_field_problem(detail) for detail in error.errors(include_url=False)]
     except LeftOut as reason:
         return problems or reason
-    return problems or pair
+    if own is not None:
+        groups, wrong = stated_of(value, own)
+        problems += wrong
+    return problems or (pair if own is None else with_stated(pair, groups))
 
 
 def _equal_answers(value: dict[str, Any], known: Format) -> list[str]:
