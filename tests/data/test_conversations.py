@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from public_forms import FORMS, Ask
+from public_forms import FORMS, SUBJECTS, Ask
 from transformers import AutoTokenizer
 from trl.data_utils import extract_prompt
 
 from mvp_align.config import Prompt, packaged_prompt
 from mvp_align.data.ceiling import majority_shares
 from mvp_align.data.formats.turns import shared_length
+from mvp_align.data.partition import Wishes
 from mvp_align.data.prompts import as_plain_text, render_prompts
 from mvp_align.data.readers import read_pairs
+from mvp_align.data.split_files import write_split
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair, Turn
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -128,3 +130,17 @@ def test_how_much_sequences_share() -> None:
     assert shared_length("abc", "abd", "ab") == 2
     assert shared_length([1, 2], [1, 2]) == 2
     assert shared_length("", "a") == shared_length("b", "a") == 0
+
+
+@pytest.mark.parametrize("format", ["auto", "pairs"])
+def test_a_split_says_which_form_was_recognised(tmp_path: Path, format: str) -> None:
+    form = next(form for form in FORMS if form.name == "axolotl")
+    source, _ = form.write_rows(tmp_path, list(map(Ask, SUBJECTS)))
+    wishes = Wishes({"train": 0.5, "test": 0.5}, 12)
+    assert write_split(source, format, tmp_path / "split", wishes).manifest.format == "sharegpt"
+    parts = [
+        read_pairs(str(tmp_path / "split" / f"{part}.jsonl"), "auto") for part in wishes.shares
+    ]
+    assert {part.format for part in parts} == {"sharegpt"}
+    questions = [pair.question for part in parts for pair in part.pairs]
+    assert sorted(questions) == sorted(Ask(subject).question for subject in SUBJECTS)
