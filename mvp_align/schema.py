@@ -88,7 +88,7 @@ class EarlierChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ChatTurn:
     """A turn of a conversation."""
 
     role: Literal["system", "user", "assistant"]
@@ -128,7 +128,7 @@ class PreferencePair:
     preference: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[EarlierChoice, ...] = ()
-    before: tuple[Turn, ...] = ()
+    before: tuple[ChatTurn, ...] = ()
     shown_as: ShownAs = "text"
 
     @property
@@ -136,7 +136,7 @@ class PreferencePair:
         """The question, below what was said before it, for readers and to tell questions apart."""
         if not self.before:
             return self.question
-        turns = (*self.before, Turn("user", self.question))
+        turns = (*self.before, ChatTurn("user", self.question))
         return "\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
 
 
@@ -199,4 +199,4 @@ class PromptedPair:
     prompt: str
     chosen: str
     rejected: str
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[ChatTurn, ...] = ()

@@ -41,7 +41,7 @@ from mvp_align.planning.preflight import answered_data, answered_pairs, eval_set
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.processes import broadcast_from_main
-from mvp_align.schema import PreferencePair, PromptedPair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair, PromptedPair
 
 STAGES = ("base", "tuned")
 
@@ -193,7 +193,7 @@ def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[Promp
             text := render(pair, prompt),
             pair.chosen,
             pair.rejected,
-            turns=(*pair.before, Turn("user", text)) if pair.before else (),
+            turns=(*pair.before, ChatTurn("user", text)) if pair.before else (),
         )
         for pair in pairs
     ]

@@ -25,7 +25,7 @@ from jinja2 import TemplateError
 from mvp_align.config import Prompt, packaged_prompt
 from mvp_align.data.formats.turns import shared_length
 from mvp_align.errors import UserError
-from mvp_align.schema import PreferencePair, PromptedPair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair, PromptedPair
 
 PERSON_FIELDS = (
     "age",
@@ -126,7 +126,7 @@ def as_plain_text(pair: PreferencePair, prompt: Prompt) -> PromptedPair:
     question = render(pair, prompt)
     if pair.shown_as != "dialogue":
         return PromptedPair(pair.id, pair.user_id, question, pair.chosen, pair.rejected)
-    turns = (*pair.before, Turn("user", question))
+    turns = (*pair.before, ChatTurn("user", question))
     text = "".join(f"\n\n{SPEAKERS[turn.role]}: {turn.content}" for turn in turns)
     return PromptedPair(
         pair.id, pair.user_id, f"{text}\n\nAssistant:", f" {pair.chosen}", f" {pair.rejected}"
@@ -141,12 +141,12 @@ def _by_chat_template(
     So TRL does with conversational rows. A template that writes an open turn otherwise than one
     with its answer leaves the difference to the answer.
     """
-    turns = (*pair.before, Turn("user", render(pair, prompt)))
+    turns = (*pair.before, ChatTurn("user", render(pair, prompt)))
     dated = _dated(tokenizer.get_chat_template(), prompt.date)
     try:
         asked = _render_turns(turns, tokenizer, *dated)
         chosen, rejected = (
-            _render_turns([*turns, Turn("assistant", text)], tokenizer, *dated)
+            _render_turns([*turns, ChatTurn("assistant", text)], tokenizer, *dated)
             for text in (pair.chosen, pair.rejected)
         )
     except TemplateError as error:
@@ -248,7 +248,7 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
     midnight of `date` (ISO 8601).
     """
     dated = _dated(tokenizer.get_chat_template(), date)
-    turn = _render_turns([Turn("user", text)], tokenizer, *dated)
+    turn = _render_turns([ChatTurn("user", text)], tokenizer, *dated)
     bos = tokenizer.bos_token
     return turn.removeprefix(bos) if bos is not None and _adds_bos(tokenizer) else turn
 
@@ -263,7 +263,7 @@ def _dated(template: str, date: str) -> tuple[str, dict[str, Any]]:
 
 
 def _render_turns(
-    turns: Sequence[Turn], tokenizer: ChatTokenizer, template: str, variables: dict[str, Any]
+    turns: Sequence[ChatTurn], tokenizer: ChatTokenizer, template: str, variables: dict[str, Any]
 ) -> str:
     """Write turns by a chat template; after a user's, the answer's turn is opened."""
     return str(
@@ -302,7 +302,7 @@ def server_template(prompt: Prompt, tokenizer: ChatTokenizer) -> str:
     bos = tokenizer.bos_token
     if bos is None or not _adds_bos(tokenizer):
         return template
-    shown = _render_turns([Turn("user", "a")], tokenizer, template, {})
+    shown = _render_turns([ChatTurn("user", "a")], tokenizer, template, {})
     return template if shown.startswith(bos) else "{{- bos_token }}" + template
 
 

@@ -19,7 +19,7 @@ from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.patience import Patience
 from mvp_align.generation.response import CallFailed, Reply
 from mvp_align.runtime import preemption
-from mvp_align.schema import PromptedPair, Turn
+from mvp_align.schema import ChatTurn, PromptedPair
 
 LEFT_OUT = ("temperature", "seed")
 """Parameters that may be omitted."""
@@ -99,7 +99,7 @@ def _remote_key(
 
 
 def _messages_of(prompt: PromptedPair) -> list[dict[str, str]]:
-    turns = prompt.turns or (Turn("user", prompt.prompt),)
+    turns = prompt.turns or (ChatTurn("user", prompt.prompt),)
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 

@@ -19,7 +19,7 @@ from mvp_align.data.prompts import as_plain_text, render_prompts
 from mvp_align.data.readers import read_pairs
 from mvp_align.data.split_files import write_split
 from mvp_align.errors import UserError
-from mvp_align.schema import PreferencePair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair
 from mvp_align.scoring.tokens import tokenize_pairs
 
 PAPER, AUTO = packaged_prompt("paper"), packaged_prompt("auto")
@@ -29,7 +29,11 @@ CHAT = PreferencePair(
     question=" And now? ",
     chosen="Yes.",
     rejected="No.",
-    before=(Turn("system", "Be brief."), Turn("user", "Before?"), Turn("assistant", "Maybe.")),
+    before=(
+        ChatTurn("system", "Be brief."),
+        ChatTurn("user", "Before?"),
+        ChatTurn("assistant", "Maybe."),
+    ),
     shown_as="chat",
 )
 MARKED = (

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mvp_align.data.formats.record import Format, LeftOut, PersonRecord, Plain
 from mvp_align.data.formats.turns import with_system
-from mvp_align.schema import PreferencePair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair
 
 
 class AlpacaRecord(PersonRecord):
@@ -39,7 +39,7 @@ def _to_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     earlier = (
         turn
         for asked, answered in record.history
-        for turn in (Turn("user", asked), Turn("assistant", answered))
+        for turn in (ChatTurn("user", asked), ChatTurn("assistant", answered))
     )
     question = "\n".join(text for text in (record.instruction, record.input) if text)
     return record.pair_of_public_file(

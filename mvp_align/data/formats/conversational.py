@@ -15,7 +15,7 @@ from mvp_align.data.formats.turns import (
     split_conversations,
     with_system,
 )
-from mvp_align.schema import PreferencePair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair
 
 
 class ConversationalRecord(PersonRecord):
@@ -45,7 +45,7 @@ def _to_pair(value: dict[str, Any], fallback_id: str) -> PreferencePair:
     )
 
 
-def _check_repeated(prompt: tuple[Turn, ...], asked: tuple[Turn, ...]) -> None:
+def _check_repeated(prompt: tuple[ChatTurn, ...], asked: tuple[ChatTurn, ...]) -> None:
     """A prompt beside whole conversations only repeats what they begin with. Raises LeftOut where
     it says something else, which a model would never be shown."""
     known = [turn.content.strip() for turn in asked]

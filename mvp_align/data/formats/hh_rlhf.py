@@ -11,7 +11,7 @@ from typing import Any
 
 from mvp_align.data.formats.record import Format, LeftOut, PersonRecord, Plain
 from mvp_align.data.formats.turns import last_question, split_conversations
-from mvp_align.schema import PreferencePair, Turn
+from mvp_align.schema import ChatTurn, PreferencePair
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 
@@ -34,13 +34,13 @@ def _from_break(text: str) -> str:
     return text if text.startswith("\n\n") else f"\n\n{text.lstrip()}"
 
 
-def _read_dialogue(text: str) -> tuple[Turn, ...]:
+def _read_dialogue(text: str) -> tuple[ChatTurn, ...]:
     """Split a dialogue at its speakers. Raises LeftOut where it starts with neither of them."""
     before, *parts = SPEAKER.split(_from_break(text))
     if before.strip() or not parts:
         raise LeftOut("the dialogue starts with neither Human: nor Assistant:")
     return tuple(
-        Turn("user" if who == "Human" else "assistant", said.removeprefix(" "))
+        ChatTurn("user" if who == "Human" else "assistant", said.removeprefix(" "))
         for who, said in zip(parts[::2], parts[1::2], strict=True)
     )
 

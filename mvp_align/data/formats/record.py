@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from mvp_align.data.parsers import json_kind
-from mvp_align.schema import DIMENSIONS, EarlierChoice, PreferencePair, ShownAs, Turn
+from mvp_align.schema import DIMENSIONS, ChatTurn, EarlierChoice, PreferencePair, ShownAs
 
 
 class LeftOut(Exception):
@@ -154,7 +154,7 @@ class PersonRecord(Record):
         chosen: str,
         rejected: str,
         *,
-        before: tuple[Turn, ...] = (),
+        before: tuple[ChatTurn, ...] = (),
         shown_as: ShownAs,
     ) -> PreferencePair:
         """Make a pair of these texts. `value` is the record before it was parsed.
@@ -183,7 +183,7 @@ class PersonRecord(Record):
         question: str,
         answers: tuple[str, str],
         *,
-        before: tuple[Turn, ...] = (),
+        before: tuple[ChatTurn, ...] = (),
         shown_as: ShownAs,
     ) -> PreferencePair:
         """Make a pair of a record that somebody else's tool or project wrote. `answers`: the chosen

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from mvp_align.data.formats.record import LeftOut, whole_characters
 from mvp_align.data.parsers import json_kind
-from mvp_align.schema import Turn
+from mvp_align.schema import ChatTurn
 
 ROLES = {
     "system": "system",
@@ -38,7 +38,7 @@ def begins_with_question(value: object) -> bool:
     return ROLES.get(str(value[0].get("role") or value[0].get("from")).casefold()) != "assistant"
 
 
-def read_turns(value: object) -> tuple[Turn, ...]:
+def read_turns(value: object) -> tuple[ChatTurn, ...]:
     """Read a message or a list of messages.
 
     Raises PydanticCustomError for another shape, and LeftOut for what is no plain conversation.
@@ -53,7 +53,7 @@ def read_turns(value: object) -> tuple[Turn, ...]:
     return tuple(_read_turn(entry, place) for place, entry in enumerate(entries))
 
 
-def _read_turn(entry: object, place: int) -> Turn:
+def _read_turn(entry: object, place: int) -> ChatTurn:
     if not isinstance(entry, dict) or not is_message(entry):
         raise PydanticCustomError(
             "turns",
@@ -67,7 +67,7 @@ def _read_turn(entry: object, place: int) -> Turn:
     if lost := next((key for key in NOT_READ if entry.get(key)), None):
         raise LeftOut(f"a message has '{lost}', which is not read")
     content = entry["content"] if "content" in entry else entry["value"]
-    return Turn(known, _text_of(content, place))  # type: ignore[arg-type]
+    return ChatTurn(known, _text_of(content, place))  # type: ignore[arg-type]
 
 
 def _text_of(content: object, place: int) -> str:
@@ -85,31 +85,35 @@ def _text_of(content: object, place: int) -> str:
     return whole_characters(content)
 
 
-def _read_prompt(value: object) -> tuple[Turn, ...]:
-    return (Turn("user", whole_characters(value)),) if isinstance(value, str) else read_turns(value)
+def _read_prompt(value: object) -> tuple[ChatTurn, ...]:
+    return (
+        (ChatTurn("user", whole_characters(value)),)
+        if isinstance(value, str)
+        else read_turns(value)
+    )
 
 
-def _read_answer(value: object) -> tuple[Turn, ...]:
+def _read_answer(value: object) -> tuple[ChatTurn, ...]:
     if isinstance(value, str):
-        return (Turn("assistant", whole_characters(value)),)
+        return (ChatTurn("assistant", whole_characters(value)),)
     return read_turns(value)
 
 
-Turns = Annotated[tuple[Turn, ...], PlainValidator(read_turns)]
-Prompt = Annotated[tuple[Turn, ...], PlainValidator(_read_prompt)]
+Turns = Annotated[tuple[ChatTurn, ...], PlainValidator(read_turns)]
+Prompt = Annotated[tuple[ChatTurn, ...], PlainValidator(_read_prompt)]
 """Messages, or the text of a user's."""
-Reply = Annotated[tuple[Turn, ...], PlainValidator(_read_answer)]
+Reply = Annotated[tuple[ChatTurn, ...], PlainValidator(_read_answer)]
 """Messages, or the text of an answer."""
 
 
-def with_system(system: str, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def with_system(system: str, turns: tuple[ChatTurn, ...]) -> tuple[ChatTurn, ...]:
     """Put a system prompt before turns that have none of their own."""
     if not system.strip() or (turns and turns[0].role == "system"):
         return turns
-    return (Turn("system", system), *turns)
+    return (ChatTurn("system", system), *turns)
 
 
-def last_question(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], str]:
+def last_question(turns: Sequence[ChatTurn]) -> tuple[tuple[ChatTurn, ...], str]:
     """Split turns into what was said before the last question, and that. Raises LeftOut where a
     user's turn is not the last one."""
     if not turns or turns[-1].role != "user":
@@ -118,8 +122,8 @@ def last_question(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], str]:
 
 
 def split_conversations(
-    chosen: tuple[Turn, ...], rejected: tuple[Turn, ...]
-) -> tuple[tuple[Turn, ...], tuple[str, str]]:
+    chosen: tuple[ChatTurn, ...], rejected: tuple[ChatTurn, ...]
+) -> tuple[tuple[ChatTurn, ...], tuple[str, str]]:
     """Split two whole conversations into the turns that they share, and two last replies, as TRL
     does. Raises LeftOut where they part before the last reply."""
     shared = shared_length(chosen, rejected)
@@ -133,7 +137,7 @@ def shared_length(*sequences: Sequence[object]) -> int:
     return bisect_left(lengths, True, key=lambda n: any(other[:n] != first[:n] for other in others))
 
 
-def last_replies(chosen: Sequence[Turn], rejected: Sequence[Turn]) -> tuple[str, str]:
+def last_replies(chosen: Sequence[ChatTurn], rejected: Sequence[ChatTurn]) -> tuple[str, str]:
     """Return the texts of two answers of one turn each. Raises LeftOut for others."""
     if not chosen and not rejected:
         raise LeftOut("both answers say the same")
