@@ -53,12 +53,15 @@ class Model:
 class Data:
     name: str = "???"
     format: str = "mvpbench"
-    """mvpbench (both editions' field names), ufp4, pairs ({prompt, chosen, rejected, user_id?,
-    profile?, choices?}), or psoups (P-Soups' records in AlignX)."""
+    """mvpbench (both editions' field names), another of docs/data.md, or auto: recognised."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the records call the fields of the format, as in `{prompt: question, chosen: best}`."""
+    values: str | None = None
+    """A YAML file that says where records hold what people state (docs/data.md)."""
     train: str | None = None
     val: str | None = None
     test: str | None = None
-    """A .json, .jsonl or .parquet file, a folder of .json files, or hf:<dataset id>[:<split>]."""
+    """A file, a folder, or hf:<dataset id>[:<split>] (docs/data.md)."""
     test_share: float = 0.2
     """Share of the users held out of `train` for testing where no `test` is given."""
     limit: int | None = None
@@ -84,8 +87,8 @@ class Prompt:
     name: str = "???"
     template: str = "???"
     """Filled with the fields of the pair; `{question}` is one of them."""
-    chat: bool = False
-    """Wrap the text as a user's turn in the model's own chat template."""
+    chat: bool | str = False
+    """Wrap the text as a user's turn in the model's own chat template; auto: where it has one."""
     date: str = "2024-07-26"
     """What a chat template that states today's date (Llama-3.1's) states instead, in ISO 8601, so
     that the same command shows the same prompt on another day. The default is the date that
@@ -336,10 +339,10 @@ class Config:
 
 
 def _open_to_names() -> DictConfig:
-    """`Config` as Hydra gets it: mappings from names of layers take any name, nothing else does."""
+    """`Config` as Hydra gets it: mappings from names take any name, nothing else does."""
     config = OmegaConf.structured(Config)
-    for pattern in (config.lora.rank_pattern, config.lora.alpha_pattern):
-        OmegaConf.set_struct(pattern, False)
+    for mapping in (config.lora.rank_pattern, config.lora.alpha_pattern, config.data.columns):
+        OmegaConf.set_struct(mapping, False)
     assert isinstance(config, DictConfig)
     return config
 

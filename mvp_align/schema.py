@@ -88,6 +88,23 @@ class EarlierChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """A turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+ShownAs = Literal["text", "verbatim", "dialogue", "chat"]
+"""How a pair's texts become a prompt.
+
+text: as the run's template says. verbatim: the same, and spaces around the question stay.
+dialogue: with `Human:` and `Assistant:` before each turn, or by the chat template where the prompt
+asks for one. chat: always by the chat template.
+"""
+
+
+@dataclass(frozen=True, slots=True)
 class PreferencePair:
     """A question, the answer that fits the asking user's values, and one that contradicts them.
 
@@ -96,7 +113,8 @@ class PreferencePair:
     rows of one user. `profile_text` is a free-text profile (UF-P-4, own pairs), `profile` a
     structured one (MVPBench). `groups` holds what results are broken down by, such as
     `{"dimension": "safety", "level": "High"}`. `choices` are the same person's about other
-    questions, in the order in which a prompt shows them (`mvp_align.data.histories`).
+    questions, in the order in which a prompt shows them (`mvp_align.data.histories`). `before` is
+    what was said before the question: a system prompt, earlier turns.
     """
 
     id: str
@@ -110,6 +128,16 @@ class PreferencePair:
     preference: str = ""
     groups: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[EarlierChoice, ...] = ()
+    before: tuple[ChatTurn, ...] = ()
+    shown_as: ShownAs = "text"
+
+    @property
+    def asked(self) -> str:
+        """The question, below what was said before it, for readers and to tell questions apart."""
+        if not self.before:
+            return self.question
+        turns = (*self.before, ChatTurn("user", self.question))
+        return "\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
 
 
 def is_finite(value: object) -> bool:
@@ -159,10 +187,16 @@ class PairScore:
 
 @dataclass(frozen=True, slots=True)
 class PromptedPair:
-    """A pair as text: the rendered prompt, and two answers that follow without separator."""
+    """A pair as text: the rendered prompt, and two answers that follow without separator.
+
+    `turns` are what a chat template wrote the prompt from, and empty for plain text. With them, the
+    template wrote the answers too, each with the end of its turn, and the texts hold all special
+    tokens there are.
+    """
 
     id: str
     user_id: str
     prompt: str
     chosen: str
     rejected: str
+    turns: tuple[ChatTurn, ...] = ()

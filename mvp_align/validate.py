@@ -6,10 +6,11 @@ from dataclasses import asdict, fields, is_dataclass
 from importlib.util import find_spec
 
 from mvp_align.config import Config, Prompt
-from mvp_align.data.formats import FORMATS
+from mvp_align.data.formats import AUTO_FORMAT, FORMATS
 from mvp_align.data.histories import history_problems
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import prompt_problems
+from mvp_align.data.recognition import may_be_conversations
 from mvp_align.data.sets import set_problems
 from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
@@ -32,7 +33,7 @@ def _declared_choices(settings: object, prefix: str = "") -> dict[str, tuple[str
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "data.format": tuple(FORMATS),
+    "data.format": (AUTO_FORMAT, *FORMATS),
     "evals.profiles": KINDS,
     "tracking.backend": (*BACKENDS, "none"),
     **_declared_choices(Config()),
@@ -255,7 +256,10 @@ def _prompt_problems(config: Config) -> list[str]:
     problems = [
         problem for key, prompt in prompts.items() for problem in prompt_problems(key, prompt)
     ]
-    if config.prompt.date != Prompt.date and not any(prompt.chat for prompt in prompts.values()):
+    as_chat = may_be_conversations(config.data.format) or any(
+        prompt.chat for prompt in prompts.values()
+    )
+    if config.prompt.date != Prompt.date and not as_chat:
         problems.append(
             f"prompt.date={config.prompt.date} is for chat templates: set prompt=chat, or leave it"
             " out."

@@ -41,7 +41,7 @@ from mvp_align.planning.preflight import answered_data, answered_pairs, eval_set
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.processes import broadcast_from_main
-from mvp_align.schema import PreferencePair, PromptedPair
+from mvp_align.schema import ChatTurn, PreferencePair, PromptedPair
 
 STAGES = ("base", "tuned")
 
@@ -182,9 +182,19 @@ def parameter_hint(why: str) -> str:
 
 
 def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[PromptedPair]:
-    """Return prompts to send as user turns. The server applies its model's chat template itself."""
+    """Return prompts to send as user turns, of conversations with all turns before.
+
+    The server applies its model's chat template itself.
+    """
     return [
-        PromptedPair(pair.id, pair.user_id, render(pair, prompt), pair.chosen, pair.rejected)
+        PromptedPair(
+            pair.id,
+            pair.user_id,
+            text := render(pair, prompt),
+            pair.chosen,
+            pair.rejected,
+            turns=(*pair.before, ChatTurn("user", text)) if pair.before else (),
+        )
         for pair in pairs
     ]
 

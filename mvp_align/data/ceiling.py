@@ -52,4 +52,4 @@ def majority_shares(pairs: Sequence[PreferencePair]) -> list[float]:
 
 def comparison(pair: PreferencePair) -> Comparison:
     """Return what a pair compares, whichever way its user decided: the question and two answers."""
-    return pair.question, frozenset((pair.chosen, pair.rejected))
+    return pair.asked, frozenset((pair.chosen, pair.rejected))

@@ -77,7 +77,13 @@ def load_data(config: Config) -> DataSets:
                 " not tested."
             )
     read = {
-        name: read_pairs(source, config.data.format, config.data.limit)
+        name: read_pairs(
+            source,
+            config.data.format,
+            config.data.limit,
+            columns=config.data.columns,
+            values=config.data.values,
+        )
         for name, source in sources.items()
     }
     notes += check_manifests(sources, read)
@@ -86,6 +92,11 @@ def load_data(config: Config) -> DataSets:
     if config.data.drop_repeats:
         for name, result in read.items():
             pairs[name], dropped[name] = drop_repeats(result.pairs)
+    notes += [
+        f"{name}: recognised as {result.form} (data.format={result.format})."
+        for name, result in read.items()
+        if result.form
+    ]
     notes += _person_notes(pairs, is_split="test" not in pairs)
     if "train" in pairs and "test" not in pairs:
         pairs["train"], pairs["test"] = split_by_user(
@@ -222,7 +233,7 @@ def _given_sources(config: Config) -> dict[str, str]:
     if in_domain and data.train is None and data.test is None:
         raise UserError(
             "There are no pairs to work on: set data.test=PATH to evaluate, and data.train=PATH to"
-            " train, with data.format={'|'.join(FORMATS)}, or use data=sample."
+            " train, or use data=sample."
         )
     return {name: source for name, source in sources.items() if source is not None}
 

@@ -5,20 +5,27 @@ profile (UF-P-4, your own pairs) cannot fill a template's fields of the person: 
 template it becomes profile, newline, question, the form in which UF-P-4 is scored. A template
 without fields of the person is filled for every pair, and shows no profile. `{choices}` are earlier
 choices of the same person (`mvp_align.data.histories`), in whichever form.
+
+A pair that is a conversation (`schema.ShownAs`) has its last question rendered so, and all of its
+turns written by the model's chat template, as TRL does.
 """
 
 import json
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from string import Formatter
 from typing import Any, Protocol
 
+from jinja2 import TemplateError
+
 from mvp_align.config import Prompt, packaged_prompt
+from mvp_align.data.formats.turns import shared_length
 from mvp_align.errors import UserError
-from mvp_align.schema import PreferencePair, PromptedPair
+from mvp_align.schema import ChatTurn, PreferencePair, PromptedPair
 
 PERSON_FIELDS = (
     "age",
@@ -49,6 +56,9 @@ FIXED_DATE = """\
 It is a macro because transformers passes only plain values to templates, no functions.
 """
 
+SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+"""How a dialogue in plain text names who speaks (HH-RLHF)."""
+
 TEXT_ALONE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """Chat template that shows what a message says, and nothing else."""
 
@@ -73,27 +83,81 @@ def render_prompts(
 ) -> list[PromptedPair]:
     """Render each pair's prompt, in order.
 
-    Raises UserError if `prompt.chat` is set but the tokenizer has no chat template.
+    Raises UserError if the tokenizer has no chat template and `prompt.chat` is set or a pair is a
+    conversation, or if the template refuses a conversation.
     """
-    if prompt.chat and not tokenizer.chat_template:
+    has_template = bool(tokenizer.chat_template)
+    asks_for_it = prompt.chat is True
+    if asks_for_it and not has_template:
         raise UserError(
             f"prompt={prompt.name}: the tokenizer of {tokenizer.name_or_path} has no chat template."
             " Choose a chat model (such as model=llama2_7b_chat) or prompt=paper."
         )
-    return [
-        PromptedPair(
-            id=pair.id,
-            user_id=pair.user_id,
-            prompt=(
-                chat_turn(render(pair, prompt), tokenizer, prompt.date)
-                if prompt.chat
-                else render(pair, prompt)
-            ),
-            chosen=pair.chosen,
-            rejected=pair.rejected,
+    if not has_template and any(pair.shown_as == "chat" for pair in pairs):
+        raise UserError(
+            f"these pairs are conversations, and the tokenizer of {tokenizer.name_or_path} has no"
+            " chat template to write them by. Choose a chat model (such as"
+            " model=llama2_7b_chat), or give each question as one text under 'prompt'"
+            " (data.format=pairs)."
         )
-        for pair in pairs
-    ]
+    by_template = replace(prompt, chat=bool(prompt.chat) and has_template)
+    return [_prompted(pair, by_template, tokenizer) for pair in pairs]
+
+
+def _prompted(pair: PreferencePair, prompt: Prompt, tokenizer: ChatTokenizer) -> PromptedPair:
+    if pair.shown_as == "chat" or (pair.shown_as == "dialogue" and prompt.chat):
+        return _by_chat_template(pair, prompt, tokenizer)
+    if prompt.chat:
+        shown = chat_turn(render(pair, prompt), tokenizer, prompt.date)
+        return PromptedPair(pair.id, pair.user_id, shown, pair.chosen, pair.rejected)
+    return as_plain_text(pair, prompt)
+
+
+def as_plain_text(pair: PreferencePair, prompt: Prompt) -> PromptedPair:
+    """Render a pair without a chat template.
+
+    Raises UserError if it is a conversation that needs one.
+    """
+    if pair.shown_as == "chat":
+        raise UserError(
+            f"pair {pair.id} is a conversation, which only a model's chat template can write:"
+            " give its question as one text under 'prompt' (data.format=pairs)."
+        )
+    question = render(pair, prompt)
+    if pair.shown_as != "dialogue":
+        return PromptedPair(pair.id, pair.user_id, question, pair.chosen, pair.rejected)
+    turns = (*pair.before, ChatTurn("user", question))
+    text = "".join(f"\n\n{SPEAKERS[turn.role]}: {turn.content}" for turn in turns)
+    return PromptedPair(
+        pair.id, pair.user_id, f"{text}\n\nAssistant:", f" {pair.chosen}", f" {pair.rejected}"
+    )
+
+
+def _by_chat_template(
+    pair: PreferencePair, prompt: Prompt, tokenizer: ChatTokenizer
+) -> PromptedPair:
+    """Let the chat template write the conversation with each answer, and cut where they part.
+
+    So TRL does with conversational rows. A template that writes an open turn otherwise than one
+    with its answer leaves the difference to the answer.
+    """
+    turns = (*pair.before, ChatTurn("user", render(pair, prompt)))
+    dated = _dated(tokenizer.get_chat_template(), prompt.date)
+    try:
+        asked = _render_turns(turns, tokenizer, *dated)
+        chosen, rejected = (
+            _render_turns([*turns, ChatTurn("assistant", text)], tokenizer, *dated)
+            for text in (pair.chosen, pair.rejected)
+        )
+    except TemplateError as error:
+        raise UserError(
+            f"pair {pair.id}: the chat template of {tokenizer.name_or_path} does not take this"
+            f" conversation ({error}). Choose a model whose template does, or leave the record out."
+        ) from None
+    start = shared_length(asked, chosen, rejected)
+    return PromptedPair(
+        pair.id, pair.user_id, asked[:start], chosen[start:], rejected[start:], turns
+    )
 
 
 def render(pair: PreferencePair, prompt: Prompt) -> str:
@@ -104,9 +168,11 @@ def render(pair: PreferencePair, prompt: Prompt) -> str:
         return prompt.template.format(
             **person, preference=pair.preference, choices=choices, question=pair.question
         )
+    question = pair.question.strip() if pair.shown_as == "text" else pair.question
     if not shows_person(prompt):
-        return prompt.template.format(choices=choices, question=pair.question.strip())
-    return choices + f"{pair.profile_text.strip()}\n{pair.question.strip()}".lstrip()
+        return prompt.template.format(choices=choices, question=question)
+    profile = pair.profile_text.strip()
+    return choices + (f"{profile}\n{question}" if profile else question)
 
 
 def _shown_choices(pair: PreferencePair, prompt: Prompt) -> str:
@@ -147,6 +213,8 @@ def prompt_problems(key: str, prompt: Prompt) -> list[str]:
             f"{key}.choices={prompt.choices} would change nothing: {key}.template never shows"
             " {choices}. Use prompt=history, or a template with {choices}."
         )
+    if isinstance(prompt.chat, str) and prompt.chat != "auto":
+        problems.append(f"{key}.chat={prompt.chat}: must be true, false or auto.")
     if not _is_date(prompt.date):
         problems.append(f"{key}.date={prompt.date}: a date belongs there, as {Prompt.date}.")
     return problems
@@ -179,7 +247,8 @@ def chat_turn(text: str, tokenizer: ChatTokenizer, date: str = Prompt.date) -> s
     The BOS token is left out if the tokenizer adds it anyway. A template that shows the time shows
     midnight of `date` (ISO 8601).
     """
-    turn = _render_turn(text, tokenizer, *_dated(tokenizer.get_chat_template(), date))
+    dated = _dated(tokenizer.get_chat_template(), date)
+    turn = _render_turns([ChatTurn("user", text)], tokenizer, *dated)
     bos = tokenizer.bos_token
     return turn.removeprefix(bos) if bos is not None and _adds_bos(tokenizer) else turn
 
@@ -193,14 +262,15 @@ def _dated(template: str, date: str) -> tuple[str, dict[str, Any]]:
     return FIXED_DATE + template, fixed | {"date_codes": _date_codes(date)}
 
 
-def _render_turn(
-    text: str, tokenizer: ChatTokenizer, template: str, variables: dict[str, Any]
+def _render_turns(
+    turns: Sequence[ChatTurn], tokenizer: ChatTokenizer, template: str, variables: dict[str, Any]
 ) -> str:
+    """Write turns by a chat template; after a user's, the answer's turn is opened."""
     return str(
         tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
+            [asdict(turn) for turn in turns],
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=turns[-1].role == "user",
             chat_template=template,
             **variables,
         )
@@ -232,7 +302,7 @@ def server_template(prompt: Prompt, tokenizer: ChatTokenizer) -> str:
     bos = tokenizer.bos_token
     if bos is None or not _adds_bos(tokenizer):
         return template
-    shown = _render_turn("a", tokenizer, template, {})
+    shown = _render_turns([ChatTurn("user", "a")], tokenizer, template, {})
     return template if shown.startswith(bos) else "{{- bos_token }}" + template
 
 

@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mvp_align.data.formats import FORMATS
+from mvp_align.data.formats.record import Format, LeftOut
 from mvp_align.data.parsers import json_kind
+from mvp_align.data.stated import OwnValues, stated_of, with_stated
 from mvp_align.schema import PreferencePair
 
 CONTEXT = ("system", "system_prompt", "history", "images", "tools")
@@ -42,40 +44,49 @@ def _plain(key: str) -> str:
 
 
 def to_pair(
-    value: object, format: str, fallback_id: str
-) -> tuple[PreferencePair | None, list[str]]:
-    """One parsed record as a pair, or None and its problems, each as `, field 'F': what was wrong;
-    what to do.`
+    value: object, format: str, fallback_id: str, own: OwnValues | None = None
+) -> PreferencePair | LeftOut | list[str]:
+    """One parsed record as a pair, or why it is none and is counted, or its problems, each as `,
+    field 'F': what was wrong; what to do.`
 
-    `fallback_id` becomes the id of a record whose format or content gives none.
+    `fallback_id` becomes the id of a record whose format or content gives none. `own` says where
+    the record holds stated values.
     """
     if not isinstance(value, dict):
-        return None, [
-            f": is {json_kind(value)} where an object belongs; write the record as {{...}}."
-        ]
-    problems = []
-    _, chosen, rejected = FORMATS[format].texts
-    texts = [
-        text.strip() for text in (value.get(chosen), value.get(rejected)) if isinstance(text, str)
-    ]
-    if len(texts) == 2 and texts[0] and texts[0] == texts[1]:
-        problems.append(
-            f", field '{rejected}': says the same as '{chosen}'; correct one, or leave the record"
-            " out."
-        )
+        return [f": is {json_kind(value)} where an object belongs; write the record as {{...}}."]
+    known, problems = FORMATS[format], []
+    if not known.other_tools:
+        problems += _equal_answers(value, known)
     for key in CONTEXT:
-        if value.get(key):
+        if value.get(key) and key not in known.record.model_fields:
             problems.append(
                 f", field '{key}': is not shown to the model; put its text into the prompt, or take"
                 " the key out."
             )
     try:
-        pair = FORMATS[format].to_pair(
+        pair = known.to_pair(
             {key: entry for key, entry in value.items() if entry is not None}, fallback_id
         )
     except ValidationError as error:
         problems += [_field_problem(detail) for detail in error.errors(include_url=False)]
-    return (None if problems else pair), problems
+    except LeftOut as reason:
+        return problems or reason
+    if own is not None:
+        groups, wrong = stated_of(value, own)
+        problems += wrong
+    return problems or (pair if own is None else with_stated(pair, groups))
+
+
+def _equal_answers(value: dict[str, Any], known: Format) -> list[str]:
+    _, chosen, rejected = known.texts
+    texts = [
+        text.strip() for text in (value.get(chosen), value.get(rejected)) if isinstance(text, str)
+    ]
+    if len(texts) < 2 or not texts[0] or texts[0] != texts[1]:
+        return []
+    return [
+        f", field '{rejected}': says the same as '{chosen}'; correct one, or leave the record out."
+    ]
 
 
 def _field_problem(detail: ErrorDetails) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,8 +18,13 @@ from mvp_align.runtime import hub
 
 KINDS = (
     "a .json, .jsonl, .csv, .tsv or .parquet file (or one of them with .gz behind it), a folder of"
-    " such files, hf:<dataset id>[:<split>], or sample:<name>"
+    " such files or one that datasets' save_to_disk wrote, hf:<dataset id>[:<split>], or"
+    " sample:<name>"
 )
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+"""How datasets and the Hub name the parts of one file."""
+SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
+"""What save_to_disk writes for a dataset, and for one of several splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,17 @@ class Opened:
     files: list[Records]
     sha256: str
     is_folder: bool = False
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether its files are parts of one."""
+        return len({stem_of_shard(file.stem) for file in self.files}) == 1 < len(self.files)
+
+
+def stem_of_shard(stem: str) -> str:
+    """Return `train` of `train-00000-of-00002`; other names as they are."""
+    found = SHARD.fullmatch(stem)
+    return found[1] if found else stem
 
 
 def open_source(source: str, limit: int | None = None) -> Opened:
@@ -45,8 +62,11 @@ def open_source(source: str, limit: int | None = None) -> Opened:
     if not root.is_dir():
         data, records = _read_file(root, source, limit)
         return Opened([records], hashlib.sha256(data).hexdigest())
+    if isinstance(root, Path) and any((root / name).is_file() for name in (SAVED, SAVED_SPLITS)):
+        return _open_saved(root, source, limit)
     found = sorted((file for file in root.iterdir() if _is_read(file)), key=lambda file: file.name)
     if not found:
+        _refuse_nested(root, source)
         raise UserError(f"{source}: this folder holds no file that can be read; name {KINDS}.")
     digest, parsed = hashlib.sha256(), []
     for file in found:
@@ -54,6 +74,56 @@ def open_source(source: str, limit: int | None = None) -> Opened:
         digest.update(data)
         parsed.append(records)
     return Opened(parsed, digest.hexdigest(), is_folder=True)
+
+
+def _refuse_nested(root: Traversable, source: str) -> None:
+    """Raise UserError naming folders inside that hold what could be read."""
+    inside = [entry.name for entry in root.iterdir() if entry.is_dir() and _holds_records(entry)]
+    if inside:
+        raise UserError(
+            f"{source}: this folder holds no file that can be read; name one of its folders that"
+            f" does: {', '.join(sorted(inside))}."
+        )
+
+
+def _open_saved(root: Path, source: str, limit: int | None) -> Opened:
+    """Open what datasets' save_to_disk wrote. The hash covers its Arrow files in order of name."""
+    if (root / SAVED_SPLITS).is_file():
+        splits = sorted(path.parent.name for path in root.glob(f"*/{SAVED}"))
+        raise UserError(
+            f"{source}: holds the splits {', '.join(splits) or '(none)'}; name one's folder, as"
+            f" {source.rstrip('/')}/{splits[0] if splits else 'train'}."
+        )
+    import datasets  # imported here, as below
+
+    records = Records(source, root.name)
+    try:
+        loaded: Any = datasets.load_from_disk(str(root))
+        _add_rows(loaded, records, limit)
+        digest = hashlib.sha256()
+        for path in sorted(root.glob("*.arrow")):
+            digest.update(path.read_bytes())
+    # damaged files raise errors of pyarrow, json, datasets and the system
+    except Exception as error:
+        raise UserError(
+            f"{source}: is not a readable folder of datasets' save_to_disk"
+            f" ({_first_line_of(error)}); save it again."
+        ) from error
+    return Opened([records], digest.hexdigest())
+
+
+def _add_rows(loaded: Any, records: Records, limit: int | None) -> None:
+    """Add the first `limit` rows of a datasets.Dataset."""
+    if limit is not None:
+        loaded = loaded.select(range(min(limit, len(loaded))))
+    records.rows.extend((f"row {index}", dict(row)) for index, row in enumerate(loaded))
+    if not records.rows:
+        records.problems.append(f"{records.name}: holds no records; name another split.")
+
+
+def _first_line_of(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def sample_root() -> Traversable:
@@ -107,6 +177,8 @@ def locate_source(source: str) -> Traversable:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = get_close_matches(path.name, siblings, n=1)
     hint = f" Did you mean {path.parent / near[0]}?" if near else ""
+    if not hint and re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        hint = f" A dataset of the Hub is hf:{source}."
     raise UserError(
         f"{source}: no such file or folder, looked for from {Path.cwd()}; correct the path.{hint}"
     )
@@ -152,10 +224,10 @@ def _open_hub(source: str, limit: int | None) -> Opened:
             raise UserError(
                 f"{source}: {hub.not_cached_hint(name, dataset=True)}. Or give a file's path."
             ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{source}: the dataset could not be loaded ({reason}); check the id and the split, log"
-            " in with `hf auth login` where it is gated, or download it and give the file's path."
+            f"{source}: the dataset could not be loaded ({_first_line_of(error)}); check the id"
+            " and the split, log in with `hf auth login` where it is gated, or download it and give"
+            " the file's path."
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         splits: Sequence[str] = list(loaded)
@@ -165,15 +237,8 @@ def _open_hub(source: str, limit: int | None) -> Opened:
             )
         split = splits[0]
         loaded = loaded[split]
-    if limit is not None:
-        loaded = loaded.select(range(min(limit, len(loaded))))
-    rows = [dict(row) for row in loaded]
+    records = Records(source, PurePath(split or name).name)
+    _add_rows(loaded, records, limit)
+    rows = [row for _, row in records.rows]
     canonical = json.dumps(rows, sort_keys=True, ensure_ascii=False, default=str).encode()
-    records = Records(
-        source,
-        PurePath(split or name).name,
-        [(f"row {index}", row) for index, row in enumerate(rows)],
-    )
-    if not rows:
-        records.problems.append(f"{source}: holds no records; name another split.")
     return Opened([records], hashlib.sha256(canonical).hexdigest())

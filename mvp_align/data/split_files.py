@@ -56,7 +56,7 @@ def write_split(source: str, format: str, folder: Path, wishes: Wishes) -> Writt
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder, or remove it first.")
     read = read_pairs(source, format)
-    opened = open_source(source)
+    opened, format = open_source(source), read.format
     rows = _rows_of_pairs(opened, source, format, len(read.pairs))
     divided = partition(read.pairs, wishes)
     by_file = opened.is_folder or any(

@@ -51,7 +51,13 @@ from mvp_align.schema import PairScore, PreferencePair, PromptedPair
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.kl import kl_to_base
 from mvp_align.scoring.logps import score_pairs
-from mvp_align.scoring.tokens import Answer, TokenizedPair, encode, start_token
+from mvp_align.scoring.tokens import (
+    Answer,
+    TokenizedPair,
+    answer_ids,
+    prompt_ids,
+    start_token,
+)
 
 
 def needs_answers(config: Config) -> bool:
@@ -76,7 +82,7 @@ def check_answerable(
     or an embedder that is not available.
     """
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
-    ids = [encode(prompt.prompt, tokenizer) for prompt in prompts]
+    ids = [prompt_ids(prompt, tokenizer) for prompt in prompts]
     shape, room = load_model_config(config.model), config.generation.max_new_tokens
     check_room(shape, ids, room)
     if config.generation.engine == "continuous":
@@ -238,10 +244,10 @@ def kl_rows(
     """Return `damage/kl` on the tuned model's answers, tokenised again after their prompts."""
     prompts = generation_prompts(pairs, config.generation.prompt, tokenizer)
     texts = [
-        encode(prompt.prompt + answer.answer, tokenizer)
+        answer_ids(prompt, answer.answer, tokenizer)
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    starts = [len(encode(prompt.prompt, tokenizer)) for prompt in prompts]
+    starts = [len(prompt_ids(prompt, tokenizer)) for prompt in prompts]
     worded = [number for number, ids in enumerate(texts) if len(ids) > starts[number] > 0]
     tokens = [Answer(tuple(texts[number]), starts[number]) for number in worded]
     kls = kl_to_base(

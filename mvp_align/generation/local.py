@@ -39,7 +39,7 @@ from mvp_align.modeling.source import context_length
 from mvp_align.runtime.preemption import raise_if_stop_requested
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.logps import causal_model
-from mvp_align.scoring.tokens import encode, start_token
+from mvp_align.scoring.tokens import prompt_ids, start_token
 
 MARK = "mvp-align-answer"
 """Placeholder answer, to find out what the chat template puts after an answer."""
@@ -75,7 +75,7 @@ def generate_locally(
     """
     drafts = drafts or Drafts(None)
     causal = causal_model(model)
-    ids = [encode(prompt.prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
+    ids = [prompt_ids(prompt, tokenizer) or start_token(tokenizer) for prompt in prompts]
     check_room(causal.config, ids, settings.max_new_tokens)
     if ids and settings.engine == "continuous":
         check_continuous(causal, max(map(len, ids)) + settings.max_new_tokens)

@@ -19,7 +19,7 @@ from mvp_align.generation.endpoint import Endpoint
 from mvp_align.generation.patience import Patience
 from mvp_align.generation.response import CallFailed, Reply
 from mvp_align.runtime import preemption
-from mvp_align.schema import PromptedPair
+from mvp_align.schema import ChatTurn, PromptedPair
 
 LEFT_OUT = ("temperature", "seed")
 """Parameters that may be omitted."""
@@ -70,7 +70,7 @@ def generate_remotely(
     label: str = "generating",
     name: str = "",
 ) -> RemoteAnswers:
-    """Send each prompt as a user turn, and return the answers.
+    """Send each prompt as a user turn, or its turns where it has some, and return the answers.
 
     Answers are kept in `drafts` as they arrive and are not requested again. `parameters` go with
     each request (see `Server.parameters`). `name` stands for the address where answers are told
@@ -93,8 +93,14 @@ def _remote_key(
     where: str, model: str, prompt: PromptedPair, parameters: Mapping[str, float | int]
 ) -> str:
     """Hash everything in a request."""
-    parts = [where, model, prompt.id, prompt.prompt, *parameters.items()]
+    shown = _messages_of(prompt) if prompt.turns else prompt.prompt
+    parts = [where, model, prompt.id, shown, *parameters.items()]
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
+
+
+def _messages_of(prompt: PromptedPair) -> list[dict[str, str]]:
+    turns = prompt.turns or (ChatTurn("user", prompt.prompt),)
+    return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
 async def send_prompts(
@@ -118,9 +124,7 @@ async def send_prompts(
 
             async def send_prompt(key: str, prompt: PromptedPair) -> None:
                 try:
-                    reply = await client.complete(
-                        [{"role": "user", "content": prompt.prompt}], parameters
-                    )
+                    reply = await client.complete(_messages_of(prompt), parameters)
                 except CallFailed as failed:
                     failures[prompt.id] = failed.words
                     patience.record_failure(failed)

@@ -2,7 +2,7 @@
 
 from mvp_align.config import Config, Prompt
 from mvp_align.data.profiles import PREFERENCE, QUESTION
-from mvp_align.data.prompts import PAPER, render
+from mvp_align.data.prompts import PAPER, as_plain_text
 from mvp_align.data.readers import read_pairs
 from mvp_align.data.subsets import drawn_order
 from mvp_align.errors import UserError
@@ -14,16 +14,17 @@ PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFEREN
 
 
 def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
-    """Read the pairs of `data`, in `mvpbench`, `ufp4` or `pairs` format, as texts.
+    """Read the pairs of `data`, in a format of `data.formats` or `auto`, as texts.
 
     Every prefix of their order is evenly drawn over groups, because `--limit` of both tools takes a
-    prefix. Raises the same UserErrors as `read_pairs`.
+    prefix. Raises the same UserErrors as `read_pairs`, and one for conversations that only a chat
+    template can write.
     """
     if prompt not in PROMPTS:
         raise UserError(f"prompt={prompt}: must be one of {', '.join(PROMPTS)}.")
     shown = PROMPTS[prompt]
     return [
-        PromptedPair(pair.id, pair.user_id, render(pair, shown), pair.chosen, pair.rejected)
+        as_plain_text(pair, shown)
         for pair in drawn_order(read_pairs(data, format).pairs, Config.seed)
     ]
 

@@ -110,7 +110,7 @@ def requests_for(
     """
     pair = case.pair
     if ask == "yes_no":
-        material = {"question": pair.question, "answer_w": pair.chosen, "answer_model": case.answer}
+        material = {"question": pair.asked, "answer_w": pair.chosen, "answer_model": case.answer}
         return [Request(material_messages(YES_NO_TASK, material), parameters, None)]
     preferences = pair.preference.strip() or pair.profile_text.strip()
     if not preferences:
@@ -140,7 +140,7 @@ def _scored_material(
         ordered = [(f"answer_{place}", text) for place, (_, text) in enumerate(ordered, start=1)]
     return {
         "preferences": preferences,
-        "question": case.pair.question,
+        "question": case.pair.asked,
         **dict(ordered),
         "answer_model": case.answer,
     }
@@ -152,7 +152,7 @@ def w_comes_first(pair: PreferencePair) -> bool:
     Exchanging the two answers of a pair gives the same order of texts.
     """
     texts = json.dumps(
-        [pair.question, *sorted([pair.chosen, pair.rejected])], allow_nan=False
+        [pair.asked, *sorted([pair.chosen, pair.rejected])], allow_nan=False
     ).encode()
     return (hashlib.sha256(texts).digest()[0] % 2 == 0) == (pair.chosen < pair.rejected)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from mvp_align.config import Config
 from mvp_align.data.formats import FORMATS
 from mvp_align.data.prompts import shows_choices, shows_person
+from mvp_align.data.recognition import may_be_conversations
 from mvp_align.modeling.packaged import packaged_gguf
 from mvp_align.runtime.recipes import recipe_named
 
@@ -198,7 +199,10 @@ RULES = (
     ),
     Rule(
         ("prompt.date",),
-        lambda c: not c.prompt.chat and not (_answers(c) and c.generation.prompt.chat),
+        lambda c: (
+            not (c.prompt.chat or may_be_conversations(c.data.format))
+            and not (_answers(c) and c.generation.prompt.chat)
+        ),
         "no prompt of this run is a turn of a chat template: leave it out, or use prompt=chat.",
     ),
     Rule(

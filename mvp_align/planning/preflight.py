@@ -35,6 +35,7 @@ from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import public_name
 from mvp_align.modeling.source import context_length, load_model_config
+from mvp_align.planning.prompt_notes import chat_notes
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.schema import PreferencePair
 from mvp_align.scoring.methods import shape_method
@@ -56,7 +57,7 @@ def make_plan(
     _check_context(config)
     shape_method(load_model_config(config.model))
     _check_options(config, placement)
-    notes = _take_up_adapters(config, tokenizer)
+    notes = _take_up_adapters(config, tokenizer) + chat_notes(config, data, tokenizer)
     texts = render_prompts(data.train, config.prompt, tokenizer)
     tokenized = tokenize_pairs(texts, tokenizer)
     limits = config.data

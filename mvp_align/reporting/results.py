@@ -13,7 +13,7 @@ from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING, WORST_GROUP
 from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.table import METRICS
-from mvp_align.metrics.variables import VARIABLES, crossed_name
+from mvp_align.metrics.variables import STATED, VARIABLES, crossed_name
 from mvp_align.schema import DIMENSIONS
 
 SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
@@ -22,6 +22,7 @@ BREAKDOWNS = {one.name: f"By {one.label}" for one in VARIABLES if one.section}
 """Breakdowns that are always shown. Others (countries, ages) are in the report's full table."""
 PEOPLE = {one.name: one.label for one in VARIABLES if one.extremes}
 """Attributes of users, with labels."""
+KNOWN = frozenset(one.name for one in VARIABLES)
 SHOWN_PEOPLE = tuple(one.name for one in VARIABLES if one.one_by_one)
 
 CROSSED = re.compile(r",(?! )")
@@ -145,10 +146,16 @@ class Results:
             )
         return lines
 
+    def people_variables(self, set_name: str) -> dict[str, str]:
+        """Return what tells people apart, the records' own variables too, with labels."""
+        brought = unique(row.group_by for row in self.rows if row.set == set_name)
+        own = [by for by in brought if by and "," not in by and not by.startswith(STATED)]
+        return PEOPLE | {by: by.replace("_", " ") for by in own if by not in KNOWN}
+
     def group_gaps(self, set_name: str) -> list[GroupGap]:
         """Return one line per attribute of users for which a group was measured or suppressed."""
         lines = []
-        for group_by, label in PEOPLE.items():
+        for group_by, label in self.people_variables(set_name).items():
             found = {
                 derivation(row.metric): row
                 # rows of the tuned model replace those of the base
@@ -167,7 +174,11 @@ class Results:
         """By what the page shows one by one: a heading, acc@0 of each group, and what was held
         back, in words."""
         held = {line.label: suppressed_text(line.suppressed) for line in self.group_gaps(set_name)}
-        sections = [(PEOPLE[by], self.groups(set_name, by)) for by in SHOWN_PEOPLE]
+        sections = [
+            (label, self.groups(set_name, by))
+            for by, label in self.people_variables(set_name).items()
+            if by in SHOWN_PEOPLE or by not in PEOPLE
+        ]
         return [
             (f"By {label}", lines, held.get(label, ""))
             for label, lines in sections

@@ -65,7 +65,7 @@ def _samples_of(
                 for name in ("dimension", "level", "user_type")
                 if name in pair.groups
             ),
-            question=pair.question,
+            question=pair.asked,
             chosen=pair.chosen,
             rejected=pair.rejected,
             base_margin=before.get(pair.id),

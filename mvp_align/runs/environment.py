@@ -31,6 +31,7 @@ HASHED = (
     ".tsv",
     ".gz",
     ".parquet",
+    ".arrow",
     ".safetensors",
     ".jinja",
     ".model",
@@ -85,6 +86,7 @@ def inputs_of(config: Config) -> dict[str, str]:
         "adapter": config.adapter,
         "train.reference": config.train.reference,
         "evals.regions": evals.regions,
+        "data.values": data.values,
     }
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
     paths["model.id"] = packaged_gguf(model) or Path(model.id)

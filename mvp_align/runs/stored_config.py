@@ -28,6 +28,11 @@ FREE_TO_CHANGE = (
 be reached now can be asked later.)"""
 
 
+SINCE_RECOGNISED = ("data.format", "mvpbench", "auto")
+"""What data=files meant before formats were recognised, and means now: those records are recognised
+as the benchmark's, and are known to be the same by their hash."""
+
+
 def settings(config: Any, *, resolve: bool = True) -> dict[str, object]:
     """`{"train.beta": 0.1, ...}`: each leaf of a config under its dotted key."""
     if not isinstance(config, DictConfig):
@@ -129,7 +134,9 @@ def changed_settings(run_dir: Path, stored: dict[str, object], config: Config) -
     problems = [
         f"{key}: {there.get(key, '(absent)')} there, {wanted.get(key, '(absent)')} now"
         for key in sorted(there.keys() | wanted.keys())
-        if there.get(key) != wanted.get(key) and not key.startswith(FREE_TO_CHANGE)
+        if there.get(key) != wanted.get(key)
+        and not key.startswith(FREE_TO_CHANGE)
+        and (key, there.get(key), wanted.get(key)) != SINCE_RECOGNISED
     ]
     before = {} if problems else stored_inputs(run_dir)
     now = inputs_of(config) if before else {}

@@ -7,6 +7,9 @@ position `len(tokenize(prompt))`.
     text       <s> User profile ... \\nQuestion: why ?  | Because ... end .
     position    0   1   ...                       p-1  |    p    ...   n-1
     scored by                                     hidden state at p-1 ... n-2
+
+Texts that a chat template wrote hold their special tokens, the end of the answer's turn among them.
+There the answer starts where its token ids and the prompt's part, which is TRL's rule.
 """
 
 from collections.abc import Iterable
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from mvp_align.data.formats.turns import shared_length
 from mvp_align.errors import UserError
 from mvp_align.schema import PromptedPair
 
@@ -78,24 +82,46 @@ def tokenize_pairs(pairs: Iterable[PromptedPair], tokenizer: PreTrainedTokenizer
     """
     tokenized, merged = [], 0
     for pair in pairs:
-        prompt_ids = encode(pair.prompt, tokenizer)
-        answers = []
-        for name, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-            if pair.prompt:
-                ids = encode(pair.prompt + text, tokenizer)
-            else:
-                ids = start_token(tokenizer) + tokenizer(text, add_special_tokens=False).input_ids
-            start = len(prompt_ids) if pair.prompt else 1
+        asked = prompt_ids(pair, tokenizer)
+        answered = [answer_ids(pair, text, tokenizer) for text in (pair.chosen, pair.rejected)]
+        start = len(asked) if pair.prompt else 1
+        if pair.prompt:
+            merged += sum(ids[:start] != asked for ids in answered)
+        if pair.turns and pair.prompt:
+            start = shared_length(asked, *answered)
+        for name, ids in zip(("chosen", "rejected"), answered, strict=True):
             if len(ids) <= start:
                 raise UserError(
-                    f"pair {pair.id}: the {name} answer {text[:40]!r} adds no token to the prompt's"
-                    f" {start}: it cannot be scored. Remove the record, or end the prompt on"
-                    " another character."
+                    f"pair {pair.id}: the {name} answer {getattr(pair, name)[:40]!r} adds no token"
+                    f" to the prompt's {start}: it cannot be scored. Remove the record, or end the"
+                    " prompt on another character."
                 )
-            merged += bool(pair.prompt) and ids[:start] != prompt_ids
-            answers.append(Answer(tuple(ids), start))
+        answers = (Answer(tuple(ids), start) for ids in answered)
         tokenized.append(TokenizedPair(pair.id, pair.user_id, *answers))
     return Tokenized(tokenized, merged)
+
+
+def prompt_ids(pair: PromptedPair, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the token ids of a pair's prompt, as a model is shown it. Raises UserError as
+    `encode`."""
+    return _as_written(pair.prompt, tokenizer) if pair.turns else encode(pair.prompt, tokenizer)
+
+
+def answer_ids(pair: PromptedPair, text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of a pair's prompt, or one token in place of an empty one, and of an answer.
+
+    Raises UserError as `encode`.
+    """
+    if not pair.prompt:
+        return start_token(tokenizer) + _as_written(text, tokenizer)
+    if pair.turns:
+        return _as_written(pair.prompt + text, tokenizer)
+    return encode(pair.prompt + text, tokenizer)
+
+
+def _as_written(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    return ids
 
 
 def encode(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -98,6 +98,13 @@ class PairTrainer(DivergenceGuard, Resumable, DPOTrainer):
         self.precompute_ref_logps = True
 
     @override
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        """Tokenise rows of text; rows of token ids are taken as they are."""
+        if "prompt_ids" in dataset.column_names:
+            return dataset
+        return super()._prepare_dataset(dataset, *args)
+
+    @override
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.disagreements is None:
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)

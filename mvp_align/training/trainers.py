@@ -1,8 +1,9 @@
 """TRL's trainers from the config: every training argument that this project sets.
 
 Losses and metrics are TRL's. Text goes in (`prompt`, `chosen`, `rejected`); TRL tokenises prompt
-and answer together and appends EOS. `max_length` is None, because pairs over the limits were
-already left out and counted, so nothing is truncated here.
+and answer together and appends EOS. What a chat template wrote goes in as token ids. `max_length`
+is None, because pairs over the limits were already left out and counted, so nothing is truncated
+here.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from mvp_align.modeling.adapters import REFERENCE, load_reference
 from mvp_align.modeling.hardware import Placement
 from mvp_align.schema import PromptedPair
 from mvp_align.scoring.identity import logp_cache
+from mvp_align.scoring.tokens import tokenize_pairs
 from mvp_align.training.best_checkpoint import log_name, lower_is_better
 from mvp_align.training.callbacks import FirstLoss, Progress
 from mvp_align.training.divergence_guard import DivergenceGuard
@@ -80,8 +82,10 @@ def dpo_trainer(parts: TrainerParts, trainer_class: type[PairTrainer] = PairTrai
             model=model,
             args=args,
             optimizers=(_loraplus(model, args, config), None),
-            train_dataset=pair_dataset(plan.train),
-            eval_dataset=pair_dataset(plan.val_texts) if plan.val_texts else None,
+            train_dataset=_preference_dataset(plan.train, parts.tokenizer),
+            eval_dataset=(
+                _preference_dataset(plan.val_texts, parts.tokenizer) if plan.val_texts else None
+            ),
             processing_class=parts.tokenizer,
             callbacks=[*parts.callbacks, progress],
         )
@@ -139,8 +143,10 @@ def sft_trainer(parts: TrainerParts) -> AnswerTrainer:
             model=parts.model,
             args=args,
             optimizers=(_loraplus(parts.model, args, parts.config), None),
-            train_dataset=_completion_dataset(plan.train),
-            eval_dataset=_completion_dataset(plan.val_texts) if plan.val_texts else None,
+            train_dataset=_completion_dataset(plan.train, parts.tokenizer),
+            eval_dataset=(
+                _completion_dataset(plan.val_texts, parts.tokenizer) if plan.val_texts else None
+            ),
             processing_class=parts.tokenizer,
             callbacks=[*parts.callbacks, progress],
         )
@@ -301,5 +307,38 @@ def pair_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
     )
 
 
-def _completion_dataset(pairs: Sequence[PromptedPair]) -> Dataset:
-    return Dataset.from_list([{"prompt": p.prompt, "completion": p.chosen} for p in pairs])
+def _preference_dataset(
+    pairs: Sequence[PromptedPair], tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """Return rows for TRL's DPOTrainer: texts, or token ids of what a chat template wrote, to which
+    TRL would append a second end of turn."""
+    if not any(pair.turns for pair in pairs):
+        return pair_dataset(pairs)
+    return Dataset.from_list(
+        [
+            {
+                "prompt_ids": pair.chosen.ids[: pair.chosen.start],
+                "chosen_ids": pair.chosen.ids[pair.chosen.start :],
+                "rejected_ids": pair.rejected.ids[pair.rejected.start :],
+            }
+            for pair in tokenize_pairs(pairs, tokenizer).pairs
+        ]
+    )
+
+
+def _completion_dataset(
+    pairs: Sequence[PromptedPair], tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """Return rows for TRL's SFTTrainer: texts or, alike, token ids."""
+    if not any(pair.turns for pair in pairs):
+        return Dataset.from_list([{"prompt": p.prompt, "completion": p.chosen} for p in pairs])
+    answers = [pair.chosen for pair in tokenize_pairs(pairs, tokenizer).pairs]
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": answer.ids,
+                "completion_mask": [0] * answer.start + [1] * answer.tokens,
+            }
+            for answer in answers
+        ]
+    )

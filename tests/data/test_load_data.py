@@ -230,6 +230,25 @@ def test_people_who_are_told_apart_by_case_or_spaces_are_named(
     assert note.endswith("alone count as different people, 1 times: 'A', 'a', 'a '.")
 
 
+def test_what_was_recognised_is_noted(config: Config, tmp_path: Path) -> None:
+    config.data.train = own(tmp_path / "train.json", "a", "b", "c")
+    config.data.format = "auto"
+    line = "train: recognised as texts, as TRL writes them (data.format=standard)."
+    assert load_data(config).notes[0] == line
+    config.data.format = "standard"
+    assert line not in load_data(config).notes
+
+
+def test_columns_are_those_of_the_runs_own_files(config: Config, tmp_path: Path) -> None:
+    config.evals.sets = ["in_domain", "ufp4_sample"]
+    records = [{"q": f"{n}?", "chosen": "So.", "rejected": "No."} for n in range(5)]
+    (tmp_path / "train.json").write_text(json.dumps(records))
+    config.data.train, config.data.columns = str(tmp_path / "train.json"), {"prompt": "q"}
+    data = load_data(config)
+    assert {pair.question for pair in data.train + data.test} == {f"{n}?" for n in range(5)}
+    assert len(data.by_set["ufp4_sample"]) == 3
+
+
 def test_keys_that_are_not_read_are_noted(config: Config, tmp_path: Path) -> None:
     config.data.train = own(tmp_path / "train.json", "a", "b", score=1)
     assert "train: keys that are not read, of 2 records: 'score' in 2." in load_data(config).notes

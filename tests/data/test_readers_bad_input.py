@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
+from public_forms import FORMS, SUBJECTS, Ask, PublicForm
 
+from mvp_align.data.formats import FORMATS
 from mvp_align.data.readers import read_pairs
 from mvp_align.errors import UserError
 from mvp_align.schema import DIMENSIONS
@@ -27,6 +30,7 @@ MVPBENCH = {name: name for name in (*TEXTS, "id", "marital_status", "birth_count
     "stated_prefs": SCORES
 }
 PAIR = {"prompt": "Why?", "chosen": "Because.", "rejected": "Dunno."}
+TURN = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 ABSENT = object()
 
 
@@ -381,10 +385,8 @@ def test_no_such_file_names_a_near_one(tmp_path: Path) -> None:
 
 def test_unknown_format_lists_the_known_and_names_the_nearest(tmp_path: Path) -> None:
     said = message(tmp_path, "mvpbnch")
-    assert (
-        "data.format=mvpbnch: must be one of mvpbench, ufp4, pairs, psoups. Did you mean mvpbench?"
-        in said
-    )
+    known = ", ".join(("auto", *FORMATS))
+    assert said == f"data.format=mvpbnch: must be one of {known}. Did you mean mvpbench?"
 
 
 def test_a_limit_of_none_at_all_is_refused(tmp_path: Path) -> None:
@@ -397,7 +399,7 @@ def test_records_of_another_format_are_recognised(tmp_path: Path) -> None:
     said = message(path, "mvpbench")
     assert (
         "a.json row 0, field 'question'" in said
-        and "set data.format=ufp4 or data.format=pairs" in said
+        and "set data.format=standard or data.format=pairs or data.format=ufp4." in said
     )
     path.write_text(json.dumps([MVPBENCH]))
     assert "set data.format=mvpbench." in message(path, "ufp4")
@@ -455,48 +457,108 @@ def test_parquet_rows_are_named(tmp_path: Path) -> None:
     assert f"{path} row 1, field 'chosen': is missing or null; add it" in message(path, "pairs")
 
 
-TURN = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
-DIALOGUE = "\n\nHuman: Why?\n\nAssistant: So."
-FORMS = [
+@pytest.mark.parametrize("form", FORMS, ids=[form.name for form in FORMS])
+def test_another_tools_form_is_said_once(tmp_path: Path, form: PublicForm) -> None:
+    source, _ = form.write_rows(tmp_path, list(map(Ask, SUBJECTS)))
+    said = message(Path(source), "mvpbench")
+    assert len(said.splitlines()) == 1 and "in quotes" not in said
+    if form.columns:
+        assert "They hold query, best, worst." in said
+        assert "'data.columns={prompt: query, chosen: best, rejected: worst}'" in said
+    else:
+        assert "data.format=mvpbench reads question, answer_w, answer_l" in said
+        assert f"set data.format={form.format}" in said
+
+
+@pytest.mark.parametrize("format", ["pairs", "auto", "mvpbench"])
+def test_unpaired_data_are_said_once(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "a.jsonl"
+    record = {"prompt": "Why?", "completion": "So.", "label": True}
+    path.write_text(f"{json.dumps(record)}\n" * 30)
+    said = message(path, format)
+    assert "unpaired" in said and "one record with 'prompt'" in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("format", ["pairs", "auto", "standard"])
+def test_a_renamed_column_is_refused_by_name(tmp_path: Path, format: str) -> None:
+    path = tmp_path / "a.jsonl"
+    records = [{"prompt": f"{n}?", "chosen": "So.", "worst": "No."} for n in range(30)]
+    path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    said = message(path, format)
+    assert "They hold prompt, chosen, worst." in said and len(said.splitlines()) == 1
+    assert "'data.columns={rejected: worst}'" in said
+    read = read_pairs(str(path), format, columns={"rejected": "worst"})
+    assert [pair.rejected for pair in read.pairs] == ["No."] * 30
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"chosen": "wrst"}, "takes 'chosen' from 'wrst', which no record has. They hold prompt,"),
+        ({"choosen": "worst"}, "fills 'choosen', which data.format=pairs does not read"),
+    ],
+)
+def test_columns_that_are_not_there_are_refused(
+    tmp_path: Path, columns: dict[str, str], told: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{**PAIR, "worst": "No."}]))
+    with pytest.raises(UserError) as caught:
+        read_pairs(str(path), "pairs", columns=columns)
+    assert told in str(caught.value) and "Did you mean" in str(caught.value)
+
+
+def test_two_columns_can_be_exchanged(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([PAIR]))
+    exchanged = {"chosen": "rejected", "rejected": "chosen"}
+    (pair,) = read_pairs(str(path), "pairs", columns=exchanged).pairs
+    assert (pair.chosen, pair.rejected) == ("Dunno.", "Because.")
+
+
+LEFT_OUT = [
+    ({"rejected": [TURN[0], {"role": "assistant", "content": " "}]}, "an answer is blank"),
+    ({"rejected": TURN}, "both answers say the same"),
     (
-        {"prompt": "Why?", "chosen": TURN, "rejected": TURN[:1]},
-        "chosen",
-        "messages with a role each",
+        {"rejected": [{"role": "user", "content": "What?"}, TURN[1]]},
+        "the two conversations part before the last reply",
     ),
     (
-        {"prompt": TURN[:1], "chosen": TURN[1:], "rejected": TURN[1:]},
-        "prompt",
-        "messages with a role each",
+        {"rejected": [TURN[0], {"role": "tool", "content": "7"}]},
+        "a message is of role 'tool', which is not read",
     ),
+    ({"prompt": "How?"}, "its prompt is not what its conversations begin with"),
     (
-        {
-            "conversations": [{"from": "human", "value": "Why?"}],
-            "chosen": {"from": "gpt", "value": "So."},
-        },
-        "chosen",
-        "role",
+        {"rejected": [TURN[0], {**TURN[1], "content": [{"type": "image"}]}]},
+        "a message holds a part of type 'image', which is not read",
     ),
-    ({"chosen": DIALOGUE, "rejected": f"{DIALOGUE}!"}, "chosen", "HH-RLHF"),
-    (
-        {"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No.", "system": ""},
-        "instruction",
-        "Alpaca",
-    ),
-    ({"prompt": "Why?", "completion": "So.", "label": True}, "completion", "unpaired"),
 ]
 
 
-@pytest.mark.parametrize("format", ["pairs", "mvpbench"])
-@pytest.mark.parametrize(("record", "field", "what"), FORMS, ids=[what for _, _, what in FORMS])
-def test_another_tools_form_is_said_once(
-    tmp_path: Path, record: dict[str, Any], field: str, what: str, format: str
+@pytest.mark.parametrize(("changes", "reason"), LEFT_OUT, ids=[reason for _, reason in LEFT_OUT])
+def test_a_record_of_a_public_file_that_is_no_pair_is_counted(
+    tmp_path: Path, changes: dict[str, Any], reason: str
 ) -> None:
+    good = {"chosen": TURN, "rejected": [TURN[0], {"role": "assistant", "content": "No."}]}
     path = tmp_path / "a.jsonl"
-    path.write_text(f"{json.dumps(record)}\n" * 30)
-    said = message(path, format)
-    assert said.startswith(f"{path} line 1, field '{field}' (30 of 30 records): ") and what in said
-    assert len(said.splitlines()) == 1 and "in quotes" not in said
-    assert "under 'prompt'" in said or "one record with 'prompt'" in said
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in (good, {**good, **changes})))
+    read = read_pairs(str(path), "auto")
+    assert (len(read.pairs), read.records, read.left_out) == (1, 2, {reason: 1})
+    path.write_text(f"{json.dumps({**good, **changes})}\n" * 3)
+    assert f"none of 3 records makes a pair (read as data.format=conversational): {reason}" in (
+        message(path, "auto")
+    )
+
+
+def test_a_folder_of_saved_splits_names_them(tmp_path: Path) -> None:
+    rows = Dataset.from_list([PAIR])
+    DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "saved")
+    assert "holds the splits test, train; name one's folder" in message(tmp_path / "saved", "auto")
+    assert len(read_pairs(str(tmp_path / "saved" / "train"), "auto").pairs) == 1
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer" / "data").mkdir()
+    rows.to_parquet(tmp_path / "outer" / "data" / "x.parquet")
+    assert "name one of its folders that does: data." in message(tmp_path / "outer", "auto")
 
 
 @pytest.mark.parametrize(

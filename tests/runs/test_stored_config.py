@@ -66,3 +66,15 @@ def test_the_model_of_a_run_is_what_it_loaded(tmp_path: Path) -> None:
         UserError, match=f"made with other weights than model.id={folder} holds now"
     ):
         model_of(run.path)
+
+
+@pytest.mark.parametrize(("before", "goes_on"), [("mvpbench", True), ("pairs", False)])
+def test_a_run_from_before_formats_were_recognised_goes_on(
+    tmp_path: Path, before: str, goes_on: bool
+) -> None:
+    made, now = config(Model("some", "some/folder")), config(Model("some", "some/folder"))
+    made.data.format, now.data.format = before, "auto"
+    open_run(tmp_path, made).finish()
+    expected = (AlreadyDone, None) if goes_on else (UserError, "pairs there, auto now")
+    with pytest.raises(expected[0], match=expected[1]):
+        open_run(tmp_path, now)

@@ -7,8 +7,8 @@ is null counts as absent, because Parquet and Hugging Face datasets write absent
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Annotated, Any
 
@@ -16,7 +16,12 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from mvp_align.data.parsers import json_kind
-from mvp_align.schema import DIMENSIONS, EarlierChoice, PreferencePair
+from mvp_align.schema import DIMENSIONS, ChatTurn, EarlierChoice, PreferencePair, ShownAs
+
+
+class LeftOut(Exception):
+    """A record that is sound, and no pair, as some of any public file are; says why in words that
+    are the same for all such records. They are counted by these words."""
 
 
 def _not_blank(text: str) -> str:
@@ -25,7 +30,7 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _whole_characters(text: str) -> str:
+def whole_characters(text: str) -> str:
     """JSON can spell half of a surrogate pair (`\\ud800`), which no tokenizer, hash or UTF-8 file
     takes."""
     try:
@@ -54,7 +59,7 @@ def number_as_text(value: object) -> object:
 
 def profile_entries(value: object) -> dict[str, str]:
     """`{"age": 65, "retired": true}` as texts, `{"age": "65", "retired": "yes"}`, without what is
-    null or blank; none of a profile that is no object."""
+    null or blank; none of what is no object."""
     if not isinstance(value, dict):
         return {}
     entries = {}
@@ -106,7 +111,7 @@ def known_dimension(name: str) -> str:
     return name
 
 
-Plain = Annotated[str, AfterValidator(_whole_characters)]
+Plain = Annotated[str, AfterValidator(whole_characters)]
 Text = Annotated[Plain, AfterValidator(_not_blank)]
 Identifier = Annotated[Text, BeforeValidator(number_as_text)]
 Score = Annotated[int, BeforeValidator(_whole_float_as_int), Field(ge=0, le=100)]
@@ -114,6 +119,10 @@ Score = Annotated[int, BeforeValidator(_whole_float_as_int), Field(ge=0, le=100)
 
 class Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+def _group_entries(value: object) -> object:
+    return profile_entries(value) if isinstance(value, dict) else value
 
 
 class Choice(Record):
@@ -128,10 +137,71 @@ class Choice(Record):
         return EarlierChoice(self.prompt, self.chosen, self.rejected)
 
 
+class PersonRecord(Record):
+    """What a record may say beside its texts: whose it is, and what results are broken down by."""
+
+    id: Identifier | None = None
+    user_id: Identifier | None = None
+    profile: Annotated[Plain, BeforeValidator(profile_as_text)] = ""
+    groups: Annotated[dict[str, str], BeforeValidator(_group_entries)] = Field(default={})
+    choices: list[Choice] = Field(default=[])
+
+    def pair(
+        self,
+        value: Mapping[str, Any],
+        fallback_id: str,
+        question: str,
+        chosen: str,
+        rejected: str,
+        *,
+        before: tuple[ChatTurn, ...] = (),
+        shown_as: ShownAs,
+    ) -> PreferencePair:
+        """Make a pair of these texts. `value` is the record before it was parsed.
+
+        Keys of a profile that is an object are groups, and so are those of `groups`, which count
+        where both name one.
+        """
+        of_nobody = PreferencePair(
+            id=self.id or fallback_id,
+            user_id="",
+            question=question,
+            chosen=chosen,
+            rejected=rejected,
+            profile_text=self.profile,
+            groups={**profile_entries(value.get("profile")), **self.groups},
+            choices=tuple(choice.earlier for choice in self.choices),
+            before=before,
+            shown_as=shown_as,
+        )
+        return replace(of_nobody, user_id=self.user_id or prompt_as_user(of_nobody.asked))
+
+    def pair_of_public_file(
+        self,
+        value: Mapping[str, Any],
+        fallback_id: str,
+        question: str,
+        answers: tuple[str, str],
+        *,
+        before: tuple[ChatTurn, ...] = (),
+        shown_as: ShownAs,
+    ) -> PreferencePair:
+        """Make a pair of a record that somebody else's tool or project wrote. `answers`: the chosen
+        and the rejected one. Raises LeftOut where they make none."""
+        if not question.strip():
+            raise LeftOut("the question is blank")
+        if not all(answer.strip() for answer in answers):
+            raise LeftOut("an answer is blank")
+        if answers[0].strip() == answers[1].strip():
+            raise LeftOut("both answers say the same")
+        return self.pair(value, fallback_id, question, *answers, before=before, shown_as=shown_as)
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """`to_pair` makes a pair of a record without its null keys, which `record` has to take; the id
-    that it is handed is for records that give none. It raises pydantic's ValidationError."""
+    that it is handed is for records that give none. It raises pydantic's ValidationError, and
+    LeftOut."""
 
     record: type[Record]
     to_pair: Callable[[dict[str, Any], str], PreferencePair]
@@ -147,10 +217,30 @@ class Format:
     """Whether its records say whose they are."""
     user_types: tuple[str, ...] = ()
     """Names of files, without extension, that are the user type of all their records."""
+    title: str = ""
+    """What its records are, in words, and whose: `messages, as TRL writes them`."""
+    fits: Callable[[Mapping[str, Any]], bool] | None = None
+    """Whether a record without its null keys is of this format; by default if it has the keys of
+    `texts` and `marks`."""
+    other_tools: bool = False
+    """Whether it is another tool's or project's, so that records which are no pairs are counted,
+    and data.format=pairs takes it too."""
+
+    def is_format_of(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record looks like one of this format."""
+        record = {key: entry for key, entry in record.items() if entry is not None}
+        if self.fits is not None:
+            return self.fits(record)
+        return all(key in record for key in (*self.texts, *self.marks))
 
     @property
     def has_ids(self) -> bool:
         return "id" in self.record.model_fields
+
+
+def has_texts(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    """Return whether a record has texts under all of `keys`, as a function of the record."""
+    return lambda record: all(isinstance(record.get(key), str) for key in keys)
 
 
 def prompt_as_user(prompt: str) -> str:
@@ -160,4 +250,4 @@ def prompt_as_user(prompt: str) -> str:
 
 
 def names_person(pair: PreferencePair) -> bool:
-    return pair.user_id != prompt_as_user(pair.question)
+    return pair.user_id != prompt_as_user(pair.asked)

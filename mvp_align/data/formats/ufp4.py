@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from mvp_align.data.formats.record import Format, Identifier, Plain, Record, Text, prompt_as_user
+from mvp_align.data.formats.record import (
+    Format,
+    Identifier,
+    Plain,
+    Record,
+    Text,
+    has_texts,
+    prompt_as_user,
+)
 from mvp_align.schema import PreferencePair
 
 
@@ -30,6 +38,7 @@ FORMAT = Format(
     Ufp4Record,
     _to_pair,
     texts=("prompt", "chosen", "rejected"),
+    fits=has_texts("prompt", "chosen", "rejected"),
     profiles_are_text=True,
     names_people=False,
     user_types=("helpfulness", "honesty", "instruction_following", "truthfulness"),
