@@ -230,9 +230,8 @@ def test_the_personal_run_on_the_benchmark_differs_from_the_published_one_where_
         "evals",
         "run",
     }
-    assert {key for key, value in published["train"].items() if personal["train"][key] != value} == {
-        "best_by"
-    }
+    train = published["train"]
+    assert {key for key in train if train[key] != personal["train"][key]} == {"best_by"}
     assert "{preference}" in personal["prompt"]["template"]
     assert (personal["evals"]["worst_by"], personal["evals"]["every_pairs"]) == ("region", None)
 
