@@ -59,6 +59,12 @@ def evaluate(context: typer.Context) -> None:
     _run_hydra("evaluate", context.args)
 
 
+@app.command(context_settings=HYDRA_WORDS, add_help_option=False)
+def answer(context: typer.Context) -> None:
+    """Answers of a model behind an API, measured: `mvp-align answer model=gpt4o`."""
+    _run_hydra("answer", context.args)
+
+
 def _run_hydra(config_name: str, words: list[str]) -> None:
     from mvp_align.launch import run
 
@@ -69,13 +75,21 @@ def _run_hydra(config_name: str, words: list[str]) -> None:
 
 @app.command()
 def compare(
-    runs: RunFolders, set_name: Annotated[str, typer.Option("--set")] = "in_domain"
+    runs: RunFolders,
+    set_name: Annotated[str, typer.Option("--set")] = "in_domain",
+    metric: Annotated[
+        str | None, typer.Option(help="A metric of answers, such as paa/semantic, in place of OPA.")
+    ] = None,
 ) -> None:
     """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 %
-    intervals."""
+    intervals; metrics of their answers where a run has no scores."""
     from mvp_align.reporting.compare import print_comparison
+    from mvp_align.reporting.compare_answers import print_answers_compared, share_answers_alone
 
-    print_comparison(runs, set_name)
+    if metric or share_answers_alone(runs, set_name):
+        print_answers_compared(runs, set_name, metric)
+    else:
+        print_comparison(runs, set_name)
 
 
 app.command()(finished_run.stats)

@@ -10,6 +10,7 @@ from functools import partial
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from mvp_align.runtime.api import Api
 from mvp_align.runtime.folders import packaged_settings
 from mvp_align.runtime.naming import DEFAULT_NAME
 
@@ -27,8 +28,7 @@ class Run:
     """By default of recipe, model, data, prompt, adapter, seed and, in a sweep, the values that are
     swept."""
     dir: str = "outputs/${run.name}"
-    """The run folder. No timestamp: the same command again finds its own folder, resumes it, or
-    says that it is done."""
+    """The run folder. No timestamp: the same command again resumes it, or says that it is done."""
     on_exists: str = _one_of("resume", "fail", "overwrite")
     """What to do where the folder holds a run: resume (goes on, or says that it is DONE), fail, or
     overwrite (deletes it). A job that Slurm started again always resumes."""
@@ -47,6 +47,8 @@ class Model:
     base, and which is loaded in its place, and said so, where the package is not installed."""
     revision: str | None = None
     """Branch, tag or commit of a Hugging Face id."""
+    api: Api = field(default_factory=Api)
+    """Where a model that nobody here has the weights of is asked (runtime/api.py)."""
 
 
 @dataclass
@@ -94,8 +96,7 @@ class Prompt:
     that the same command shows the same prompt on another day. The default is the date that
     Llama-3.1's template falls back to."""
     choices: int = 0
-    """Earlier choices of the same person that `{choices}` shows, where there are as many
-    (docs/people.md)."""
+    """Earlier choices of the same person that `{choices}` shows, at most (docs/people.md)."""
     choice: str = "Question: {question}\nPreferred answer:\n{chosen}\nOther answer:\n{rejected}\n\n"
     """How each of them is written."""
 
@@ -108,8 +109,7 @@ class Lora:
     target_modules: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj"])
     """Names of linear layers, or [all-linear]."""
     rank_pattern: dict[str, int] = field(default_factory=dict)
-    """Layers with another rank than `r`: names, ends of names, or regular expressions, as in
-    `{v_proj: 8}`."""
+    """Layers with another rank than `r`: names, their ends, or regular expressions: {v_proj: 8}."""
     alpha_pattern: dict[str, int | float] = field(default_factory=dict)
     """Layers with another alpha than `alpha`, named alike."""
     use_rslora: bool = False

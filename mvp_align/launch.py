@@ -218,7 +218,7 @@ def check_command(config_name: str, words: list[str], *, multirun: bool = True) 
         try:
             composed = [_compose(config_name, point) for point in sweep_points(words)]
             configs = [to_config(one) for one in composed]
-            keys = [override.key_or_group for override in parse_overrides(words)]
+            keys = [word.get_key_element().lstrip("+~") for word in parse_overrides(words)]
             name = name_override(words, composed)
             shared = shared_folders(config_name, [*words, *name]) if len(composed) > 1 else []
         except CONFIG_ERRORS as error:
@@ -261,9 +261,9 @@ def _compose(config_name: str, words: list[str]) -> DictConfig:
     added = set(leaf_keys(composed)) - set(leaf_keys(OmegaConf.structured(typed.Config)))
     if added:
         raise ConfigCompositionException(f"no setting {', '.join(sorted(added))}")
-    if config_name == "evaluate":
+    if config_name != "train":
         if composed.recipe != config_name:
-            raise ConfigCompositionException("evaluate.py has one job. train.py takes a recipe.")
+            raise ConfigCompositionException(f"{config_name} has one job. train.py takes a recipe.")
     elif problem := recipe_problem(composed.recipe):
         raise ConfigCompositionException(problem)
     return composed

@@ -12,6 +12,7 @@ from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import prompt_problems
 from mvp_align.data.recognition import may_be_conversations
 from mvp_align.data.sets import set_problems
+from mvp_align.generation.api_model import api_problems
 from mvp_align.modeling.launcher import launcher_problems
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
@@ -52,6 +53,7 @@ def combination_problems(config: Config) -> list[str]:
         *best_problems(config),
         *_data_problems(config),
         *_prompt_problems(config),
+        *api_problems(config),
         *_tracking_problems(config),
         *variable_problems(config),
     ]

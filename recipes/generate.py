@@ -3,45 +3,33 @@
 Then measure them and update the run's metrics.jsonl.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mvp_align.config import Config, Prompt
+from mvp_align.config import Config
 from mvp_align.data.load import DataSets, load_data
-from mvp_align.data.prompts import render
-from mvp_align.data.subsets import drawn_line
+from mvp_align.data.subsets import draw, drawn_line
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import answer_set, answered_rows, check_answerable, kl_rows
-from mvp_align.generation.answers import (
-    UNANSWERED,
-    Drafts,
-    Generated,
-    answers_path,
-    drafts_folder,
-    draw_record,
-    prompt_record,
-    read_answers,
-    read_drafts,
-    read_matching_answers,
-    write_answers,
-)
-from mvp_align.generation.remote import LEFT_OUT, Server, generate_remotely
+from mvp_align.evaluation.server_answers import AskedSet, confirm_api_cost
+from mvp_align.generation.answers import Generated, answers_path, read_answers
+from mvp_align.generation.api_model import api_server
+from mvp_align.generation.remote import Server
 from mvp_align.judging.results import replace_notes
 from mvp_align.metrics.rows import Row, replace_rows
 from mvp_align.modeling.adapter_tokenizer import run_tokenizer
 from mvp_align.modeling.adapters import load_adapter
 from mvp_align.modeling.base import load_base
-from mvp_align.modeling.hardware import resolve_hardware
-from mvp_align.planning.preflight import answered_data, answered_pairs, eval_sets, scored_pairs
+from mvp_align.modeling.hardware import Placement, resolve_hardware
+from mvp_align.planning.preflight import answered_data, eval_sets, scored_pairs
 from mvp_align.reporting.html import write_report
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.processes import broadcast_from_main
-from mvp_align.schema import ChatTurn, PreferencePair, PromptedPair
+from mvp_align.schema import PreferencePair
 
 STAGES = ("base", "tuned")
 
@@ -53,9 +41,9 @@ def generate_for_run(
 
     `config.generation` has the settings. The pairs are those that the run scored. With a `server`,
     its model answers, whatever `stage` is: pass `tuned` if it serves the tuned model. All answer
-    metrics are then computed again for both stages on this set. Raises UserError for an unfinished
-    run, a stage whose adapter is missing, and existing answers that were generated with other
-    settings.
+    metrics are then computed again for both stages on this set. A model behind an API is asked for
+    what is missing. Raises UserError for an unfinished run, a stage whose adapter is missing, and
+    existing answers that were generated with other settings.
     """
     run = RunFolder(run_dir, resumed=True)
     if not run.done.is_file():
@@ -67,39 +55,67 @@ def generate_for_run(
     placement = resolve_hardware(config.hardware)
     run = replace(run, writes=placement.is_main)
     data = load_data(config)
-    tokenizer = run_tokenizer(config.model, run.adapter if run.adapter.is_dir() else config.adapter)
-    (subject,) = eval_sets(config, data, tokenizer)
-    pairs = answered_pairs(subject, data, config)
+    is_api = config.model.api.base_url is not None
+    tokenizer = None if is_api else _tokenizer_of(run, config)
+    scored = scored_in(set_name, data, tokenizer, config)
+    pairs = draw(scored, config.generation.limit, config.seed)
+    sha256 = answered_data(set_name, data)
+    part = drawn_line(scored, config.generation.limit, config.seed)
+    notes = [part] * bool(part)
     rows: list[Row] = []
-    if server is None:
-        check_answerable(pairs, tokenizer, config)
-        base = load_base(config.model, placement, config.quantization)
-        any_base = config.adapter_base == "any"
-        model = (
-            load_adapter(base, adapter_of(run, config), any_base=any_base)
-            if stage == "tuned"
-            else base
-        )
-        answers = answer_set(
-            stage, model, tokenizer, set_name, pairs, answered_data(set_name, data), run, config
-        )
+    if server is None and tokenizer is not None:
+        model = _model_of_stage(stage, run, pairs, tokenizer, placement, config)
+        answers = answer_set(stage, model, tokenizer, set_name, pairs, sha256, run, config)
         if isinstance(model, PeftModel):
             rows += kl_rows(model, tokenizer, set_name, pairs, answers, config)
     else:
-        answers = broadcast_from_main(
-            partial(answers_of_server, server, stage, set_name, pairs, data, run, config)
+        asked = AskedSet(
+            server or api_server(config), stage, set_name, pairs, sha256, run.path, config
         )
+        if server is None:
+            confirm_api_cost([asked], config)
+        answers = broadcast_from_main(asked.answers)
+        notes += [line] if (line := asked.unanswered()) else []
     stages = existing_answers(run, set_name, pairs)
     rows += answered_rows(set_name, pairs, stages, config.generation.prompt, run)
-    part = drawn_line(scored_pairs(subject, data), config.generation.limit, config.seed)
     if run.writes:
         replace_rows(run.metrics, rows)
         start = f"{set_name}, answers: "
-        replace_notes(run.notes, [start + part] * bool(part), start)
+        replace_notes(run.notes, [start + note for note in notes], start)
         write_report(run.path)
     return summary(answers_path(run.path, stage, set_name), pairs, answers) + f" {part}." * bool(
         part
     )
+
+
+def _tokenizer_of(run: RunFolder, config: Config) -> PreTrainedTokenizerBase:
+    return run_tokenizer(config.model, run.adapter if run.adapter.is_dir() else config.adapter)
+
+
+def scored_in(
+    set_name: str, data: DataSets, tokenizer: PreTrainedTokenizerBase | None, config: Config
+) -> list[PreferencePair]:
+    """Return the pairs of a set that the run measured: without a tokenizer all of them."""
+    if tokenizer is None:
+        return data.by_set[set_name]
+    (subject,) = eval_sets(config, data, tokenizer)
+    return scored_pairs(subject, data)
+
+
+def _model_of_stage(
+    stage: str,
+    run: RunFolder,
+    pairs: Sequence[PreferencePair],
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    config: Config,
+) -> PreTrainedModel | PeftModel:
+    check_answerable(pairs, tokenizer, config)
+    base = load_base(config.model, placement, config.quantization)
+    if stage == "base":
+        return base
+    any_base = config.adapter_base == "any"
+    return load_adapter(base, adapter_of(run, config), any_base=any_base)
 
 
 def adapter_of(run: RunFolder, config: Config) -> Path:
@@ -109,94 +125,6 @@ def adapter_of(run: RunFolder, config: Config) -> Path:
     if config.adapter is None:
         raise UserError(f"{run.path} has no adapter, so there is no tuned model: use --stage base.")
     return Path(config.adapter)
-
-
-def answers_of_server(
-    server: Server,
-    stage: str,
-    set_name: str,
-    pairs: Sequence[PreferencePair],
-    data: DataSets,
-    run: RunFolder,
-    config: Config,
-) -> list[Generated]:
-    """Return the server's answers, both existing and new.
-
-    Failures are recorded in the .json file and requested again next time. Raises UserError if no
-    answer arrived, or if we gave up on the server.
-    """
-    path = answers_path(run.path, stage, set_name)
-    generation, endpoint = config.generation, server.endpoint
-    parameters = server.parameters(generation, config.seed)
-    how = {
-        "model": endpoint.model,
-        "endpoint": server.recorded_as,
-        "data": answered_data(set_name, data),
-        "prompt": prompt_record(generation.prompt),
-        "temperature": parameters.get("temperature"),
-        "max_new_tokens": generation.max_new_tokens,
-        "seed": parameters.get("seed"),
-    }
-    known = read_matching_answers(path, how, [pair.id for pair in pairs])
-    missing = [pair for pair in pairs if pair.id not in known]
-    if missing:
-        drafts = Drafts(drafts_folder(path), read_drafts(path))
-        prompts = plain_prompts(missing, generation.prompt)
-        asked = generate_remotely(
-            endpoint,
-            prompts,
-            parameters,
-            drafts=drafts,
-            label=f"{stage} {set_name}",
-            name=server.recorded_as,
-        )
-        known |= {answer.id: answer for answer in asked.answers}
-        if not known:
-            why = common_reasons(asked.failures.values())
-            raise UserError(f"{endpoint.base_url} answered nothing: {why}.{parameter_hint(why)}")
-        answered = [known[pair.id] for pair in pairs if pair.id in known]
-        how |= draw_record(generation, config.seed)
-        write_answers(path, answered, how | {UNANSWERED: asked.failures})
-        drafts.discard()
-        if asked.given_up:
-            raise UserError(
-                f"{endpoint.base_url} was not asked any further: {asked.given_up}. {len(answered)}"
-                " answers are kept: see to the server, then run the same command again."
-            )
-    return [known[pair.id] for pair in pairs if pair.id in known]
-
-
-def parameter_hint(why: str) -> str:
-    """Return a hint on the options that help if the server rejects a parameter."""
-    found = [
-        (
-            " --max-tokens-parameter NAME renames that limit (OpenAI's reasoning models:"
-            " max_completion_tokens)."
-            if name == "max_tokens"
-            else f" --leave-out {name} does not send it."
-        )
-        for name in ("max_tokens", *LEFT_OUT)
-        if name in why
-    ]
-    return "".join(found)
-
-
-def plain_prompts(pairs: Sequence[PreferencePair], prompt: Prompt) -> list[PromptedPair]:
-    """Return prompts to send as user turns, of conversations with all turns before.
-
-    The server applies its model's chat template itself.
-    """
-    return [
-        PromptedPair(
-            pair.id,
-            pair.user_id,
-            text := render(pair, prompt),
-            pair.chosen,
-            pair.rejected,
-            turns=(*pair.before, ChatTurn("user", text)) if pair.before else (),
-        )
-        for pair in pairs
-    ]
 
 
 def existing_answers(
@@ -228,10 +156,3 @@ def summary(path: Path, pairs: Sequence[PreferencePair], answers: Sequence[Gener
         )
         text += "left out of every number. The same command asks for them again."
     return text
-
-
-def common_reasons(failures: Iterable[str]) -> str:
-    """Return the three most frequent reasons, like `HTTP 400: no such thing (12 pairs), ...`."""
-    return ", ".join(
-        f"{reason} ({count} pairs)" for reason, count in Counter(failures).most_common(3)
-    )

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Called by every script in this folder:  exec bash slurm/launch.sh train.py OVERRIDES...
+# or, for a module:                       exec bash slurm/launch.sh -m mvp_align.cli judge RUN...
 #
 # In a Slurm job every process is a task of srun, so that it gets Slurm's signals and Slurm gets its
 # exit code (`accelerate launch` in between would die of the signal, and exit with 1 in any case).
@@ -20,7 +21,7 @@ stop() {
     exit 2
 }
 
-[[ -f $1 ]] || stop "No $1 in $PWD: submit from the repository's root."
+[[ $1 == -m || -f $1 ]] || stop "No $1 in $PWD: submit from the repository's root."
 
 # Environment
 inside=()

@@ -93,6 +93,14 @@ def polite(number: int) -> tuple[str, int]:
     return GOOD, 0
 
 
+REFUSED = 5
+
+
+def one_refused(number: int) -> tuple[str, int]:
+    """REFUSED is never answered, and all others at once."""
+    return ("400", 0) if number == REFUSED else (GOOD, 0)
+
+
 def verdict(text: str) -> str:
     """Return scores that depend only on the question, not on the order or number of calls."""
     a, b, c, d, *_ = hashlib.sha256(text.encode()).digest()

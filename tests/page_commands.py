@@ -49,7 +49,7 @@ def check_ours(words: list[str], is_name: bool) -> None:
         command, rest = command.commands[rest[0]], rest[1:]
     if rest and hasattr(command, "commands"):  # an option of `mvp-align` itself
         assert rest[0] in {"--help"}.union(*(param.opts for param in command.params))
-    elif words[1] in ("train", "evaluate"):
+    elif words[1] in ("train", "evaluate", "answer"):
         check_overrides(words[1], rest)
     elif rest or not is_name:
         given = command.make_context(words[1], rest).params
@@ -67,7 +67,11 @@ def check_slurm(words: list[str], is_name: bool) -> None:
     """Check `sbatch slurm/FILE ...` and `bash slurm/FILE ...`, whose overrides go to its script."""
     (at,) = [number for number, word in enumerate(words) if word.startswith("slurm/")]
     assert all(word.startswith("-") for word in words[1:at])
-    (script,) = re.findall(r"launch\.sh ([\w/]+)\.py", (ROOT / words[at]).read_text())
+    text = (ROOT / words[at]).read_text()
+    if command := re.search(r"launch\.sh -m mvp_align\.cli (\w+)", text):
+        check_ours(["mvp-align", command[1], *words[at + 1 :]], is_name)
+        return
+    (script,) = re.findall(r"launch\.sh ([\w/]+)\.py", text)
     if script == "slurm/serve":
         check_ours(["mvp-align", "generate", *words[at + 1 :]], is_name)
     else:

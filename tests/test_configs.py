@@ -19,9 +19,16 @@ OPTIONS = sorted(
     if path.parent.name not in ("judge", "population", "writer")
 )  # these are read by `mvp-align judge` and `mvp-align data build`, and tested there
 COMPANIONS = {
-    ("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"]
+    ("data", "files"): ["data.train=train.json", "data.test=test.json", "data.format=pairs"],
+    ("model", "api"): ["model.id=m", "model.api.base_url=http://localhost:8000/v1"],
 }
 """What an option cannot do without."""
+APIS = {
+    ("model", path.stem)
+    for path in CONF_DIR.glob("model/*.yaml")
+    if path.stem == "api" or "\napi:" in path.read_text(encoding="utf-8")
+}
+"""Models without weights, which `mvp-align answer` takes."""
 PAPER_RUNS = {
     "divervalue_llama2_7b": ("llama2_7b", "meta-llama/Llama-2-7b-hf"),
     "divervalue_llama2_13b": ("llama2_13b", "meta-llama/Llama-2-13b-hf"),
@@ -85,19 +92,46 @@ def test_the_groups_of_the_contract_are_there() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
 def test_every_option_can_run(group: str, option: str, compose: Compose) -> None:
-    config = compose(f"{group}={option}", *COMPANIONS.get((group, option), []))
+    name = "answer" if (group, option) in APIS else "train"
+    config = compose(f"{group}={option}", *COMPANIONS.get((group, option), []), name=name)
     assert combination_problems(config) == []
-    if group in ("model", "data", "prompt"):
+    if group in ("model", "data", "prompt") and option != "api":  # which asks for a model's id
         assert value_of(config, f"{group}.name") == option  # the run's name is made of these
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+@pytest.mark.parametrize(("group", "option"), sorted({*OPTIONS} - APIS), ids="=".join)
 def test_every_option_can_be_evaluated(group: str, option: str, compose: Compose) -> None:
     config = compose(
         f"{group}={option}", *COMPANIONS.get((group, option), []), "adapter=a", name="evaluate"
     )
     assert combination_problems(config) == []
     assert (config.recipe, config.adapter) == ("evaluate", "a")
+
+
+@pytest.mark.parametrize(("group", "option"), sorted({*OPTIONS} - APIS), ids="=".join)
+def test_an_api_answers_under_every_option(group: str, option: str, compose: Compose) -> None:
+    if group in ("model", "experiment"):
+        pytest.skip("it names a model whose weights are loaded")
+    given = [f"{group}={option}", *COMPANIONS.get((group, option), [])]
+    problems = combination_problems(compose("model=gpt4o", *given, name="answer"))
+    shards = option in ("fsdp", "zero2")
+    assert [one.partition("=")[0] for one in problems] == ["hardware.sharding"] * shards
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize(("group", "option"), sorted(APIS), ids="=".join)
+def test_an_api_is_not_loaded(group: str, option: str, name: str, compose: Compose) -> None:
+    (problem,) = combination_problems(compose(f"{group}={option}", name=name))
+    assert problem.endswith(f"`mvp-align answer model={option}` measures what it answers.")
+
+
+def test_an_answering_run_shows_one_prompt_and_is_named_by_it(compose: Compose) -> None:
+    config = compose("model=gpt4o", "data=divervalue", "prompt=preference", name="answer")
+    assert config.generation.prompt == config.prompt
+    assert config.run.name == "answer-gpt4o-divervalue-preference-12"
+    assert (config.evals.metrics, config.tracking.backend) == (["spmr", "paa"], "none")
+    usual = compose("model=gpt4o", name="answer").generation.prompt
+    assert usual == compose().generation.prompt == packaged_prompt("paa")
 
 
 def test_options_that_need_more_say_so(compose: Compose) -> None:

@@ -70,6 +70,20 @@ def test_the_command_s_exit_code_and_words_come_through() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("judge.sbatch", ["outputs/none", "--judge", "semantic"], "config.yaml: no such file"),
+        ("answer.sbatch", ["model=gpt4o", "seed=x"], "seed=x: Value 'x'"),
+    ],
+)
+def test_commands_of_the_program_run_too(name: str, words: list[str], message: str) -> None:
+    done = script(name, *words)
+    assert done.returncode == 2
+    assert "1 processes" in done.stdout
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(
     ("name", "variables", "message"),
     [
         (

@@ -50,15 +50,21 @@ def stats(
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 12,
     set_name: Annotated[str, typer.Option("--set")] = "in_domain",
     metric: Annotated[
-        str, typer.Option(help="The metric to print by group; metrics.jsonl gets all.")
-    ] = "opa/acc@0",
+        str | None,
+        typer.Option(
+            help="The metric to print by group, by default opa/acc@0, or PAA where nothing was"
+            " scored; metrics.jsonl gets all."
+        ),
+    ] = None,
 ) -> None:
     """Break down a run's metrics by group, with worst group, gap, tests and uncertainty."""
     from mvp_align.metrics.table import metric_named
+    from mvp_align.reporting.leading import leading_metric
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import print_statistics
 
-    metric_named(metric)  # report a misspelt name before computing anything
+    if metric is not None:
+        metric_named(metric)  # report a misspelt name before computing anything
     if small not in SMALL:
         raise UserError(f"--small {small}: must be one of {', '.join(SMALL)}.")
     for name, value, least in (("--min-users", min_users, 1), ("--bootstrap", bootstrap, 100)):
@@ -68,7 +74,8 @@ def stats(
     choices = Choices(
         set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed
     )
-    print_statistics(write_statistics(run, choices, against), metric)
+    found = write_statistics(run, choices, against)
+    print_statistics(found, metric or leading_metric(found.rows, set_name))
 
 
 @_writes_to_run
@@ -169,7 +176,10 @@ def merge(
 @_writes_to_run
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    stage: Annotated[str, typer.Option(help="base or tuned.")] = "tuned",
+    stage: Annotated[
+        str | None,
+        typer.Option(help="base or tuned; by default tuned, and base for a model behind an API."),
+    ] = None,
     set_name: Annotated[str, typer.Option("--set", help="A name of evals.sets.")] = "in_domain",
     limit: Annotated[
         int | None, typer.Option(help="Only N pairs, drawn evenly over the set's groups.")
@@ -228,7 +238,9 @@ def generate(
     from mvp_align.validate import combination_problems
 
     recipe = load_recipe("generate")
-
+    config = read_config(run)
+    is_api = config.model.api.base_url is not None
+    stage = stage or ("base" if is_api else "tuned")
     problems = [
         f"--{option} {value}: must be one of {', '.join(known)}."
         for option, value, known in (("stage", stage, recipe.STAGES), ("set", set_name, SETS))
@@ -249,10 +261,11 @@ def generate(
             " --leave-out, --concurrency, --requests-per-minute, --reply-seconds and"
             " --endpoint-name to them."
         )
-    if endpoint is not None and (engine or batch_size):
+    if (endpoint is not None or is_api) and (engine or batch_size):
         problems.append(
             "--engine and --batch-size are about answers generated in this process: leave them out"
-            " beside --endpoint, where --concurrency says how many are asked for at once."
+            " beside --endpoint, where --concurrency says how many are asked for at once, and for a"
+            " model behind an API."
         )
     problems += [
         f"--leave-out {name}: must be one of {', '.join(LEFT_OUT)}."
@@ -261,7 +274,6 @@ def generate(
     ]
     if temperature is not None and "temperature" in (leave_out or ()):
         problems.append("--temperature and --leave-out temperature say opposite things.")
-    config = read_config(run)
     asked = {
         "limit": limit,
         "temperature": temperature,
@@ -286,7 +298,7 @@ def generate(
             tuple(leave_out or ()),
             endpoint_name,
         )
-    else:
+    elif not is_api:
         config.model = model_of(run)
     install_signal_handlers()
     typer.echo(recipe.generate_for_run(run, stage, set_name, config, server))

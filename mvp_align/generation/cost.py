@@ -72,8 +72,14 @@ class CostEstimate:
         return (
             f"{self.model.name} ({self.model.endpoint.model}): {self.requests:,} requests"
             f" ({self.kept:,} replies are kept already), about {self.prompt_tokens:,} tokens in,"
-            f" {out}, {most} USD"
+            f" {out}, {_price(self.model, most)}"
         )
+
+
+def _price(model: ChatModel, usd: str) -> str:
+    """Return an amount in words. Without any price it would always be zero, so it is none."""
+    priced = model.usd_per_million_input or model.usd_per_million_output
+    return f"{usd} USD" if priced else "no price known"
 
 
 def _usd(model: ChatModel, prompt_tokens: int, completion_tokens: int) -> float:
@@ -125,9 +131,16 @@ def estimate(
 
 
 def confirm_cost(
-    estimates: Sequence[CostEstimate], limit_usd: float, *, yes: bool, task: str
+    estimates: Sequence[CostEstimate],
+    limit_usd: float,
+    *,
+    yes: bool,
+    task: str,
+    limit: str = "--limit-usd",
 ) -> None:
     """Show the maximum cost of `task` (Judging), and ask for confirmation above the limit.
+
+    `limit` is what the user sets it by.
 
     Raises UserError if the user declines, or if there is no terminal to ask on.
     """
@@ -137,9 +150,10 @@ def confirm_cost(
     if total <= limit_usd or yes:
         return
     most = "any number of" if isinf(total) else f"{total:,.2f}"
-    over = f"{task} may cost {most} USD, above --limit-usd {limit_usd:g}"
+    over = f"{task} may cost {most} USD, above {limit} {limit_usd:g}"
     if not sys.stdin.isatty():
-        raise UserError(f"{over}: nothing was asked. Raise the limit, or add --yes.")
+        consent = ", or add --yes" if limit.startswith("--") else ""
+        raise UserError(f"{over}: nothing was asked. Raise the limit{consent}.")
     if not typer.confirm(f"{over}. Go on?"):
         raise UserError("Nothing was asked.")
 
@@ -158,5 +172,5 @@ def usage_summary(model: ChatModel, asked: RunStats) -> str:
     )
     return (
         f"{model.name}: {asked.replies:,} replies, {asked.prompt_tokens:,} tokens in,"
-        f" {asked.completion_tokens:,} out, {cost:,.2f} USD{uncounted}{failed}"
+        f" {asked.completion_tokens:,} out, {_price(model, f'{cost:,.2f}')}{uncounted}{failed}"
     )

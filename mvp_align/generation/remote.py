@@ -79,7 +79,7 @@ def generate_remotely(
     stop.
     """
     where = name or endpoint.base_url
-    keys = [_remote_key(where, endpoint.model, prompt, parameters) for prompt in prompts]
+    keys = [request_key(where, endpoint.model, prompt, parameters) for prompt in prompts]
     failures, given_up = asyncio.run(
         send_prompts(endpoint, prompts, keys, parameters, drafts, label)
     )
@@ -89,16 +89,20 @@ def generate_remotely(
     return RemoteAnswers(answers, failures, given_up)
 
 
-def _remote_key(
+def request_key(
     where: str, model: str, prompt: PromptedPair, parameters: Mapping[str, float | int]
 ) -> str:
-    """Hash everything in a request."""
-    shown = _messages_of(prompt) if prompt.turns else prompt.prompt
+    """Return the key of an answer in drafts: a hash of everything in its request.
+
+    `where` stands for the address (see `Server.recorded_as`).
+    """
+    shown = messages_of(prompt) if prompt.turns else prompt.prompt
     parts = [where, model, prompt.id, shown, *parameters.items()]
     return hashlib.sha256(json.dumps(parts, allow_nan=False).encode()).hexdigest()
 
 
-def _messages_of(prompt: PromptedPair) -> list[dict[str, str]]:
+def messages_of(prompt: PromptedPair) -> list[dict[str, str]]:
+    """Return the messages that are sent for a prompt: its turns, or one of the user's."""
     turns = prompt.turns or (ChatTurn("user", prompt.prompt),)
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
@@ -124,7 +128,7 @@ async def send_prompts(
 
             async def send_prompt(key: str, prompt: PromptedPair) -> None:
                 try:
-                    reply = await client.complete(_messages_of(prompt), parameters)
+                    reply = await client.complete(messages_of(prompt), parameters)
                 except CallFailed as failed:
                     failures[prompt.id] = failed.words
                     patience.record_failure(failed)

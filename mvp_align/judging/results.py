@@ -244,15 +244,16 @@ def _replace_metric(path: Path, rows: Sequence[Row], metric: str) -> None:
 
 
 def replace_notes(path: Path, notes: Sequence[str], start: str) -> None:
-    """Replace the notes that begin with `start`. Raises UserError."""
+    """Replace the notes that begin with `start`; what else the file holds stays. Raises
+    UserError."""
     try:
-        others = from_json(path.read_text("utf-8"))["notes"] if path.is_file() else []
+        known = from_json(path.read_text("utf-8")) if path.is_file() else {"notes": []}
+        kept = [note for note in known["notes"] if not note.startswith(start)]
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} holds no notes of a run: delete it, and run the command again."
         ) from None
-    kept = [note for note in others if not note.startswith(start)]
-    write_json(path, {"notes": [*kept, *notes]})
+    write_json(path, known | {"notes": [*kept, *notes]})
 
 
 def _show(rows: Sequence[Row], notes: Sequence[str], metric: str) -> None:

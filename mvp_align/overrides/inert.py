@@ -76,12 +76,57 @@ def _drops_out(config: Config) -> bool:
     return _without_reference(config) or not config.train.disable_dropout
 
 
+def _asks_a_server(config: Config) -> bool:
+    return not recipe_named(config.recipe).weights
+
+
 RULES = (
-    Rule(("train.",), _evaluates, "evaluate.py trains nothing.", harmless=True),
+    Rule(
+        (
+            "adapter",
+            "adapter_base",
+            "quantization",
+            "run.logp_cache",
+            "data.max_prompt_tokens",
+            "data.max_tokens",
+            "evals.batch_size",
+            "evals.worst_by",
+            "generation.batch_size",
+            "generation.engine",
+            "hardware.attention",
+            "hardware.compile",
+            "hardware.precision",
+            "hardware.sharding",
+            "model.revision",
+        ),
+        _asks_a_server,
+        "it is about a model whose weights are here, and a server answers this run.",
+    ),
+    Rule(
+        ("prompt.chat", "prompt.date"),
+        _asks_a_server,
+        "the server applies its model's own chat template.",
+    ),
+    Rule(
+        ("generation.temperature",),
+        lambda c: "temperature" in c.model.api.leave_out,
+        "model.api.leave_out says not to send it: leave out either.",
+    ),
+    Rule(
+        ("generation.prompt.", "prompt@generation.prompt"),
+        _asks_a_server,
+        "this run shows one prompt, by prompt=NAME.",
+    ),
+    Rule(
+        ("model.api.",),
+        lambda c: not _asks_a_server(c),
+        "it is about a server, and this run loads its model: `mvp-align answer` asks one.",
+    ),
+    Rule(("train.",), _evaluates, "this command trains nothing.", harmless=True),
     Rule(
         ("lora.",),
         _evaluates,
-        "evaluate.py makes no adapter; it takes one with adapter=PATH.",
+        "this command makes no adapter; evaluate.py takes one with adapter=PATH.",
         harmless=True,
     ),
     Rule(
@@ -95,7 +140,7 @@ RULES = (
             "data.counterfactual",
         ),
         _evaluates,
-        "it is about training, and evaluate.py trains nothing.",
+        "it is about training, and this command trains nothing.",
     ),
     Rule(
         ("lora.",),

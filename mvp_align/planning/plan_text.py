@@ -12,6 +12,9 @@ from mvp_align.data.load import DataSets
 from mvp_align.data.prompts import shows_person
 from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.evaluation.profile_ablation import missing_lines, pass_lines
+from mvp_align.evaluation.server_answers import AskedSet
+from mvp_align.generation.cost import BYTES_A_TOKEN, tokens_by_bytes
+from mvp_align.generation.remote import messages_of
 from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded_id
@@ -46,6 +49,40 @@ def print_plan(
         *_plan_lines(config, plan, data, placement),
         *forecast_lines(config, plan, placement),
     ]:
+        console.print(f"  {line}", highlight=False)
+
+
+def print_questions(
+    asked: Sequence[AskedSet], notes: Sequence[str], console: Console | None = None
+) -> None:
+    """Print what a server will be asked for: a table of the sets, how it is asked, and notes."""
+    console = console or Console()
+    lengths = Table(
+        title="Pairs and prompts (median / 95 % / longest)",
+        title_justify="left",
+    )
+    for column in ("set", "pairs", "users", "tokens of a prompt"):
+        lengths.add_column(column, justify="left" if column == "set" else "right")
+    for one in asked:
+        counts = [
+            sum(tokens_by_bytes(message["content"]) for message in messages_of(prompt))
+            for prompt in one.prompts
+        ]
+        users = len({pair.user_id for pair in one.pairs})
+        lengths.add_row(one.name, str(len(one.pairs)), str(users), _percentiles(counts))
+    console.print(lengths)
+    first = asked[0]
+    generation = first.config.generation
+    how = (
+        f"model {first.server.endpoint.model} at {first.server.recorded_as}; prompt"
+        f" {generation.prompt.name} as a user's turn; temperature {generation.temperature:g}, at"
+        f" most {generation.max_new_tokens} tokens an answer"
+    )
+    counting = (
+        f"tokens of prompts: one for every {BYTES_A_TOKEN} bytes, because the model's tokenizer is"
+        " not here; that is too many for English"
+    )
+    for line in [how, counting, *notes]:
         console.print(f"  {line}", highlight=False)
 
 

@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mvp_align.config import Config
 from mvp_align.errors import UserError
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import kind_of
@@ -21,8 +22,7 @@ from mvp_align.reporting.finished import (
     STAGES,
     Finished,
     Key,
-    Scores,
-    pairs_of,
+    MeasuredPairs,
     read_finished,
 )
 from mvp_align.reporting.results import unique
@@ -137,7 +137,13 @@ def _read_run(folder: Path) -> SeedRun:
     seed = config.pop("seed", None)
     if not isinstance(seed, int):
         raise UserError(f"{path} names no seed.")
-    kept = {key: value for key, value in config.items() if not key.startswith(FREE_TO_CHANGE)}
+    # a setting that the run's version did not know had its default
+    known = settings(OmegaConf.structured(Config), resolve=False) | config
+    kept = {
+        key: value
+        for key, value in known.items()
+        if key != "seed" and not key.startswith(FREE_TO_CHANGE)
+    }
     return SeedRun(folder, seed, (folder / "DONE").is_file(), kept)
 
 
@@ -187,18 +193,18 @@ def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> G
     known = {run.seed for run in runs}
     group.problems += [f"seed {seed}: missing." for seed in expected if seed not in known]
     if found:
-        _refuse_other_pairs({run.folder: run.scores for run in found})
+        _refuse_other_pairs({run.folder: run.measured for run in found})
         group.problems += _unlike_inputs([run.folder for run in found])
         group.summaries, left_out = _summaries(found, group.seeds)
         group.problems += left_out
     return group
 
 
-def _refuse_other_pairs(scored: Mapping[Path, Scores]) -> None:
-    (first_folder, first), *others = scored.items()
-    for folder, scores in others:
-        for key in {**first, **scores}:
-            if pairs_of(first.get(key, ())) != pairs_of(scores.get(key, ())):
+def _refuse_other_pairs(measured: Mapping[Path, MeasuredPairs]) -> None:
+    (first_folder, first), *others = measured.items()
+    for folder, pairs in others:
+        for key in {**first, **pairs}:
+            if first.get(key, []) != pairs.get(key, []):
                 raise UserError(
                     f"{first_folder} and {folder} were scored on different pairs of {key[1]}, so"
                     " they cannot be averaged pair by pair. (Without data.test, the seed decides"

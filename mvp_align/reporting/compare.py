@@ -10,7 +10,7 @@ from rich.text import Text
 from mvp_align.errors import UserError
 from mvp_align.metrics.intervals import Estimate, clustered_mean
 from mvp_align.metrics.metric import LIFT
-from mvp_align.metrics.names import kind_of
+from mvp_align.metrics.names import in_percent, kind_of
 from mvp_align.metrics.opa import ACC, MARGIN
 from mvp_align.metrics.score_rows import lifts, score_estimates, score_values, users_of
 from mvp_align.reporting.references import config_of, published_lines
@@ -47,12 +47,15 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
             differences = ("", "")
         else:
             accs, margins = _differences_to(first, scores, runs[0], run)
-            differences = (_percent(accs, sign="+"), _nats(margins, sign="+"))
+            differences = (
+                measured_text(accs, ACC, sign="+"),
+                measured_text(margins, MARGIN.name, sign="+"),
+            )
         table.add_row(
             run.name,
-            _percent(acc),
+            measured_text(acc, ACC),
             differences[0],
-            _nats(margin),
+            measured_text(margin, MARGIN.name),
             differences[1],
             str(acc.n),
             str(acc.users),
@@ -61,7 +64,7 @@ def print_comparison(runs: Sequence[Path], set_name: str, console: Console | Non
     console.print(table)
     for run, scores in list(scored.items())[1:]:
         accs, _ = _differences_to(first, scores, runs[0], run)
-        console.print(_verdict(accs, runs[0].name, run.name), highlight=False)
+        console.print(difference_line(accs, ACC, runs[0].name, run.name), highlight=False)
     references = [
         line
         for run in runs
@@ -103,29 +106,21 @@ def _differences_to(
     return acc, margin
 
 
-def _verdict(difference: Estimate, first: str, other: str) -> str:
-    """State what the interval shows, with no more certainty than it has."""
+def difference_line(difference: Estimate, metric: str, first: str, other: str) -> str:
+    """State what the interval of other minus first shows, with no more certainty than it has."""
     if difference.low is None or difference.high is None:
         return f"{other} against {first}: one user alone, so there is no interval."
-    if difference.low > 0:
-        return f"{other} has a higher acc@0 than {first}: {_percent(difference, sign='+')} points."
-    if difference.high < 0:
-        return f"{other} has a lower acc@0 than {first}: {_percent(difference, sign='+')} points."
-    return (
-        f"No difference in acc@0 shown between {other} and {first}:"
-        f" {_percent(difference, sign='+')} points spans 0."
-    )
+    shown = measured_text(difference, metric, sign="+") + " points" * in_percent(metric)
+    name = metric.removeprefix("opa/")
+    if difference.low <= 0 <= difference.high:
+        return f"No difference in {name} shown between {other} and {first}: {shown} spans 0."
+    word = "higher" if difference.low > 0 else "lower"
+    return f"{other} has a {word} {name} than {first}: {shown}."
 
 
-def _percent(estimate: Estimate, sign: str = "") -> str:
-    return _interval(estimate, 100, f"{sign}.1f")
-
-
-def _nats(estimate: Estimate, sign: str = "") -> str:
-    return _interval(estimate, 1, f"{sign}.3f")
-
-
-def _interval(estimate: Estimate, scale: float, form: str) -> str:
+def measured_text(estimate: Estimate, metric: str, sign: str = "") -> str:
+    """Format a mean or a difference of means with its interval: shares in percent."""
+    scale, form = (100, f"{sign}.1f") if in_percent(metric) else (1, f"{sign}.3f")
     if estimate.low is None or estimate.high is None:
         return format(estimate.value * scale, form)
     return (

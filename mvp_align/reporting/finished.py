@@ -14,12 +14,15 @@ from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.metrics.score_rows import pair_values
 from mvp_align.metrics.table import BASELINES, CHANGES, SCORED, metric_named
 from mvp_align.reporting.results import unique
-from mvp_align.runs.pair_files import read_scores, read_values
+from mvp_align.runs.pair_files import read_groups, read_scores, read_values
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore
 
 Scores = Mapping[tuple[str, str], Sequence[PairScore]]
 """(stage, set) -> scores; `in_domain-prompt_free` is the set without its prompts."""
+
+MeasuredPairs = Mapping[tuple[str, str], Sequence[tuple[str, str]]]
+"""(stage, set) -> (id, user) of the pairs that were scored, or of all where nothing was."""
 
 Key = tuple[str, str, str]
 """(set, metric, stage), where the stage is `base`, `tuned` or `lift`."""
@@ -40,11 +43,11 @@ class PairMetric:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A finished run: its rows, its scores, and all that it kept pair by pair."""
+    """A finished run: its rows, of which pairs they are, and all that it kept pair by pair."""
 
     folder: Path
     rows: Sequence[Row]
-    scores: Scores
+    measured: MeasuredPairs
     pairs: Mapping[Key, PairMetric]
 
     def whole_set_rows(self) -> dict[Key, Row]:
@@ -83,8 +86,16 @@ def read_finished(folder: Path) -> Finished:
     """
     files = RunFolder(folder, resumed=False, writes=False)
     rows = read_rows(files.metrics)
+    subjects = _subjects(rows)
+    if not subjects:
+        raise UserError(f"{files.metrics} has no results of a whole set.")
     scores = _read_all_scores(files, rows)
-    finished = Finished(folder, rows, scores, _pair_metrics(files, scores))
+    measured = {key: pairs_of(found) for key, found in scores.items()}
+    for stage, name in subjects:
+        if (stage, name) not in scores and files.groups(name).is_file():
+            lines = read_groups(files.groups(name)).values()
+            measured[stage, name] = [(id, user) for id, user, _ in lines]
+    finished = Finished(folder, rows, measured, _pair_metrics(files, scores, subjects))
     rows_by_key = finished.whole_set_rows()
     added_since = {
         *(metric.name for metric in SCORED),
@@ -110,14 +121,9 @@ def read_finished(folder: Path) -> Finished:
 
 
 def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
-    """Of every set and stage that `rows` speak of."""
+    """Of every set and stage that `rows` have scores of: none where answers alone were measured."""
     names = {metric.name for metric in (*SCORED, *BASELINES)}
-    scored = (row for row in rows if row.metric in names)
-    subjects = unique(
-        (row.stage, row.set) for row in scored if row.stage in STAGES and "/" not in row.set
-    )
-    if not subjects:
-        raise UserError(f"{files.metrics} has no results of a whole set.")
+    subjects = _subjects([row for row in rows if row.metric in names])
     scores: dict[tuple[str, str], list[PairScore]] = {}
     pairs: dict[str, list[tuple[str, str]]] = {}
     for stage, name in subjects:
@@ -135,18 +141,28 @@ def _read_all_scores(files: RunFolder, rows: Sequence[Row]) -> Scores:
     return scores
 
 
-def _pair_metrics(files: RunFolder, scores: Scores) -> dict[Key, PairMetric]:
+def _subjects(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Return the stages and sets that rows are about."""
+    return unique(
+        (row.stage, row.set) for row in rows if row.stage in STAGES and "/" not in row.set
+    )
+
+
+def _pair_metrics(
+    files: RunFolder, scores: Scores, subjects: Sequence[tuple[str, str]]
+) -> dict[Key, PairMetric]:
     """What the run's files hold pair by pair: the metrics of `scores`, those of `values/`, and
     their lifts."""
     found: dict[Key, PairMetric] = {}
-    for stage, name in scores:
-        if name.endswith(FREE):
-            continue
-        base = scores.get(("base", name)) if stage == "tuned" else None
-        values = pair_values(scores[stage, name], base)
-        values[PROMPT_FREE.name] = PROMPT_FREE.of(scores[stage, f"{name}{FREE}"])
-        ids, users = zip(*pairs_of(scores[stage, name]), strict=True)
-        found |= {(name, metric, stage): PairMetric(ids, users, x) for metric, x in values.items()}
+    for stage, name in subjects:
+        if (stage, name) in scores:
+            base = scores.get(("base", name)) if stage == "tuned" else None
+            values = pair_values(scores[stage, name], base)
+            values[PROMPT_FREE.name] = PROMPT_FREE.of(scores[stage, f"{name}{FREE}"])
+            ids, users = zip(*pairs_of(scores[stage, name]), strict=True)
+            found |= {
+                (name, metric, stage): PairMetric(ids, users, x) for metric, x in values.items()
+            }
         lines = read_values(files.values(stage, name))
         for metric in unique(metric for line in lines for metric in line.values):
             measured = [

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.metrics.drift import NEUTRAL
-from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
+from mvp_align.reporting.leading import spoken
 from mvp_align.reporting.pages import page_template
 from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING, Ablation, ablations
 from mvp_align.reporting.references import converted_from, name_now, published_lines
@@ -45,6 +45,9 @@ class SetPart:
     """One set in the report: its summary, its chart, and the groups in the chart."""
 
     name: str
+    lead: str
+    """The metric of the sentence, the chart and the groups (`leading.leading_metric`)."""
+    lead_name: str
     title: str
     sentence: str
     counted: str
@@ -88,6 +91,8 @@ def write_report(run_dir: Path) -> Path:
         facts=_facts(config, environment),
         parts=parts,
         rows=rows,
+        scored=any(row.metric.startswith("opa/") for row in rows),
+        judged=any(row.metric.startswith("paa/") for row in rows),
         notes=notes.get("notes", []),
         config_text=config_text,
         environment_text=to_json(environment, indent=2),
@@ -113,11 +118,14 @@ def _set_parts(
     parts = []
     for name in results.sets():
         sections = results.sections(name)
-        everyone = results.line(name, ACC, label="everyone")
+        lead = results.lead(name)
+        everyone = results.line(name, lead, label="everyone")
         unit = counted(name, prompts)
         parts.append(
             SetPart(
                 name=name,
+                lead=lead,
+                lead_name=spoken(lead),
                 title=_title_of(name, config),
                 sentence=sentence(everyone, unit, unseen=_trains(_setting(config, "recipe"))),
                 counted=unit,
@@ -160,6 +168,7 @@ def _facts(config: Any, environment: dict[str, Any]) -> list[tuple[str, str]]:
     commit = str(git.get("commit", ""))[:10]
     found = {
         "Model": inputs.get("model") or _setting(config, "model.id"),
+        "Asked at": _setting(config, "model.api.base_url"),
         "Converted from": converted_from(environment),
         "Recipe": _setting(config, "recipe"),
         "Data": _setting(config, "data.name"),

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from mvp_align.data.sets import SETS, names_people
@@ -14,6 +14,7 @@ from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.table import METRICS
 from mvp_align.metrics.variables import STATED, VARIABLES, crossed_name
+from mvp_align.reporting.leading import leading_metric, spoken
 from mvp_align.schema import DIMENSIONS
 
 SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
@@ -90,6 +91,9 @@ class Results:
         """Return the sets that are not part of another one, in the file's order."""
         return unique(row.set.partition("/")[0] for row in self.rows)
 
+    def lead(self, set_name: str) -> str:
+        return leading_metric(self.rows, set_name)
+
     def parts(self, set_name: str) -> list[str]:
         """Return a set's parts: `ufp4/helpfulness` and so on for `ufp4`."""
         return unique(row.set for row in self.rows if row.set.startswith(f"{set_name}/"))
@@ -100,7 +104,8 @@ class Results:
         A set's parts are its user types.
         """
         parts = [
-            self.line(part, ACC, label=part.partition("/")[2]) for part in self.parts(set_name)
+            self.line(part, self.lead(part), label=part.partition("/")[2])
+            for part in self.parts(set_name)
         ]
         found = {group_by: self.groups(set_name, group_by) for group_by in BREAKDOWNS}
         if parts:
@@ -154,7 +159,8 @@ class Results:
 
     def group_gaps(self, set_name: str) -> list[GroupGap]:
         """Return one line per attribute of users for which a group was measured or suppressed."""
-        lines = []
+        lines, lead = [], self.lead(set_name)
+        wanted = [f"{lead}{word}" for word in (WORST, GAP, SUPPRESSED)]
         for group_by, label in self.people_variables(set_name).items():
             found = {
                 derivation(row.metric): row
@@ -162,7 +168,7 @@ class Results:
                 for stage in ("base", "tuned")
                 for row in self.rows
                 if (row.stage, row.set, row.group_by) == (stage, set_name, group_by)
-                and row.metric in ACC_BY_GROUP
+                and row.metric in wanted
             }
             if found:
                 lines.append(
@@ -213,28 +219,29 @@ class Results:
         return ""
 
     def design_effect(self, set_name: str) -> str:
-        """State acc@0's design effect, due to correlated answers of a user. Empty if unknown."""
-        found = [
-            self.index.get((stage, set_name, f"{ACC}{DEFF}", "", "")) for stage in ("tuned", "base")
-        ]
+        """State the design effect, due to correlated answers of a user. Empty if unknown."""
+        lead = self.lead(set_name)
+        keys = ((stage, set_name, f"{lead}{DEFF}", "", "") for stage in ("tuned", "base"))
+        found = [self.index.get(key) for key in keys]
         row = next((row for row in found if row), None)
         return (
-            f"design effect of acc@0: {shown(row)} (variance over that of as many unrelated"
-            " answers)"
+            f"design effect of {spoken(lead)}: {shown(row)} (variance over that of as many"
+            " unrelated answers)"
             if row
             else ""
         )
 
     def groups(self, set_name: str, group_by: str) -> list[Line]:
-        """Return acc@0 of each group.
+        """Return acc@0, or what else leads, of each group.
 
         Dimensions are in the benchmark's order, levels are High, Low, and others are in the file's
         order.
         """
+        lead = self.lead(set_name)
         found = unique(
             row.group
             for row in self.rows
-            if row.set == set_name and row.group_by == group_by and row.metric == ACC
+            if row.set == set_name and row.group_by == group_by and row.metric == lead
         )
         order = {name: place for place, name in enumerate((*DIMENSIONS, "High", "Low"))}
         names = {
@@ -242,16 +249,13 @@ class Results:
         }  # crossed, like "safety,Low"
         found.sort(key=lambda group: [order.get(name, len(order)) for name in names[group]])
         return [
-            self.line(set_name, ACC, group_by, group, label=" ".join(names[group]))
+            self.line(set_name, lead, group_by, group, label=" ".join(names[group]))
             for group in found
         ]
 
 
 def _is_worst(row: Row, stage: str, set_name: str, by: str) -> bool:
     return (row.stage, row.set, row.metric, row.group_by) == (stage, set_name, ACC + WORST, by)
-
-
-ACC_BY_GROUP = tuple(f"{ACC}{word}" for word in (WORST, GAP, SUPPRESSED))
 
 
 def suppressed_text(row: Row | None) -> str:
@@ -271,18 +275,8 @@ def _share_of_ceiling(acc: Line) -> Line | None:
     def over(row: Row | None) -> Row | None:
         if row is None:
             return None
-        return Row(
-            row.stage,
-            row.set,
-            SHARE_OF_CEILING.name,
-            "",
-            "",
-            row.value / ceiling,
-            None,
-            None,
-            row.n,
-            row.users,
-        )
+        name, value = SHARE_OF_CEILING.name, row.value / ceiling
+        return replace(row, metric=name, value=value, low=None, high=None)
 
     return Line(
         label_of(SHARE_OF_CEILING.name),

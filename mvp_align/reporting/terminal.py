@@ -12,6 +12,7 @@ from mvp_align.metrics.drift import NEUTRAL
 from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.headline import against_ceiling, no_change_reason
+from mvp_align.reporting.leading import spoken
 from mvp_align.reporting.profile_ablation import OVER_SHUFFLED, Ablation, ablations
 from mvp_align.reporting.results import (
     BLIND,
@@ -77,7 +78,8 @@ def _summary_table(results: Results, set_name: str, users: str) -> Table:
 def _breakdown_table(results: Results, set_name: str, users: str) -> Table | None:
     sections = results.sections(set_name)
     blind = any(line.ceiling for _, lines in sections for line in lines)
-    table = _new_table(f"{set_name}: acc@0 by group, in %", "group", users, blind=blind)
+    lead = spoken(results.lead(set_name))
+    table = _new_table(f"{set_name}: {lead} by group, in %", "group", users, blind=blind)
     for _, lines in sections:
         for line in lines:
             _add(table, line, blind=blind)
@@ -100,12 +102,13 @@ def _gap_table(results: Results, set_name: str) -> Table | None:
     lines = results.group_gaps(set_name)
     if not lines:
         return None
+    lead = spoken(results.lead(set_name))
     table = bare_table(
-        f"{set_name}: who is served worst by the {_stage_of(lines)} model, acc@0 in %"
+        f"{set_name}: who is served worst by the {_stage_of(lines)} model, {lead} in %"
     )
     table.add_column("by", no_wrap=True)
     table.add_column("lowest", overflow="fold")
-    for name in ("acc@0", "to the highest, points", "held back"):
+    for name in (lead.partition(" ")[0], "to the highest, points", "held back"):
         table.add_column(name, justify="right", no_wrap=True)
     for line in lines:
         held = f"{line.suppressed.value:.0f} of {line.suppressed.users}" if line.suppressed else ""

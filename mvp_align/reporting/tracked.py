@@ -19,15 +19,16 @@ GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n",
 def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
     """Return tables by name.
 
-    `results` holds every row, `groups/<set>_by_<breakdown>` acc@0 of each group, and `samples`, if
-    any, the sample pairs.
+    `results` holds every row, `groups/<set>_by_<breakdown>` acc@0 of each group (or what leads
+    without it), and `samples`, if any, the sample pairs.
     """
     found: dict[str, Table] = {
         "results": (list(KEYS), [list(asdict(row).values()) for row in rows])
     }
     results = Results(rows)
     for set_name in results.sets():
-        shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == ACC)
+        lead = results.lead(set_name)
+        shown = (row for row in rows if row.set == set_name and row.group_by and row.metric == lead)
         for group_by in unique(row.group_by for row in shown):
             lines = results.groups(set_name, group_by)
             if lines:  # other metrics have groups of their own

@@ -89,7 +89,8 @@ def inputs_of(config: Config) -> dict[str, str]:
         "data.values": data.values,
     }
     paths |= {key: Path(path) for key, path in named.items() if path is not None}
-    paths["model.id"] = packaged_gguf(model) or Path(model.id)
+    if model.api.base_url is None:
+        paths["model.id"] = packaged_gguf(model) or Path(model.id)
     paths |= {f"metrics/{path.name}": path for path in own_metric_files()}
     if (own := own_folder("recipes")) and (own / f"{config.recipe}.py").is_file():
         paths[f"recipes/{config.recipe}.py"] = own / f"{config.recipe}.py"

@@ -23,6 +23,12 @@ FREE_TO_CHANGE = (
     "evals.judge",
     "generation.batch_size",
     "hardware.loader_workers",
+    "model.api.key_env",
+    "model.api.concurrency",
+    "model.api.requests_per_minute",
+    "model.api.reply_seconds",
+    "model.api.usd_per_million",
+    "model.api.limit_usd",
 )
 """Settings that change no number of a run, so a resumed run may set them anew. (A judge that cannot
 be reached now can be asked later.)"""
@@ -70,8 +76,10 @@ def read_config(run_dir: Path) -> Config:
 
 def model_of(run_dir: Path) -> Model:
     """The very model that the run in `run_dir` loaded. Raises UserError where it is not to be had
-    here, and where an adapter that it evaluated is another one by now."""
+    here or behind an API, and where an adapter that it evaluated is another one by now."""
     config = read_config(run_dir)
+    if config.model.api.base_url is not None:
+        raise UserError(f"{run_dir}: its model is behind an API, so there are no weights to load.")
     before, now = stored_inputs(run_dir), inputs_of(config)
     model = replace(config.model, id=before.get("model", config.model.id))
     if loaded_id(model) != model.id:

@@ -22,6 +22,8 @@ NOISE = {
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",
     # accelerate imports DeepSpeed if it is installed, even without a GPU
     "DeepSpeed": "Setting accelerator to CPU.",
+    # a line a request, where Hydra has set the level to INFO
+    "httpx": "HTTP Request: ",
     # the plan counts the answers that merge with their prompt's last token
     "trl.trainer.dpo_trainer": "The tokenized prompt is not a prefix of the tokenized",
     "trl.trainer.sft_trainer": "The tokenized prompt is not a prefix of the tokenized",

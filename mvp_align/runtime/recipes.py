@@ -30,6 +30,8 @@ class Recipe:
     """Both answers of a pair, only the chosen one, or nothing (an evaluation)."""
     reference: bool = False
     """Whether the loss uses log-probs of a frozen reference."""
+    weights: bool = True
+    """Whether it loads a model. One that does not asks a server (`model.api`)."""
 
     def __post_init__(self) -> None:
         if self.trains_on not in TRAINS_ON:

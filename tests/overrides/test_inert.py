@@ -71,6 +71,28 @@ REFUSED = {
         "hardware.activation_offloading",
         "evaluate",
     ),
+    "precision of a model elsewhere": (
+        ["model=gpt4o", "hardware.precision=bf16"],
+        "hardware.precision",
+        "answer",
+    ),
+    "limits that only a tokenizer tells": (["data.max_tokens=64"], "data.max_tokens", "answer"),
+    "a server's chat template": (["prompt.chat=false"], "prompt.chat", "answer"),
+    "temperature that is not sent": (
+        ["model.api.leave_out=[temperature]", "generation.temperature=0"],
+        "generation.temperature",
+        "answer",
+    ),
+    "another prompt of answers": (
+        ["prompt@generation.prompt=paper"],
+        "prompt@generation.prompt",
+        "answer",
+    ),
+    "server of a model that is loaded": (
+        ["model.api.concurrency=2"],
+        "model.api.concurrency",
+        "evaluate",
+    ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
     "answers at no step": (
@@ -153,6 +175,7 @@ USED = {
     "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),
     "revision": (["model=llama2_7b", "model.revision=main"], "model.revision", "train"),
     "judge": (["evals.metrics=[paa]", "evals.judge=gpt4o"], "evals.judge", "train"),
+    "requests to a server": (["model.api.concurrency=2"], "model.api.concurrency", "answer"),
     "no tracker": (["tracking.backend=none"], "tracking.backend", "train"),
     "dry run": (["train.dry_run=true"], "train.dry_run", "evaluate"),
 }
