@@ -20,7 +20,8 @@ from mvp_align.runs.lock import lock
 
 ROOT = Path(__file__).parents[1]
 MODELS = (
-    "llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b,"
+    "api, deepseek, doubao, gpt4o,"
+    " llama2_13b, llama2_13b_chat, llama2_7b, llama2_7b_chat, llama3_2_1b, qwen2_5_0_5b,"
     " qwen2_5_14b, qwen2_5_7b, qwen_14b, qwen_7b, smollm2_135m"
 )
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "wandb", "accelerate", "bitsandbytes"}
@@ -125,7 +126,10 @@ def test_all_impossible_combinations_come_in_one_message() -> None:
         ("hardware=gpu", "hardware=gpu: no such hardware. Known: auto, cpu, cuda, fsdp, zero2."),
         (
             "prompt=",
-            "prompt=: no such prompt. Known: chat, history, paa, paper, preference, question.",
+            (
+                "prompt=: no such prompt. Known: auto, chat, history, paa, paper, preference,"
+                " question."
+            ),
         ),
         (
             "data=[smple]",
@@ -389,7 +393,7 @@ def test_help_is_quick_and_imports_nothing_heavy(script: str, tmp_path: Path) ->
     for shown in (
         "python train.py",
         f"model: {MODELS}",
-        "prompt: chat, history, paa, paper, preference, question",
+        "prompt: auto, chat, history, paa, paper, preference, question",
         "beta: 0.1",
     ):
         assert shown in done.stdout
