@@ -582,5 +582,5 @@ def test_a_folder_in_use_is_reported_before_loading(
 
 
 def test_evaluate_takes_no_recipe() -> None:
-    with pytest.raises(UserError, match=r"recipe=lora_sft: evaluate\.py has one job"):
+    with pytest.raises(UserError, match=r"recipe=lora_sft: evaluate has one job"):
         check_command("evaluate", ["recipe=lora_sft"])
