@@ -16,7 +16,7 @@ from mvp_align.construction.people import FREE_TEXT
 from mvp_align.data.ceiling import comparison
 from mvp_align.data.formats.record import names_person
 from mvp_align.data.histories import normalised
-from mvp_align.data.near_duplicates import NEAR, similarity, sketch
+from mvp_align.data.near_duplicates import NEAR, text_similarity
 from mvp_align.data.overlaps import PartTexts
 from mvp_align.data.parts import WHOLE, DataPart
 from mvp_align.data.readers import ReadPairs
@@ -60,13 +60,12 @@ def _answers(pair: PreferencePair) -> tuple[tuple[str, str], tuple[str, str]]:
 
 def _answer_findings(pair: PreferencePair) -> Iterator[PairFinding]:
     """Yield what is wrong with the two answers by themselves, and beside the question."""
-    question = sketch(pair.question)
     for which, answer in _answers(pair):
         if not any(map(str.isalnum, answer)):
             yield PairFinding("answer", f"{which} has no word")
-        elif similarity(sketch(answer), question) >= NEAR:
+        elif text_similarity(answer, pair.question) >= NEAR:
             yield PairFinding("answer", f"{which} repeats the question")
-    alike = similarity(sketch(pair.chosen), sketch(pair.rejected))
+    alike = text_similarity(pair.chosen, pair.rejected)
     if alike >= NEAR:
         yield PairFinding("alike", f"the answers are nearly the same ({_jaccard(alike)})")
     shorter, longer = sorted((len(pair.chosen), len(pair.rejected)))
@@ -148,7 +147,7 @@ def _phrases(pair: PreferencePair) -> list[str]:
 
 
 def _holds(text: str, phrase: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
+    return phrase in text and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
 
 
 def _word_runs(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
