@@ -81,7 +81,7 @@ def review(
     if sample is not None and sample < 1:
         raise UserError(f"--sample {sample}: must be 1 or above.")
     with format_as_option():
-        _, found = read_records(records, format)
+        read, found = read_records(records, format)
     if reviewer is not None:
         path = decision_file(out, reviewer)
         findings = read_findings(out, found)
@@ -90,7 +90,7 @@ def review(
             with ReviewServer(session, port) as server:
                 typer.echo(f"Open {server.url}\nCtrl+C here ends the review; it can be resumed.")
                 _serve(server)
-    typer.echo("\n".join(write_reviewed(records, format, found, out)))
+    typer.echo("\n".join(write_reviewed(read, found, out)))
 
 
 def _serve(server: "ReviewServer") -> None:

@@ -84,7 +84,7 @@ def pair_question(pair: PreferencePair, judge: Judge) -> PairQuestion:
     shown = answers if w_comes_first(pair) else answers[::-1]
     material = {
         "preferences": preferences,
-        "question": pair.question,
+        "question": pair.asked,
         **dict(zip(PLACES, shown, strict=True)),
     }
     return PairQuestion(

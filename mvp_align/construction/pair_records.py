@@ -36,7 +36,7 @@ def read_records(source: str, format: str) -> tuple[ReadPairs, list[PairRecord]]
     record, or a record is none that JSON can hold.
     """
     read = read_pairs(source, format)
-    known = FORMATS[format]
+    known = FORMATS[read.format]
     waiting = iter(read.pairs)
     pair, found = next(waiting, None), []
     for value in (row for file in open_source(source).files for _, row in file.rows):

@@ -10,6 +10,7 @@ from mvp_align import __version__
 from mvp_align.construction.decisions import Decision, read_decisions, standing
 from mvp_align.construction.pair_records import PairRecord, Texts
 from mvp_align.data.formats import FORMATS
+from mvp_align.data.readers import ReadPairs
 from mvp_align.errors import UserError
 from mvp_align.metrics.agreement import kappas, label_alpha
 from mvp_align.runtime.json_files import write_json, write_json_lines
@@ -17,14 +18,14 @@ from mvp_align.runtime.json_files import write_json, write_json_lines
 REVIEWED, REVIEW = "reviewed.jsonl", "review.json"
 
 
-def write_reviewed(source: str, format: str, records: Sequence[PairRecord], out: Path) -> list[str]:
+def write_reviewed(read: ReadPairs, records: Sequence[PairRecord], out: Path) -> list[str]:
     """Write the records on which all who decided agree to `reviewed.jsonl`, and counts beside it.
 
     Return the counts as lines to print. A record stays as it is but for edited texts and
     `provenance.review`, which has the decisions. Where nothing was accepted there is no
     `reviewed.jsonl`. Raises UserError where it would replace the source.
     """
-    target = out / REVIEWED
+    source, target = read.source, out / REVIEWED
     if Path(source).exists() and target.exists() and target.samefile(source):
         raise UserError(f"{source}: reviewed records would replace it: name another --out.")
     decided, stale = _decided(out, records)
@@ -40,7 +41,7 @@ def write_reviewed(source: str, format: str, records: Sequence[PairRecord], out:
             fate["rejected"] += 1
         else:
             fate["kept as edited" if texts != record.texts else "kept as they are"] += 1
-            kept.append(_reviewed(record, texts, own, FORMATS[format].texts))
+            kept.append(_reviewed(record, texts, own, FORMATS[read.format].texts))
     if kept:
         write_json_lines(target, kept)
     else:
@@ -51,7 +52,7 @@ def write_reviewed(source: str, format: str, records: Sequence[PairRecord], out:
         {
             "made_by": f"mvp-align {__version__}",
             "source": source,
-            "format": format,
+            "format": read.format,
             "pairs": len(records),
             **fate,
             "decisions_about_other_records": stale,

@@ -96,8 +96,9 @@ class ReviewSession:
 
 
 def person_lines(pair: PreferencePair) -> list[tuple[str, str]]:
-    """Return what the record says of the person who asks, each with its name."""
-    lines = [("stated", pair.preference), ("profile", pair.profile_text)]
+    """Return what was said before the question, and of the person who asks, each with its name."""
+    lines = [(f"{turn.role} before", turn.content) for turn in pair.before]
+    lines += [("stated", pair.preference), ("profile", pair.profile_text)]
     lines += [(name.replace("_", " "), value) for name, value in pair.groups.items()]
     return [(name, value) for name, value in lines if value.strip()]
 

@@ -79,7 +79,7 @@ def verify_records(
         {
             "made_by": f"mvp-align {__version__}",
             "source": source,
-            "format": format,
+            "format": read.format,
             "records_sha256": read.sha256,
             "pairs": len(records),
             "with_findings": flagged,

@@ -26,7 +26,7 @@ from mvp_align.construction.decisions import decision_file, open_log, read_decis
 from mvp_align.construction.pair_records import PairRecord, read_records
 from mvp_align.construction.review_results import write_reviewed
 from mvp_align.construction.review_server import ReviewServer
-from mvp_align.construction.review_session import ReviewSession, queue
+from mvp_align.construction.review_session import ReviewSession, person_lines, queue
 from mvp_align.data.readers import read_pairs
 from mvp_align.errors import UserError
 
@@ -56,7 +56,7 @@ def decide(source: Path, reviewer: str, said: str) -> None:
 
 
 def results(source: Path) -> tuple[list[str], dict[str, Any]]:
-    lines = write_reviewed(str(source), "mvpbench", records_of(source), source.parent)
+    lines = write_reviewed(*read_records(str(source), "mvpbench"), source.parent)
     return lines, json.loads((source.parent / "review.json").read_text("utf-8"))
 
 
@@ -363,9 +363,27 @@ def test_own_formats_are_reviewed_under_their_own_keys(tmp_path: Path) -> None:
     assert [one.value["chosen"] for one in found] == [one.chosen for one in read.pairs]
     with open_log(decision_file(tmp_path, "ann")) as log:
         log.add(found[1], "edit", ("Why?", "Hence.", "No."))
-    write_reviewed(str(source), "pairs", found, tmp_path)
+    write_reviewed(read, found, tmp_path)
     (kept,) = json_lines(tmp_path / "reviewed.jsonl")
     review = kept.pop("provenance")["review"]
     assert kept == own | {"chosen": "Hence."} and review["before"] == {"chosen": "Thus."}
     again = read_pairs(str(tmp_path / "reviewed.jsonl"), "pairs")
     assert again.unread == {}
+
+
+def test_what_was_said_before_is_shown_and_other_shapes_are_refused(tmp_path: Path) -> None:
+    orca = {"system": "Be kind.", "question": "Why?", "chosen": "So.", "rejected": "No."}
+    source = write_records_to(tmp_path / "orca.jsonl", [orca, orca | {"question": "How?"}])
+    read, found = read_records(str(source), "auto")
+    assert person_lines(found[0].pair) == [("system before", "Be kind.")]
+    with open_log(decision_file(tmp_path, "ann")) as log:
+        log.add(found[0], "accept", None)
+    write_reviewed(read, found, tmp_path)
+    (kept,) = json_lines(tmp_path / "reviewed.jsonl")
+    assert {key: kept[key] for key in orca} == orca
+    turn = {"role": "user", "content": "Why?"}
+    said = [{"role": "assistant", "content": text} for text in ("So.", "No.")]
+    chat = {"prompt": [turn], "chosen": said[:1], "rejected": said[1:]}
+    source = write_records_to(tmp_path / "chat.jsonl", [chat])
+    with pytest.raises(UserError, match="cannot be shown as it stands"):
+        read_records(str(source), "auto")

@@ -135,8 +135,7 @@ def test_pairs_are_decided_by_keyboard_and_found_again(review: Review) -> None:
     assert review.choices() == [
         ("1", "reject"), ("0", "accept"), ("2", "edit"), ("3", "accept"), ("3", "withdraw"),
     ]  # fmt: skip
-    records = read_records(str(review.source), "mvpbench")[1]
-    write_reviewed(str(review.source), "mvpbench", records, review.folder)
+    write_reviewed(*read_records(str(review.source), "mvpbench"), review.folder)
     kept = {one["id"]: one for one in json_lines(review.folder / "reviewed.jsonl")}
     assert sorted(kept) == ["0", "2"]
     given = json_lines(review.source)[2]
@@ -178,7 +177,7 @@ def test_a_key_that_is_held_down_decides_one_pair(review: Review) -> None:
 
 def test_what_was_not_kept_is_not_shown_as_kept(review: Review) -> None:
     with review.opened() as page:
-        page.route("**/decision", lambda route: route.abort())
+        page.context.set_offline(True)
         page.keyboard.press("a")
         shows(
             page,
@@ -187,7 +186,7 @@ def test_what_was_not_kept_is_not_shown_as_kept(review: Review) -> None:
         )
         shows(page, "id", "1")
         shows(page, "progress", "0 accepted, 0 rejected, 0 edited, 4 to go")
-        page.unroute("**/decision")
+        page.context.set_offline(False)
         page.keyboard.press("e")
         page.fill("#e1", " ")
         page.click("#save")
