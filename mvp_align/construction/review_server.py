@@ -102,15 +102,17 @@ class ReviewRequest(BaseHTTPRequestHandler):
             self._send_problem(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        short = length.isdecimal() and int(length) <= MAX_BODY_BYTES
+        # read even where it is refused: a connection that is closed before may lose the answer
+        body = self.rfile.read(int(length)) if short else b""
+        self.close_connection = self.close_connection or not short
         asked = self._asked_for()
         if asked is None:
             return
-        length = self.headers.get("Content-Length", "")
-        if asked != "decision" or not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-            self.close_connection = True  # what follows was not read
+        if asked != "decision" or not short:
             self._send_problem(HTTPStatus.BAD_REQUEST, "no decision, or too long a one")
             return
-        body = self.rfile.read(int(length))
         try:
             self._send_object(HTTPStatus.OK, self.session.decide(from_json(body)))
         except ValidationError as error:
