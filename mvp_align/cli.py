@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import construction, data_checks, fetching, finished_run
+from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -21,7 +21,9 @@ cache = typer.Typer(
 app.add_typer(cache, name="cache")
 runs = typer.Typer(no_args_is_help=True, help="Several runs at once.")
 app.add_typer(runs, name="runs")
-data = typer.Typer(no_args_is_help=True, help="Preference data: fetch, check, split, build.")
+data = typer.Typer(
+    no_args_is_help=True, help="Preference data: fetch, check, split, build, review."
+)
 app.add_typer(data, name="data")
 
 RunFolders = Annotated[
@@ -103,6 +105,8 @@ data.command()(data_checks.split)
 data.command()(data_checks.card)
 data.command()(construction.build)
 data.command("from-scores")(construction.from_scores)
+data.command()(reviewing.verify)
+data.command()(reviewing.review)
 
 
 @app.command()

@@ -54,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        opening = json.loads(body["messages"][1]["content"])["opening_prompt"]
+        material = json.loads(body["messages"][1]["content"])
+        opening = material.get("opening_prompt") or material["question"]  # a judge is asked so
         with self.server.lock:
             self.server.asked[opening] += 1
             self.server.bodies.append(body)

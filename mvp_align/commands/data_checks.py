@@ -25,7 +25,7 @@ DataFormat = Annotated[str, typer.Option("--format", help="What data.format take
 
 
 @contextmanager
-def _format_named() -> Iterator[None]:
+def format_as_option() -> Iterator[None]:
     """The reader's messages name the setting `data.format`, which is an option here."""
     try:
         yield
@@ -65,7 +65,7 @@ def validate(
     _check_target(html, "--html")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
     sources = _sources(paths)
-    with _format_named():
+    with format_as_option():
         found = validate_data(sources, format, accepted=accept or (), count_tokens=count_tokens)
     found = replace(found, checks=[replace(c, found=_as_option(c.found)) for c in found.checks])
     if html:
@@ -119,7 +119,7 @@ def split(
         [name for name in APART if name in (apart or ())],
         [name.strip() for name in stratify.split(",") if name.strip()],
     )
-    with _format_named():
+    with format_as_option():
         written = write_split(source, format, folder, wishes)
     for line in split_lines(folder, written):
         typer.echo(line)
@@ -153,7 +153,7 @@ def card(
         raise UserError(f"{to} exists already, and may hold words of yours: name another --to.")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
     sources = _sources(paths)
-    with _format_named():
+    with format_as_option():
         found = validate_data(sources, format, count_tokens=count_tokens)
     described = Described(title or to.resolve().parent.name, format, licence, language or ())
     write_text(to, dataset_card(found, sources, described, to.parent))

@@ -76,8 +76,17 @@ def _mixed(hashes: Hashes) -> Hashes:
 
 def similarity(one: Sketch, other: Sketch) -> float:
     """Return the Jaccard similarity of two texts' runs, from 0 to 1."""
-    shared = len(np.intersect1d(one.runs, other.runs, assume_unique=True))
-    return shared / (len(one.runs) + len(other.runs) - shared)
+    return _jaccard(one.runs, other.runs)
+
+
+def text_similarity(one: str, other: str) -> float:
+    """Return `similarity` of two texts that are compared with nothing else, without MinHash."""
+    return _jaccard(_runs(normalised(one)), _runs(normalised(other)))
+
+
+def _jaccard(one: Hashes, other: Hashes) -> float:
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared / (len(one) + len(other) - shared)
 
 
 class NearIndex:

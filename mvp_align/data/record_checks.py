@@ -19,13 +19,18 @@ CONTEXT = ("system", "system_prompt", "history", "images", "tools")
 another prompt."""
 
 
+ADDED_HERE = ("provenance",)
+"""Keys that our own commands add to records of any format, and that are not read."""
+
+
 def unread_keys(value: dict[str, Any], format: str) -> dict[str, frozenset[str]]:
     """The keys of a record that hold something and that its format does not read, each with the
     fields that it lacks."""
     there = {str(key) for key, entry in value.items() if entry is not None}
     known = FORMATS[format]
     fields = frozenset(known.record.model_fields)
-    return dict.fromkeys(sorted(there - fields - {*known.passed_over, *CONTEXT}), fields - there)
+    passed_over = {*known.passed_over, *CONTEXT, *ADDED_HERE}
+    return dict.fromkeys(sorted(there - fields - passed_over), fields - there)
 
 
 @cache

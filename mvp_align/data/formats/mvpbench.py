@@ -83,14 +83,13 @@ FORMAT = Format(
     MvpBenchRecord,
     _to_pair,
     texts=("question", "answer_w", "answer_l"),
-    # parts of the survey, the system prompt of the benchmark's generation, and what our own builds
-    # add (`construction.records`)
+    # parts of the survey, the system prompt of the benchmark's generation, and the country's code,
+    # which our own builds add (`construction.records`)
     passed_over=(
         "self_description",
         "system_string",
         "birth_country",
         "birth_country/region",
         "birth_country_iso3",
-        "provenance",
     ),
 )
