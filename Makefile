@@ -23,7 +23,7 @@ setup: $(READY) ## .venv with the pinned versions, the demo's model and the embe
 demo: $(READY) ## a real model learns people's values: about 10 minutes on 2 CPU cores
 	$(BIN)/python train.py experiment=demo
 
-demo-person: $(READY) ## a model that sees who asks, and serves those who differ: up to an hour
+demo-person: $(READY) ## a model that sees who asks, and serves those who differ: about an hour
 	$(BIN)/python train.py experiment=person
 
 demo-build: $(READY) ## pairs of a bundled population: by its scores, and written by SmolLM2
