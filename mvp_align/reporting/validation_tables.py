@@ -20,7 +20,7 @@ from mvp_align.reporting.terminal import WIDTH, bare_table
 from mvp_align.runtime.atomic import write_text
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-LABELS = {one.name: one.label for one in VARIABLES}
+LABEL_OF = {one.name: one.label for one in VARIABLES}
 ALWAYS = tuple(one.name for one in VARIABLES if one.section)
 FEW = 12
 """Groups that a variable of the user's own may have to be shown in the terminal."""
@@ -94,7 +94,7 @@ def _group_table(figures: PartFigures) -> Table:
     for name in ("pairs", "people", "longer wins", "value-blind"):
         table.add_column(name, justify="right", no_wrap=True)
     for variable, groups in by_variable(figures.groups):
-        if variable and variable not in ALWAYS and (variable in LABELS or len(groups) > FEW):
+        if variable and variable not in ALWAYS and (variable in LABEL_OF or len(groups) > FEW):
             continue
         for one in groups:
             table.add_row(
@@ -110,7 +110,7 @@ def by_variable(groups: Iterable[GroupFigures]) -> list[tuple[str, list[GroupFig
     found: dict[str, list[GroupFigures]] = defaultdict(list)
     for one in groups:
         found[one.group_by].append(one)
-    order = ["", *LABELS]
+    order = ["", *LABEL_OF]
     return sorted(
         found.items(),
         key=lambda item: (order.index(item[0]) if item[0] in order else len(order), item[0]),
