@@ -155,7 +155,7 @@ def card(
     sources = _sources(paths)
     with format_as_option():
         found = validate_data(sources, format, count_tokens=count_tokens)
-    described = Described(title or to.resolve().parent.name, format, licence, language or ())
+    described = Described(title or to.resolve().parent.name, licence, language or ())
     write_text(to, dataset_card(found, sources, described, to.parent))
     typer.echo(to)
 

@@ -114,7 +114,6 @@ def _edited(sent: SentDecision, record: PairRecord) -> Texts | None:
     question, fitting, contradicting = sent.texts
     if fitting.strip() == contradicting.strip():
         raise ValueError("both answers say the same")
-    "".join(
-        sent.texts
-    ).encode()  # half a character raises UnicodeEncodeError, which is a ValueError
+    # half a character raises UnicodeEncodeError, which is a ValueError
+    "".join(sent.texts).encode()
     return question, fitting, contradicting

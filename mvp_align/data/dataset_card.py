@@ -31,7 +31,6 @@ class Described:
     """What is said of the data and not measured."""
 
     title: str
-    format: str
     license: str | None
     languages: Sequence[str]
 
@@ -52,7 +51,7 @@ def dataset_card(
     parts = [
         f"---\n{_metadata(found, sources, described, folder).to_yaml()}\n---\n",
         f"# {' '.join(described.title.split())}\n",
-        _summary(found, described),
+        _summary(found),
         "## Parts\n",
         _part_table(found.figures),
         *(["## How it was split\n", _split_text(split)] if split else []),
@@ -103,14 +102,19 @@ def _data_files(sources: Mapping[str, str], folder: Path) -> list[dict[str, str]
     return files
 
 
-def _summary(found: Validation, described: Described) -> str:
-    question, chosen, rejected = FORMATS[described.format].texts
+def _summary(found: Validation) -> str:
     pairs = sum(figures.pairs for figures in found.figures)
-    return (
-        f"{pairs:,} pairs of answers to a question (`{question}`): one that a person prefers"
-        f" (`{chosen}`) and one that they do not (`{rejected}`), in the format"
-        f" `{described.format}` of mvp-align.\n"
-    )
+    lines = [
+        f"{pairs:,} pairs of answers to a question: one that a person prefers and one that they do"
+        " not."
+    ]
+    for name in dict.fromkeys(figures.format for figures in found.figures):
+        question, chosen, rejected = FORMATS[name].texts
+        lines.append(
+            f"In the format `{name}` of mvp-align they are `{chosen}` and `{rejected}`, and the"
+            f" question is `{question}`."
+        )
+    return " ".join(lines) + "\n"
 
 
 def _part_table(figures: Sequence[PartFigures]) -> str:

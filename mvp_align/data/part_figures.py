@@ -58,6 +58,8 @@ class PartFigures:
 
     part: str
     source: str
+    format: str
+    """By which it was read, also where it was recognised."""
     sha256: str
     records: int
     pairs: int
@@ -82,6 +84,7 @@ def part_figures(part: DataPart, count_tokens: TokenCounts | None = None) -> Par
     return PartFigures(
         part=part.name,
         source=part.source,
+        format=part.read.format,
         sha256=part.read.sha256,
         records=part.records,
         pairs=len(pairs),
