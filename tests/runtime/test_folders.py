@@ -35,7 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_folders_of_ones_own_the_package_is_all_there_is(here: Path) -> None:
     assert own_folder("conf") is None and replaced_files() == []
     assert find_config("model/llama2_7b.yaml") == CONF_DIR / "model" / "llama2_7b.yaml"
-    assert {*recipe_files()} == {"evaluate", "generate", "lora_dpo", "lora_sft"}
+    assert {*recipe_files()} == {"answer", "evaluate", "generate", "lora_dpo", "lora_sft"}
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -76,7 +76,7 @@ def test_help_lists_presets_of_ones_own(here: Path) -> None:
 
 def test_a_misspelt_name_is_told_all_that_there_are(here: Path) -> None:
     write(here / "conf/model/mine.yaml", "name: mine\nid: me/mine\n")
-    with pytest.raises(UserError, match=r"Known: llama2_13b, .*, mine, .*\. Did you mean 'mine'"):
+    with pytest.raises(UserError, match=r"Known: api, .*, llama2_13b, .*, mine, .*\. Did you mean 'mine'"):
         check_command("train", ["model=mime"])
     write(here / "conf/judge/ours.yaml", "name: ours\n")
     with pytest.raises(UserError, match="Known: deepseek, doubao, gpt4o, local, ours, semantic"):
@@ -116,7 +116,7 @@ def test_an_unknown_recipe_is_told_all_that_there_are(here: Path) -> None:
         load_recipe("lora_ppo")
     assert str(caught.value) == (
         "recipes/lora_ppo.py: no such file."
-        " There are: evaluate, generate, lora_dpo, lora_sft, mine."
+        " There are: answer, evaluate, generate, lora_dpo, lora_sft, mine."
     )
 
 
