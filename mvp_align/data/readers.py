@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import PurePath
 from typing import NoReturn
 
 from mvp_align.data.formats import AUTO_FORMAT, FORMATS
@@ -23,6 +24,9 @@ from mvp_align.data.stated import OwnValues, check_own_values, read_own_values
 from mvp_align.errors import UserError, combined_error
 from mvp_align.schema import PreferencePair
 
+ColumnNames = Mapping[str, str]
+"""`{ours: theirs}`: what records call the columns that we read."""
+
 STANDARD = "standard"
 """The format that records are measured by which cannot be read at all."""
 SAME_RECORD = "repeats the id and content of an earlier record"
@@ -35,8 +39,19 @@ At MISSPELT we reject it as a misspelling, at ALIKE we name the known key next t
 
 
 @dataclass(frozen=True, slots=True)
+class PairRow:
+    """The record that a pair is read of, its columns under our names, and where it stands."""
+
+    file: str
+    """Stem of the file's name."""
+    place: str
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
 class ReadPairs:
-    """Pairs read from one source. `records` counts the pairs plus all of `left_out`, by reason.
+    """Pairs read from one source, and the record of each, in the same order. `records` counts the
+    pairs plus all of `left_out`, by reason.
 
     `sha256` (hex) covers a file's bytes, a folder's files concatenated in order of name, or the
     canonical JSON of the records kept of a Hugging Face dataset. `unread` counts records with a key
@@ -45,12 +60,14 @@ class ReadPairs:
     """
 
     pairs: list[PreferencePair]
+    rows: list[PairRow]
     source: str
     records: int
     left_out: dict[str, int]
     sha256: str
     unread: dict[str, int]
     format: str
+    is_folder: bool
     form: str = ""
 
 
@@ -58,7 +75,7 @@ def read_pairs(
     source: str,
     format: str,
     limit: int | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: ColumnNames | None = None,
     values: str | None = None,
 ) -> ReadPairs:
     """Read and check `source` (a path, `hf:<id>[:<split>]` or `sample:<name>`) in one of
@@ -93,20 +110,31 @@ def read_pairs(
     if own is not None:
         check_own_values(own, values, format, [value for _, value in _objects(opened)])
     unread, misspelt = _other_keys(opened, format, own.columns if own else ())
-    pairs, left_out, wrong = _checked_pairs(opened, format, own)
+    kept, left_out, wrong = _checked_pairs(opened, format, own)
     problems += misspelt + wrong
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise combined_error(problems, f"{source} has {count} (read as data.format={format}):")
-    records = sum(len(file.rows) for file in opened.files)
-    if not pairs:
+    if not kept:
+        records = sum(len(file.rows) for file in opened.files)
         reasons = "; ".join(f"{why} in {count}" for why, count in left_out.items())
         raise UserError(
             f"{source}: none of {records} records makes a pair (read as data.format={format}):"
             f" {reasons}."
         )
-    form = said_form(format, pairs) if format != asked_for else ""
-    return ReadPairs(pairs, source, records, left_out, opened.sha256, unread, format, form)
+    pairs, rows = [pair for pair, _ in kept], [row for _, row in kept]
+    return ReadPairs(
+        pairs=pairs,
+        rows=rows,
+        source=source,
+        records=sum(len(file.rows) for file in opened.files),
+        left_out=left_out,
+        sha256=opened.sha256,
+        unread=unread,
+        format=format,
+        is_folder=opened.is_folder,
+        form=said_form(format, pairs) if format != asked_for else "",
+    )
 
 
 def _format_of(opened: Opened, source: str, format: str, *, broken: bool) -> str:
@@ -136,9 +164,9 @@ def _has_any(records: Iterable[Mapping[str, object]], keys: Iterable[str]) -> bo
 
 def _checked_pairs(
     opened: Opened, format: str, own: OwnValues | None
-) -> tuple[list[PreferencePair], dict[str, int], list[str]]:
-    """Return the pairs, records left out by reason, and all problems with records."""
-    kept: dict[str, tuple[PreferencePair, str]] = {}
+) -> tuple[list[tuple[PreferencePair, PairRow]], dict[str, int], list[str]]:
+    """Return the pairs with their records, records left out by reason, and all problems."""
+    kept: dict[str, tuple[PreferencePair, PairRow]] = {}
     problems: list[str] = []
     given, left_out = _given_ids(opened, format), Counter[str]()
     for file in opened.files:
@@ -160,15 +188,16 @@ def _checked_pairs(
             if user_type is not None:
                 pair = replace(pair, groups={**pair.groups, "user_type": user_type})
             if pair.id not in kept:
-                kept[pair.id] = (pair, place)
+                kept[pair.id] = (pair, PairRow(PurePath(file.stem).name, place, value))
             elif kept[pair.id][0] == pair:
                 left_out[SAME_RECORD] += 1
             else:
                 problems.append(
-                    f"{place}, field 'id': '{pair.id}' is also the id of {kept[pair.id][1]}, which"
-                    " holds something else; give each record its own id."
+                    f"{place}, field 'id': '{pair.id}' is also the id of"
+                    f" {kept[pair.id][1].place}, which holds something else; give each record its"
+                    " own id."
                 )
-    return [pair for pair, _ in kept.values()], dict(left_out), problems
+    return list(kept.values()), dict(left_out), problems
 
 
 def _objects(opened: Opened) -> Iterator[tuple[str, dict[str, object]]]:

@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import getpid
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from mvp_align.data.formats import FORMATS
-from mvp_align.data.formats.record import number_as_text
 from mvp_align.data.manifest import (
     MANIFEST,
     PartRecord,
@@ -17,21 +16,11 @@ from mvp_align.data.manifest import (
 )
 from mvp_align.data.overlaps import pairs_in_both
 from mvp_align.data.partition import Wishes, partition
-from mvp_align.data.readers import read_pairs
-from mvp_align.data.sources import Opened, open_source
+from mvp_align.data.readers import ColumnNames, PairRow, ReadPairs, read_pairs
+from mvp_align.data.sources import open_source
 from mvp_align.errors import UserError
 from mvp_align.runtime.atomic import full_disk_explained, move_folder, write_text
 from mvp_align.runtime.json_files import to_json
-from mvp_align.schema import PreferencePair
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A record as it stands in a file of the source."""
-
-    file: str
-    place: str
-    value: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +32,14 @@ class WrittenSplit:
     seen: dict[str, int]
 
 
-def write_split(source: str, format: str, folder: Path, wishes: Wishes) -> WrittenSplit:
+def write_split(
+    source: str, format: str, folder: Path, wishes: Wishes, columns: ColumnNames | None = None
+) -> WrittenSplit:
     """Split `source` into `folder`, which appears when it is whole.
 
     A part is `train.jsonl`, or, where files are named after user types, `train/` with a file for
-    each of them. Records are written as they were read, one a line.
+    each of them. Records are written as they were read, one a line, their columns under our names
+    where `columns` names them.
 
     Raises:
         UserError: if the source is refused by its reader or cannot be split, `folder` is there
@@ -55,23 +47,20 @@ def write_split(source: str, format: str, folder: Path, wishes: Wishes) -> Writt
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: name a new folder, or remove it first.")
-    read = read_pairs(source, format)
-    opened, format = open_source(source), read.format
-    rows = _rows_of_pairs(opened, source, format, len(read.pairs))
+    read = read_pairs(source, format, columns=columns)
     divided = partition(read.pairs, wishes)
-    by_file = opened.is_folder or any(
-        file.stem in FORMATS[format].user_types for file in opened.files
-    )
+    user_types = FORMATS[read.format].user_types
+    by_file = read.is_folder or any(row.file in user_types for row in read.rows)
     written = folder.with_name(f".{folder.name}.{getpid()}.tmp")
     try:
         with full_disk_explained(folder):
             written.mkdir(parents=True)
             parts = {
-                part: _write_part(written, part, read.pairs, rows, divided.parts, by_file)
+                part: _write_part(written, part, read, divided.parts, by_file)
                 for part in wishes.shares
             }
             manifest = SplitManifest(
-                format=format,
+                format=read.format,
                 source=source,
                 source_sha256=read.sha256,
                 seed=wishes.seed,
@@ -100,48 +89,28 @@ def write_split(source: str, format: str, folder: Path, wishes: Wishes) -> Writt
     return WrittenSplit(manifest, seen)
 
 
-def _rows_of_pairs(opened: Opened, source: str, format: str, pairs: int) -> list[_Row]:
-    """Return the record of each pair, in order. Records that repeat an earlier id and content made
-    no pair."""
-    rows, seen = [], set()
-    for file in opened.files:
-        for place, value in file.rows:
-            name = number_as_text(value.get("id")) if isinstance(value, dict) else None
-            if FORMATS[format].has_ids and isinstance(name, str):
-                if name in seen:
-                    continue
-                seen.add(name)
-            rows.append(_Row(PurePath(file.stem).name, f"{file.name} {place}", value))
-    if len(rows) != pairs:
-        raise UserError(
-            f"{source}: {len(rows)} records made {pairs} pairs, and only records that are one pair"
-            " each can be split: take the others out first (`mvp-align data validate` counts them)."
-        )
-    return rows
-
-
 def _write_part(
     folder: Path,
     part: str,
-    pairs: Sequence[PreferencePair],
-    rows: Sequence[_Row],
+    read: ReadPairs,
     parts: Sequence[str | None],
     by_file: bool,
 ) -> PartRecord:
     chosen = [number for number, own in enumerate(parts) if own == part]
     lines: dict[str, list[str]] = {}
     for number in chosen:
-        lines.setdefault(rows[number].file if by_file else part, []).append(_line(rows[number]))
+        row = read.rows[number]
+        lines.setdefault(row.file if by_file else part, []).append(_line(row))
     path = folder / part if by_file else folder / f"{part}.jsonl"
     if by_file:
         path.mkdir()
     for name, found in lines.items():
         write_text(path / f"{name}.jsonl" if by_file else path, "".join(found))
-    people = people_hashes(pairs[number] for number in chosen)
+    people = people_hashes(read.pairs[number] for number in chosen)
     return PartRecord(path.name, open_source(str(path)).sha256, len(chosen), people)
 
 
-def _line(row: _Row) -> str:
+def _line(row: PairRow) -> str:
     try:
         line = to_json(row.value) + "\n"
         line.encode()  # JSON can spell half of a surrogate pair, which UTF-8 cannot
