@@ -1,5 +1,6 @@
 """Commands of `mvp-align data` on pairs before a run: validate, split and card."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,25 +22,56 @@ Sources = Annotated[
         " written as train=PATH test=PATH.",
     ),
 ]
-DataFormat = Annotated[str, typer.Option("--format", help="What data.format takes.")]
+DataFormat = Annotated[
+    str, typer.Option("--format", help="What data.format takes; auto recognises it.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="OURS=THEIRS",
+        help="What the records call a column, such as question=prompt; repeatable.",
+    ),
+]
+IN_MESSAGES = re.compile(r"'data\.columns=\{(.*?)\}'")
+
+
+def column_names(columns: Sequence[str] | None) -> dict[str, str]:
+    """Return `--column` options as `data.columns`. Raises UserError for one without both names."""
+    named: dict[str, str] = {}
+    for text in columns or ():
+        ours, _, theirs = text.partition("=")
+        if not ours or not theirs:
+            raise UserError(f"--column {text}: must be OURS=THEIRS, such as question=prompt.")
+        if ours in named:
+            raise UserError(f"--column {text}: '{ours}' is taken from '{named[ours]}' already.")
+        named[ours] = theirs
+    return named
 
 
 @contextmanager
-def format_as_option() -> Iterator[None]:
-    """The reader's messages name the setting `data.format`, which is an option here."""
+def settings_as_options() -> Iterator[None]:
+    """The reader's messages name the settings `data.format` and `data.columns`, which are options
+    here."""
     try:
         yield
     except UserError as error:
-        raise UserError(_as_option(str(error))) from None
+        raise UserError(_as_options(str(error))) from None
 
 
-def _as_option(message: str) -> str:
-    return message.replace("data.format=", "--format ")
+def _as_options(message: str) -> str:
+    message = IN_MESSAGES.sub(lambda found: _column_options(found[1]), message)
+    return message.replace("data.format=", "--format ").replace("data.columns", "--column")
+
+
+def _column_options(mapping: str) -> str:
+    return " ".join(f"--column '{pair.replace(': ', '=', 1)}'" for pair in mapping.split(", "))
 
 
 def validate(
     paths: Sources,
-    format: DataFormat = "mvpbench",
+    format: DataFormat = "auto",
+    column: Columns = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(help="Count tokens, too: a name of conf/model, a Hub id or a folder."),
@@ -64,10 +96,12 @@ def validate(
 
     _check_target(html, "--html")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
-    sources = _sources(paths)
-    with format_as_option():
-        found = validate_data(sources, format, accepted=accept or (), count_tokens=count_tokens)
-    found = replace(found, checks=[replace(c, found=_as_option(c.found)) for c in found.checks])
+    sources, columns = _sources(paths), column_names(column)
+    with settings_as_options():
+        found = validate_data(
+            sources, format, columns, accepted=accept or (), count_tokens=count_tokens
+        )
+    found = replace(found, checks=[replace(c, found=_as_options(c.found)) for c in found.checks])
     if html:
         write_page(found, html)
     if as_json:
@@ -81,7 +115,8 @@ def validate(
 def split(
     source: Annotated[str, typer.Argument(help="A file, a folder, hf:ID:SPLIT or sample:NAME.")],
     folder: Annotated[Path, typer.Argument(help="A new folder for the parts.")],
-    format: DataFormat = "mvpbench",
+    format: DataFormat = "auto",
+    column: Columns = None,
     test: Annotated[float, typer.Option(help="Share of the people who are tested.")] = 0.1,
     val: Annotated[float, typer.Option(help="Share of those validated on; 0 for none.")] = 0.1,
     apart: Annotated[
@@ -119,15 +154,16 @@ def split(
         [name for name in APART if name in (apart or ())],
         [name.strip() for name in stratify.split(",") if name.strip()],
     )
-    with format_as_option():
-        written = write_split(source, format, folder, wishes)
+    with settings_as_options():
+        written = write_split(source, format, folder, wishes, column_names(column))
     for line in split_lines(folder, written):
         typer.echo(line)
 
 
 def card(
     paths: Sources,
-    format: DataFormat = "mvpbench",
+    format: DataFormat = "auto",
+    column: Columns = None,
     to: Annotated[Path, typer.Option(help="The file to write; it must not exist yet.")] = Path(
         "README.md"
     ),
@@ -152,9 +188,9 @@ def card(
     if to.exists():
         raise UserError(f"{to} exists already, and may hold words of yours: name another --to.")
     count_tokens = _token_counts(tokenizer) if tokenizer else None
-    sources = _sources(paths)
-    with format_as_option():
-        found = validate_data(sources, format, count_tokens=count_tokens)
+    sources, columns = _sources(paths), column_names(column)
+    with settings_as_options():
+        found = validate_data(sources, format, columns, count_tokens=count_tokens)
     described = Described(title or to.resolve().parent.name, licence, language or ())
     write_text(to, dataset_card(found, sources, described, to.parent))
     typer.echo(to)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mvp_align.commands.data_checks import DataFormat, format_as_option
+from mvp_align.commands.data_checks import Columns, DataFormat, column_names, settings_as_options
 from mvp_align.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ ReviewFolder = Annotated[
 def verify(
     records: RecordsSource,
     out: ReviewFolder,
-    format: DataFormat = "mvpbench",
+    format: DataFormat = "auto",
+    column: Columns = None,
     judge: Annotated[
         str | None, typer.Option(help="Ask a judge, too: a name of conf/judge, or a YAML file.")
     ] = None,
@@ -45,11 +46,11 @@ def verify(
 
     if judge == SEMANTIC:
         raise UserError(f"--judge {SEMANTIC} is no model that can be asked: name another.")
-    asked = read_judge(judge) if judge else None
+    asked, columns = read_judge(judge) if judge else None, column_names(column)
     out.mkdir(parents=True, exist_ok=True)
     install_signal_handlers()
-    with locked(out), format_as_option():
-        lines = verify_records(records, format, out, asked, limit_usd=limit_usd, yes=yes)
+    with locked(out), settings_as_options():
+        lines = verify_records(records, format, out, asked, columns, limit_usd=limit_usd, yes=yes)
     typer.echo("\n".join(lines))
 
 
@@ -59,7 +60,8 @@ def review(
     reviewer: Annotated[
         str | None, typer.Option(help="Who decides; without, only what was decided is written.")
     ] = None,
-    format: DataFormat = "mvpbench",
+    format: DataFormat = "auto",
+    column: Columns = None,
     sample: Annotated[
         int | None, typer.Option(help="Look at N pairs only: the same ones for everybody.")
     ] = None,
@@ -80,8 +82,8 @@ def review(
         raise UserError("--sample and --port are about the page: name the --reviewer who looks.")
     if sample is not None and sample < 1:
         raise UserError(f"--sample {sample}: must be 1 or above.")
-    with format_as_option():
-        read, found = read_records(records, format)
+    with settings_as_options():
+        read, found = read_records(records, format, column_names(column))
     if reviewer is not None:
         path = decision_file(out, reviewer)
         findings = read_findings(out, found)

@@ -16,6 +16,7 @@ from mvp_align.construction.pair_checks import PairFinding, text_findings
 from mvp_align.construction.pair_judging import PairQuestion, check_prompt_sha256, pair_question
 from mvp_align.construction.pair_records import PairRecord, read_records
 from mvp_align.construction.tally import Tally
+from mvp_align.data.readers import ColumnNames
 from mvp_align.errors import UserError
 from mvp_align.generation.asking import RunStats, ask_models
 from mvp_align.generation.completion import Completion, Unparsed
@@ -47,14 +48,21 @@ class JudgedPairs:
 
 
 def verify_records(
-    source: str, format: str, out: Path, judge: Judge | None, *, limit_usd: float, yes: bool
+    source: str,
+    format: str,
+    out: Path,
+    judge: Judge | None,
+    columns: ColumnNames | None = None,
+    *,
+    limit_usd: float,
+    yes: bool,
 ) -> list[str]:
     """Check all pairs, and write what was found to `out`. Return the counts as lines to print.
 
     Raises UserError for records that cannot be read, or where a judge gave no verdict at all, and
     Preempted if the process is asked to stop; every reply so far is kept in `out`.
     """
-    read, records = read_records(source, format)
+    read, records = read_records(source, format, columns)
     found = text_findings(read, records)
     judged = JudgedPairs({}, {})
     if judge is not None:

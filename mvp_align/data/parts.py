@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 
 from mvp_align.data.parsers import PARSERS, split_name
-from mvp_align.data.readers import ReadPairs, read_pairs
+from mvp_align.data.readers import ColumnNames, ReadPairs, read_pairs
 from mvp_align.data.sources import locate_source, open_source
 from mvp_align.errors import UserError
 from mvp_align.schema import PreferencePair
@@ -118,7 +118,7 @@ def _is_records(entry: Traversable) -> bool:
     return entry.is_file() and split_name(entry.name)[1] in PARSERS
 
 
-def read_part(name: str, source: str, format: str) -> DataPart:
+def read_part(name: str, source: str, format: str, columns: ColumnNames | None = None) -> DataPart:
     """Read a part. What the reader refuses becomes the part's `problem`.
 
     Raises:
@@ -126,7 +126,7 @@ def read_part(name: str, source: str, format: str) -> DataPart:
     """
     records = sum(len(file.rows) for file in open_source(source).files)
     try:
-        read = read_pairs(source, format)
+        read = read_pairs(source, format, columns=columns)
     except UserError as error:
         if str(error).startswith("data.format="):  # there is no such format: not the file's fault
             raise

@@ -9,6 +9,7 @@ from mvp_align.data.manifest import check_manifests
 from mvp_align.data.overlaps import overlap_checks
 from mvp_align.data.part_figures import PartFigures, TokenCounts, part_figures
 from mvp_align.data.parts import DataPart, read_part
+from mvp_align.data.readers import ColumnNames
 from mvp_align.errors import UserError
 
 ACCEPTABLE = ("equal answers", "pairs in two parts")
@@ -39,6 +40,7 @@ class Validation:
 def validate_data(
     sources: Mapping[str, str],
     format: str,
+    columns: ColumnNames | None = None,
     *,
     accepted: Sequence[str] = (),
     count_tokens: TokenCounts | None = None,
@@ -54,7 +56,7 @@ def validate_data(
     for name in accepted:
         if name not in ACCEPTABLE:
             raise UserError(f"--accept '{name}': must be one of {', '.join(ACCEPTABLE)}.")
-    parts = [read_part(name, source, format) for name, source in sources.items()]
+    parts = [read_part(name, source, format, columns) for name, source in sources.items()]
     checks = [check for part in parts for check in part_checks(part)]
     checks += overlap_checks(parts)
     checks += _manifest_checks(parts)

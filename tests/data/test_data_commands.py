@@ -63,6 +63,55 @@ def test_text_of_records_is_no_markup(tmp_path: Path) -> None:
     assert "<script>" in table.replace("\n", "")
 
 
+def test_columns_of_other_names_are_named_and_split_under_ours(tmp_path: Path) -> None:
+    rows = [
+        {"task": f"q{n}", "best": "yes", "worst": "no", "user_id": f"u{n}", "note": n}
+        for n in range(9)
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    renamed = [f"--column={pair}" for pair in ("prompt=task", "chosen=best", "rejected=worst")]
+    code, table, _ = run("validate", path)
+    assert code == 1 and "data.columns" not in table
+    assert "--column 'prompt=...' --column 'chosen=best'" in " ".join(table.split())
+    code, printed, _ = run("validate", path, *renamed, "--json")
+    assert code == 0 and json.loads(printed)["parts"][0]["pairs"] == 9
+    assert run("split", path, tmp_path / "split", *renamed)[0] == 0
+    written = [
+        json.loads(line)
+        for part in sorted((tmp_path / "split").glob("*.jsonl"))
+        for line in part.read_text().splitlines()
+    ]
+    expected = [
+        {"prompt": row["task"], "chosen": "yes", "rejected": "no"}
+        | {"user_id": row["user_id"], "note": row["note"]}
+        for row in rows
+    ]
+    assert sorted(written, key=lambda row: row["note"]) == expected
+    code, _, message = run("split", path, tmp_path / "other", *renamed[1:], "--column=prompt=tusk")
+    assert code == 2 and "--column takes 'prompt' from 'tusk'" in message
+    assert "Did you mean 'task'?" in message
+    for wrong, said in [(["prompt"], "must be OURS=THEIRS"), (["a=b", "a=c"], "already")]:
+        code, _, message = run("validate", path, *(f"--column={word}" for word in wrong))
+        assert code == 2 and said in message
+
+
+def test_a_split_counts_what_its_source_leaves_out(tmp_path: Path) -> None:
+    rows = [
+        {"chosen": f"Human: q{n}\n\nAssistant: yes", "rejected": f"Human: q{n}\n\nAssistant: no"}
+        for n in range(8)
+    ]
+    rows[3]["chosen"] = "q3"
+    path = tmp_path / "dialogues.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, printed, _ = run("split", path, tmp_path / "split", "--format", "hh_rlhf")
+    assert code == 0
+    manifest = json.loads((tmp_path / "split" / "split.manifest").read_text())
+    assert sum(part["pairs"] for part in manifest["parts"].values()) == len(rows) - 1
+    assert manifest["records"] == len(rows) and sum(manifest["left_out"].values()) == 1
+    assert f"left out: 1 of {len(rows)} records" in printed
+
+
 def test_half_a_character_in_the_name_of_a_key_is_shown_escaped(tmp_path: Path) -> None:
     row = '{"prompt": "q%d", "chosen": "yes", "rejected": "no", "user_id": "u%d", "\\ud800": 1}\n'
     path = tmp_path / "train.jsonl"
