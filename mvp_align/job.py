@@ -57,7 +57,7 @@ from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import is_final, latest_valid
+from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runs.pair_files import write_groups
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.atomic import full_disk_explained
@@ -69,8 +69,9 @@ from mvp_align.tracking.tracker import Tracker, start_tracking
 from mvp_align.training.best_adapter import take_best
 from mvp_align.training.best_checkpoint import BEST, BestCheckpoint
 from mvp_align.training.callbacks import TrackingCallback
+from mvp_align.training.curve_file import CurveFile, curve_points
 from mvp_align.training.plan import Plan
-from mvp_align.training.resumable import Resumable
+from mvp_align.training.resumable import train_from
 from mvp_align.training.run_callbacks import evaluation_callbacks
 from mvp_align.training.trainers import TrainerParts
 
@@ -178,20 +179,15 @@ class JobRun:
             self.plan, self.job.data.val, self.config, self.job.tokenizer
         )
         # tracking last: it sends what the others compute
-        callbacks = [*evaluations, TrackingCallback(self.tracker)]
+        callbacks = [*evaluations, CurveFile(self.folder), TrackingCallback(self.tracker)]
         trainer = make_trainer(self._trainer_parts(model, callbacks))
         start = adapter_fingerprint(model, ADAPTER)
         checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
         if checkpoint is not None and self.folder.writes:
             print(f"Going on from {checkpoint}")
-        # If the checkpoint is the last one and amid an epoch, the Trainer would take one more step.
-        if checkpoint is not None and is_final(checkpoint):
-            model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
-            if isinstance(trainer, Resumable):
-                trainer.catch_up(checkpoint)
-        else:
-            with full_disk_explained(self.folder.checkpoints):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with full_disk_explained(self.folder.checkpoints):
+            train_from(checkpoint, trainer, model)
+        self.folder.write_curves(curve_points(trainer.state.log_history))
         if self.config.train.best_by:
             self.best = take_best(
                 self.config.train.best_by, trainer, model, self.folder.checkpoints, evaluations

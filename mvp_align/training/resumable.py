@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from mvp_align.runs.checkpoints import WRITING, add_checkpoint, list_checkpoints
+from mvp_align.modeling.adapters import ADAPTER
+from mvp_align.runs.checkpoints import WRITING, add_checkpoint, is_final, list_checkpoints
 from mvp_align.runtime import hub
 from mvp_align.runtime.preemption import Preempted, raise_if_stop_requested
 
@@ -180,6 +182,20 @@ def _lacks_evaluation(args: TrainingArguments, state: TrainerState) -> bool:
         return False
     seen = (key for entry in state.log_history if entry["step"] == step for key in entry)
     return not any(key.startswith("eval_") for key in seen)
+
+
+def train_from(checkpoint: Path | None, trainer: Trainer, model: PeftModel) -> None:
+    """Train `model`, from a checkpoint if there is one.
+
+    After the last step's checkpoint no step is taken: if that is amid an epoch, the Trainer would
+    take one more.
+    """
+    if checkpoint is None or not is_final(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+    if isinstance(trainer, Resumable):
+        trainer.catch_up(checkpoint)
 
 
 class StopInEvaluation(TrainerCallback):
