@@ -13,7 +13,7 @@ A recipe that trains:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -66,10 +66,10 @@ from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
 from mvp_align.tracking.tracker import Tracker, start_tracking
-from mvp_align.training.best_adapter import take_best
-from mvp_align.training.best_checkpoint import BEST, BestCheckpoint
+from mvp_align.training.bound_watch import BoundWatch
 from mvp_align.training.callbacks import TrackingCallback
 from mvp_align.training.curve_file import CurveFile, curve_points
+from mvp_align.training.ending import Ending, end_training
 from mvp_align.training.plan import Plan
 from mvp_align.training.resumable import train_from
 from mvp_align.training.run_callbacks import evaluation_callbacks
@@ -125,8 +125,7 @@ class JobRun:
     """The job's plan; `new_adapter` decides its micro-batch."""
     folder: RunFolder
     tracker: Tracker
-    best: BestCheckpoint | None = None
-    """Which evaluation's adapter the run kept, where `train.best_by` chose it."""
+    ending: Ending = field(default_factory=Ending)
 
     @property
     def config(self) -> Config:
@@ -179,7 +178,8 @@ class JobRun:
             self.plan, self.job.data.val, self.config, self.job.tokenizer
         )
         # tracking last: it sends what the others compute
-        callbacks = [*evaluations, CurveFile(self.folder), TrackingCallback(self.tracker)]
+        watching = [BoundWatch(self.config.train.stop_on), CurveFile(self.folder)]
+        callbacks = [*evaluations, *watching, TrackingCallback(self.tracker)]
         trainer = make_trainer(self._trainer_parts(model, callbacks))
         start = adapter_fingerprint(model, ADAPTER)
         checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
@@ -188,10 +188,9 @@ class JobRun:
         with full_disk_explained(self.folder.checkpoints):
             train_from(checkpoint, trainer, model)
         self.folder.write_curves(curve_points(trainer.state.log_history))
-        if self.config.train.best_by:
-            self.best = take_best(
-                self.config.train.best_by, trainer, model, self.folder.checkpoints, evaluations
-            )
+        self.ending = end_training(
+            self.config.train, trainer, model, self.folder.checkpoints, evaluations
+        )
         if adapter_fingerprint(model, ADAPTER) == start or has_no_effect(model):
             raise UserError(
                 "Training changed nothing: the adapter is what it was at the start, or each of its"
@@ -317,10 +316,10 @@ class JobRun:
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
         converted = conversion_of(self.config.model)
         run.write_environment(hashes, made | ({"converted": converted} if converted else {}))
-        notes, best = left_out_lines(self.plan, data), {}
-        if self.best:
-            notes, best = [f"train: {self.best.sentence()}", *notes], {BEST: asdict(self.best)}
-        run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets, **best})
+        notes = [f"train: {line}" for line in self.ending.sentences()]
+        notes += left_out_lines(self.plan, data)
+        prompts = {PROMPT_SETS: data.prompt_sets}
+        run.write_json(run.notes, {"notes": notes, **prompts, **self.ending.records()})
         for subject in self.plan.eval_sets:
             groups = [(pair.id, pair.user_id, subject.groups[pair.id]) for pair in subject.pairs]
             write_groups(run.groups(subject.name), groups, subject.blind)
@@ -338,7 +337,7 @@ class JobRun:
         self.tracker.finish()
         form, worst_by = self.config.data.format, evals.worst_by or ""
         print_results(rows, data_format=form, noted=data.prompt_sets, worst_by=worst_by)
-        if self.best:
-            print(f"\nCheckpoint: {self.best.sentence()}.")
+        for line in self.ending.sentences():
+            print(f"\nTraining: {line}.")
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

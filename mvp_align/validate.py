@@ -18,6 +18,7 @@ from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
 from mvp_align.training.best_checkpoint import best_problems
+from mvp_align.training.bounds import bound_problems
 from mvp_align.training.options import adapter_option_problems, loss_problems
 
 
@@ -51,6 +52,7 @@ def combination_problems(config: Config) -> list[str]:
         *loss_problems(config),
         *adapter_option_problems(config),
         *best_problems(config),
+        *bound_problems(config),
         *_data_problems(config),
         *_prompt_problems(config),
         *api_problems(config),

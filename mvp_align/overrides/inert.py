@@ -15,6 +15,7 @@ from mvp_align.data.prompts import shows_choices, shows_person
 from mvp_align.data.recognition import may_be_conversations
 from mvp_align.modeling.packaged import packaged_gguf
 from mvp_align.runtime.recipes import recipe_named
+from mvp_align.training.bounds import bounds_of
 
 ALWAYS_USED = ("train.dry_run", "tracking.backend")
 
@@ -254,6 +255,11 @@ RULES = (
         ("evals.every_pairs",),
         lambda c: not c.evals.every_steps,
         "nothing is scored in training: set evals.every_steps.",
+    ),
+    Rule(
+        ("train.stop_on.action",),
+        lambda c: not bounds_of(c.train.stop_on),
+        "no bound is set: set train.stop_on.chosen_shift or train.stop_on.perplexity.",
     ),
     Rule(
         ("generation.every_pairs",),

@@ -1,8 +1,8 @@
 """Every run that trains leaves its curves in its folder, whatever the tracker."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_files import cut_off, logged
@@ -13,6 +13,7 @@ from mvp_align.runs.curve_points import read_curves
 from mvp_align.runtime import preemption
 from mvp_align.runtime.preemption import Preempted
 from mvp_align.tracking.tracker import Tracker
+from mvp_align.training.callbacks import Progress
 
 Run = Callable[..., Path]
 
@@ -129,15 +130,15 @@ def test_steps_can_be_read_while_a_run_is_at_work(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step is there when the next one begins."""
-    from mvp_align.training.callbacks import Progress
-
     seen: dict[int, list[int]] = {}
     folder = tmp_path / "watched"
+    begin = Progress.on_step_begin
 
-    def look(self: Progress, args: object, state: object, control: object, **_: object) -> None:
-        path = folder / "curves.jsonl"
-        seen[state.global_step] = [json.loads(line)["step"] for line in path.open()]  # type: ignore[attr-defined]
+    def look(self: Progress, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        begin(self, args, state, control, **kwargs)
+        points = read_curves(folder / "curves.jsonl")
+        seen[state.global_step] = [point.step for point in points]
 
-    monkeypatch.setattr(Progress, "on_substep_end", look, raising=False)
-    run(folder, "evals=in_domain", "train.micro_batch_size=2", "train.batch_size=4")
+    monkeypatch.setattr(Progress, "on_step_begin", look)
+    run(folder, "evals=in_domain")
     assert seen == {step: list(range(1, step + 1)) for step in range(5)}
