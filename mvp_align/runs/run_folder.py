@@ -98,6 +98,10 @@ class RunFolder:
     def groups(self, set_name: str) -> Path:
         return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
 
+    def texts(self, set_name: str) -> Path:
+        """Questions, profiles and answers of the pairs."""
+        return self.path / "texts" / f"{set_name.replace('/', '-')}.jsonl"
+
     def values(self, stage: str, set_name: str) -> Path:
         """Other metrics of pairs than OPA's, such as labels of generated answers."""
         return self.path / "values" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
