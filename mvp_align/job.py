@@ -274,8 +274,7 @@ class JobRun:
 
     def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
         """Return all metrics by set. Groups below `evals.min_users` users are only counted."""
-        rows: list[Row] = []
-        evals = self.config.evals
+        rows, evals = list[Row](), self.config.evals
         made = partial(set_rows, min_users=evals.min_users, worst_by=evals.worst_by or "")
         for subject in self.plan.eval_sets:
             before = base.scores[subject.name]
@@ -337,6 +336,8 @@ class JobRun:
             judge_answers(run.path, evals.judge)
             rows = read_rows(run.metrics)
         write_report(run.path)
+        if self.tracker.on:
+            write_report(run.path, texts=False)
         samples = sample_pairs(self.config.tracking.samples, data, run)
         self.tracker.results(tables(rows, samples), summary(rows))
         self.tracker.artifacts(run)

@@ -61,6 +61,8 @@ def main(config: Config) -> None:
         measure(run, asked, answers, config)
         rows = read_rows(run.metrics)
         tracker.results(tables(rows, []), summary(rows))
+        if tracker.on:
+            write_report(run.path, texts=False)
         tracker.artifacts(run)
         tracker.finish()
         print_results(rows, data_format=config.data.format, noted=data.prompt_sets)

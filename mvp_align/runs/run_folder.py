@@ -85,6 +85,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def shared_report(self) -> Path:
+        """The report without texts of pairs, which may be sent elsewhere."""
+        return self.path / "shared" / "report.html"
+
+    @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id.txt"
 
