@@ -51,14 +51,14 @@ from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.modeling.hardware import Placement, resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.plan_text import left_out_lines, print_plan
-from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan
+from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan, scored_pairs
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.runs.checkpoints import latest_valid
-from mvp_align.runs.pair_files import write_groups
+from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.atomic import full_disk_explained
 from mvp_align.runtime.processes import broadcast_from_main
@@ -269,8 +269,7 @@ class JobRun:
 
     def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
         """Return all metrics by set. Groups below `evals.min_users` users are only counted."""
-        rows: list[Row] = []
-        evals = self.config.evals
+        rows, evals = list[Row](), self.config.evals
         made = partial(set_rows, min_users=evals.min_users, worst_by=evals.worst_by or "")
         for subject in self.plan.eval_sets:
             before = base.scores[subject.name]
@@ -305,7 +304,7 @@ class JobRun:
         return [*rows, perplexity("tuned", model, tokenizer, size, cache)]
 
     def _write_records(self, model: PreTrainedModel | PeftModel) -> None:
-        """Write environment.json, notes.json and groups/."""
+        """Write environment.json, notes.json, groups/ and texts/."""
         run, data = self.folder, self.job.data
         adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
         loaded = identity(model, ADAPTER if adapter else None)  # by all: each may hold a part
@@ -323,6 +322,7 @@ class JobRun:
         for subject in self.plan.eval_sets:
             groups = [(pair.id, pair.user_id, subject.groups[pair.id]) for pair in subject.pairs]
             write_groups(run.groups(subject.name), groups, subject.blind)
+            write_texts(run.texts(subject.name), map(texts_of, scored_pairs(subject, data)))
 
     def _report(self, rows: list[Row]) -> None:
         run, data, evals = self.folder, self.job.data, self.config.evals
@@ -331,6 +331,8 @@ class JobRun:
             judge_answers(run.path, evals.judge)
             rows = read_rows(run.metrics)
         write_report(run.path)
+        if self.tracker.on:
+            write_report(run.path, texts=False)
         samples = sample_pairs(self.config.tracking.samples, data, run)
         self.tracker.results(tables(rows, samples), summary(rows))
         self.tracker.artifacts(run)

@@ -90,6 +90,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def shared_report(self) -> Path:
+        """The report without texts of pairs, which may be sent elsewhere."""
+        return self.path / "shared" / "report.html"
+
+    @property
     def wandb_id(self) -> Path:
         return self.path / "wandb_id.txt"
 
@@ -102,6 +107,10 @@ class RunFolder:
 
     def groups(self, set_name: str) -> Path:
         return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
+
+    def texts(self, set_name: str) -> Path:
+        """Questions, profiles and answers of the pairs."""
+        return self.path / "texts" / f"{set_name.replace('/', '-')}.jsonl"
 
     def values(self, stage: str, set_name: str) -> Path:
         """Other metrics of pairs than OPA's, such as labels of generated answers."""

@@ -82,7 +82,9 @@ def test_a_run_is_kept_whole_and_nobody_is_asked(trackio: Run, tmp_path: Path) -
 for path in (folder.adapter, folder.path / "scores"):
     path.mkdir()
     (path / "file").write_text(path.name)
-folder.report.write_text("<html>")
+folder.shared_report.parent.mkdir(exist_ok=True)
+folder.report.write_text("texts")
+folder.shared_report.write_text("<html>")
 with warnings.catch_warnings():
     warnings.simplefilter("error", UserWarning)
     tracker = start_tracking(config, folder)
