@@ -62,8 +62,8 @@ class Data:
     values: str | None = None
     """A YAML file that says where records hold what people state (docs/data.md)."""
     license: str | None = None
-    """Under which licence `train`, `val` and `test` are, by its SPDX id such as CC-BY-4.0, or
-    `own`. Only a stated one lets texts leave the machine (tracking.texts)."""
+    """Under which licence `train`, `val` and `test` are, by its SPDX id such as CC-BY-4.0, or own:
+    yours to pass on. It decides whether texts may leave the machine (tracking.texts)."""
     train: str | None = None
     val: str | None = None
     test: str | None = None

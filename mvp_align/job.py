@@ -22,6 +22,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from mvp_align.config import Config
+from mvp_align.data.licences import text_problems
 from mvp_align.data.load import DataSets, load_data
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import (
@@ -334,7 +335,8 @@ class JobRun:
         if self.tracker.on:
             write_report(run.path, texts=False)
         samples = sample_pairs(self.config.tracking.samples, data, run)
-        self.tracker.results(tables(rows, samples), summary(rows))
+        texts = self.config.tracking.texts and not text_problems(self.config)
+        self.tracker.results(tables(rows, samples, texts=texts), summary(rows))
         self.tracker.artifacts(run)
         self.tracker.finish()
         form, worst_by = self.config.data.format, evals.worst_by or ""

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from mvp_align.config import Config, Prompt
 from mvp_align.data.formats import AUTO_FORMAT, FORMATS
 from mvp_align.data.histories import history_problems
+from mvp_align.data.licences import text_problems
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import prompt_problems
 from mvp_align.data.recognition import may_be_conversations
@@ -283,7 +284,7 @@ def _tracking_problems(config: Config) -> list[str]:
             f"tracking.backend={tracking.backend} needs a package that is not installed: pip"
             f" install {tracking.backend}"
         )
-    return problems
+    return problems + text_problems(config)
 
 
 def variable_problems(config: Config) -> list[str]:

@@ -33,9 +33,9 @@ class Tracking:
     """What runs are compared by; by default the run's name without its seed."""
     tags: list[str] = field(default_factory=list)
     samples: int = 20
-    """Pairs of each set shown with their margins; 0 shows none."""
+    """Pairs of each set shown with their ids and margins; 0 shows none."""
     texts: bool = False
-    """Hand over texts too: questions and answers of the samples, and the report, which shows pairs
-    and profiles. Only where the data's licence allows it (docs/tracking.md)."""
+    """Show their questions and answers as well, where the data's licence lets them leave the
+    machine (docs/tracking.md). Profiles never do."""
     artifacts: bool = True
     """Hand over the adapter, the scores and the report when the run ends."""
