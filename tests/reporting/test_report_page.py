@@ -328,7 +328,7 @@ def test_a_run_of_24_000_pairs_and_75_countries(browser: Browser, tmp_path: Path
         page.get_by_role("button", name="tuned").click()
         assert time.perf_counter() - began < 3
         assert "texts of 1,000: " in page.inner_text(SECTION)
-        began = time.perf_counter()
-        page.get_by_role("searchbox").fill("country 74")
+        choose(page, "country of birth", "Country 74")
         assert status(page).startswith("320 of 24,000 pairs")
-        assert time.perf_counter() - began < 1
+        page.get_by_role("searchbox").fill("u74")
+        assert status(page).startswith("32 of 24,000 pairs")  # of u74 and u749
