@@ -42,7 +42,8 @@ _WIDER = """(within) => {
       found.push(`${described(element)} ends ${Math.round(box(element).right
         - box(element.parentElement).right)} px right of its column`);
     }
-    if (style.overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1
+    if ((style.overflowX !== "visible" || element.matches("td, th"))
+        && element.scrollWidth > element.clientWidth + 1
         && !element.matches("input, select, textarea")) {
       found.push(`${described(element)} shows ${element.clientWidth} of ${element.scrollWidth} px`);
     }

@@ -50,9 +50,11 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stage: [f"{stage} answers {number} {HOSTILE}" for number in range(PAIRS)]
         for stage in ("base", "tuned")
     }
+    margins = drawn_margins(PAIRS)
+    margins["base"][3:5] = [-12.344, 0.000012344]
     folder = tmp_path_factory.mktemp("hostile") / "run"
     sets = {
-        "in_domain": Measured(hostile_pairs(), drawn_margins(PAIRS), answers),
+        "in_domain": Measured(hostile_pairs(), margins, answers),
         "ufp4": Measured(made_pairs(20), drawn_margins(20, seed=3)),
     }
     return write_report(finish_run(folder, sets, name=HOSTILE).path)
@@ -211,7 +213,8 @@ def test_an_open_pair_shows_everything_that_the_run_keeps_of_it(
         for stage in ("base", "tuned"):
             margin = scored[stage, "in_domain"]["p5"]
             sign, mark = ("+", "✓") if margin > 0 else ("−", "✗")
-            assert f"{stage} margin, nats a token\n{sign}{abs(margin):.2f} {mark}" in found
+            shown = f"{stage} margin, nats a token\n{sign}{float(f'{abs(margin):.5g}')} {mark}"
+            assert shown in found
         for text in (
             "Question 5: which of these is the better one?",
             "The fitting answer to 5.",
