@@ -27,9 +27,10 @@ def audit(event, args):
         reached.append(str(args[1:] if event == "socket.connect" else args[0]))
 sys.addaudithook(audit)
 
-from mvp_align.config import Config, Data, Model, Prompt, Tracking
+from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.metrics.rows import Row
 from mvp_align.runs.run_folder import open_run
+from mvp_align.runtime.watching import Tracking
 from mvp_align.reporting.samples import Sample
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.tracking.tracker import start_tracking
