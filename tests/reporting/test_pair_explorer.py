@@ -27,7 +27,7 @@ COUNT = 30
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pairs = made_pairs(COUNT)
-    answers = {"tuned": [f"Answer {number}." for number in range(COUNT)]}
+    answers = {"tuned": [None if number % 4 else f"Answer {number}." for number in range(COUNT)]}
     measured = Measured(pairs, drawn_margins(COUNT), answers)
     return finish_run(tmp_path_factory.mktemp("made") / "run", {"in_domain": measured}).path
 
@@ -57,12 +57,13 @@ def plainly_chosen(run: Path, most: int) -> set[str]:
         {one["id"]: one["margin"] for one in lines_of(run / "scores" / f"{stage}-in_domain.jsonl")}
         for stage in ("base", "tuned")
     )
+    answered = {one["id"] for one in lines_of(run / "answers" / "tuned-in_domain.jsonl")}
     left, chosen = list(tuned), list[str]()
     keys = [
         lambda id: tuned[id],
         lambda id: -tuned[id],
         lambda id: -abs(tuned[id] - base[id]),
-        lambda id: sha256(id.encode()).digest(),
+        lambda id: (id not in answered, sha256(id.encode()).digest()),
     ]
     orders = [sorted(left, key=key) for key in keys]
     for turn in range(len(left)):
