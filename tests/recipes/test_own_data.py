@@ -62,7 +62,7 @@ def test_own_records_alone_are_scored_and_what_they_lack_is_said(
     assert "* in_domain: the records name no person; users counts prompts." in printed
     page = (folder / "report.html").read_text("utf-8")
     assert "On 4 pairs over 4 prompts" in page and "people’s 4 questions" not in page
-    assert "<script>alert" not in page and "<img" not in page and "UF-P-4" not in page
+    assert "<script>alert" not in page and "<img src=x" not in page and "UF-P-4" not in page
     data = page.partition('id="pairs-data">')[2].partition("</script>")[0]
     texts = json.loads(data)["texts"]
     assert [(one["question"], one["chosen"]) for one in texts.values()] == [
