@@ -78,8 +78,9 @@ def test_calls_of_a_recipe_to_its_tracker(
             assert one["question"] in (folder / "report.html").read_text("utf-8")
             for text in (one["question"], one["chosen"], *one["profile"].values()):
                 assert text.encode() not in sent["report.html"]
-    samples = json.loads(sent["samples.table.json"])["data"]
-    assert [row[0] for row in samples].count("in_domain") == 3
+    samples = json.loads(sent["samples.table.json"])
+    assert samples["columns"] == ["set", "id", "base_margin", "tuned_margin"]
+    assert [row[0] for row in samples["data"]].count("in_domain") == 3
     assert (folder / "DONE").is_file()
 
     check_curves(folder, run)
