@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -354,32 +353,12 @@ def test_other_losses_may_start_anywhere(bench) -> None:
     assert trainer.state.global_step == 1
 
 
-def test_one_line_has_loss_speed_time_left_and_the_last_evaluation(
-    bench, few_pairs: list[PreferencePair], tokenizer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made = bench("train.max_steps=3", "evals.every_steps=2")
-    watch = OPACallback(made.plan.val_set or few_pairs, tokenizer)
-    trainer = made.dpo(callbacks=[watch])
-    trainer.train()
-    lines = capsys.readouterr().err.split("\r")
-    (loss,) = [
-        row["loss"] for row in trainer.state.log_history if row["step"] == 3 and "loss" in row
-    ]
-    evaluations = {
-        row["step"]: row["eval_in_domain/opa/acc@0"]
-        for row in trainer.state.log_history
-        if "eval_in_domain/opa/acc@0" in row
-    }
-    assert set(evaluations) == {2, 3}
-    number = r"\d+\.\d\d"
-    for at, step in ((2, 2), (3, 2), (3, 3)):
-        acc = f"{100 * evaluations[step]:.1f}"
-        pattern = (
-            rf"training {at}/3 .{{4}} ETA 00:\d\d, loss \d\.\d{{4}}, {number} pairs/s, validation"
-            rf" acc@0 {acc} % at step {step}, \d+ tokens/s\s*"
-        )
-        assert any(re.fullmatch(pattern, line.rstrip("\n")) for line in lines), (pattern, lines)
-    assert any(line.startswith("training 3/3") and f"loss {loss:.4f}" in line for line in lines)
+def test_the_progress_line_has_the_speed(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench("train.max_steps=2").dpo().train()
+    shown = capsys.readouterr().err
+    assert "training" in shown
+    for words in ("2/2", "ETA 00:00", "loss 0.", "pairs/s, ", "tokens/s"):
+        assert words in shown
 
 
 def test_checkpoints_hold_what_a_resume_needs(bench: Callable[..., Any]) -> None:
