@@ -1,8 +1,10 @@
-"""Maps of a run's results for trackers: an SVG a set, of countries that have results of their
+"""Maps of a run's results for trackers: a page a set, of countries that have results of their
 own."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from markupsafe import Markup
 
 from mvp_align.data.sets import SETS
 from mvp_align.figures.figure import Figure, Words
@@ -18,17 +20,26 @@ COUNTRY = "birth_country"
 
 
 def write_maps(run: RunFolder, rows: Sequence[Row]) -> list[Path]:
-    """Write `shared/map-<set>.svg` for each set that has results by country of birth, and return
-    the paths. Raises UserError where the disk is full."""
+    """Write `shared/map-<set>.html` for each set that has results by country of birth, and return
+    the paths: an image in a page, without scripts. Raises UserError where the disk is full."""
     results, written = Results(rows), []
     for set_name in results.sets():
         figure = country_map(results, set_name)
         if figure:
             path = run.shared_map(set_name)
             path.parent.mkdir(exist_ok=True)
-            write_text(path, figure.svg())
+            write_text(path, _page(figure))
             written.append(path)
     return written
+
+
+def _page(figure: Figure) -> str:
+    words = figure.words
+    return Markup(
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+        '<figure style="margin:0;font-family:system-ui,sans-serif"><strong>{title}</strong>\n'
+        "{drawn}\n<figcaption>{caption}</figcaption></figure></html>\n"
+    ).format(title=words.title, drawn=Markup(figure.svg()), caption=words.caption)
 
 
 def country_map(results: Results, set_name: str) -> Figure | None:

@@ -103,8 +103,8 @@ class RunFolder:
         return self.path / "DONE"
 
     def shared_map(self, set_name: str) -> Path:
-        """A map of the set's results by country, as SVG, for trackers."""
-        return self.path / "shared" / f"map-{set_name.replace('/', '-')}.svg"
+        """A map of the set's results by country, for trackers."""
+        return self.path / "shared" / f"map-{set_name.replace('/', '-')}.html"
 
     def scores(self, stage: str, set_name: str) -> Path:
         return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"

@@ -50,8 +50,8 @@ def files_of(folder: RunFolder) -> list[Path]:
 
 
 def maps_of(folder: RunFolder) -> dict[str, Path]:
-    """Return the run's maps, SVG files, by the names that trackers get: `map/in_domain`."""
-    found = folder.shared_report.parent.glob("map-*.svg")
+    """Return the run's maps, HTML files, by the names that trackers get: `map/in_domain`."""
+    found = folder.shared_report.parent.glob("map-*.html")
     return {f"map/{path.stem.removeprefix('map-')}": path for path in sorted(found)}
 
 

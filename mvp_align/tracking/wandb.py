@@ -84,7 +84,7 @@ class WandbRun:
         maps = {name: path.read_text(encoding="utf-8") for name, path in maps_of(folder).items()}
         if maps:
             with _staged_in(self._home):  # not injected: W&B would add a style sheet from its site
-                self._run.log({name: wandb.Html(svg, inject=False) for name, svg in maps.items()})
+                self._run.log({name: wandb.Html(page, inject=False) for name, page in maps.items()})
         if not self._with_artifacts:
             return
         for path, kind in folders_of(folder).items():
