@@ -195,7 +195,7 @@ def test_two_processes_stop_at_the_same_step_where_a_bound_is_passed(
     points = [json.loads(line) for line in (run / "curves.jsonl").read_text().splitlines()]
     ratio = "eval/neutral/damage/perplexity_ratio"
     passed = [point["step"] for point in points if point.get(ratio, 0) > 1.0001]
-    assert passed == [points[-1]["step"]]
+    assert passed == [points[-1]["step"]] and passed[0] < 6
     assert newest(run).name == f"checkpoint-{passed[0]}"
     (one,) = json.loads((run / "notes.json").read_text())["passed_bounds"]
     assert (one["step"], one["stopped"]) == (passed[0], True)
