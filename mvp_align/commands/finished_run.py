@@ -56,13 +56,16 @@ def stats(
             " scored; metrics.jsonl gets all."
         ),
     ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
 ) -> None:
     """Break down a run's metrics by group, with worst group, gap, tests and uncertainty."""
     from mvp_align.metrics.table import metric_named
     from mvp_align.reporting.leading import leading_metric
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
-    from mvp_align.reporting.stats_tables import print_statistics
+    from mvp_align.reporting.stats_tables import statistics_tables
+    from mvp_align.reporting.table_formats import check_format, format_tables
 
+    check_format(form)
     if metric is not None:
         metric_named(metric)  # report a misspelt name before computing anything
     if small not in SMALL:
@@ -75,7 +78,8 @@ def stats(
         set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed
     )
     found = write_statistics(run, choices, against)
-    print_statistics(found, metric or leading_metric(found.rows, set_name))
+    tables = statistics_tables(found, metric or leading_metric(found.rows, set_name))
+    typer.echo(format_tables(form, tables))
 
 
 @_writes_to_run

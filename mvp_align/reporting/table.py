@@ -125,7 +125,8 @@ def style_of(metric: str) -> Style:
 
 
 Cell = str | int | Number | Bounds | tuple[float, ...] | None
-"""What a column holds. None is what is not known, in columns of any kind."""
+"""What a column holds. In columns of any kind None is what is not known, and an empty text what
+the line above says, or what does not apply."""
 
 ColumnKind = Literal["text", "count", "number", "estimate", "interval", "list"]
 """Texts stand left and may wrap, the others right and never do. An estimate is a number with an
@@ -185,7 +186,7 @@ class ResultTable:
     def __post_init__(self) -> None:
         for row in self.rows:
             for column, cell in zip(self.columns, row, strict=True):
-                if cell is not None and not isinstance(cell, CELLS[column.kind]):
+                if cell not in (None, "") and not isinstance(cell, CELLS[column.kind]):
                     raise ValueError(f"{self.name}: {cell!r} in {column.key} is no {column.kind}")
 
     def places(self, reader: Literal["people", "programs"]) -> list[int]:

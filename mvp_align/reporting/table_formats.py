@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
@@ -19,7 +20,8 @@ from mvp_align.reporting.table import Bounds, Cell, Column, Number, ResultTable
 from mvp_align.runtime.json_files import to_json
 
 FORMATS = ("table", "csv", "latex", "md", "json")
-FOR_PROGRAMS = ("csv", "json")
+PASTED = ("csv", "latex", "json")
+"""A file, a paper or a program takes these as they are: what else is said goes to stderr."""
 WIDTH = 100
 """Width in columns if the output is not a terminal (like the log file of a cluster job)."""
 LATEX = str.maketrans(
@@ -51,7 +53,7 @@ def format_tables(form: str, tables: Sequence[ResultTable], width: int | None = 
     """
     if form == "table":
         return _as_terminal(tables, width)
-    made = {"csv": as_csv, "latex": as_latex, "md": as_markdown, "json": as_json}
+    made = {"csv": _as_csv, "latex": _as_latex, "md": _as_markdown, "json": _as_json}
     return made[form](tables)
 
 
@@ -60,16 +62,24 @@ def _as_terminal(tables: Sequence[ResultTable], width: int | None) -> str:
     console = Console(
         file=io.StringIO(), width=fits, highlight=False, force_terminal=sys.stdout.isatty()
     )
-    for table in tables:
-        print_table(table, console)
+    print_tables(tables, console)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
 
 
-def print_table(table: ResultTable, console: Console) -> None:
-    """Print a table and, dimmed, its notes."""
-    console.print(rich_table(table))
-    for note in table.notes:
+def print_tables(tables: Sequence[ResultTable], console: Console) -> None:
+    """Print tables with their notes below them, dimmed; what several have is said at the end."""
+    times = Counter(note for table in tables for note in table.notes)
+    for table in tables:
+        console.print(rich_table(table))
+        own = [note for note in table.notes if times[note] == 1]
+        if own and not table.framed:
+            console.print()
+        for note in own:
+            console.print(Text(note, style="dim"))
+        if own or not table.framed:
+            console.print()
+    for note in (note for note, count in times.items() if count > 1):
         console.print(Text(note, style="dim"))
 
 
@@ -115,7 +125,7 @@ def shown_cell(cell: Cell) -> str:
     return "-" if cell is None else str(cell)
 
 
-def as_markdown(tables: Sequence[ResultTable]) -> str:
+def _as_markdown(tables: Sequence[ResultTable]) -> str:
     """Return tables with bold titles, cells rounded and escaped, and notes below."""
     parts: list[str] = []
     for table in tables:
@@ -128,10 +138,11 @@ def as_markdown(tables: Sequence[ResultTable]) -> str:
 
 
 def _markdown_text(text: str) -> str:
-    return re.sub(r"([\\*_\[\]`|])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+    escaped = re.sub(r"([\\*\[\]`|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
+    return escaped.replace("<", "&lt;")
 
 
-def as_latex(tables: Sequence[ResultTable]) -> str:
+def _as_latex(tables: Sequence[ResultTable]) -> str:
     """Return a `table` environment each, for a document with `\\usepackage{booktabs}`.
 
     Cells are rounded and escaped. Characters of other scripts need LuaLaTeX or XeLaTeX.
@@ -171,7 +182,7 @@ def _for_people(table: ResultTable) -> tuple[list[Column], list[list[str]]]:
     return [table.columns[place] for place in places], rows
 
 
-def as_csv(tables: Sequence[ResultTable]) -> str:
+def _as_csv(tables: Sequence[ResultTable]) -> str:
     """Return one CSV with unrounded numbers and their bounds (`KEY_low`, `KEY_high`).
 
     Several tables stand below each other under the columns of all, with `table` as the first one.
@@ -194,10 +205,10 @@ def as_csv(tables: Sequence[ResultTable]) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def as_json(tables: Sequence[ResultTable]) -> str:
+def _as_json(tables: Sequence[ResultTable]) -> str:
     """Return `{"tables": [{name, title, columns, rows, notes}]}` with unrounded numbers.
 
-    Rows are objects with the keys of `as_csv`; null is what is not known.
+    Rows are objects with the keys of the CSV; null is what is not known.
     """
     found = [
         {
@@ -239,7 +250,10 @@ def _full_rows(table: ResultTable) -> list[dict[str, Any]]:
     for row in table.rows:
         found: dict[str, Any] = dict.fromkeys(keys)
         for place in table.places("programs"):
-            key, cell = table.columns[place].key, row[place]
+            column, cell = table.columns[place], row[place]
+            if cell is None or (cell == "" and column.kind != "text"):
+                continue
+            key = column.key
             parts: dict[str, Any] = {key: cell}
             if isinstance(cell, Number | Bounds):
                 parts = {f"{key}_low": cell.low, f"{key}_high": cell.high}
