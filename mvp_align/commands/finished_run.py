@@ -84,10 +84,13 @@ def stats(
 
 @_writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Rewrite a run's report.html from its files."""
+    """Rewrite a run's report.html, and the card of its adapter, from its files."""
     from mvp_align.reporting.html import write_report
+    from mvp_align.reporting.model_card import write_model_card
 
     typer.echo(write_report(run))
+    if card := write_model_card(run):
+        typer.echo(card)
 
 
 @_writes_to_run

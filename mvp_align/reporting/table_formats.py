@@ -132,12 +132,12 @@ def _as_markdown(tables: Sequence[ResultTable]) -> str:
         columns, rows = _for_people(table)
         words = len([*takewhile(lambda column: column.kind == "text", columns)])
         text = markdown_table([column.title for column in columns], rows, words)
-        parts += [f"**{_markdown_text(table.title)}**", text.rstrip("\n")]
-        parts += [_markdown_text(note) for note in table.notes]
+        parts += [f"**{markdown_text(table.title)}**", text.rstrip("\n")]
+        parts += [markdown_text(note) for note in table.notes]
     return "\n\n".join(parts)
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
     escaped = re.sub(r"([\\*\[\]`|]|(?<!\w)_|_(?!\w))", r"\\\1", " ".join(text.split()))
     return escaped.replace("<", "&lt;")
 
