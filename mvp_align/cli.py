@@ -97,6 +97,7 @@ def compare(
 
 app.command()(finished_run.stats)
 app.command()(finished_run.report)
+app.command()(finished_run.export)
 app.command()(finished_run.judge)
 app.command()(finished_run.merge)
 app.command()(finished_run.generate)

@@ -1,4 +1,4 @@
-"""Commands of `mvp-align` on one finished run: stats, report, judge, merge and generate."""
+"""Commands of `mvp-align` on one finished run: stats, report, export, judge, merge and generate."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -91,6 +91,26 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
     typer.echo(write_report(run))
     if card := write_model_card(run):
         typer.echo(card)
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "csv",
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for a file a table; without it they are printed.")
+    ] = None,
+) -> None:
+    """All tables of a run, the paper's first: for a paper, a spreadsheet or a program."""
+    from mvp_align.reporting.export import export_tables, write_tables
+    from mvp_align.reporting.table_formats import check_format, format_tables
+
+    check_format(form)
+    tables = export_tables(run)
+    if to is None:
+        typer.echo(format_tables(form, tables))
+        return
+    for path in write_tables(tables, form, to):
+        typer.echo(path)
 
 
 @_writes_to_run

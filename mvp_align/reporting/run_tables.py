@@ -63,7 +63,7 @@ def _summary_table(
         if set_name == NEUTRAL
         else "shares in %, nats a token, [95 % intervals]"
     )
-    return _lines_table(
+    return lines_table(
         f"{set_name}_summary",
         f"{set_name}: {what}",
         "metric",
@@ -83,7 +83,7 @@ def _breakdown_table(
     title = f"{set_name}: {spoken(results.lead(set_name))} by group, in %"
     notes = [f"blind: {BLIND}."] * blind + list(starred)
     name = f"{set_name}_groups"
-    return [_lines_table(name, title, "group", users, sections, notes, blind=blind)]
+    return [lines_table(name, title, "group", users, sections, notes, blind=blind)]
 
 
 def _ablation_table(
@@ -92,10 +92,10 @@ def _ablation_table(
     title = f"{set_name}: {ablation.heading} acc@0 of the same pairs, in %; lifts in points"
     name = f"{set_name}_{ablation.shown.partition(' ')[0]}"
     notes = [ablation.verdict, *starred] if ablation.verdict else starred
-    return _lines_table(name, title, ablation.shown, users, [ablation.lines], notes)
+    return lines_table(name, title, ablation.shown, users, [ablation.lines], notes)
 
 
-def _lines_table(
+def lines_table(
     name: str,
     title: str,
     first: str,
