@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing
+from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing, sharing
 from mvp_align.commands.power import power
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
@@ -97,10 +97,11 @@ def compare(
 
 app.command()(finished_run.stats)
 app.command()(finished_run.report)
-app.command()(finished_run.export)
+app.command()(sharing.export)
 app.command()(finished_run.judge)
 app.command()(finished_run.merge)
 app.command()(finished_run.generate)
+app.command()(sharing.push)
 app.command()(power)
 data.command()(fetching.fetch)
 data.command()(data_checks.validate)

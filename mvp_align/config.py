@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mvp_align.runtime.api import Api
 from mvp_align.runtime.folders import packaged_settings
 from mvp_align.runtime.naming import DEFAULT_NAME
+from mvp_align.runtime.watching import StopOn, Tracking
 
 
 def _one_of(*choices: str) -> str:
@@ -60,6 +61,9 @@ class Data:
     """What the records call the fields of the format, as in `{prompt: question, chosen: best}`."""
     values: str | None = None
     """A YAML file that says where records hold what people state (docs/data.md)."""
+    license: str | None = None
+    """Under which licence `train`, `val` and `test` are, by its SPDX id such as CC-BY-4.0, or own:
+    yours to pass on. It decides whether texts may leave the machine (tracking.texts)."""
     train: str | None = None
     val: str | None = None
     test: str | None = None
@@ -194,6 +198,7 @@ class Train:
     best_by: str | None = None
     """Keep the adapter of the best evaluation in training by this metric of validation pairs, and
     not the last one: opa/acc@0, opa/worst_group ... (docs/people.md)."""
+    stop_on: StopOn = field(default_factory=StopOn)
     dry_run: bool = False
     """Load config, data and tokenizer, print what the run would do, and stop."""
 
@@ -266,26 +271,6 @@ class Generation:
     every_pairs: int = 16
     """During training, answers to so many validation pairs, drawn alike, at each evaluation, where
     evals.metrics has paa or spmr."""
-
-
-@dataclass
-class Tracking:
-    backend: str = "wandb"
-    """wandb, tensorboard, trackio or none."""
-    mode: str = _one_of("auto", "offline", "online")
-    """auto: what W&B's or trackio's own variables say (docs/tracking.md); without, W&B is online
-    where WANDB_API_KEY is set, and everything else offline."""
-    project: str | None = None
-    """By default mvp-align, or what WANDB_PROJECT says."""
-    entity: str | None = None
-    group: str | None = None
-    """What runs are compared by; by default the run's name without its seed."""
-    tags: list[str] = field(default_factory=list)
-    samples: int = 20
-    """Pairs of each set shown as text with their margins (never the person's profile); 0 shows
-    none."""
-    artifacts: bool = True
-    """Hand over the adapter, the scores and the report when the run ends."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ A recipe that trains:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -22,6 +22,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from mvp_align.config import Config
+from mvp_align.data.licences import text_problems
 from mvp_align.data.load import DataSets, load_data
 from mvp_align.errors import UserError
 from mvp_align.evaluation.answer_metrics import (
@@ -51,15 +52,15 @@ from mvp_align.modeling.fingerprint import adapter_fingerprint
 from mvp_align.modeling.hardware import Placement, resolve_hardware
 from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.plan_text import left_out_lines, print_plan
-from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan
+from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan, scored_pairs
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.model_card import write_model_card
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.checkpoints import is_final, latest_valid
-from mvp_align.runs.pair_files import write_groups
+from mvp_align.runs.checkpoints import latest_valid
+from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.atomic import full_disk_explained
 from mvp_align.runtime.processes import broadcast_from_main
@@ -67,11 +68,12 @@ from mvp_align.schema import PairScore
 from mvp_align.scoring.cache import LogpCache
 from mvp_align.scoring.identity import identity, logp_cache, logps_folder
 from mvp_align.tracking.tracker import Tracker, start_tracking
-from mvp_align.training.best_adapter import take_best
-from mvp_align.training.best_checkpoint import BEST, BestCheckpoint
+from mvp_align.training.bound_watch import BoundWatch
 from mvp_align.training.callbacks import TrackingCallback
+from mvp_align.training.curve_file import CurveFile, curve_points
+from mvp_align.training.ending import Ending, end_training
 from mvp_align.training.plan import Plan
-from mvp_align.training.resumable import Resumable
+from mvp_align.training.resumable import train_from
 from mvp_align.training.run_callbacks import evaluation_callbacks
 from mvp_align.training.trainers import TrainerParts
 
@@ -125,8 +127,7 @@ class JobRun:
     """The job's plan; `new_adapter` decides its micro-batch."""
     folder: RunFolder
     tracker: Tracker
-    best: BestCheckpoint | None = None
-    """Which evaluation's adapter the run kept, where `train.best_by` chose it."""
+    ending: Ending = field(default_factory=Ending)
 
     @property
     def config(self) -> Config:
@@ -179,24 +180,19 @@ class JobRun:
             self.plan, self.job.data.val, self.config, self.job.tokenizer
         )
         # tracking last: it sends what the others compute
-        callbacks = [*evaluations, TrackingCallback(self.tracker)]
+        watching = [BoundWatch(self.config.train.stop_on), CurveFile(self.folder)]
+        callbacks = [*evaluations, *watching, TrackingCallback(self.tracker)]
         trainer = make_trainer(self._trainer_parts(model, callbacks))
         start = adapter_fingerprint(model, ADAPTER)
         checkpoint = broadcast_from_main(lambda: latest_valid(self.folder.checkpoints))
         if checkpoint is not None and self.folder.writes:
             print(f"Going on from {checkpoint}")
-        # If the checkpoint is the last one and amid an epoch, the Trainer would take one more step.
-        if checkpoint is not None and is_final(checkpoint):
-            model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
-            if isinstance(trainer, Resumable):
-                trainer.catch_up(checkpoint)
-        else:
-            with full_disk_explained(self.folder.checkpoints):
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        if self.config.train.best_by:
-            self.best = take_best(
-                self.config.train.best_by, trainer, model, self.folder.checkpoints, evaluations
-            )
+        with full_disk_explained(self.folder.checkpoints):
+            train_from(checkpoint, trainer, model)
+        self.folder.write_curves(curve_points(trainer.state.log_history))
+        self.ending = end_training(
+            self.config.train, trainer, model, self.folder.checkpoints, evaluations
+        )
         if adapter_fingerprint(model, ADAPTER) == start or has_no_effect(model):
             raise UserError(
                 "Training changed nothing: the adapter is what it was at the start, or each of its"
@@ -275,8 +271,7 @@ class JobRun:
 
     def _score_rows(self, base: Evaluated, tuned: Evaluated | None) -> list[Row]:
         """Return all metrics by set. Groups below `evals.min_users` users are only counted."""
-        rows: list[Row] = []
-        evals = self.config.evals
+        rows, evals = list[Row](), self.config.evals
         made = partial(set_rows, min_users=evals.min_users, worst_by=evals.worst_by or "")
         for subject in self.plan.eval_sets:
             before = base.scores[subject.name]
@@ -311,7 +306,7 @@ class JobRun:
         return [*rows, perplexity("tuned", model, tokenizer, size, cache)]
 
     def _write_records(self, model: PreTrainedModel | PeftModel) -> None:
-        """Write environment.json, notes.json and groups/."""
+        """Write environment.json, notes.json, groups/ and texts/."""
         run, data = self.folder, self.job.data
         adapter = model.peft_config[ADAPTER].to_dict() if isinstance(model, PeftModel) else None
         loaded = identity(model, ADAPTER if adapter else None)  # by all: each may hold a part
@@ -322,13 +317,14 @@ class JobRun:
         made = {"loaded": loaded, "adapter": recorded_settings(adapter) if adapter else None}
         converted = conversion_of(self.config.model)
         run.write_environment(hashes, made | ({"converted": converted} if converted else {}))
-        notes, best = left_out_lines(self.plan, data), {}
-        if self.best:
-            notes, best = [f"train: {self.best.sentence()}", *notes], {BEST: asdict(self.best)}
-        run.write_json(run.notes, {"notes": notes, PROMPT_SETS: data.prompt_sets, **best})
+        notes = [f"train: {line}" for line in self.ending.sentences()]
+        notes += left_out_lines(self.plan, data)
+        prompts = {PROMPT_SETS: data.prompt_sets}
+        run.write_json(run.notes, {"notes": notes, **prompts, **self.ending.records()})
         for subject in self.plan.eval_sets:
             groups = [(pair.id, pair.user_id, subject.groups[pair.id]) for pair in subject.pairs]
             write_groups(run.groups(subject.name), groups, subject.blind)
+            write_texts(run.texts(subject.name), map(texts_of, scored_pairs(subject, data)))
 
     def _report(self, rows: list[Row]) -> None:
         run, data, evals = self.folder, self.job.data, self.config.evals
@@ -338,13 +334,16 @@ class JobRun:
             rows = read_rows(run.metrics)
         write_report(run.path)
         write_model_card(run.path)
+        if self.tracker.on:
+            write_report(run.path, texts=False)
         samples = sample_pairs(self.config.tracking.samples, data, run)
-        self.tracker.results(tables(rows, samples), summary(rows))
+        texts = self.config.tracking.texts and not text_problems(self.config)
+        self.tracker.results(tables(rows, samples, texts=texts), summary(rows))
         self.tracker.artifacts(run)
         self.tracker.finish()
         form, worst_by = self.config.data.format, evals.worst_by or ""
         print_results(rows, data_format=form, noted=data.prompt_sets, worst_by=worst_by)
-        if self.best:
-            print(f"\nCheckpoint: {self.best.sentence()}.")
+        for line in self.ending.sentences():
+            print(f"\nTraining: {line}.")
         run.finish()
         print(f"\nReport: {run.report}   Scores: {run.path / 'scores'}")

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from mvp_align.config import Config, Prompt
 from mvp_align.data.formats import AUTO_FORMAT, FORMATS
 from mvp_align.data.histories import history_problems
+from mvp_align.data.licences import text_problems
 from mvp_align.data.profiles import KINDS
 from mvp_align.data.prompts import prompt_problems
 from mvp_align.data.recognition import may_be_conversations
@@ -18,6 +19,7 @@ from mvp_align.runtime.recipes import recipe_named
 from mvp_align.tracking.tracker import BACKENDS
 from mvp_align.tracking.variables import trackio_problems, wandb_problems
 from mvp_align.training.best_checkpoint import best_problems
+from mvp_align.training.bounds import bound_problems
 from mvp_align.training.options import adapter_option_problems, loss_problems
 
 
@@ -51,6 +53,7 @@ def combination_problems(config: Config) -> list[str]:
         *loss_problems(config),
         *adapter_option_problems(config),
         *best_problems(config),
+        *bound_problems(config),
         *_data_problems(config),
         *_prompt_problems(config),
         *api_problems(config),
@@ -281,7 +284,7 @@ def _tracking_problems(config: Config) -> list[str]:
             f"tracking.backend={tracking.backend} needs a package that is not installed: pip"
             f" install {tracking.backend}"
         )
-    return problems
+    return problems + text_problems(config)
 
 
 def variable_problems(config: Config) -> list[str]:

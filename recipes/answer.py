@@ -31,7 +31,7 @@ from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
-from mvp_align.runs.pair_files import write_groups
+from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.recipes import Recipe
@@ -61,6 +61,8 @@ def main(config: Config) -> None:
         measure(run, asked, answers, config)
         rows = read_rows(run.metrics)
         tracker.results(tables(rows, []), summary(rows))
+        if tracker.on:
+            write_report(run.path, texts=False)
         tracker.artifacts(run)
         tracker.finish()
         print_results(rows, data_format=config.data.format, noted=data.prompt_sets)
@@ -122,7 +124,7 @@ def check_ready(config: Config) -> None:
 def write_records(
     run: RunFolder, data: DataSets, asked: Sequence[AskedSet], notes: Sequence[str]
 ) -> None:
-    """Write environment.json, notes.json and groups/."""
+    """Write environment.json, notes.json, groups/ and texts/."""
     hashes = {f"data/{name}": read.sha256 for name, read in data.read.items()}
     for one in asked:
         # as they are sent: of a conversation all turns
@@ -137,6 +139,7 @@ def write_records(
         tags = with_region([tags_of(pair) for pair in pairs], regions)
         lines = [(pair.id, pair.user_id, tag) for pair, tag in zip(pairs, tags, strict=True)]
         write_groups(run.groups(one.name), lines)
+        write_texts(run.texts(one.name), map(texts_of, pairs))
 
 
 def measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Generator, Iterator
@@ -24,6 +25,7 @@ from mvp_align.runs.lock import release_all
 from mvp_align.schema import PreferencePair
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from transformers import PreTrainedModel
 
     from mvp_align.modeling.hardware import Placement
@@ -60,6 +62,27 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the reference data is not beside this checkout")
     return SHARED
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium.
+
+    One a module: while it is open, playwright's event loop runs in this thread, where code under
+    test may not start its own.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine (chromium, or google-chrome)")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 ROOMS = (
-    "errors", "schema", "runtime", "config", "metrics", "data", "modeling", "scoring", "runs",
+    "errors", "schema", "runtime", "config", "metrics", "figures", "data", "modeling", "scoring", "runs",
     "generation", "judging", "evaluation", "construction", "tracking", "training", "planning",
     "validate", "reporting", "doctor", "harness", "overrides", "job", "launch", "recipes",
     "commands", "cli",

@@ -1,4 +1,4 @@
-"""Commands of `mvp-align` on one finished run: stats, report, export, judge, merge and generate."""
+"""Commands of `mvp-align` on one finished run: stats, report, judge, merge and generate."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -11,7 +11,7 @@ from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.preemption import install_signal_handlers
 
 
-def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
+def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Hold the lock of the folder `run` while the command changes files in it."""
 
     @wraps(command)
@@ -24,7 +24,7 @@ def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
     return alone
 
 
-@_writes_to_run
+@writes_to_run
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     against: Annotated[
@@ -82,7 +82,7 @@ def stats(
     typer.echo(format_tables(form, tables))
 
 
-@_writes_to_run
+@writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
     """Rewrite a run's report.html, and the card of its adapter, from its files."""
     from mvp_align.reporting.html import write_report
@@ -93,27 +93,7 @@ def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")
         typer.echo(card)
 
 
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "csv",
-    to: Annotated[
-        Path | None, typer.Option(help="Folder for a file a table; without it they are printed.")
-    ] = None,
-) -> None:
-    """All tables of a run, the paper's first: for a paper, a spreadsheet or a program."""
-    from mvp_align.reporting.export import export_tables, write_tables
-    from mvp_align.reporting.table_formats import check_format, format_tables
-
-    check_format(form)
-    tables = export_tables(run)
-    if to is None:
-        typer.echo(format_tables(form, tables))
-        return
-    for path in write_tables(tables, form, to):
-        typer.echo(path)
-
-
-@_writes_to_run
+@writes_to_run
 def judge(
     run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
     judges: Annotated[
@@ -200,7 +180,7 @@ def merge(
     )
 
 
-@_writes_to_run
+@writes_to_run
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[

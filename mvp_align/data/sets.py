@@ -32,6 +32,8 @@ class KnownSet:
     """Where it has to consist of a file for each user type: their names."""
     synthetic: bool = False
     """Made up for this project: no published figure may stand beside it."""
+    license: str | None = None
+    """What its texts are under, by SPDX id; None where nothing is stated."""
     stands_in_for: str = ""
     """The set whose schema it has, and whose place it takes where all data is the bundled
     sample."""
@@ -56,6 +58,7 @@ SETS = {
         format="ufp4",
         source="sample:ufp4",
         synthetic=True,
+        license="CC-BY-4.0",
         stands_in_for=UFP4,
     ),
 }

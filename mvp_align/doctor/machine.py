@@ -13,11 +13,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from mvp_align.config import Config, Tracking
+from mvp_align.config import Config
 from mvp_align.doctor.findings import GB, Finding, fail, ok, warn
 from mvp_align.runtime.folders import CONF_DIR
 from mvp_align.runtime.hub import host, run_with_timeout, why_offline
 from mvp_align.runtime.variables import value
+from mvp_align.runtime.watching import Tracking
 from mvp_align.tracking.variables import mode_variable, wandb_mode, wandb_problems
 from mvp_align.validate import variable_problems
 

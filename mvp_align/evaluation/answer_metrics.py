@@ -270,7 +270,7 @@ def perplexity(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     batch_size: int,
-    cache: LogpCache,
+    cache: LogpCache | None = None,
 ) -> Row:
     """Compute perplexity on the neutral text.
 

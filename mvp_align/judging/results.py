@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -26,7 +27,7 @@ from mvp_align.metrics.names import base_metric
 from mvp_align.metrics.paa import labelled_mean, paa_lift, paa_rows
 from mvp_align.metrics.rows import Row, read_rows, row, write_rows
 from mvp_align.runs.pair_files import PairValues, keep_values
-from mvp_align.runtime.json_files import from_json, write_json, write_json_lines
+from mvp_align.runtime.json_files import from_json, read_json_lines, write_json, write_json_lines
 
 Panels = list[list[Verdict | None]]
 """For each answer, each judge's verdict."""
@@ -105,6 +106,23 @@ def _labels_of(
 def _write_labels(path: Path, answers: Sequence[Labelled]) -> None:
     path.parent.mkdir(exist_ok=True)
     write_json_lines(path, map(asdict, answers))
+
+
+def read_labels(path: Path) -> list[Labelled]:
+    """A file of `labels/`, in its order. Raises UserError naming the line that is no label."""
+    return read_json_lines(
+        path,
+        _label_of,
+        what="label of an answer",
+        remedy="Run mvp-align judge RUN --relabel: nobody is asked.",
+    )
+
+
+def _label_of(line: Any) -> Labelled:
+    found = Labelled(**line)
+    if found.label not in ("W", "L", "TIE", None):
+        raise ValueError(f"field 'label': {found.label!r} is none of W, L, TIE and null")
+    return found
 
 
 def _set_rows(subject: AnswerSet, answers: Sequence[Labelled], metric: str) -> list[Row]:

@@ -15,6 +15,7 @@ from mvp_align.data.prompts import shows_choices, shows_person
 from mvp_align.data.recognition import may_be_conversations
 from mvp_align.modeling.packaged import packaged_gguf
 from mvp_align.runtime.recipes import recipe_named
+from mvp_align.training.bounds import bounds_of
 
 ALWAYS_USED = ("train.dry_run", "tracking.backend")
 
@@ -256,6 +257,11 @@ RULES = (
         "nothing is scored in training: set evals.every_steps.",
     ),
     Rule(
+        ("train.stop_on.action",),
+        lambda c: not bounds_of(c.train.stop_on),
+        "no bound is set: set train.stop_on.chosen_shift or train.stop_on.perplexity.",
+    ),
+    Rule(
         ("generation.every_pairs",),
         lambda c: not c.evals.every_steps or not _answers(c),
         "nothing is answered in training: set evals.every_steps, and evals.metrics=[opa,paa].",
@@ -282,6 +288,17 @@ RULES = (
         ("tracking.",),
         lambda c: c.tracking.backend == "none",
         "nothing is tracked: add tracking=wandb, tensorboard or trackio.",
+    ),
+    Rule(
+        ("tracking.texts",),
+        lambda c: not c.tracking.samples,
+        "tracking.samples=0 shows no pairs: leave out either.",
+    ),
+    Rule(
+        ("data.license",),
+        lambda c: not c.tracking.texts,
+        "it decides whether texts may leave the machine, which tracking.texts=true asks for.",
+        harmless=True,
     ),
     Rule(
         ("tracking.mode", "tracking.project", "tracking.group", "tracking.artifacts"),

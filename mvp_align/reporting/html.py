@@ -1,4 +1,4 @@
-"""HTML report of a finished run: one file, no network, no scripts, from the run's files alone."""
+"""HTML report of a finished run: one file, no network, from the run's files alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from mvp_align.reporting.charts import Chart, chart
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.leading import spoken
 from mvp_align.reporting.pages import page_template
+from mvp_align.reporting.pair_explorer import explore_pairs
 from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING, Ablation, ablations
 from mvp_align.reporting.references import converted_from, name_now, published_lines
 from mvp_align.reporting.results import (
@@ -30,6 +31,7 @@ from mvp_align.reporting.results import (
     prompt_sets,
     shown,
 )
+from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.atomic import write_text
 from mvp_align.runtime.json_files import from_json, to_json
 from mvp_align.runtime.recipes import recipe_named
@@ -68,12 +70,13 @@ class SetPart:
     """What others published for this model and data."""
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write `report.html`.
+def write_report(run_dir: Path, *, texts: bool = True) -> Path:
+    """Write `report.html`; without `texts` `shared/report.html`, to be sent elsewhere: it has ids
+    and numbers of the pairs, and no question, answer or profile.
 
-    It reads config.yaml, metrics.jsonl and, if present, environment.json and notes.json. It can be
-    repeated at any time without model or data. Raises UserError if a file is missing or damaged, or
-    the disk is full.
+    It reads config.yaml, metrics.jsonl, the files of pairs and, if present, environment.json and
+    notes.json. It can be repeated at any time without model or data. Raises UserError if a file is
+    missing or damaged, or the disk is full.
     """
     rows = read_rows(run_dir / "metrics.jsonl")
     config_text = _read_text(run_dir / "config.yaml")
@@ -90,6 +93,7 @@ def write_report(run_dir: Path) -> Path:
         is_sample=_setting(config, "data.name") in ("sample", "sample_several"),
         facts=_facts(config, environment),
         parts=parts,
+        pairs=explore_pairs(run_dir, {part.name: part.title for part in parts}, texts=texts),
         rows=rows,
         scored=any(row.metric.startswith("opa/") for row in rows),
         judged=any(row.metric.startswith("paa/") for row in rows),
@@ -97,7 +101,9 @@ def write_report(run_dir: Path) -> Path:
         config_text=config_text,
         environment_text=to_json(environment, indent=2),
     )
-    report = run_dir / "report.html"
+    run = RunFolder(run_dir, resumed=False)
+    report = run.report if texts else run.shared_report
+    report.parent.mkdir(exist_ok=True)
     write_text(report, page)
     return report
 

@@ -80,8 +80,8 @@ def model_card(run: Path, license: str | None = None, repo: str = "") -> ModelCa
 
 
 def known_license(terms: Sequence[DataTerms]) -> str | None:
-    """Return the one licence that all the data is under, or None."""
-    found = {one.licence for one in terms}
+    """Return the Hub's name of the one licence that all the data is under, or None."""
+    found = {one.hub_name for one in terms}
     return found.pop() if len(found) == 1 else None
 
 

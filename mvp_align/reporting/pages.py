@@ -1,4 +1,4 @@
-"""Pages in HTML: one file each, without network or script."""
+"""Pages in HTML: one file each, without network."""
 
 from collections.abc import Callable
 from pathlib import Path

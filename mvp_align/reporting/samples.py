@@ -1,4 +1,4 @@
-"""A few pairs as text with their margins, because numbers alone hide what they are about."""
+"""A few pairs with their margins, because means alone hide what they are about."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,11 +16,18 @@ IN_SUMMARY = tuple(one.name for one in VARIABLES if one.in_summary)
 GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n", "users"]
 
 
-def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
+SAMPLE_NUMBERS = ("set", "id", "base_margin", "tuned_margin")
+SAMPLE_COLUMNS = tuple(field.name for field in fields(Sample))
+
+
+def tables(
+    rows: Sequence[Row], samples: Sequence[Sample], *, texts: bool = False
+) -> dict[str, Table]:
     """Return tables by name.
 
     `results` holds every row, `groups/<set>_by_<breakdown>` acc@0 of each group (or what leads
-    without it), and `samples`, if any, the sample pairs.
+    without it), and `samples`, if any, the sample pairs: their ids and margins, and with `texts`
+    what they are about.
     """
     found: dict[str, Table] = {
         "results": (list(KEYS), [list(asdict(row).values()) for row in rows])
@@ -35,9 +42,10 @@ def tables(rows: Sequence[Row], samples: Sequence[Sample]) -> dict[str, Table]:
                 name = f"groups/{set_name}_by_{group_by.replace(',', '_')}"
                 found[name] = (GROUP_COLUMNS, [_group_cells(line) for line in lines])
     if samples:
+        columns = SAMPLE_COLUMNS if texts else SAMPLE_NUMBERS
         found["samples"] = (
-            [field.name for field in fields(Sample)],
-            [list(asdict(one).values()) for one in samples],
+            list(columns),
+            [[getattr(one, column) for column in columns] for one in samples],
         )
     return found
 

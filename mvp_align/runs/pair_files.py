@@ -1,10 +1,12 @@
-"""Files of a run with a line a pair: its scores, whose it is and what it is broken down by, and
-metrics other than OPA's.
+"""Files of a run with a line a pair: its scores, whose it is and what it is broken down by, its
+texts, and metrics other than OPA's.
 
 `scores/<stage>-<set>.jsonl`: sums of log-probs in nats, tokens, the margin in nats a token.
 `groups/<set>.jsonl`: `{"id", "user_id", "groups": {"gender": "Female", ...}, "value_blind": 1.0}`;
 the last says what the best model that ignores who is asking gets right of the pair
 (`data.ceiling.majority_shares`), where people disagree at all.
+`texts/<set>.jsonl`: `{"id", "user_id", "question", "profile": {"age": "...", ...}, "chosen",
+"rejected"}`, so that a finished run is read without its data.
 `values/<stage>-<set>.jsonl`: `{"id", "user_id", "values": {"paa/dvb_judge": 1.0, ...}}`; a metric
 that is absent or null was not measured for that pair, which is then left out of the metric and
 counted.
@@ -17,7 +19,7 @@ from typing import Any, TypeVar
 
 from mvp_align.metrics.groups import Tags
 from mvp_align.runtime.json_files import read_json_lines, write_json_lines
-from mvp_align.schema import PairScore, is_finite
+from mvp_align.schema import PairScore, PreferencePair, is_finite
 
 T = TypeVar("T")
 
@@ -34,6 +36,52 @@ class PairValues:
     id: str
     user_id: str
     values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PairTexts:
+    """A pair as people read it. `question` is below what was said before it (`asked`).
+
+    `profile` says who asks, without what the record leaves open: the fields of `schema.Profile`,
+    the stated values as `preference`, and a profile in free text as `text`.
+    """
+
+    id: str
+    user_id: str
+    question: str
+    profile: Mapping[str, str]
+    chosen: str
+    rejected: str
+
+
+def texts_of(pair: PreferencePair) -> PairTexts:
+    profile = asdict(pair.profile) if pair.profile else {}
+    profile |= {"preference": pair.preference, "text": pair.profile_text}
+    given = {name: text for name, text in profile.items() if text.strip()}
+    return PairTexts(pair.id, pair.user_id, pair.asked, given, pair.chosen, pair.rejected)
+
+
+def write_texts(path: Path, texts: Iterable[PairTexts]) -> None:
+    """Raises UserError where the disk is full."""
+    _write_lines(path, map(asdict, texts))
+
+
+def read_texts(path: Path) -> dict[str, PairTexts]:
+    """By the pair's id. Raises UserError where the file is missing, or naming the line that is of
+    another shape."""
+    found = _read_lines(path, _texts_of, "Restore the file, or evaluate the adapter again.")
+    return {one.id: one for one in found}
+
+
+def _texts_of(id: str, user_id: str, line: Mapping[str, Any]) -> PairTexts:
+    texts = PairTexts(**line)
+    for name in ("question", "chosen", "rejected"):
+        if not isinstance(getattr(texts, name), str):
+            raise TypeError(f"field '{name}': a text belongs there")
+    profile = texts.profile
+    if not isinstance(profile, dict) or not all(isinstance(one, str) for one in profile.values()):
+        raise TypeError("field 'profile': an object of texts belongs there")
+    return texts
 
 
 def write_groups(

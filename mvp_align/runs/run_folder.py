@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from mvp_align import __version__
 from mvp_align.config import Config
 from mvp_align.errors import AlreadyDone, UserError, combined_error
+from mvp_align.runs.curve_points import CurvePoint, add_to_curves, write_curves
 from mvp_align.runs.environment import environment, inputs_of
 from mvp_align.runs.lock import NAME as LOCK
 from mvp_align.runs.lock import lock, refuse_if_locked, release
@@ -73,6 +74,10 @@ class RunFolder:
         return self.path / "logps"
 
     @property
+    def curves(self) -> Path:
+        return self.path / "curves.jsonl"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
@@ -83,6 +88,11 @@ class RunFolder:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def shared_report(self) -> Path:
+        """The report without texts of pairs, which may be sent elsewhere."""
+        return self.path / "shared" / "report.html"
 
     @property
     def wandb_id(self) -> Path:
@@ -97,6 +107,10 @@ class RunFolder:
 
     def groups(self, set_name: str) -> Path:
         return self.path / "groups" / f"{set_name.replace('/', '-')}.jsonl"
+
+    def texts(self, set_name: str) -> Path:
+        """Questions, profiles and answers of the pairs."""
+        return self.path / "texts" / f"{set_name.replace('/', '-')}.jsonl"
 
     def values(self, stage: str, set_name: str) -> Path:
         """Other metrics of pairs than OPA's, such as labels of generated answers."""
@@ -134,6 +148,16 @@ class RunFolder:
         Raises UserError."""
         path = self.scores(stage, set_name)
         return read_scores(path) if path.is_file() else None
+
+    def write_curves(self, points: Iterable[CurvePoint]) -> None:
+        """Replace `curves.jsonl`. Raises UserError where the disk is full."""
+        if self.writes:
+            write_curves(self.curves, points)
+
+    def add_to_curves(self, points: Iterable[CurvePoint]) -> None:
+        """Append to `curves.jsonl`. Raises UserError where the disk is full."""
+        if self.writes:
+            add_to_curves(self.curves, points)
 
     def finish(self) -> None:
         """Write DONE, the last file of a run: the time in UTC and the version of this package."""

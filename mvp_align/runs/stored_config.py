@@ -19,6 +19,7 @@ FREE_TO_CHANGE = (
     "run.",
     "tracking.",
     "train.dry_run",
+    "data.license",
     "evals.batch_size",
     "evals.judge",
     "generation.batch_size",

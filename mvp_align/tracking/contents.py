@@ -44,9 +44,9 @@ def folders_of(folder: RunFolder) -> dict[Path, str]:
 
 
 def files_of(folder: RunFolder) -> list[Path]:
-    return [
-        path for path in (folder.report, folder.metrics, folder.environment_json) if path.is_file()
-    ]
+    """Return single files to send: of the report the one without texts and profiles."""
+    files = (folder.shared_report, folder.metrics, folder.environment_json)
+    return [path for path in files if path.is_file()]
 
 
 def artifact_name(run_name: str, path: Path) -> str:

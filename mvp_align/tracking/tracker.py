@@ -57,6 +57,10 @@ class Tracker:
         self._backend = backend
         self._warned = False
 
+    @property
+    def on(self) -> bool:
+        return self._backend is not None
+
     def __enter__(self) -> Self:
         return self
 

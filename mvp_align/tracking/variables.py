@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from mvp_align.config import Tracking
 from mvp_align.runtime.variables import contradiction, is_true, value
+from mvp_align.runtime.watching import Tracking
 
 WandbMode = Literal["online", "offline", "disabled"]
 

@@ -86,7 +86,7 @@ class WandbRun:
             artifact.add_dir(str(path), policy="immutable")  # no second copy of the weights
             self._run.log_artifact(artifact)
         for path in files_of(folder):
-            self._run.save(path, base_path=folder.path, policy="end")
+            self._run.save(path, base_path=path.parent, policy="end")
 
     def finish(self, *, preempted: bool) -> None:
         """Finish the run.

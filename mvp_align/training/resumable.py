@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from mvp_align.runs.checkpoints import WRITING, add_checkpoint, list_checkpoints
+from mvp_align.modeling.adapters import ADAPTER
+from mvp_align.runs.checkpoints import WRITING, add_checkpoint, is_final, list_checkpoints
 from mvp_align.runtime import hub
 from mvp_align.runtime.preemption import Preempted, raise_if_stop_requested
 
@@ -148,11 +150,16 @@ def _training_randomness_kept() -> Iterator[None]:
         yield
 
 
+class NoStepLeft(Exception):
+    """Training had been stopped where it was resumed; the Trainer would take one more step."""
+
+
 class ResumeCallback(TrainerCallback):
     """Restore what a checkpoint does not hold before a resumed run takes its next step.
 
     That is TRL's token count, and the evaluation of the last step if an interruption prevented it.
-    Add this callback last, so that all evaluation callbacks are ready.
+    Raises NoStepLeft if a callback stops training there. Add this callback last, so that all
+    evaluation callbacks are ready.
     """
 
     def __init__(self, trainer: Resumable) -> None:
@@ -168,6 +175,8 @@ class ResumeCallback(TrainerCallback):
         if _lacks_evaluation(args, state):
             metrics = self.trainer._evaluate(None, None)
             self.trainer._determine_best_metric(metrics, None)
+        if self.trainer.control.should_training_stop:
+            raise NoStepLeft
 
 
 def _lacks_evaluation(args: TrainingArguments, state: TrainerState) -> bool:
@@ -180,6 +189,22 @@ def _lacks_evaluation(args: TrainingArguments, state: TrainerState) -> bool:
         return False
     seen = (key for entry in state.log_history if entry["step"] == step for key in entry)
     return not any(key.startswith("eval_") for key in seen)
+
+
+def train_from(checkpoint: Path | None, trainer: Trainer, model: PeftModel) -> None:
+    """Train `model`, from a checkpoint if there is one.
+
+    Where that is the last step's, no step is taken: amid an epoch, the Trainer would take one more.
+    """
+    try:
+        if checkpoint is None or not is_final(checkpoint):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            return
+        model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+        if isinstance(trainer, Resumable):
+            trainer.catch_up(checkpoint)
+    except NoStepLeft:
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 class StopInEvaluation(TrainerCallback):

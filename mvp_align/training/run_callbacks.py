@@ -10,6 +10,7 @@ from mvp_align.data.subsets import draw
 from mvp_align.evaluation.answer_metrics import needs_answers
 from mvp_align.schema import PreferencePair
 from mvp_align.training.answer_callback import PAACallback
+from mvp_align.training.bound_watch import PerplexityCallback
 from mvp_align.training.callbacks import OODCallback, OPACallback
 from mvp_align.training.evaluations import EvaluationCallback
 from mvp_align.training.plan import Plan
@@ -21,8 +22,9 @@ def evaluation_callbacks(
     config: Config,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[EvaluationCallback]:
-    """Return OPA on validation pairs, OPA out of domain, and PAA and SPMR on answers to pairs of
-    `val` as far as `evals.metrics` has them; nothing without `evals.every_steps`."""
+    """Return OPA on validation pairs, OPA out of domain, PAA and SPMR on answers to pairs of `val`
+    as far as `evals.metrics` has them, and the neutral text's perplexity where it has a bound;
+    nothing without `evals.every_steps`."""
     if plan.val_set is None:
         return []
     evals, size = config.evals, config.evals.batch_size
@@ -47,4 +49,6 @@ def evaluation_callbacks(
                 seed=config.seed,
             )
         )
+    if config.train.stop_on.perplexity is not None:
+        found.append(PerplexityCallback(tokenizer, size))
     return found

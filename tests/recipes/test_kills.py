@@ -121,6 +121,5 @@ def test_killed_at_twenty_moments(
     assert (folder / "DONE").is_file()
     assert adapter_bytes(folder) == adapter_bytes(tmp_path / "undisturbed")
     assert score_bytes(folder) == score_bytes(tmp_path / "undisturbed")
-    assert (folder / "metrics.jsonl").read_bytes() == (
-        tmp_path / "undisturbed" / "metrics.jsonl"
-    ).read_bytes()
+    for name in ("metrics.jsonl", "curves.jsonl"):
+        assert (folder / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()

@@ -37,7 +37,7 @@ def test_the_run_folder_holds_what_the_contract_names(finished: Path, sharp_mode
     names = {path.name for path in finished.iterdir()}
     assert names == {
         "config.yaml", "environment.json", "adapter", "checkpoints", "scores", "groups",
-        "metrics.jsonl", "notes.json",
+        "curves.jsonl", "texts", "metrics.jsonl", "notes.json",
         "report.html", "DONE",
     }  # fmt: skip
     assert {"adapter_config.json", WEIGHTS, "tokenizer.json"} <= {

@@ -113,12 +113,17 @@ def test_what_is_known_of_the_data() -> None:
     assert [(one.licence, one.allows_texts) for one in fetched] == [(None, False)]
     assert "None is stated" in fetched[0].said
     own = training_terms(config_on("/home/me/pairs.jsonl"))
-    assert [(one.title, one.licence) for one in own] == [("pairs.jsonl", None)]
-    sample = training_terms(config_on("sample:train.json", test="sample:test.json"))
-    assert [(one.licence, one.allows_texts) for one in sample] == [("cc-by-4.0", True)]
-    outside = config_on("sample:train.json", test="sample:test.json")
-    outside.evals.ufp4 = "data/UF-P-4"
-    assert [one.allows_texts for one in shown_terms(outside)] == [True, False]
+    assert [(one.title, one.licence, one.allows_texts) for one in own] == [
+        ("pairs.jsonl", None, False)
+    ]
+    stated = training_terms(config_on("/home/me/pairs.jsonl", license="CC-BY-4.0"))
+    assert [(one.hub_name, one.allows_texts) for one in stated] == [("cc-by-4.0", True)]
+    mine = training_terms(config_on("/home/me/pairs.jsonl", license="own"))
+    assert [(one.hub_name, one.allows_texts) for one in mine] == [(None, True)]
+    sample = config_on("sample:train.json", test="sample:test.json")
+    assert [(one.licence, one.allows_texts) for one in shown_terms(sample)] == [("CC-BY-4.0", True)]
+    sample.evals.ufp4 = "data/UF-P-4"
+    assert [one.allows_texts for one in shown_terms(sample)] == [True, False]
 
 
 def test_metadata_of_data_and_base_on_the_hub() -> None:

@@ -76,7 +76,9 @@ def test_help_lists_presets_of_ones_own(here: Path) -> None:
 
 def test_a_misspelt_name_is_told_all_that_there_are(here: Path) -> None:
     write(here / "conf/model/mine.yaml", "name: mine\nid: me/mine\n")
-    with pytest.raises(UserError, match=r"Known: api, .*, llama2_13b, .*, mine, .*\. Did you mean 'mine'"):
+    with pytest.raises(
+        UserError, match=r"Known: api, .*, llama2_13b, .*, mine, .*\. Did you mean 'mine'"
+    ):
         check_command("train", ["model=mime"])
     write(here / "conf/judge/ours.yaml", "name: ours\n")
     with pytest.raises(UserError, match="Known: deepseek, doubao, gpt4o, local, ours, semantic"):

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from mvp_align.config import Config, Data, Hardware, Model, Prompt, Tracking
+from mvp_align.config import Config, Data, Hardware, Model, Prompt
 from mvp_align.launch import rank
 from mvp_align.modeling.launcher import SHARDING, launched_precision
+from mvp_align.runtime.watching import Tracking
 from mvp_align.tracking.variables import trackio_mode, wandb_mode, wandb_project
 from mvp_align.validate import variable_problems
 

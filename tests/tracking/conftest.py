@@ -9,7 +9,8 @@ import pytest
 from finished_rows import rows
 from wandb_server import CANARY, WandbServer
 
-from mvp_align.config import Config, Data, Model, Prompt, Tracking
+from mvp_align.config import Config, Data, Model, Prompt
+from mvp_align.runtime.watching import Tracking
 
 __all__ = ["rows"]  # a fixture
 

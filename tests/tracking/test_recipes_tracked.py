@@ -72,7 +72,12 @@ def test_calls_of_a_recipe_to_its_tracker(
     assert (
         sent["tuned-in_domain.jsonl"] == (folder / "scores" / "tuned-in_domain.jsonl").read_bytes()
     )
-    assert sent["report.html"] == (folder / "report.html").read_bytes()
+    assert sent["report.html"] == (folder / "shared" / "report.html").read_bytes()
+    for texts in (folder / "texts").iterdir():
+        for one in map(json.loads, texts.read_text("utf-8").splitlines()):
+            assert one["question"] in (folder / "report.html").read_text("utf-8")
+            for text in (one["question"], one["chosen"], *one["profile"].values()):
+                assert text.encode() not in sent["report.html"]
     samples = json.loads(sent["samples.table.json"])["data"]
     assert [row[0] for row in samples].count("in_domain") == 3
     assert (folder / "DONE").is_file()

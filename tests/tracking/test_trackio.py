@@ -27,9 +27,10 @@ def audit(event, args):
         reached.append(str(args[1:] if event == "socket.connect" else args[0]))
 sys.addaudithook(audit)
 
-from mvp_align.config import Config, Data, Model, Prompt, Tracking
+from mvp_align.config import Config, Data, Model, Prompt
 from mvp_align.metrics.rows import Row
 from mvp_align.runs.run_folder import open_run
+from mvp_align.runtime.watching import Tracking
 from mvp_align.reporting.samples import Sample
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.tracking.tracker import start_tracking
@@ -81,7 +82,9 @@ def test_a_run_is_kept_whole_and_nobody_is_asked(trackio: Run, tmp_path: Path) -
 for path in (folder.adapter, folder.path / "scores"):
     path.mkdir()
     (path / "file").write_text(path.name)
-folder.report.write_text("<html>")
+folder.shared_report.parent.mkdir(exist_ok=True)
+folder.report.write_text("texts")
+folder.shared_report.write_text("<html>")
 with warnings.catch_warnings():
     warnings.simplefilter("error", UserWarning)
     tracker = start_tracking(config, folder)

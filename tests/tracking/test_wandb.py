@@ -34,7 +34,9 @@ def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
     (folder.adapter / "adapter_model.safetensors").write_bytes(b"weights")
     (folder.path / "scores").mkdir(exist_ok=True)
     (folder.path / "scores" / "tuned-in_domain.jsonl").write_text("{}\n")
-    folder.report.write_text("<html>")
+    folder.shared_report.parent.mkdir(exist_ok=True)
+    folder.report.write_text("texts")
+    folder.shared_report.write_text("<html>")
     for step in (1, 2, 3):
         tracker.log(
             {"train/loss": 0.7 / step, "eval/in_domain/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step
