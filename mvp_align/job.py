@@ -54,6 +54,7 @@ from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.plan_text import left_out_lines, print_plan
 from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan, scored_pairs
 from mvp_align.reporting.html import write_report
+from mvp_align.reporting.model_card import write_model_card
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.shared_maps import write_maps
@@ -333,6 +334,7 @@ class JobRun:
             judge_answers(run.path, evals.judge)
             rows = read_rows(run.metrics)
         write_report(run.path)
+        write_model_card(run.path)
         if self.tracker.on:
             write_report(run.path, texts=False)
             write_maps(run, rows)
