@@ -196,7 +196,7 @@ def _as_csv(tables: Sequence[ResultTable]) -> str:
     writer = csv.DictWriter(text, list(dict.fromkeys(keys)), lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        for row in _full_rows(table):
+        for row in full_rows(table):
             flat = {
                 key: " ".join(map(repr, value)) if isinstance(value, tuple) else value
                 for key, value in row.items()
@@ -215,7 +215,7 @@ def _as_json(tables: Sequence[ResultTable]) -> str:
             "name": table.name,
             "title": table.title,
             "columns": full_keys(table),
-            "rows": _full_rows(table),
+            "rows": full_rows(table),
             "notes": list(table.notes),
         }
         for table in tables
@@ -244,7 +244,8 @@ def full_keys(table: ResultTable) -> list[str]:
     return keys
 
 
-def _full_rows(table: ResultTable) -> list[dict[str, Any]]:
+def full_rows(table: ResultTable) -> list[dict[str, Any]]:
+    """Return a table's unrounded rows by `full_keys`; None is what is not known."""
     keys = full_keys(table)
     rows = []
     for row in table.rows:

@@ -17,11 +17,6 @@ REFUSED = {
         "train.stop_on.action",
         "train",
     ),
-    "licence of texts": (
-        ["data.license=own", "tracking.texts=true"],
-        "data.license",
-        "train",
-    ),
     "training of evaluate.py": (["evals.every_steps=5"], "evals.every_steps", "evaluate"),
     "lora beside an adapter": (["adapter=a", "lora.r=64"], "lora.r", "train"),
     "dropout that DPO switches off": (["lora.dropout=0.1"], "lora.dropout", "train"),
@@ -196,7 +191,6 @@ USED = {
     "dry run": (["train.dry_run=true"], "train.dry_run", "evaluate"),
 }
 SAID = {
-    "licence of texts that stay": (["data.license=own"], "data.license", "train"),
     "training of evaluate.py": (["train.max_steps=5"], "train.max_steps", "evaluate"),
     "lora of evaluate.py": (["lora.r=64"], "lora.r", "evaluate"),
     "generation for later": (["generation.temperature=0"], "generation.temperature", "train"),
