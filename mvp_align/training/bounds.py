@@ -32,6 +32,11 @@ class Bound:
     limit: float
     unit: str
 
+    @property
+    def when(self) -> str:
+        """Say when it is passed, for `... where`."""
+        return f"{self.what} is {self.wrong_side} {self.limit:g} {self.unit}"
+
     def is_passed(self, value: float) -> bool:
         return value < self.limit if self.wrong_side == "below" else value > self.limit
 
