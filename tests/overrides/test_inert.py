@@ -12,11 +12,6 @@ from mvp_align.overrides.inert import RULES, inert_settings
 Compose = Callable[..., Config]
 
 REFUSED = {
-    "action at a bound": (
-        ["train.stop_on.action=warn", "train.stop_on.perplexity=1.2"],
-        "train.stop_on.action",
-        "train",
-    ),
     "training of evaluate.py": (["evals.every_steps=5"], "evals.every_steps", "evaluate"),
     "lora beside an adapter": (["adapter=a", "lora.r=64"], "lora.r", "train"),
     "dropout that DPO switches off": (["lora.dropout=0.1"], "lora.dropout", "train"),
@@ -134,6 +129,11 @@ REFUSED = {
     "tags of trackio": (["tracking=trackio", "tracking.tags=[x]"], "tracking.tags", "train"),
 }
 USED = {
+    "action at a bound": (
+        ["train.stop_on.action=warn", "train.stop_on.perplexity=1.2"],
+        "train.stop_on.action",
+        "train",
+    ),
     "dropout": (["train.disable_dropout=false", "lora.dropout=0.1"], "lora.dropout", "train"),
     "dropout of SFT": (["recipe=lora_sft", "lora.dropout=0.1"], "lora.dropout", "train"),
     "beta of a sum": (["train.loss_type=sigmoid+sft", "train.beta=0.2"], "train.beta", "train"),
