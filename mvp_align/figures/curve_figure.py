@@ -1,8 +1,9 @@
 """Lines over the steps of training: one metric of one run, or of several over each other."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mvp_align.figures.axis import TICKS, Unit
 from mvp_align.figures.figure import Figure, Words, new_figure
@@ -44,46 +45,78 @@ def curve_figure(
         raise ValueError(f"two lines are called alike: {labels}")
     if not lines:
         return None
-    values = [
-        {"line": line.label, "step": step, "value": value, "dots": line.dots}
-        | {"says": f"{line.label}, step {step:g}: {_number(value, unit)}"}
+    points = [
+        {"line": line.label, "step": step, "value": value}
+        | {"says": f"{line.label}, step {step:g}: {_number(value, unit)}", "dots": line.dots}
         for line in lines
         for step, value in thinned(line.steps, line.values)
     ]
-    chart = alt.Chart(alt.Data(values=values)).encode(
+    dots = [point for point in points if point["dots"]]
+    layers = [_lines(points, labels, unit), _under_pointer(points, labels, unit)]
+    layers += [_dots(dots, labels, unit)] * bool(dots)
+    return new_figure(alt.layer(*layers).properties(height=height), words)
+
+
+Points = Sequence[Mapping[str, Any]]
+
+
+def _lines(points: Points, labels: Sequence[str], unit: Unit) -> Any:
+    import altair as alt
+
+    dashes = [list(DASHES[at % len(DASHES)]) for at in range(len(labels))]
+    scale = alt.Scale(domain=labels, range=dashes)
+    return (
+        _chart(points, labels, unit)
+        .mark_line(strokeWidth=2, ariaRoleDescription="line")
+        .encode(
+            strokeDash=alt.StrokeDash("line:N", scale=scale, legend=_legend(labels)),
+            description=alt.Description("line:N"),
+        )
+    )
+
+
+def _dots(points: Points, labels: Sequence[str], unit: Unit) -> Any:
+    import altair as alt
+
+    return (
+        _chart(points, labels, unit)
+        .mark_point(
+            size=40, strokeWidth=2, opacity=1, fill="var(--card)", ariaRoleDescription="value"
+        )
+        .encode(description=alt.Description("says:N"), tooltip=alt.Tooltip("says:N"))
+    )
+
+
+def _under_pointer(points: Points, labels: Sequence[str], unit: Unit) -> Any:
+    """What a pointer meets: unseen, and larger than the line."""
+    import altair as alt
+
+    chart = _chart(points, labels, unit)
+    return chart.mark_point(size=120, opacity=0, filled=True, aria=False).encode(
+        tooltip=alt.Tooltip("says:N")
+    )
+
+
+def _chart(points: Points, labels: Sequence[str], unit: Unit) -> Any:
+    import altair as alt
+
+    colours = [RUNS[at % len(RUNS)] for at in range(len(labels))]
+    scale = alt.Scale(domain=labels, range=colours)
+    return alt.Chart(alt.Data(values=points)).encode(
         x=alt.X("step:Q", axis=alt.Axis(title="step", grid=False, tickMinStep=1, labelFlush=True)),
         y=alt.Y(
             "value:Q",
             scale=alt.Scale(zero=False),
             axis=alt.Axis(title=None, labelExpr=TICKS[unit], tickCount=5),
         ),
-        stroke=alt.Stroke(
-            "line:N",
-            scale=alt.Scale(domain=labels, range=_cycled(RUNS, len(labels))),
-            legend=alt.Legend(columns=2, symbolType="stroke") if labels[1:] else None,
-        ),
-        strokeDash=alt.StrokeDash(
-            "line:N",
-            scale=alt.Scale(domain=labels, range=_dashes(len(labels))),
-            legend=alt.Legend(columns=2, symbolType="stroke") if labels[1:] else None,
-        ),
+        stroke=alt.Stroke("line:N", scale=scale, legend=_legend(labels)),
     )
-    drawn = chart.mark_line(strokeWidth=2, ariaRoleDescription="line").encode(
-        description=alt.Description("line:N")
-    )
-    points = chart.mark_point(
-        size=40, strokeWidth=2, opacity=1, fill="var(--card)", ariaRoleDescription="value"
-    ).encode(
-        strokeDash=alt.value([1, 0]),
-        description=alt.Description("says:N"),
-        tooltip=alt.Tooltip("says:N"),
-    )
-    dots = points.transform_filter("datum.dots")
-    under_pointer = chart.mark_point(size=120, opacity=0, filled=True, aria=False).encode(
-        tooltip=alt.Tooltip("says:N")
-    )
-    figure = alt.layer(drawn, under_pointer, dots).properties(height=height)
-    return new_figure(figure, words)
+
+
+def _legend(labels: Sequence[str]) -> Any:
+    import altair as alt
+
+    return alt.Legend(columns=2, symbolType="stroke") if labels[1:] else None
 
 
 def thinned(steps: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
@@ -105,11 +138,3 @@ def _number(value: float, unit: Unit) -> str:
     if unit == "number":
         return f"{value:.4g}"
     return f"{100 * value:.1f} %" if unit == "share" else f"{100 * value:+.1f} points"
-
-
-def _cycled(names: Sequence[str], count: int) -> list[str]:
-    return [names[at % len(names)] for at in range(count)]
-
-
-def _dashes(count: int) -> list[list[int]]:
-    return [list(DASHES[at % len(DASHES)]) for at in range(count)]

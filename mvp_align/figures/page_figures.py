@@ -40,10 +40,10 @@ def content_policy(scripts: Iterable[str]) -> str:
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes or repr('none')}"
 
 
-def figure_html(figure: Figure) -> Markup:
-    """The figure as HTML, to be drawn by `drawing_script`."""
+def figure_html(figure: Figure, *, hidden: bool = False) -> Markup:
+    """The figure as HTML, to be drawn by `drawing_script`; `hidden`, until a choice shows it."""
     return Markup(
-        '<figure class="drawn {kind}" id="{name}">\n'
+        '<figure class="drawn {kind}" id="{name}"{hidden}>\n'
         '<div class="plot"></div>\n'
         '<p class="readout" role="status"></p>\n'
         "<figcaption>{caption}</figcaption>\n"
@@ -52,6 +52,7 @@ def figure_html(figure: Figure) -> Markup:
     ).format(
         kind="map" if figure.spec.get("height") == "container" else "rows",
         name=figure.words.name,
+        hidden=Markup(" hidden") if hidden else "",
         caption=figure.words.caption,
         shared=figure.shared,
         spec=Markup(figure.json()),
