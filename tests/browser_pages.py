@@ -29,6 +29,9 @@ _WIDER = """(within) => {
   const described = (element) =>
     `${element.tagName.toLowerCase()}${element.id ? "#" + element.id : ""}`
     + ` "${(element.textContent ?? "").trim().slice(0, 60)}"`;
+  const forReadersAloud = (element) => element !== null && (
+    (getComputedStyle(element).position === "absolute" && box(element).width <= 1)
+    || forReadersAloud(element.parentElement));
   const found = [];
   const root = document.documentElement;
   if (root.scrollWidth > root.clientWidth) {
@@ -37,12 +40,14 @@ _WIDER = """(within) => {
   for (const element of document.querySelector(within).querySelectorAll("*")) {
     const style = getComputedStyle(element);
     if (!element.checkVisibility() || element.closest("svg, pre")) continue;
+    if (forReadersAloud(element)) continue;
     if (style.position === "absolute" || style.display.startsWith("inline")) continue;
     if (box(element).right > box(element.parentElement).right + 1) {
       found.push(`${described(element)} ends ${Math.round(box(element).right
         - box(element.parentElement).right)} px right of its column`);
     }
-    if (style.overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1
+    if ((style.overflowX !== "visible" || element.matches("td, th"))
+        && element.scrollWidth > element.clientWidth + 1
         && !element.matches("input, select, textarea")) {
       found.push(`${described(element)} shows ${element.clientWidth} of ${element.scrollWidth} px`);
     }

@@ -35,8 +35,8 @@ class Measured:
 
     pairs: Sequence[PreferencePair]
     margins: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    answers: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By stage [pairs]."""
+    answers: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """By stage [pairs]; None where the pair was not asked."""
 
 
 def made_pairs(count: int, *, people: int = 8, countries: Sequence[str] = COUNTRIES) -> list[Any]:
@@ -119,7 +119,8 @@ def _answered(run: RunFolder, name: str, one: Measured) -> None:
     """Answers, one judge's verdicts, and the labels of `dvb_judge`. Every third has no verdict."""
     sets = []
     for stage, answers in one.answers.items():
-        both = list(zip(one.pairs, answers, strict=True))
+        asked = zip(one.pairs, answers, strict=True)
+        both = [(pair, text) for pair, text in asked if text is not None]
         write_answers(
             answers_path(run.path, stage, name),
             [Generated(pair.id, pair.user_id, text, 7, finished=True) for pair, text in both],

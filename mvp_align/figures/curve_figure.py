@@ -102,8 +102,9 @@ def _chart(points: Points, labels: Sequence[str], unit: Unit) -> Any:
 
     colours = [RUNS[at % len(RUNS)] for at in range(len(labels))]
     scale = alt.Scale(domain=labels, range=colours)
+    axis = alt.Axis(title="step", grid=False, tickMinStep=1, tickCount=5, labelFlush=True)
     return alt.Chart(alt.Data(values=points)).encode(
-        x=alt.X("step:Q", axis=alt.Axis(title="step", grid=False, tickMinStep=1, labelFlush=True)),
+        x=alt.X("step:Q", axis=axis),
         y=alt.Y(
             "value:Q",
             scale=alt.Scale(zero=False),

@@ -134,8 +134,9 @@ def _laid_out(sections: Sections, series: Callable[[Whisker], str] = _stage) -> 
     y = 0
     for heading, rows in sections:
         if heading and rows:
-            heads.append({"text": heading, "y": y + HEAD - 10})
-            y += HEAD
+            lines = textwrap.wrap(heading, LETTERS)
+            heads.append({"text": lines, "y": y + HEAD - 10})
+            y += HEAD + (len(lines) - 1) * TEXT
         for row in rows:
             lines = textwrap.wrap(row.label, LETTERS) or [""]
             labels.append({"label": lines, "values": row.values, "y": y + TEXT - 3})

@@ -40,9 +40,9 @@ COLOURS: dict[str, tuple[str, str]] = {
         f"more-{number}": pair
         for number, pair in enumerate(
             [
-                ("#cfe6e4", "#275059"),
-                ("#a3d0ce", "#2d6b76"),
-                ("#70b3b5", "#378891"),
+                ("#cfe6e4", "#30636e"),
+                ("#a3d0ce", "#33737f"),
+                ("#70b3b5", "#3a8c95"),
                 ("#3d939e", "#53a7ae"),
                 ("#166c7d", "#86cacd"),
                 ("#0a4355", "#cdf0ec"),

@@ -159,7 +159,7 @@ def _reading_order(sets: Sequence[SetPairs]) -> list[tuple[int, int]]:
 
 def _orders(one: SetPairs) -> Iterator[list[int]]:
     """Places by the lowest margin, by the highest, by how far it moved, and by the hash of the id,
-    which begins with the same pairs in every run on the set."""
+    which begins with the same pairs in every run on the set; pairs that were answered first."""
     places = range(len(one.ids))
     if last := _last_margins(one):
         yield sorted(places, key=last.__getitem__)
@@ -168,7 +168,9 @@ def _orders(one: SetPairs) -> Iterator[list[int]]:
         both = zip(one.margins["base"], one.margins["tuned"], strict=True)
         moved = [abs(tuned - base) for base, tuned in both]
         yield sorted(places, key=moved.__getitem__, reverse=True)
-    yield sorted(places, key=lambda place: sha256(one.ids[place].encode()).digest())
+    answered = {id for stage in one.stages.values() for id in stage.answers}
+    hashes = [(id not in answered, sha256(id.encode()).digest()) for id in one.ids]
+    yield sorted(places, key=hashes.__getitem__)
 
 
 def _last_margins(one: SetPairs) -> Sequence[float]:
@@ -247,8 +249,8 @@ def _coverage(sets: Sequence[SetPairs], shown: int, pairs: int, *, texts: bool) 
         return f"All {pairs:,} pairs, with their texts."
     rest = (
         f"Numbers of all {pairs:,} pairs, texts of {shown:,}: in turns the lowest margin, the"
-        " highest, the largest change, and one by the hash of its id. The rest lies in the run’s"
-        " folder, in texts/."
+        " highest, the largest change, and one by the hash of its id, answered ones first. The"
+        " rest lies in the run’s folder, in texts/."
     )
     if without:
         rest += f" Without texts there: {', '.join(one.name for one in without)}."

@@ -28,10 +28,11 @@
   const scored = (stage, place) => margins[stage][place] !== null;
   const change = (place) => (both && stages.every((stage) => scored(stage, place))
     ? margins.tuned[place] - margins.base[place] : null);
-  const size = (value) => (value < 0.005 ? value.toPrecision(1) : value.toFixed(2));
-  const signed = (value) => (value === null ? "-" : (value < 0 ? "−" : "+") + size(Math.abs(value)));
-  const marked = (stage, place) => (scored(stage, place)
-    ? `${signed(margins[stage][place])} ${right(stage, place) ? "✓" : "✗"}` : "-");
+  const rounded = (value) => value.toFixed(2);
+  const signed = (value, size = rounded) => (
+    value === null ? "-" : (value < 0 ? "−" : "+") + size(Math.abs(value)));
+  const marked = (stage, place, size) => (scored(stage, place)
+    ? `${signed(margins[stage][place], size)} ${right(stage, place) ? "✓" : "✗"}` : "-");
 
   // Filters: a name, what can be chosen, and whether a pair is of choice number k.
 
@@ -59,7 +60,7 @@
       add(box, "label", filter.name, { for: `pairs-filter-${number}` });
       filter.select = add(box, "select", undefined, { id: `pairs-filter-${number}` });
       add(filter.select, "option", "all", { value: "" });
-      filter.choices.forEach((choice, k) => add(filter.select, "option", choice, { value: k }));
+      filter.choices.forEach((choice, k) => add(filter.select, "option", choice || "(empty)", { value: k }));
     });
   }
 
@@ -185,7 +186,7 @@
   function showPair(place) {
     open = place;
     part("open").textContent = data.ids[place];
-    const numbers = stages.map((stage) => [`${stage} margin, nats a token`, marked(stage, place)]);
+    const numbers = stages.map((stage) => [`${stage} margin, nats a token`, marked(stage, place, String)]);
     if (both) numbers.push(["change", signed(change(place))]);
     const box = part("pair");
     box.replaceChildren();

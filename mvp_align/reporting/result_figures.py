@@ -73,7 +73,11 @@ def gain_figure(table: GroupTable, name: str, unit: str) -> Figure | None:
 
 
 def paper_figures(tables: Iterable[GroupTable], name: str, unit: str) -> list[Figure]:
-    """Bars by country and by region, and by region crossed with what else the paper shows."""
+    """Bars by country, region and what else the paper shows, and by region crossed with those; none
+    where nobody's region or country is known."""
+    tables = [table for table in tables if table.lines]
+    if not any({"region", "birth_country"} & {*table.by.split(",")} for table in tables):
+        return []
     figures: list[Figure] = []
     for table in tables:
         variables = table.by.split(",")

@@ -1,7 +1,7 @@
 """What the page of a run says of each set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mvp_align.data.sets import SETS
 from mvp_align.figures.figure import Figure
@@ -138,10 +138,12 @@ def drift_lines(results: Results, files: ReportFiles) -> list[Line]:
 
 def sets_figure(parts: Sequence[SetPart]) -> Figure | None:
     """Base against tuned on every set, each named for what it is."""
-    sections = [
-        (part.title, [part.everyone]) for part in parts if part.everyone.base or part.everyone.tuned
+    lines = [
+        replace(part.everyone, label=part.title)
+        for part in parts
+        if part.everyone.base or part.everyone.tuned
     ]
     said = " ".join(f"{part.title}: {part.sentence}" for part in parts)
     units = {part.counted for part in parts}
     unit = units.pop() if len(units) == 1 else "people or prompts"
-    return group_figure(sections, "sets", "Base against tuned", said, unit)
+    return group_figure([("", lines)], "sets", "Base against tuned", said, unit)

@@ -108,6 +108,8 @@ def test_the_run_has_answers_and_no_number_that_needs_log_probs(answered: Path) 
     assert all(answer.tokens == 50 for answer in answers)  # as the server counts them
     assert (answered / "DONE").is_file()
     assert not (answered / "scores").exists()
+    texts = lines(answered / "texts" / "in_domain.jsonl")
+    assert {answer.id for answer in answers} <= {one["id"] for one in texts}
     metrics = {row["metric"] for row in rows_of(answered)}
     assert not {name for name in metrics if name.startswith(("opa/", "damage/"))}
     assert {"spmr@0.8", "paa/semantic", "answers/empty"} <= metrics

@@ -124,9 +124,9 @@ def test_who_gains_and_who_is_held_back(tmp_path: Path, rows: list[Row]) -> None
     )
     assert (
         "By region of birth: 2 groups have too few people to be shown: 3 people, 30 pairs."
-        in page.words["p"]
+        in page.words["li"]
     )
-    assert "By age: 1 group has too few people to be shown: 1 person, 30 pairs." in page.words["p"]
+    assert "By age: 1 group has too few people to be shown: 1 person, 30 pairs." in page.words["li"]
     assert "By region of birth: acc@0, with 95 % intervals" in page.words["caption"]
     line = next(part for part in text.split("<tr ") if "<bdi>region of birth</bdi>" in part)
     assert "&lt;script&gt;" in line and re.findall(">([^<>]+)</td>", line) == [
