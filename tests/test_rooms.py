@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "errors", "schema", "runtime", "config", "metrics", "figures", "data", "modeling", "scoring",
     "runs", "generation", "judging", "evaluation", "construction", "tracking", "training",
-    "planning", "validate", "reporting", "doctor", "harness", "overrides", "job", "launch", "recipes",
-    "commands", "cli",
+    "planning", "validate", "reporting", "doctor", "harness", "overrides", "job", "launch",
+    "recipes", "commands", "cli",
 )  # fmt: skip
 """From the ground up."""
 
