@@ -27,7 +27,7 @@ class HubRepo:
 
 
 class HubServer(ThreadingHTTPServer):
-    """`fail(method, path)` gives a status to answer with, `drop` to close the connection, or None."""
+    """`fail(method, path)` gives a status to answer with, `drop` to cut it off, or None."""
 
     daemon_threads = True
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mvp_align.commands.finished_run import writes_to_run
+from mvp_align.errors import UserError
 
 
 def export(
@@ -14,17 +15,29 @@ def export(
     to: Annotated[
         Path | None, typer.Option(help="Folder for a file a table; without it they are printed.")
     ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write the page's figures there, as SVG.")
+    ] = False,
 ) -> None:
     """All tables of a run, the paper's first: for a paper, a spreadsheet or a program."""
-    from mvp_align.reporting.export import export_tables, write_tables
+    from mvp_align.reporting.export import (
+        export_figures,
+        export_tables,
+        write_figures,
+        write_tables,
+    )
     from mvp_align.reporting.table_formats import check_format, format_tables
 
     check_format(form)
+    if figures and to is None:
+        raise UserError("--figures: --to FOLDER says where to.")
     tables = export_tables(run)
     if to is None:
         typer.echo(format_tables(form, tables))
         return
-    for path in write_tables(tables, form, to):
+    written = write_tables(tables, form, to)
+    written += write_figures(export_figures(run), to) if figures else []
+    for path in written:
         typer.echo(path)
 
 

@@ -68,11 +68,12 @@ class Study:
         if error < ZERO:
             return 1.0
         critical, shift = float(stats.t.ppf(1 - alpha / 2, freedom)), abs(lift) / error
-        above, below = (
-            stats.nct.sf(critical, freedom, shift),
-            stats.nct.cdf(-critical, freedom, shift),
-        )
-        return float(min(1.0, above + below))
+        above = float(stats.nct.sf(critical, freedom, shift))
+        # at most Phi(-shift); so far out, scipy gives NaN for some shifts
+        below = float(stats.nct.cdf(-critical, freedom, shift)) if shift < 6 else 0.0
+        if not math.isfinite(above + below):
+            raise ArithmeticError(f"no power of {self} for a lift of {lift}")
+        return min(1.0, above + below)
 
     def smallest_lift(self, power: float = 0.8, alpha: float = 0.05) -> float | None:
         """The smallest true lift (a share) that is shown with `power`; None if not even the

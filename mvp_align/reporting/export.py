@@ -1,25 +1,28 @@
-"""`mvp-align export`: all tables of a finished run, the paper's among them, as text or files."""
+"""`mvp-align export`: all tables and figures of a finished run, the paper's among them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
-from mvp_align.metrics.metric import SUPPRESSED
+from mvp_align.figures.figure import Figure
 from mvp_align.metrics.opa import ACCS, MEAN
 from mvp_align.metrics.rows import read_rows
-from mvp_align.metrics.variables import VARIABLES
+from mvp_align.reporting.breakdowns import group_tables
+from mvp_align.reporting.curve_panels import curve_panels
 from mvp_align.reporting.leading import spoken
+from mvp_align.reporting.report_files import read_report_files
+from mvp_align.reporting.result_figures import drawn
 from mvp_align.reporting.results import (
     PROMPT_SETS,
     Results,
     counted,
     prompt_sets,
-    suppressed_text,
     unique,
 )
 from mvp_align.reporting.run_tables import lines_table, run_result_tables
+from mvp_align.reporting.set_parts import set_parts, sets_figure
 from mvp_align.reporting.table import Column, Number, ResultTable, measured
 from mvp_align.reporting.table_formats import WIDTH, format_tables
 from mvp_align.runs.run_folder import RunFolder, read_environment
@@ -99,73 +102,81 @@ def _paper_tables(results: Results, model: str) -> list[ResultTable]:
 
 def _breakdown_tables(results: Results, name: str, unit: str) -> list[ResultTable]:
     """Return a table of what leads in the set for each group variable that was measured."""
-    lead = results.lead(name)
-    known = unique(
-        row.group_by
-        for row in results.rows
-        if row.set == name and row.group_by and row.metric in (lead, lead + SUPPRESSED)
-    )
-    tables = []
-    for group_by in known:
-        lines = results.groups(name, group_by)
-        title = f"{name}: {spoken(lead)} by {_spoken_variable(group_by)}, in %"
-        tables.append(
-            lines_table(
-                f"{name}_by_{group_by.replace(',', '_and_')}",
-                title,
-                "group",
-                {"people": "users"}.get(unit, unit),
-                [lines],
-                _notes(results, name, group_by, known),
-                blind=any(line.ceiling for line in lines),
-            )
+    lead, found = spoken(results.lead(name)), group_tables(results, name)
+    known = [table.by for table in found]
+    return [
+        lines_table(
+            f"{name}_by_{table.by.replace(',', '_and_')}",
+            f"{name}: {lead} by {table.label}, in %",
+            "group",
+            {"people": "users"}.get(unit, unit),
+            [table.lines],
+            [*[table.held] * bool(table.held), *_missing_crossings(name, table.by, known)],
+            blind=any(line.ceiling for line in table.lines),
         )
-    return tables
+        for table in found
+    ]
 
 
-def _notes(results: Results, name: str, group_by: str, known: Sequence[str]) -> list[str]:
-    """Say what is held back, and by which command the paper's crossings can be had."""
-    suppressed = {"base": "", "tuned": ""} | {
-        row.stage: suppressed_text(row)
-        for row in results.rows
-        if (row.set, row.group_by, row.metric) == (name, group_by, results.lead(name) + SUPPRESSED)
-    }
-    notes = [text for text in [suppressed["tuned"] or suppressed["base"]] if text]
+def _missing_crossings(name: str, by: str, known: Sequence[str]) -> list[str]:
+    """Say by which command the paper's crossings of the region can be had."""
     missing = [
         f"{REGION},{other}"
         for other in BESIDE_REGION
-        if group_by == REGION and other in known and f"{REGION},{other}" not in known
+        if by == REGION and other in known and f"{REGION},{other}" not in known
     ]
-    if missing:
-        crosses = " ".join(f"--cross {cross}" for cross in missing)
-        notes.append(
-            f"Crossed with {', '.join(cross.partition(',')[2] for cross in missing)}: not measured;"
-            f" `mvp-align stats RUN --set {name} {crosses}` does it."
-        )
-    return notes
+    if not missing:
+        return []
+    crosses = " ".join(f"--cross {cross}" for cross in missing)
+    return [
+        f"Crossed with {', '.join(cross.partition(',')[2] for cross in missing)}: not measured;"
+        f" `mvp-align stats RUN --set {name} {crosses}` does it."
+    ]
 
 
-def _spoken_variable(group_by: str) -> str:
-    labels = {one.name: one.label for one in VARIABLES}
-    return labels.get(group_by) or " and ".join(
-        labels.get(name, name.replace("_", " ")) for name in group_by.split(",")
-    )
+def export_figures(run: Path) -> dict[str, Figure]:
+    """Return the figures of the run's page by name. Raises UserError if a file of the run is
+    missing or broken."""
+    files = read_report_files(run)
+    parts = set_parts(Results(files.rows), files, people_named=True)
+    found = {
+        figure.words.name: figure
+        for figure in (*drawn([sets_figure(parts)]), *curve_panels(files.curves or []))
+    }
+    for number, part in enumerate(parts, 1):
+        for figure in part.figures():
+            name = figure.words.name.removeprefix(f"set{number}-")
+            found[f"{part.name}-{name}"] = figure
+    return found
+
+
+def write_figures(figures: Mapping[str, Figure], target: Path) -> list[Path]:
+    """Write an SVG a figure to the folder `target`, and return them. Raises UserError if it cannot
+    be written."""
+    return _write(target, {f"{name}.svg": figure.svg() for name, figure in figures.items()})
 
 
 def write_tables(tables: Sequence[ResultTable], form: str, target: Path) -> list[Path]:
     """Write a file a table to the folder `target`, and return them. Raises UserError if it cannot
     be written."""
-    paths: dict[Path, ResultTable] = {}
-    for table in tables:
-        path = target / f"{re.sub(r'[^A-Za-z0-9_.@-]+', '-', table.name)}.{SUFFIXES[form]}"
-        if path in paths:
-            raise ValueError(f"{table.name} and {paths[path].name} are both {path}")
-        paths[path] = table
+    return _write(
+        target,
+        {
+            f"{table.name}.{SUFFIXES[form]}": f"{format_tables(form, [table], WIDTH)}\n"
+            for table in tables
+        },
+    )
+
+
+def _write(target: Path, texts: Mapping[str, str]) -> list[Path]:
+    paths = [target / re.sub(r"[^A-Za-z0-9_.@-]+", "-", name) for name in texts]
+    if len({*paths}) < len(paths):
+        raise ValueError(f"two of {sorted(texts)} are one file")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for path, table in paths.items():
+        for path, text in zip(paths, texts.values(), strict=True):
             with full_disk_explained(path):
-                write_text(path, f"{format_tables(form, [table], WIDTH)}\n")
+                write_text(path, text)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror}.") from None
-    return list(paths)
+    return paths

@@ -18,6 +18,7 @@ from mvp_align.modeling.packaged import public_name
 from mvp_align.reporting.headline import against_ceiling, sentence
 from mvp_align.reporting.results import PROMPT_SETS, Results, counted, prompt_sets, shown
 from mvp_align.reporting.run_tables import run_result_tables
+from mvp_align.reporting.table import style_of
 from mvp_align.reporting.table_formats import format_tables, markdown_text
 from mvp_align.runs.run_folder import RunFolder, read_environment
 from mvp_align.runs.stored_config import read_config
@@ -116,6 +117,7 @@ def eval_results(results: Results) -> list[EvalResult]:
         for row in results.rows
         if row.stage == "tuned"
         and not row.group_by
+        and "/" not in row.set
         and (row.metric in REPORTED or ANSWERS.fullmatch(row.metric))
     ]
 
@@ -127,18 +129,17 @@ def _eval_result(results: Results, row: Row) -> EvalResult:
         known["base"] = line.base.value
     if line.lift:
         known |= {"lift": line.lift.value, "lift_low": line.lift.low, "lift_high": line.lift.high}
-    metric = metric_named(row.metric)
-    set_name = row.set.partition("/")[0]
+    metric, unit = metric_named(row.metric), style_of(row.metric).unit or "number"
     return EvalResult(
         task_type="text-generation",
         task_name="agreement with stated preferences",
         dataset_type=row.set,
-        dataset_name=SETS[set_name].title if row.set in SETS else row.set,
+        dataset_name=SETS[row.set].title if row.set in SETS else row.set,
         dataset_split="test",
         metric_type=row.metric,
         metric_name=metric.label.strip(),
         metric_value=row.value,
-        metric_args={"interval": "95 %, clustered by user", "unit": metric.unit or "number"}
+        metric_args={"interval": "95 %, clustered by user", "unit": unit}
         | {name: value for name, value in known.items() if value is not None},
     )
 

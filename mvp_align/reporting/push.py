@@ -145,9 +145,12 @@ def push_upload(upload: Upload, *, public: bool = False) -> str:
         commit = api.create_commit(
             upload.repo, operations, commit_message="Add a run's adapter, card, scores and report"
         )
+    except UserError:
+        raise
     except HfHubHTTPError as error:
         raise UserError(_refusal(upload.repo, error)) from None
-    except (OSError, ValueError, RuntimeError) as error:  # of the network, and of the Hub's checks
+    # of the HTTP library, which differs by the Hub's version, of the system, of the Hub's checks
+    except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{api.endpoint}: {first} Nothing is half sent: the same command again goes on."

@@ -1,6 +1,7 @@
 """Promised power, beside simulated studies, statsmodels, and a plain correlation."""
 
 from dataclasses import replace
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -105,6 +106,17 @@ def test_users_and_lift_are_each_others_inverse(study: Study, power: float) -> N
     assert needed is not None and needed <= study.users
     fewer = replace(study, users=max(2, needed - 1))
     assert needed == 2 or fewer.power(lift * 1.0001) < power
+
+
+@pytest.mark.parametrize("users", [2, 3, 10, 1000, 10**7])
+def test_power_rises_with_the_lift_for_studies_of_any_size(users: int) -> None:
+    """scipy's noncentral t has NaN in places, which is no power."""
+    for pairs, icc, discordant in product((1, 100, 10**4), (0.0, 0.1, 1.0), (0.01, 0.3, 1.0)):
+        study = Study(users, pairs, icc, discordant)
+        lifts = discordant * np.array([0, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.999, 1])
+        powers = [study.power(lift) for lift in lifts]
+        assert powers[0] == pytest.approx(0.05) and powers[-1] <= 1
+        assert all(now > before - 1e-6 for before, now in pairwise(powers))
 
 
 def test_more_people_help_more_than_more_pairs_of_each() -> None:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -108,9 +109,26 @@ def test_its_latex_compiles(run: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-2000:]
 
 
+def test_figures_are_drawn_as_on_the_page(run: Path, tmp_path: Path) -> None:
+    done = cli(run, "--to", tmp_path / "out", "--figures")
+    assert done.returncode == 0, done.stderr
+    drawn = {path.name: path for path in (tmp_path / "out").glob("*.svg")}
+    assert {"in_domain-groups.svg", "ufp4_sample-groups.svg"} <= {*drawn}
+    for path in drawn.values():
+        ElementTree.parse(path)
+    row = next(
+        row
+        for row in read_rows(run / "metrics.jsonl")
+        if (row.stage, row.set, row.metric, row.group_by)
+        == ("tuned", "in_domain", "opa/acc@0", "dimension")
+    )
+    assert f"{100 * row.value:.1f} %" in drawn["in_domain-groups.svg"].read_text("utf-8")
+
+
 def test_mistakes_end_plainly(tmp_path: Path, run: Path) -> None:
     for words, message in (
         ((tmp_path / "none",), "config.yaml: no such file"),
+        ((run, "--figures"), "--figures: --to FOLDER says where to."),
         ((run, "--format", "xlsx"), "--format xlsx: must be one of"),
         ((run, "--to", run / "config.yaml"), "cannot be written"),
     ):

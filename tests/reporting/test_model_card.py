@@ -41,6 +41,7 @@ def test_a_run_leaves_the_card_of_its_adapter(finished: Path) -> None:
         assert one.metric_value == rows[key].value
         assert one.metric_args["low"] == rows[key].low
         assert one.metric_args["users"] == rows[key].users
+        assert one.metric_args["unit"] == ("nats/token" if key[1] == "opa/margin" else "share")
     lift = rows["in_domain", "opa/acc@0_lift"]
     assert told["in_domain", "opa/acc@0"].metric_args["lift"] == lift.value
     index = eval_results_to_model_index(card.data.model_name, card.data.eval_results)
