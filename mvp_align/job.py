@@ -57,6 +57,7 @@ from mvp_align.reporting.html import write_report
 from mvp_align.reporting.model_card import write_model_card
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
+from mvp_align.reporting.shared_maps import write_maps
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.runs.checkpoints import latest_valid
@@ -336,6 +337,7 @@ class JobRun:
         write_model_card(run.path)
         if self.tracker.on:
             write_report(run.path, texts=False)
+            write_maps(run, rows)
         samples = sample_pairs(self.config.tracking.samples, data, run)
         texts = self.config.tracking.texts and not text_problems(self.config)
         self.tracker.results(tables(rows, samples, texts=texts), summary(rows))

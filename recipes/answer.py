@@ -29,6 +29,7 @@ from mvp_align.planning.plan_text import print_questions
 from mvp_align.planning.preflight import answered_data
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
+from mvp_align.reporting.shared_maps import write_maps
 from mvp_align.reporting.terminal import print_results
 from mvp_align.reporting.tracked import summary, tables
 from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
@@ -63,6 +64,7 @@ def main(config: Config) -> None:
         tracker.results(tables(rows, []), summary(rows))
         if tracker.on:
             write_report(run.path, texts=False)
+            write_maps(run, rows)
         tracker.artifacts(run)
         tracker.finish()
         print_results(rows, data_format=config.data.format, noted=data.prompt_sets)

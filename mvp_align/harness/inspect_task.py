@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mvp_align.config import Data
 from mvp_align.errors import UserError
-from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.harness.records import opa_of, read_prompted
 from mvp_align.modeling.source import context_length
 from mvp_align.schema import PairScore, PromptedPair
 from mvp_align.scoring.logps import score_pairs
@@ -42,7 +42,7 @@ def mvp_opa(
             id=text.id,
             metadata={"user_id": text.user_id, "rejected": text.rejected},
         )
-        for text in read_texts(data, format, prompt)
+        for text in read_prompted(data, format, prompt)
     ]
     return Task(dataset=MemoryDataset(samples, name=data), solver=nothing_generated(), scorer=opa())
 

@@ -13,7 +13,7 @@ PROMPTS: dict[str, Prompt] = {prompt.name: prompt for prompt in (PAPER, PREFEREN
 """Prompts by their names in `conf/prompt/`."""
 
 
-def read_texts(data: str, format: str, prompt: str) -> list[PromptedPair]:
+def read_prompted(data: str, format: str, prompt: str) -> list[PromptedPair]:
     """Read the pairs of `data`, in a format of `data.formats` or `auto`, as texts.
 
     Every prefix of their order is evenly drawn over groups, because `--limit` of both tools takes a

@@ -59,7 +59,7 @@
       add(box, "label", filter.name, { for: `pairs-filter-${number}` });
       filter.select = add(box, "select", undefined, { id: `pairs-filter-${number}` });
       add(filter.select, "option", "all", { value: "" });
-      filter.choices.forEach((choice, k) => add(filter.select, "option", choice, { value: k }));
+      filter.choices.forEach((choice, k) => add(filter.select, "option", choice || "(empty)", { value: k }));
     });
   }
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mvp_align.harness.records import read_texts
+from mvp_align.harness.records import read_prompted
 from mvp_align.schema import PairScore, PreferencePair
 from mvp_align.scoring.logps import score_pairs
 from mvp_align.scoring.tokens import tokenize_pairs
@@ -42,7 +42,7 @@ def ours(sharp_model: Path) -> Callable[..., dict[str, PairScore]]:
     model = AutoModelForCausalLM.from_pretrained(sharp_model, dtype=torch.float32)
 
     def scores(data: Path | str, format: str, prompt: str = "paper") -> dict[str, PairScore]:
-        pairs = tokenize_pairs(read_texts(str(data), format, prompt), tokenizer).pairs
+        pairs = tokenize_pairs(read_prompted(str(data), format, prompt), tokenizer).pairs
         return {
             score.id: score
             for score in score_pairs(model, [pair for pair in pairs if pair.prompt_tokens <= 512])

@@ -12,6 +12,16 @@ from mvp_align.overrides.inert import RULES, inert_settings
 Compose = Callable[..., Config]
 
 REFUSED = {
+    "action at a bound": (
+        ["train.stop_on.action=warn", "train.stop_on.perplexity=1.2"],
+        "train.stop_on.action",
+        "train",
+    ),
+    "licence of texts": (
+        ["data.license=own", "tracking.texts=true"],
+        "data.license",
+        "train",
+    ),
     "training of evaluate.py": (["evals.every_steps=5"], "evals.every_steps", "evaluate"),
     "lora beside an adapter": (["adapter=a", "lora.r=64"], "lora.r", "train"),
     "dropout that DPO switches off": (["lora.dropout=0.1"], "lora.dropout", "train"),
@@ -95,6 +105,12 @@ REFUSED = {
     ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
+    "action at no bound": (["train.stop_on.action=warn"], "train.stop_on.action", "train"),
+    "texts of no samples": (
+        ["tracking.samples=0", "tracking.texts=true"],
+        "tracking.texts",
+        "train",
+    ),
     "answers at no step": (
         ["evals.metrics=[paa]", "generation.every_pairs=5"],
         "generation.every_pairs",
@@ -180,6 +196,7 @@ USED = {
     "dry run": (["train.dry_run=true"], "train.dry_run", "evaluate"),
 }
 SAID = {
+    "licence of texts that stay": (["data.license=own"], "data.license", "train"),
     "training of evaluate.py": (["train.max_steps=5"], "train.max_steps", "evaluate"),
     "lora of evaluate.py": (["lora.r=64"], "lora.r", "evaluate"),
     "generation for later": (["generation.temperature=0"], "generation.temperature", "train"),

@@ -62,7 +62,12 @@ def test_own_records_alone_are_scored_and_what_they_lack_is_said(
     assert "* in_domain: the records name no person; users counts prompts." in printed
     page = (folder / "report.html").read_text("utf-8")
     assert "On 4 pairs over 4 prompts" in page and "people’s 4 questions" not in page
-    assert "<script" not in page and "<img" not in page and "UF-P-4" not in page
+    assert "<script>alert" not in page and "<img" not in page and "UF-P-4" not in page
+    data = page.partition('id="pairs-data">')[2].partition("</script>")[0]
+    texts = json.loads(data)["texts"]
+    assert [(one["question"], one["chosen"]) for one in texts.values()] == [
+        (f"{HOSTILE} {n}?", f" yes\0\u2028 <b>bold</b> {n}") for n in range(4)
+    ]
 
 
 def test_the_stand_in_goes_by_its_own_name(evaluated: Run, tmp_path: Path) -> None:

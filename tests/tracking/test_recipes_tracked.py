@@ -75,11 +75,14 @@ def test_calls_of_a_recipe_to_its_tracker(
     assert sent["report.html"] == (folder / "shared" / "report.html").read_bytes()
     for texts in (folder / "texts").iterdir():
         for one in map(json.loads, texts.read_text("utf-8").splitlines()):
-            assert one["question"] in (folder / "report.html").read_text("utf-8")
-            for text in (one["question"], one["chosen"], *one["profile"].values()):
-                assert text.encode() not in sent["report.html"]
-    samples = json.loads(sent["samples.table.json"])["data"]
-    assert [row[0] for row in samples].count("in_domain") == 3
+            preference = one["profile"].get("preference", "no such text")
+            for text in (one["question"], one["chosen"], one["rejected"], preference):
+                plain = re.split("[<>&'\"\\n]", text)[0]  # what no markup escapes
+                assert plain.encode() not in sent["report.html"]
+            assert plain in (folder / "report.html").read_text("utf-8") or plain == "no such text"
+    samples = json.loads(sent["samples.table.json"])
+    assert samples["columns"] == ["set", "id", "base_margin", "tuned_margin"]
+    assert [row[0] for row in samples["data"]].count("in_domain") == 3
     assert (folder / "DONE").is_file()
 
     check_curves(folder, run)

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from mvp_align.config import Data
 from mvp_align.errors import UserError
-from mvp_align.harness.records import opa_of, read_texts
+from mvp_align.harness.records import opa_of, read_prompted
 from mvp_align.metrics.intervals import clustered_error
 from mvp_align.modeling.source import context_length
 from mvp_align.schema import PairScore, PromptedPair
@@ -50,7 +50,7 @@ def load(
     shape = AutoConfig.from_pretrained(pretrained, revision=revision) if pretrained else None
     # lm-eval would truncate the prompt
     longest = min(Data.max_tokens, (shape and context_length(shape)) or Data.max_tokens)
-    texts = read_texts(data, format, prompt)
+    texts = read_prompted(data, format, prompt)
     rows = []
     for text, pair in zip(texts, tokenize_pairs(texts, counted).pairs, strict=True):
         reason = score_difference_reason(text, pair, counted, longest)
