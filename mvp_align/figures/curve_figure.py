@@ -82,7 +82,8 @@ def curve_figure(
     under_pointer = chart.mark_point(size=120, opacity=0, filled=True, aria=False).encode(
         tooltip=alt.Tooltip("says:N")
     )
-    figure = alt.layer(drawn, under_pointer, dots).properties(height=height)
+    layers = [drawn, under_pointer, *([dots] if any(line.dots for line in lines) else [])]
+    figure = alt.layer(*layers).properties(height=height)
     return new_figure(figure, words)
 
 
