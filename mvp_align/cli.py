@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing, sharing
+from mvp_align.commands import (
+    construction,
+    data_checks,
+    fetching,
+    finished_run,
+    reviewing,
+    several_runs,
+    sharing,
+)
 from mvp_align.commands.power import power
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
@@ -26,10 +34,6 @@ data = typer.Typer(
     no_args_is_help=True, help="Preference data: fetch, check, split, build, review."
 )
 app.add_typer(data, name="data")
-
-RunFolders = Annotated[
-    list[Path], typer.Argument(help="Folders of finished runs, the first one as the yardstick.")
-]
 
 HYDRA_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -76,25 +80,9 @@ def _run_hydra(config_name: str, words: list[str]) -> None:
     run(config_name)
 
 
-@app.command()
-def compare(
-    runs: RunFolders,
-    set_name: Annotated[str, typer.Option("--set")] = "in_domain",
-    metric: Annotated[
-        str | None, typer.Option(help="A metric of answers, such as paa/semantic, in place of OPA.")
-    ] = None,
-) -> None:
-    """acc@0 and margin of runs scored on the same pairs, and their paired differences with 95 %
-    intervals; metrics of their answers where a run has no scores."""
-    from mvp_align.reporting.compare import print_comparison
-    from mvp_align.reporting.compare_answers import print_answers_compared, share_answers_alone
-
-    if metric or share_answers_alone(runs, set_name):
-        print_answers_compared(runs, set_name, metric)
-    else:
-        print_comparison(runs, set_name)
-
-
+app.command()(several_runs.compare)
+runs.command("ls")(several_runs.list_runs)
+runs.command("aggregate")(several_runs.aggregate_runs)
 app.command()(finished_run.stats)
 app.command()(finished_run.report)
 app.command()(sharing.export)
@@ -208,35 +196,6 @@ def clear_cache(
     for part in chosen:
         clear(part)
     typer.echo(f"Removed {sum(part.answers for part in chosen)} log-probs of {len(chosen)} models.")
-
-
-@runs.command("aggregate")
-def aggregate_runs(
-    folders: Annotated[
-        list[str], typer.Argument(help="Run folders, folders of them, or quoted patterns: outputs.")
-    ],
-    seeds: Annotated[
-        str, typer.Option(help="Seeds that there should be, as 12,13,14: absent ones are named.")
-    ] = "",
-    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
-) -> None:
-    """Runs that differ by their seed alone, taken together: means, standard deviations, intervals
-    over people and seeds."""
-    from mvp_align.reporting.aggregate import aggregate
-    from mvp_align.reporting.aggregate_tables import WIDTH, aggregate_result_tables, remarks
-    from mvp_align.reporting.table_formats import PASTED, check_format, format_tables
-
-    check_format(form)
-    try:
-        expected = [int(seed) for seed in seeds.split(",") if seed]
-    except ValueError:
-        raise UserError(
-            f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14."
-        ) from None
-    groups, broken = aggregate(folders, expected)
-    typer.echo(format_tables(form, aggregate_result_tables(groups), WIDTH))
-    for line in remarks(groups, broken):
-        typer.echo(line, err=form in PASTED)
 
 
 @runs.command("sync")

@@ -68,6 +68,8 @@ class Group:
     """Unfinished, broken or missing runs, and what makes finished ones hard to compare."""
     ceilings: dict[str, float] = field(default_factory=dict)
     """Set -> upper limit of acc@0 for a model that ignores who is asking."""
+    folders: list[Path] = field(default_factory=list)
+    """Of the finished runs, in the order of `seeds`."""
 
 
 def aggregate(words: Sequence[str], expected: Sequence[int] = ()) -> tuple[list[Group], list[str]]:
@@ -107,12 +109,16 @@ def run_folders(words: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for word in words:
         path = Path(word)
-        matching = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        folders = [path] if path.is_dir() else [match for match in matching if match.is_dir()]
+        folders = [path] if path.is_dir() else _matching(path)
         if not folders:
             raise UserError(f"{word}: neither a folder nor a pattern that matches one.")
         found += [run for folder in folders for run in _runs_in(folder)]
     return list({folder.resolve(): folder for folder in found}.values())
+
+
+def _matching(pattern: Path) -> list[Path]:
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    return sorted(path for path in found if path.is_dir())
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -127,6 +133,18 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _read_run(folder: Path) -> SeedRun:
+    config = settings_of_run(folder)
+    seed = config.pop("seed", None)
+    if not isinstance(seed, int):
+        raise UserError(f"{folder / 'config.yaml'} names no seed.")
+    return SeedRun(folder, seed, (folder / "DONE").is_file(), config)
+
+
+def settings_of_run(folder: Path) -> dict[str, object]:
+    """Return the settings that affect a run's numbers, by their dotted keys.
+
+    Raises UserError if there is no config.yaml, or it cannot be read.
+    """
     path = folder / "config.yaml"
     try:
         config = settings(OmegaConf.load(path))
@@ -134,17 +152,13 @@ def _read_run(folder: Path) -> SeedRun:
         raise UserError(f"{path}: no such file, so it is no run folder.") from None
     except (OmegaConfBaseException, yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    seed = config.pop("seed", None)
-    if not isinstance(seed, int):
-        raise UserError(f"{path} names no seed.")
     # a setting that the run's version did not know had its default
     known = settings(OmegaConf.structured(Config), resolve=False) | config
-    kept = {
+    return {
         key: value
         for key, value in known.items()
-        if key != "seed" and not key.startswith(FREE_TO_CHANGE)
+        if not key.startswith(FREE_TO_CHANGE) and (key != "seed" or key in config)
     }
-    return SeedRun(folder, seed, (folder / "DONE").is_file(), kept)
 
 
 def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
@@ -153,8 +167,7 @@ def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
     If the choice of a config group differs (`prompt.name`), the settings that come with it
     (`prompt.template`) are left out.
     """
-    keys = sorted({key for config in configs for key in config})
-    differing = [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
+    differing = differing_settings(configs)
     if not differing:
         return [" ".join(str(config[key]) for key in WHO if key in config) for config in configs]
     chosen = {key.removesuffix("name") for key in differing if key.endswith(".name")}
@@ -163,6 +176,12 @@ def labels(configs: Sequence[Mapping[str, object]]) -> list[str]:
     if len(set(made)) == len(made):
         return made
     return [" ".join(f"{key}={config.get(key)}" for key in differing) for config in configs]
+
+
+def differing_settings(configs: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the keys, sorted, that not all configurations have with one value."""
+    keys = sorted({key for config in configs for key in config})
+    return [key for key in keys if len({str(config.get(key)) for config in configs}) > 1]
 
 
 def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> Group:
@@ -184,6 +203,7 @@ def _group_of(label: str, runs: Sequence[SeedRun], expected: Sequence[int]) -> G
                 f" {first} and {run.folder}. Name one of them."
             )
         group.seeds.append(run.seed)
+        group.folders.append(run.folder)
         group.ceilings |= {
             row.set: row.value
             for row in finished.rows

@@ -1,109 +1,83 @@
-"""Compare runs on the same pairs, with paired differences clustered by user."""
+"""How runs compare on the pairs that they share: tables, and what is shown in words."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from mvp_align.errors import UserError
-from mvp_align.metrics.intervals import Estimate, clustered_mean
-from mvp_align.metrics.metric import LIFT
-from mvp_align.metrics.names import in_percent, kind_of
+from mvp_align.metrics.intervals import Estimate
+from mvp_align.metrics.names import in_percent
 from mvp_align.metrics.opa import ACC, MARGIN
-from mvp_align.metrics.score_rows import lifts, score_estimates, score_values, users_of
+from mvp_align.reporting.comparison import Comparison
+from mvp_align.reporting.comparison_tables import (
+    flip_counts,
+    groups_table,
+    metrics_table,
+    settings_table,
+    side_by_side,
+)
 from mvp_align.reporting.references import config_of, published_lines
-from mvp_align.runs.pair_files import read_scores
+from mvp_align.reporting.table import ResultTable
 from mvp_align.runs.run_folder import read_environment
-from mvp_align.schema import PairScore
+
+MOST = 10
+"""Groups that the terminal shows."""
 
 
-def print_comparison(runs: Sequence[Path], set_name: str, console: Console | None = None) -> None:
-    """Print acc@0 and margin of each run, and the differences to the first run on the same pairs.
+def comparison_tables(runs: Sequence[Path], found: Comparison) -> list[ResultTable]:
+    """Return the tables of a comparison, with every number: settings that differ, metrics of every
+    run, groups that moved, and how many pairs flipped."""
+    shared = found.shared
+    return [
+        settings_table(runs),
+        metrics_table(shared, found.metrics),
+        groups_table(shared, found.moves),
+        flip_counts(shared, found.flips),
+    ]
 
-    Raises UserError if a run has no tuned scores of the set, or if two runs were scored on
-    different pairs.
-    """
-    scored = {run: _tuned_scores(run, set_name) for run in runs}
-    first = scored[runs[0]]
-    table = Table(
-        title=f"{set_name}: tuned models, 95 % intervals clustered by user", title_justify="left"
-    )
-    for column in (
-        "run",
-        "acc@0",
-        "against the first",
-        "margin, nats a token",
-        "against the first",
-        "n",
-        "users",
-    ):
-        table.add_column(column, justify="left" if column == "run" else "right")
-    for run, scores in scored.items():
-        metrics = score_estimates(scores)
-        acc, margin = metrics[ACC], metrics[MARGIN.name]
-        if scores is first:
-            differences = ("", "")
-        else:
-            accs, margins = _differences_to(first, scores, runs[0], run)
-            differences = (
-                measured_text(accs, ACC, sign="+"),
-                measured_text(margins, MARGIN.name, sign="+"),
-            )
-        table.add_row(
-            run.name,
-            measured_text(acc, ACC),
-            differences[0],
-            measured_text(margin, MARGIN.name),
-            differences[1],
-            str(acc.n),
-            str(acc.users),
-        )
-    console = console or Console()
-    console.print(table)
-    for run, scores in list(scored.items())[1:]:
-        accs, _ = _differences_to(first, scores, runs[0], run)
-        console.print(difference_line(accs, ACC, runs[0].name, run.name), highlight=False)
-    references = [
+
+def terminal_tables(runs: Sequence[Path], found: Comparison) -> list[ResultTable]:
+    """Return what fits a terminal: acc@0 and margin alone, and the groups that moved most."""
+    settings, metrics, groups, flips = comparison_tables(runs, found)
+    beside = side_by_side(found.shared, found.metrics, (ACC, MARGIN.name))
+    notes = [*metrics.notes, *published_references(runs, found.shared.set)]
+    beside = replace(beside, notes=notes)
+    return [settings, beside, _shortened(groups), flips] if len(runs) > 1 else [beside]
+
+
+def verdicts(found: Comparison) -> list[str]:
+    """Say of each run but the first what is shown of its acc@0."""
+    (acc,) = [one for one in found.metrics if one.metric == ACC]
+    first = acc.lines[0].run
+    return [
+        difference_line(line.difference, ACC, first, line.run)
+        for line in acc.lines
+        if line.difference is not None
+    ]
+
+
+def published_references(runs: Sequence[Path], set_name: str) -> list[str]:
+    """Return lines on what others published for the runs' models and data."""
+    lines = [
         line
         for run in runs
         for line in published_lines(
             config_of(run), read_environment(run / "environment.json"), set_name
         )
     ]
-    for line in dict.fromkeys(references):
-        console.print(Text(line, style="dim"))
+    return list(dict.fromkeys(lines))
 
 
-def _tuned_scores(run: Path, set_name: str) -> list[PairScore]:
-    path = run / "scores" / f"tuned-{set_name.replace('/', '-')}.jsonl"
-    if not path.is_file():
-        raise UserError(
-            f"{path}: no such file. Has the run ended, and is {set_name} among its evals.sets?"
-        )
-    scores = read_scores(path)
-    if not scores:
-        raise UserError(
-            f"{path} holds no scores, so there is nothing to compare. Run the evaluation again."
-        )
-    return scores
-
-
-def _differences_to(
-    first: Sequence[PairScore], scores: Sequence[PairScore], first_run: Path, run: Path
-) -> tuple[Estimate, Estimate]:
-    if [s.id for s in first] != [s.id for s in scores]:
-        raise UserError(
-            f"{first_run} and {run} were scored on different pairs, so they cannot be compared pair"
-            " by pair."
-        )
-    changes, users = lifts(score_values(scores), score_values(first), LIFT), users_of(scores)
-    acc, margin = (
-        clustered_mean(changes[change], users, kind_of(change))
-        for change in (f"{ACC}{LIFT}", f"{MARGIN.name}{LIFT}")
-    )
-    return acc, margin
+def _shortened(table: ResultTable) -> ResultTable:
+    """The groups that moved most in either direction, and in one line what the notes say."""
+    rows, notes = table.rows, list(table.notes)
+    if len(notes) > 1:
+        notes[1:] = [f"In {len(notes) - 1} breakdowns, groups of too few people are held back."]
+    if not rows:
+        notes = ["No group is shown to have moved.", *notes]
+    if len(rows) > MOST:
+        rows = [*rows[: MOST // 2], *rows[-MOST // 2 :]]
+        notes = [f"{len(table.rows) - MOST} more groups moved, by less.", *notes]
+    return replace(table, rows=rows, notes=notes)
 
 
 def difference_line(difference: Estimate, metric: str, first: str, other: str) -> str:

@@ -1,7 +1,8 @@
 """Comparison of two runs on the same pairs: numbers by hand, and wording that fits the interval."""
 
-import io
+import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from mvp_align.errors import UserError
-from mvp_align.reporting.compare import print_comparison
+from mvp_align.reporting.compare import terminal_tables, verdicts
+from mvp_align.reporting.comparison import compare_set
+from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.schema import PairScore
 
@@ -36,21 +38,15 @@ def run_of(
 
 
 def comparison(*runs: Path, set_name: str = "in_domain") -> str:
-    console = Console(file=io.StringIO(), width=200)
-    print_comparison(runs, set_name, console)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue()
+    found = compare_set(runs, set_name)
+    text = format_tables("table", terminal_tables(runs, found), 200)
+    return "\n".join([text, *verdicts(found)])
 
 
 def cells(text: str, run: str) -> list[str]:
-    """Return the row of `run` in the printed table."""
-    (line,) = [
-        line
-        for line in text.splitlines()
-        if line.startswith("│") and line.split("│")[1].strip() == run
-    ]
-    return [cell.strip() for cell in line.split("│")[1:-1]]
+    """Return the row of `run` in the table of metrics."""
+    lines = text[text.index(" users, 95 %") :].splitlines()
+    return re.split(r" {2,}", next(line for line in lines if line.split()[:1] == [run]).strip())
 
 
 def test_higher(tmp_path: Path) -> None:
@@ -62,13 +58,12 @@ def test_higher(tmp_path: Path) -> None:
         text.splitlines()[-1]
         == "preference has a higher acc@0 than paper: +50.0 [+5.3, +94.7] points."
     )
-    assert cells(text, "paper") == ["paper", "0.0 [0.0, 32.4]", "", "-1.000", "", "8", "8"]
+    assert cells(text, "paper") == ["paper", "0.0 [0.0, 32.4]", "-", "-", "-1.00", "-"]
     assert cells(text, "preference") == [
-        "preference", "50.0 [5.3, 94.7]", "+50.0 [+5.3, +94.7]", "0.000 [-0.894, 0.894]",
-        "+1.000 [+0.106, +1.894]",
-        "8", "8",
+        "preference", "50.0 [5.3, 94.7]", "+50.0 [5.3, 94.7]", "0.033", "0.00 [-0.89, 0.89]",
+        "+1.00 [0.11, 1.89]",
     ]  # fmt: skip
-    assert "in_domain: tuned models, 95 % intervals clustered by user" in text
+    assert "in_domain: tuned models, 8 pairs of 8 users, 95 % intervals clustered by user" in text
 
 
 def test_lower(tmp_path: Path) -> None:
@@ -93,7 +88,7 @@ def test_one_user_has_no_interval(tmp_path: Path) -> None:
     )
     text = comparison(first, other)
     assert text.splitlines()[-1] == "b against a: one user alone, so there is no interval."
-    assert cells(text, "b") == ["b", "100.0", "+100.0", "1.000", "+2.000", "8", "1"]
+    assert cells(text, "b") == ["b", "100.0", "+100.0", "-", "1.00", "+2.00"]
 
 
 def test_users_widen_the_interval(tmp_path: Path) -> None:
@@ -122,7 +117,7 @@ def test_three_runs_are_each_set_against_the_first(tmp_path: Path) -> None:
 
 def test_one_run_alone_is_a_table(tmp_path: Path) -> None:
     text = comparison(run_of(tmp_path / "a", HALF))
-    assert cells(text, "a")[1:3] == ["50.0 [5.3, 94.7]", ""]
+    assert cells(text, "a")[1:3] == ["50.0 [5.3, 94.7]", "-"]
     assert "acc@0 than" not in text
 
 
@@ -132,15 +127,13 @@ def test_a_set_with_a_slash(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [HALF[:6], [*HALF, RIGHT]])
-def test_different_pairs(other: list[float], tmp_path: Path) -> None:
+def test_other_pairs_are_left_out_and_counted(other: list[float], tmp_path: Path) -> None:
     first, second = run_of(tmp_path / "a", HALF), run_of(tmp_path / "b", other)
-    with pytest.raises(UserError) as caught:
-        comparison(first, second)
-    assert (
-        str(caught.value)
-        == f"{first} and {second} were scored on different pairs, so they cannot be compared pair"
-        " by pair."
-    )
+    text = comparison(first, second)
+    kept, most = min(8, len(other)), max(8, len(other))
+    assert f"compared on the {kept} pairs that all runs share, of up to {most} in a run." in text
+    name, total = ("a", 8) if len(other) < 8 else ("b", 9)
+    assert f"{name}: {total - kept} of its {total} pairs" in text
 
 
 def test_missing_run_and_missing_set(tmp_path: Path) -> None:
@@ -180,9 +173,37 @@ def cli(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def test_cli_compares(tmp_path: Path) -> None:
     done = cli("compare", run_of(tmp_path / "a", [WRONG] * 8), run_of(tmp_path / "b", HALF))
     assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        done.stdout.splitlines()[-1] == "b has a higher acc@0 than a: +50.0 [+5.3, +94.7] points."
-    )
+    *_, verdict, page = done.stdout.splitlines()
+    assert verdict == "b has a higher acc@0 than a: +50.0 [+5.3, +94.7] points."
+    written = Path(page.removeprefix("Page: "))
+    assert written.parent == tmp_path and verdict in written.read_text(encoding="utf-8")
+
+
+def test_cli_prints_every_number_for_programs(tmp_path: Path) -> None:
+    a, b = run_of(tmp_path / "a", [WRONG] * 8), run_of(tmp_path / "b", HALF)
+    done = cli("compare", a, b, "--format", "json")
+    assert done.returncode == 0 and done.stderr.startswith("b has a higher acc@0 than a:")
+    tables = {one["name"]: one for one in json.loads(done.stdout)["tables"]}
+    (acc,) = [
+        row
+        for row in tables["metrics"]["rows"]
+        if (row["metric"], row["run"]) == ("opa/acc@0", "b")
+    ]
+    assert (acc["value"], acc["difference"], acc["pairs"]) == (0.5, 0.5, 8)
+    assert acc["difference_low"] == pytest.approx(0.053, abs=1e-3)
+    assert tables["flips"]["rows"] == [
+        {"set": "in_domain", "run": "b", "gained": 4, "lost": 0, "pairs": 8}
+    ]
+    assert not list(tmp_path.glob("*.html"))  # asked for by --page alone
+
+
+def test_cli_refuses_what_it_would_not_use(tmp_path: Path) -> None:
+    a, b = run_of(tmp_path / "a", HALF), run_of(tmp_path / "b", HALF)
+    done = cli("compare", a, b, "--metric", "paa/semantic", "--page", tmp_path / "page.html")
+    assert done.returncode == 2 and "--page and --format show scores" in done.stderr
+    done = cli("compare", a, b, "--format", "xml")
+    assert done.returncode == 2 and "--format xml: must be one of table, csv" in done.stderr
+    assert not list(tmp_path.glob("*.html"))
 
 
 def test_cli_takes_the_set(tmp_path: Path) -> None:
