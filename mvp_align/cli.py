@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from mvp_align import __version__
-from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing
+from mvp_align.commands import construction, data_checks, fetching, finished_run, reviewing, sharing
+from mvp_align.commands.power import power
 from mvp_align.errors import UserError
 from mvp_align.runtime.json_files import to_json
 from mvp_align.runtime.libraries import find_home, set_up_libraries
@@ -96,9 +97,12 @@ def compare(
 
 app.command()(finished_run.stats)
 app.command()(finished_run.report)
+app.command()(sharing.export)
 app.command()(finished_run.judge)
 app.command()(finished_run.merge)
 app.command()(finished_run.generate)
+app.command()(sharing.push)
+app.command()(power)
 data.command()(fetching.fetch)
 data.command()(data_checks.validate)
 data.command()(data_checks.split)
@@ -214,15 +218,15 @@ def aggregate_runs(
     seeds: Annotated[
         str, typer.Option(help="Seeds that there should be, as 12,13,14: absent ones are named.")
     ] = "",
-    form: Annotated[str, typer.Option("--format", help="table, markdown, csv or latex.")] = "table",
+    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
 ) -> None:
     """Runs that differ by their seed alone, taken together: means, standard deviations, intervals
     over people and seeds."""
     from mvp_align.reporting.aggregate import aggregate
-    from mvp_align.reporting.aggregate_tables import FORMATS, format_groups, remarks
+    from mvp_align.reporting.aggregate_tables import WIDTH, aggregate_result_tables, remarks
+    from mvp_align.reporting.table_formats import PASTED, check_format, format_tables
 
-    if form not in FORMATS:
-        raise UserError(f"--format {form}: must be one of {', '.join(FORMATS)}.")
+    check_format(form)
     try:
         expected = [int(seed) for seed in seeds.split(",") if seed]
     except ValueError:
@@ -230,9 +234,9 @@ def aggregate_runs(
             f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14."
         ) from None
     groups, broken = aggregate(folders, expected)
-    typer.echo(format_groups(form, groups))
+    typer.echo(format_tables(form, aggregate_result_tables(groups), WIDTH))
     for line in remarks(groups, broken):
-        typer.echo(line, err=form in ("csv", "latex"))  # which a file or a paper takes as they are
+        typer.echo(line, err=form in PASTED)
 
 
 @runs.command("sync")

@@ -54,10 +54,11 @@ from mvp_align.planning.micro_batch import fit_micro_batch
 from mvp_align.planning.plan_text import left_out_lines, print_plan
 from mvp_align.planning.preflight import answered_data, answered_pairs, make_plan, scored_pairs
 from mvp_align.reporting.html import write_report
+from mvp_align.reporting.model_card import write_model_card
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.samples import sample_pairs
 from mvp_align.reporting.terminal import print_results
-from mvp_align.reporting.tracked import summary, tables
+from mvp_align.reporting.tracked import hand_over
 from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
 from mvp_align.runs.run_folder import RunFolder, open_run
@@ -332,13 +333,10 @@ class JobRun:
             judge_answers(run.path, evals.judge)
             rows = read_rows(run.metrics)
         write_report(run.path)
-        if self.tracker.on:
-            write_report(run.path, texts=False)
+        write_model_card(run.path)
         samples = sample_pairs(self.config.tracking.samples, data, run)
         texts = self.config.tracking.texts and not text_problems(self.config)
-        self.tracker.results(tables(rows, samples, texts=texts), summary(rows))
-        self.tracker.artifacts(run)
-        self.tracker.finish()
+        hand_over(self.tracker, run, rows, samples, texts=texts)
         form, worst_by = self.config.data.format, evals.worst_by or ""
         print_results(rows, data_format=form, noted=data.prompt_sets, worst_by=worst_by)
         for line in self.ending.sentences():

@@ -30,7 +30,7 @@ from mvp_align.planning.preflight import answered_data
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import PROMPT_SETS
 from mvp_align.reporting.terminal import print_results
-from mvp_align.reporting.tracked import summary, tables
+from mvp_align.reporting.tracked import hand_over
 from mvp_align.runs.pair_files import texts_of, write_groups, write_texts
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.runtime.json_files import to_json
@@ -60,11 +60,7 @@ def main(config: Config) -> None:
         write_records(run, data, asked, notes)
         measure(run, asked, answers, config)
         rows = read_rows(run.metrics)
-        tracker.results(tables(rows, []), summary(rows))
-        if tracker.on:
-            write_report(run.path, texts=False)
-        tracker.artifacts(run)
-        tracker.finish()
+        hand_over(tracker, run, rows)
         print_results(rows, data_format=config.data.format, noted=data.prompt_sets)
         run.finish()
     print(f"\nReport: {run.report}   Answers: {run.path / 'answers'}")

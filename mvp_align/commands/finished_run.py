@@ -11,7 +11,7 @@ from mvp_align.errors import UserError, combined_error
 from mvp_align.runtime.preemption import install_signal_handlers
 
 
-def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
+def writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
     """Hold the lock of the folder `run` while the command changes files in it."""
 
     @wraps(command)
@@ -24,7 +24,7 @@ def _writes_to_run(command: Callable[..., None]) -> Callable[..., None]:
     return alone
 
 
-@_writes_to_run
+@writes_to_run
 def stats(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     against: Annotated[
@@ -56,13 +56,16 @@ def stats(
             " scored; metrics.jsonl gets all."
         ),
     ] = None,
+    form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
 ) -> None:
     """Break down a run's metrics by group, with worst group, gap, tests and uncertainty."""
     from mvp_align.metrics.table import metric_named
     from mvp_align.reporting.leading import leading_metric
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
-    from mvp_align.reporting.stats_tables import print_statistics
+    from mvp_align.reporting.stats_tables import statistics_tables
+    from mvp_align.reporting.table_formats import check_format, format_tables
 
+    check_format(form)
     if metric is not None:
         metric_named(metric)  # report a misspelt name before computing anything
     if small not in SMALL:
@@ -75,18 +78,22 @@ def stats(
         set_name, names, tuple(cross or ()), regions, min_users, small, bootstrap, seed
     )
     found = write_statistics(run, choices, against)
-    print_statistics(found, metric or leading_metric(found.rows, set_name))
+    tables = statistics_tables(found, metric or leading_metric(found.rows, set_name))
+    typer.echo(format_tables(form, tables))
 
 
-@_writes_to_run
+@writes_to_run
 def report(run: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Rewrite a run's report.html from its files."""
+    """Rewrite a run's report.html, and the card of its adapter, from its files."""
     from mvp_align.reporting.html import write_report
+    from mvp_align.reporting.model_card import write_model_card
 
     typer.echo(write_report(run))
+    if card := write_model_card(run):
+        typer.echo(card)
 
 
-@_writes_to_run
+@writes_to_run
 def judge(
     run: Annotated[Path, typer.Argument(help="Run folder with answers/ (mvp-align generate).")],
     judges: Annotated[
@@ -173,7 +180,7 @@ def merge(
     )
 
 
-@_writes_to_run
+@writes_to_run
 def generate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     stage: Annotated[

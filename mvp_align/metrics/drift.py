@@ -22,6 +22,8 @@ NEUTRAL = "neutral"
 
 KL: Metric[Any] = Metric("damage/kl", "divergence", "KL to the base, nats", False)
 PERPLEXITY: Metric[Any] = Metric("damage/perplexity", "perplexity", "perplexity", False)
+PERPLEXITY_RATIO = f"{PERPLEXITY.name}_ratio"
+"""Of evaluations in training: over that of the base model."""
 
 
 def kl_row(set_name: str, kls: Sequence[float], users: Sequence[str]) -> list[Row]:

@@ -295,12 +295,6 @@ RULES = (
         "tracking.samples=0 shows no pairs: leave out either.",
     ),
     Rule(
-        ("data.license",),
-        lambda c: not c.tracking.texts,
-        "it decides whether texts may leave the machine, which tracking.texts=true asks for.",
-        harmless=True,
-    ),
-    Rule(
         ("tracking.mode", "tracking.project", "tracking.group", "tracking.artifacts"),
         lambda c: c.tracking.backend == "tensorboard",
         "TensorBoard knows no such thing: leave it out, or use tracking=wandb or trackio.",

@@ -19,6 +19,7 @@ from mvp_align.modeling.base import run_quantization
 from mvp_align.modeling.hardware import Placement
 from mvp_align.modeling.packaged import loaded_id
 from mvp_align.planning.forecast import forecast_lines
+from mvp_align.training.bounds import bounds_of
 from mvp_align.training.plan import Batches, Plan
 
 
@@ -110,6 +111,9 @@ def _plan_lines(config: Config, plan: Plan, data: DataSets, placement: Placement
             " one that prefers the other answer (train.order=disagreeing)"
         )
     lines += _best_lines(config, plan)
+    if plan.batches:
+        does = "stops" if config.train.stop_on.action == "stop" else "warns"
+        lines += [f"{does} where {bound.when}" for bound in bounds_of(config.train.stop_on)]
     for subject in plan.eval_sets:
         if subject.ceiling is not None:
             lines.append(

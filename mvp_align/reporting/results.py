@@ -7,14 +7,15 @@ from typing import TypeVar
 
 from mvp_align.data.sets import SETS, names_people
 from mvp_align.metrics.drift import NEUTRAL
-from mvp_align.metrics.metric import BETTER, DEFF, GAP, LIFT, P_HOLM, SUPPRESSED, WORSE, WORST, P
-from mvp_align.metrics.names import derivation, in_percent, is_change, is_derived, measure
+from mvp_align.metrics.metric import BETTER, DEFF, GAP, LIFT, SUPPRESSED, WORSE, WORST
+from mvp_align.metrics.names import derivation, is_derived, measure
 from mvp_align.metrics.opa import ACC, CEILING, SHARE_OF_CEILING, WORST_GROUP
 from mvp_align.metrics.profile_ablation import CHOICES_PREFIX, PREFIX
 from mvp_align.metrics.rows import Row
 from mvp_align.metrics.table import METRICS
 from mvp_align.metrics.variables import STATED, VARIABLES, crossed_name
 from mvp_align.reporting.leading import leading_metric, spoken
+from mvp_align.reporting.table import PLAIN, SHARE, measured
 from mvp_align.schema import DIMENSIONS
 
 SAME_FOR_EVERY_MODEL = tuple(metric.name for metric in METRICS if metric.same_for_every_model)
@@ -305,26 +306,17 @@ def shown(row: Row | None, *, unit: str = " %") -> str:
     For example `58.8 % [51.2, 66.0]`, `-0.51 [-0.60, -0.40]` in nats, `+3.0` for a change in
     points, `0.012` for a p-value, or `-` for None.
     """
-    if row is None:
+    found = measured(row)
+    if found is None:
         return "-"
-    word, percent, change = derivation(row.metric), in_percent(row.metric), is_change(row.metric)
-    if word in (P, P_HOLM):
-        return f"{row.value:.3f}" if row.value >= 0.0005 else "< 0.001"
-    if word in (DEFF, SUPPRESSED):
-        return f"{row.value:.2f}" if word == DEFF else f"{row.value:.0f}"
-    percent = percent or word in (BETTER, WORSE)
-    text = number(row.value, percent=percent, sign=change) + (
-        unit if percent and not change else ""
-    )
-    if row.low is None or row.high is None:
-        return text
-    return f"{text} [{number(row.low, percent=percent)}, {number(row.high, percent=percent)}]"
+    if found.style.factor == 1 or found.signed:
+        return found.text
+    value, _, bounds = found.text.partition(" ")
+    return f"{value}{unit} {bounds}".rstrip()
 
 
 def number(value: float, *, percent: bool = True, sign: bool = False) -> str:
-    digits = 1 if percent else 2
-    rounded = round(100 * value if percent else value, digits) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+    return (SHARE if percent else PLAIN).text(value, signed=sign)
 
 
 def counted(set_name: str, prompts: Sequence[str]) -> str:

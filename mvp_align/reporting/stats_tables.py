@@ -1,11 +1,7 @@
 """Tables of `mvp-align stats`: the whole set with its uncertainty, then group by group."""
 
-import sys
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from dataclasses import replace
 
 from mvp_align.errors import UserError
 from mvp_align.metrics.metric import (
@@ -27,13 +23,13 @@ from mvp_align.metrics.opa import ACC, CEILING
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.results import BLIND, CROSSED, PEOPLE, shown, suppressed_text, unique
 from mvp_align.reporting.stats import Statistics
-from mvp_align.reporting.terminal import WIDTH, bare_table
+from mvp_align.reporting.table import Bounds, Cell, Column, ResultTable, measured, style_of
 
 Index = dict[tuple[str, str, str, str], Row]
 
 
-def print_statistics(found: Statistics, metric: str, console: Console | None = None) -> None:
-    """Print every metric of the whole set, then each breakdown of `metric`.
+def statistics_tables(found: Statistics, metric: str) -> list[ResultTable]:
+    """Return every metric of the whole set, then each breakdown of `metric`.
 
     Other breakdowns are in metrics.jsonl. Raises UserError if `metric` was not measured.
     """
@@ -44,15 +40,9 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
             f"--metric {metric}: not measured pair by pair in this run, which has"
             f" {', '.join(known)}."
         )
-    console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     index = {(row.stage, row.metric, row.group_by, row.group): row for row in found.rows}
-    for stage in unique(row.stage for row in found.rows):
-        console.print(_whole_table(stage, found.rows, index))
-    for change in unique(
-        family(row.metric) for row in found.rows if row.metric.endswith(BETTER) and not row.group_by
-    ):
-        console.print(_better_off(change, index))
-    console.print()
+    stages = unique(row.stage for row in found.rows)
+    tables = [_whole_table(stage, found, index) for stage in stages]
     wanted = (metric, CEILING.name) if metric == ACC else (metric,)
     for group_by in found.by:
         rows = [
@@ -61,104 +51,126 @@ def print_statistics(found: Statistics, metric: str, console: Console | None = N
             if row.group_by == group_by and base_metric(row.metric) in wanted
         ]
         if rows:
-            _print_breakdown(console, group_by, metric, rows, index)
-    for line in [*found.remarks, *_blind_line(found, metric)]:
-        console.print(Text(line, style="dim"))
+            tables += _breakdown_tables(group_by, metric, rows, index)
+    return tables
 
 
-def _blind_line(found: Statistics, metric: str) -> list[str]:
-    shown_blind = metric == ACC and any(
-        row.metric == CEILING.name and row.group_by for row in found.rows
-    )
-    return [f"blind: {BLIND}."] if shown_blind else []
-
-
-def _whole_table(stage: str, rows: Sequence[Row], index: Index) -> Table:
-    metrics = unique(
-        row.metric
-        for row in rows
-        if row.stage == stage and not row.group_by and not derivation(row.metric)
-    )
+def _whole_table(stage: str, found: Statistics, index: Index) -> ResultTable:
+    own = [row for row in found.rows if row.stage == stage and not row.group_by]
+    metrics = unique(row.metric for row in own if not derivation(row.metric))
     first = index[stage, metrics[0], "", ""]
-    table = bare_table(f"{stage}, {first.set}: {first.n} pairs of {first.users} users, [95 %]")
-    for name in ("metric", "value", "bootstrap", "SE", "design effect", "p"):
-        table.add_column(
-            name, justify="left" if name == "metric" else "right", no_wrap=name != "metric"
-        )
-    for metric in metrics:
-        value, boot, se, deff, p = (
-            index.get((stage, metric + w, "", "")) for w in ("", BOOTSTRAP, SE, DEFF, P)
-        )
-        bounds = shown(boot, unit="").partition(" ")[2]
-        table.add_row(
-            Text(metric),
-            shown(value, unit=""),
-            bounds,
-            shown(se, unit=""),
-            shown(deff),
-            shown(p) if p else "",
-        )
-    return table
+    columns = [
+        Column("metric"),
+        Column("value", kind="estimate"),
+        Column("bootstrap", kind="interval"),
+        Column("se", "SE", "number"),
+        Column("design_effect", "design effect", "number"),
+        Column("p", kind="number"),
+        *(Column(key, kind="count", only="programs") for key in ("n", "users")),
+    ]
+    better = unique(family(row.metric) for row in own if row.metric.endswith(BETTER))
+    return ResultTable(
+        f"{first.set}_{stage}",
+        f"{stage}, {first.set}: {first.n} pairs of {first.users} users, [95 %]",
+        columns,
+        [_whole_cells(stage, metric, index) for metric in metrics],
+        [*(_better_off(change, index) for change in better), *found.remarks],
+    )
 
 
-def _print_breakdown(
-    console: Console, group_by: str, metric: str, rows: Sequence[Row], index: Index
-) -> None:
+def _whole_cells(stage: str, metric: str, index: Index) -> list[Cell]:
+    value, boot, se, deff, p = (
+        index.get((stage, metric + word, "", "")) for word in ("", BOOTSTRAP, SE, DEFF, P)
+    )
+    assert value is not None
+    drawn = (
+        Bounds(boot.low, boot.high, style_of(metric))
+        if boot and boot.low is not None and boot.high is not None
+        else ""
+    )
+    return [
+        metric,
+        measured(value),
+        drawn,
+        measured(se),
+        measured(deff),
+        measured(p) or "",
+        value.n,
+        value.users,
+    ]
+
+
+def _breakdown_tables(
+    group_by: str, metric: str, rows: Sequence[Row], index: Index
+) -> list[ResultTable]:
+    """Return a table of both stages and the lift, then one against each other run."""
     stages = unique(row.stage for row in rows)
     groups = unique(row.group for row in rows if row.metric in (metric, metric + SHRUNK))
     changes = unique(row.metric for row in rows if row.metric.endswith(LIFT))
+    name = f"{rows[0].set}_{metric}_by_{group_by}"
     title = f"{metric} by {' and '.join(PEOPLE.get(name, name) for name in group_by.split(','))}"
     own = [(stage, stage, metric) for stage in stages]
     own += [("lift", "tuned", change) for change in changes if VERSUS not in change]
-    tables = [(title, own)]
-    tables += [
-        (f"{title}, against {_lift_name(c)}", [("difference", "tuned", c)])
-        for c in changes
-        if VERSUS in c
-    ]
-    blind = [row for row in rows if row.metric == CEILING.name]
-    if metric == ACC and blind:
-        tables[0][1].append(("blind", blind[0].stage, CEILING.name))
-    for heading, columns in tables if groups else []:
-        console.print(_group_table(heading, group_by, groups, columns, index))
-    for line in _remarks(group_by, metric, stages[-1], changes, index):
-        console.print(Text(line))
-    console.print()
+    blind = [row for row in rows if row.metric == CEILING.name] if metric == ACC else []
+    own += [("blind", row.stage, CEILING.name) for row in blind[:1]]
+    notes = [f"blind: {BLIND}."] if blind else []
+    tables = [_group_table(name, title, group_by, groups, own, index, notes)]
+    for change in changes:
+        if VERSUS in change:
+            other = _lift_name(change)
+            columns = [("difference", "tuned", change)]
+            against = f"{title}, against {other}"
+            tables.append(
+                _group_table(f"{name}_vs_{other}", against, group_by, groups, columns, index)
+            )
+    said = _remarks(group_by, metric, stages[-1], changes, index)
+    tables[-1] = replace(tables[-1], notes=[*said, *tables[-1].notes])
+    return tables
 
 
 def _group_table(
+    name: str,
     title: str,
     group_by: str,
     groups: Sequence[str],
-    columns: Sequence[tuple[str, str, str]],
+    wanted: Sequence[tuple[str, str, str]],
     index: Index,
-) -> Table:
+    notes: Sequence[str] = (),
+) -> ResultTable:
     """Return the table of one breakdown.
 
-    `columns` holds heading, stage and metric of each column. A difference adds a column for its p.
+    `wanted` holds heading, stage and metric of each column. A difference adds a column for its p.
     """
-    table = bare_table(title)
-    table.add_column("group", overflow="fold")
-    for name, _, metric in columns:
-        for heading in (name, "p (Holm)") if metric.endswith(LIFT) else (name,):
-            table.add_column(heading, justify="right", no_wrap=True)
-    for name in ("n", "users"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        texts, label, counted = [], group, None
-        for _, stage, metric in columns:
-            shrunk = index.get((stage, metric + SHRUNK, group_by, group))
-            row = index.get((stage, metric, group_by, group)) or shrunk
-            texts.append(shown(row, unit=""))
-            if metric.endswith(LIFT):
-                texts.append(shown(index.get((stage, metric + P_HOLM, group_by, group))))
-            label = f"{group} (shrunk)" if shrunk else label
-            counted = counted if metric == CEILING.name else row or counted
-        if counted:
-            table.add_row(
-                Text(_crossed(group_by, label)), *texts, str(counted.n), str(counted.users)
-            )
-    return table
+    columns = [Column("label", "group", only="people"), Column("group", only="programs")]
+    columns.append(Column("mean_of", only="programs"))
+    for key, _, metric in wanted:
+        columns.append(Column(key, kind="number" if metric == CEILING.name else "estimate"))
+        if metric.endswith(LIFT):
+            columns.append(Column(f"{key}_p_holm", "p (Holm)", "number"))
+    columns += [Column("n", kind="count"), Column("users", kind="count")]
+    rows = [_group_cells(group_by, group, wanted, index) for group in groups]
+    return ResultTable(name, title, columns, [row for row in rows if row], notes)
+
+
+def _group_cells(
+    group_by: str, group: str, wanted: Sequence[tuple[str, str, str]], index: Index
+) -> list[Cell]:
+    """Return the cells of one group, or none if nothing was measured of it."""
+    cells: list[Cell] = []
+    counted, was_shrunk = None, False
+    for _, stage, metric in wanted:
+        shrunk = index.get((stage, metric + SHRUNK, group_by, group))
+        row = index.get((stage, metric, group_by, group)) or shrunk
+        cells.append(measured(row))
+        if metric.endswith(LIFT):
+            cells.append(measured(index.get((stage, metric + P_HOLM, group_by, group))))
+        was_shrunk = was_shrunk or shrunk is not None
+        counted = counted if metric == CEILING.name else row or counted
+    if counted is None:
+        return []
+    label = _crossed(group_by, f"{group} (shrunk)" if was_shrunk else group)
+    means = "all groups, by shrinkage" if was_shrunk else "the group"
+    return [label, group, means, *cells, counted.n, counted.users]
 
 
 def _remarks(

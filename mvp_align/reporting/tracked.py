@@ -1,19 +1,52 @@
-"""Tables and numbers that every tracker shows at the end of a run."""
+"""What every tracker gets at the end of a run: tables, numbers, maps and files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import Any
 
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.opa import ACC
 from mvp_align.metrics.rows import KEYS, Row
 from mvp_align.metrics.variables import VARIABLES
+from mvp_align.reporting.export import export_tables
+from mvp_align.reporting.html import write_report
 from mvp_align.reporting.results import Line, Results, unique
 from mvp_align.reporting.samples import Sample
+from mvp_align.reporting.shared_maps import write_maps
+from mvp_align.reporting.table import ResultTable
+from mvp_align.reporting.table_formats import full_keys, full_rows
+from mvp_align.runs.run_folder import RunFolder
+from mvp_align.runtime.json_files import to_json
 from mvp_align.tracking.contents import Cell, Table
+from mvp_align.tracking.tracker import Tracker
 
 IN_SUMMARY = tuple(one.name for one in VARIABLES if one.in_summary)
 
 GROUP_COLUMNS = ["group", "base", "tuned", "lift", "lift_low", "lift_high", "n", "users"]
+
+
+def hand_over(
+    tracker: Tracker,
+    run: RunFolder,
+    rows: Sequence[Row],
+    samples: Sequence[Sample] = (),
+    *,
+    texts: bool = False,
+) -> None:
+    """Send a run whose metrics.jsonl is written to its tracker, and close that. Without a tracker
+    nothing is made.
+
+    `texts` decides on the samples' alone; no profile, and no other text, is sent. Raises UserError
+    if a file of the run is broken, or the disk is full.
+    """
+    if not tracker.on:
+        return
+    write_report(run.path, texts=False)
+    write_maps(run, rows)
+    found = tables(rows, samples, texts=texts) | report_tables(export_tables(run.path))
+    tracker.results(found, summary(rows))
+    tracker.artifacts(run)
+    tracker.finish()
 
 
 SAMPLE_NUMBERS = ("set", "id", "base_margin", "tuned_margin")
@@ -48,6 +81,20 @@ def tables(
             [[getattr(one, column) for column in columns] for one in samples],
         )
     return found
+
+
+def report_tables(shown: Sequence[ResultTable]) -> dict[str, Table]:
+    """Return the tables of `mvp-align export` by name, `report/<name>`, with unrounded numbers."""
+    return {
+        f"report/{table.name}": (keys, [[_plain(row[key]) for key in keys] for row in rows])
+        for table in shown
+        if not table.restated
+        for keys, rows in [(full_keys(table), full_rows(table))]
+    }
+
+
+def _plain(cell: Any) -> Cell:
+    return to_json(cell) if isinstance(cell, tuple) else cell
 
 
 def _group_cells(line: Line) -> list[Cell]:

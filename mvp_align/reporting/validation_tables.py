@@ -16,7 +16,7 @@ from mvp_align.data.part_figures import GroupFigures, PartFigures, percentile_na
 from mvp_align.data.validation import Validation
 from mvp_align.metrics.variables import VARIABLES
 from mvp_align.reporting.pages import page_template
-from mvp_align.reporting.terminal import WIDTH, bare_table
+from mvp_align.reporting.table_formats import WIDTH, bare_table
 from mvp_align.runtime.atomic import write_text
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}

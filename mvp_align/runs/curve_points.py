@@ -32,7 +32,8 @@ def write_curves(path: Path, points: Iterable[CurvePoint]) -> None:
 
 
 def add_to_curves(path: Path, points: Iterable[CurvePoint]) -> None:
-    """Append to the file, whole lines in one write. Raises the same errors as `write_curves`."""
+    """Append to the file, whole lines in one write. A power cut may tear the last of them, which a
+    resumed run writes again. Raises the same errors as `write_curves`."""
     lines = "".join(f"{to_json(_line(point))}\n" for point in points)
     with full_disk_explained(path), path.open("ab") as file:
         file.write(lines.encode())

@@ -102,6 +102,10 @@ class RunFolder:
     def done(self) -> Path:
         return self.path / "DONE"
 
+    def shared_map(self, set_name: str) -> Path:
+        """A map of the set's results by country, for trackers."""
+        return self.path / "shared" / f"map-{set_name.replace('/', '-')}.html"
+
     def scores(self, stage: str, set_name: str) -> Path:
         return self.path / "scores" / f"{stage}-{set_name.replace('/', '-')}.jsonl"
 

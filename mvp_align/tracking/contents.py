@@ -49,6 +49,12 @@ def files_of(folder: RunFolder) -> list[Path]:
     return [path for path in files if path.is_file()]
 
 
+def maps_of(folder: RunFolder) -> dict[str, Path]:
+    """Return the run's maps, HTML files, by the names that trackers get: `map/in_domain`."""
+    found = folder.shared_report.parent.glob("map-*.html")
+    return {f"map/{path.stem.removeprefix('map-')}": path for path in sorted(found)}
+
+
 def artifact_name(run_name: str, path: Path) -> str:
     """Return an artifact's name, like `lora_dpo-...-12-adapter`.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from mvp_align.metrics.drift import NEUTRAL, PERPLEXITY, PERPLEXITY_RATIO
 from mvp_align.metrics.metric import GAP
 from mvp_align.metrics.opa import WORST_GROUP
 from mvp_align.metrics.rewards import REWARD_ACCURACY
@@ -44,6 +45,7 @@ CURVES = (
     Curve(f"{EVAL}{WORST_GROUP.name}", "max"),
     Curve(f"{EVAL}{WORST_GROUP.name}{GAP}", "min"),
     Curve(f"{EVAL}{REWARD_ACCURACY.name}", "max"),
+    *(Curve(f"eval/{NEUTRAL}/{name}", "min") for name in (PERPLEXITY.name, PERPLEXITY_RATIO)),
 )
 
 HEADLINES = tuple(curve.name.removeprefix(EVAL) for curve in CURVES if curve.name.startswith(EVAL))

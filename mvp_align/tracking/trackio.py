@@ -12,6 +12,7 @@ from mvp_align.tracking.contents import (
     files_of,
     folders_of,
     group_of,
+    maps_of,
 )
 from mvp_align.tracking.variables import trackio_mode
 
@@ -49,8 +50,9 @@ class TrackioRun:
 
     def artifacts(self, folder: RunFolder) -> None:
         if self._with_artifacts:
+            maps = dict.fromkeys(maps_of(folder).values(), "map")
             for path, kind in (
-                folders_of(folder) | dict.fromkeys(files_of(folder), "report")
+                folders_of(folder) | dict.fromkeys(files_of(folder), "report") | maps
             ).items():
                 self._run.log_artifact(path, name=artifact_name(self._name, path), type=kind)
 

@@ -22,6 +22,7 @@ from mvp_align.tracking.contents import (
     files_of,
     folders_of,
     group_of,
+    maps_of,
     resolved_config,
 )
 from mvp_align.tracking.curves import curve_of
@@ -76,9 +77,14 @@ class WandbRun:
         self._run.summary.update(dict(summary))
 
     def artifacts(self, folder: RunFolder) -> None:
-        """Log folders as artifacts, without copying them, and single files as files of the run."""
+        """Log maps as HTML, folders as artifacts, without copying them, and single files as files
+        of the run."""
         import wandb
 
+        maps = {name: path.read_text(encoding="utf-8") for name, path in maps_of(folder).items()}
+        if maps:
+            with _staged_in(self._home):  # not injected: W&B would add a style sheet from its site
+                self._run.log({name: wandb.Html(page, inject=False) for name, page in maps.items()})
         if not self._with_artifacts:
             return
         for path, kind in folders_of(folder).items():

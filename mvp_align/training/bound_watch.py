@@ -15,10 +15,10 @@ from transformers import (
 from typing_extensions import override
 
 from mvp_align.evaluation.answer_metrics import perplexity
-from mvp_align.metrics.drift import NEUTRAL, PERPLEXITY
+from mvp_align.metrics.drift import NEUTRAL, PERPLEXITY, PERPLEXITY_RATIO
 from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.runtime.watching import StopOn
-from mvp_align.training.bounds import PERPLEXITY_RATIO, bounds_of, passed_bounds
+from mvp_align.training.bounds import bounds_of, passed_bounds
 from mvp_align.training.evaluations import EvaluationCallback
 
 
@@ -46,7 +46,10 @@ class PerplexityCallback(EvaluationCallback):
     @override
     def measured(self, model: nn.Module, state: TrainerState) -> dict[str, float]:
         found = self.perplexity(f"step {state.global_step}", model)
-        return {f"{NEUTRAL}/{PERPLEXITY.name}": found, PERPLEXITY_RATIO: found / self.base}
+        return {
+            f"{NEUTRAL}/{PERPLEXITY.name}": found,
+            f"{NEUTRAL}/{PERPLEXITY_RATIO}": found / self.base,
+        }
 
     def perplexity(self, stage: str, model: nn.Module) -> float:
         return perplexity(stage, model, self.tokenizer, self.batch_size).value

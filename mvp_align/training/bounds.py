@@ -11,15 +11,13 @@ from typing import Any, Literal
 
 from mvp_align.config import Config
 from mvp_align.data.sets import IN_DOMAIN
-from mvp_align.metrics.drift import NEUTRAL, PERPLEXITY
+from mvp_align.metrics.drift import NEUTRAL, PERPLEXITY_RATIO
 from mvp_align.metrics.opa import CHOSEN_SHIFT
 from mvp_align.runtime.recipes import recipe_named
 from mvp_align.runtime.watching import StopOn
 
 PASSED = "passed_bounds"
 """Key of notes.json with a list of `Passed`."""
-PERPLEXITY_RATIO = f"{NEUTRAL}/{PERPLEXITY.name}_ratio"
-"""In a run's own log: over that of the base model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,11 @@ class Bound:
     wrong_side: Literal["below", "above"]
     limit: float
     unit: str
+
+    @property
+    def when(self) -> str:
+        """Say when it is passed, for `... where`."""
+        return f"{self.what} is {self.wrong_side} {self.limit:g} {self.unit}"
 
     def is_passed(self, value: float) -> bool:
         return value < self.limit if self.wrong_side == "below" else value > self.limit
@@ -70,7 +73,7 @@ def bounds_of(stop_on: StopOn) -> list[Bound]:
         found.append(
             Bound(
                 "train.stop_on.perplexity",
-                PERPLEXITY_RATIO,
+                f"{NEUTRAL}/{PERPLEXITY_RATIO}",
                 "the perplexity of the neutral text",
                 "above",
                 stop_on.perplexity,

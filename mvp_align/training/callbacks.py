@@ -32,9 +32,10 @@ from typing_extensions import override
 from mvp_align.config import Prompt
 from mvp_align.data.load import read_out_of_domain
 from mvp_align.data.prompts import PAPER
-from mvp_align.data.sets import SETS, UFP4, UFP4_SAMPLE
+from mvp_align.data.sets import IN_DOMAIN, SETS, UFP4, UFP4_SAMPLE
 from mvp_align.errors import UserError
 from mvp_align.evaluation.eval_sets import EvalSet, scored_rows
+from mvp_align.metrics.opa import ACC
 from mvp_align.modeling.source import context_length
 from mvp_align.runtime.processes import broadcast_from_main
 from mvp_align.schema import PairScore
@@ -244,7 +245,13 @@ class FirstLoss(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """A progress bar with step, loss, seconds per step, pairs/s, tokens/s, and the time left."""
+    """One line in the terminal: step, time left, loss, pairs/s, the last evaluation, tokens/s.
+
+    Of the last evaluation it shows acc@0 of the validation pairs.
+    """
+
+    LINE = "{desc} {n_fmt}/{total_fmt} {bar:4} ETA {remaining}{postfix}"
+    """What does not fit into the terminal's width is cut off at the end."""
 
     def __init__(self, pairs_a_step: int, tokens_a_pair: float) -> None:
         self.pairs_a_step = pairs_a_step
@@ -252,14 +259,23 @@ class Progress(TrainerCallback):
         self.bar: tqdm[Any] | None = None
         self.step_began = 0.0
         self.seconds = math.nan
+        self.loss = math.nan
+        self.evaluated = ""
 
     @override
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        for entry in state.log_history:
+            self.take_evaluation(entry, int(entry["step"]))
         if state.is_world_process_zero:
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="training", unit="step"
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                unit="step",
+                bar_format=self.LINE,
+                dynamic_ncols=True,
             )
 
     @override
@@ -281,14 +297,19 @@ class Progress(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        loss = (kwargs.get("logs") or {}).get("loss")
-        if self.bar is None or loss is None:
-            return
-        pairs = self.pairs_a_step / self.seconds
-        self.bar.set_postfix_str(
-            f"loss {loss:.4f}, dt {self.seconds:.2f} s, {pairs:.2f} pairs/s,"
-            f" {pairs * self.tokens_a_pair:.0f} tokens/s"
-        )
+        logs = kwargs.get("logs") or {}
+        self.take_evaluation(logs, state.global_step)
+        self.loss = logs.get("loss", self.loss)
+        if self.bar is not None and math.isfinite(self.seconds):
+            pairs = self.pairs_a_step / self.seconds
+            self.bar.set_postfix_str(
+                f"loss {self.loss:.4f}, {pairs:.2f} pairs/s{self.evaluated},"
+                f" {pairs * self.tokens_a_pair:.0f} tokens/s"
+            )
+
+    def take_evaluation(self, logs: Mapping[str, Any], step: int) -> None:
+        if (acc := logs.get(f"eval_{IN_DOMAIN}/{ACC}")) is not None:
+            self.evaluated = f", validation acc@0 {100 * acc:.1f} % at step {step}"
 
     @override
     def on_train_end(

@@ -95,6 +95,12 @@ REFUSED = {
     ),
     "share beside a test file": (["data.test_share=0.5"], "data.test_share", "train"),
     "pairs at no step": (["evals.every_pairs=5"], "evals.every_pairs", "train"),
+    "action at no bound": (["train.stop_on.action=warn"], "train.stop_on.action", "train"),
+    "texts of no samples": (
+        ["tracking.samples=0", "tracking.texts=true"],
+        "tracking.texts",
+        "train",
+    ),
     "answers at no step": (
         ["evals.metrics=[paa]", "generation.every_pairs=5"],
         "generation.every_pairs",
@@ -123,6 +129,11 @@ REFUSED = {
     "tags of trackio": (["tracking=trackio", "tracking.tags=[x]"], "tracking.tags", "train"),
 }
 USED = {
+    "action at a bound": (
+        ["train.stop_on.action=warn", "train.stop_on.perplexity=1.2"],
+        "train.stop_on.action",
+        "train",
+    ),
     "dropout": (["train.disable_dropout=false", "lora.dropout=0.1"], "lora.dropout", "train"),
     "dropout of SFT": (["recipe=lora_sft", "lora.dropout=0.1"], "lora.dropout", "train"),
     "beta of a sum": (["train.loss_type=sigmoid+sft", "train.beta=0.2"], "train.beta", "train"),

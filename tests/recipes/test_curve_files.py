@@ -1,5 +1,6 @@
 """Every run that trains leaves its curves in its folder, whatever the tracker."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,24 @@ def test_a_stopped_run_leaves_the_same_bytes(
     monkeypatch.setattr(preemption, "request", AtCheck(-1))
     run(folder, *EVALUATED)
     assert (folder / "curves.jsonl").read_bytes() == (whole / "curves.jsonl").read_bytes()
+
+
+def test_the_terminal_shows_each_step_in_one_line_with_the_last_evaluation(
+    run: Run, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Resumed after step 3, so that the evaluation of step 2 is one of an earlier process."""
+    capsys.readouterr()
+    run(cut_off(whole, tmp_path / "cut", 3), *EVALUATED)
+    lines = [line.strip() for line in capsys.readouterr().err.split("\r")]
+    points = {point.step: point.values for point in read_curves(whole / "curves.jsonl")}
+    for at, evaluated in ((4, 2), (5, 4)):
+        acc = points[evaluated]["eval/in_domain/opa/acc@0"]
+        line = re.compile(
+            rf"training {at}/5 .{{4}} ETA 00:\d\d, loss {points[at]['train/loss']:.4f},"
+            rf" \d+\.\d\d pairs/s, validation acc@0 {100 * acc:.1f} % at step {evaluated},"
+            r" \d+ tokens/s"
+        )
+        assert any(map(line.fullmatch, lines)), (line, lines)
 
 
 def test_a_run_that_trains_on_chosen_answers_has_curves_too(run: Run, tmp_path: Path) -> None:

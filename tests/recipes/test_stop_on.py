@@ -116,6 +116,8 @@ def test_the_reason_is_told_in_the_terminal_and_the_report(
     (one,) = passed(folder)
     assert f"Bound passed: {one['sentence']}." in shown.out + shown.err
     assert f"Training: {one['sentence']}." in shown.out
+    plan = f"stops where the perplexity of the neutral text is above {one['limit']:g} times the"
+    assert plan in " ".join(shown.out.split())
     escaped = one["sentence"].replace("'", "&#39;")
     report = (folder / "report.html").read_text("utf-8")
     assert escaped in report or one["sentence"] in report
@@ -130,6 +132,7 @@ def test_warn_lets_training_go_on(
     (one,) = passed(folder)
     assert (one["step"], one["stopped"]) == (4, False)
     assert "training went on (train.stop_on.action=warn)" in one["sentence"]
+    assert "warns where the perplexity of the neutral text is above" in " ".join(shown.split())
     assert shown.count("Bound passed") == 1  # step 6 passes it as well
     assert by_step(unbound, RATIO)[6] > one["limit"]
     assert adapter_bytes(folder) == adapter_bytes(unbound)

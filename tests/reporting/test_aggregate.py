@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -23,20 +23,26 @@ from mvp_align.metrics.intervals import Estimate, clustered_mean
 from mvp_align.metrics.names import is_derived
 from mvp_align.metrics.rows import read_rows, row, write_rows
 from mvp_align.metrics.score_rows import score_rows
+from mvp_align.metrics.seeds import SeedEstimate
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
 from mvp_align.reporting.aggregate_tables import (
     PAPER,
-    as_csv,
-    as_latex,
-    as_markdown,
-    as_table,
+    WIDTH,
+    aggregate_result_tables,
     remarks,
 )
+from mvp_align.reporting.table_formats import FORMATS, format_tables
 from mvp_align.runs.pair_files import PairValues, write_values
 from mvp_align.runs.run_folder import RunFolder, open_run
 from mvp_align.schema import PairScore
 
 Make = Callable[..., Path]
+
+
+def rendered(form: str, groups: Sequence[Group]) -> str:
+    return format_tables(form, aggregate_result_tables(groups), WIDTH)
+
+
 USERS = [f"user{number // 2}" for number in range(8)]
 
 
@@ -224,13 +230,12 @@ def test_every_metric_that_all_runs_have_is_there_with_its_own_kind(
     assert spmr.people is not None and spmr.people[0] >= -1 and (spmr.n, spmr.users) == (8, 4)
     assert find(group, "tuned", "paa/dvb_judge").estimate.both is not None
 
-    table = as_table([group])
+    table = rendered("table", [group])
     lines = [" ".join(line.split()) for line in table.splitlines()]
     assert "perplexity base 53.00 1.00 - [50.52, 55.48] -" in lines
     assert any(line.startswith("KL to the base, nats tuned 0.13 0.01 -") for line in lines)
     assert any(line.startswith("paa/dvb_judge/alpha base 0.63 0.01 -") for line in lines)
     assert "neutral: 3 seeds (12, 13, 14), 10 passages" in table and "…" not in table
-    assert "neutral" not in as_latex([group])
 
 
 def test_other_answers_unlabelled_leave_the_mean_and_no_interval_over_people(
@@ -461,7 +466,7 @@ def test_a_base_alone_has_no_lift(make: Make, tmp_path: Path) -> None:
     (run / "metrics.jsonl").write_text("\n".join(kept) + "\n")
     (group,), _ = aggregate([str(run)])
     assert {summary.stage for summary in group.summaries} == {"base"}
-    assert "& - &" in as_latex([group])
+    assert "& {-} &" in rendered("latex", [group])
 
 
 @pytest.fixture
@@ -478,15 +483,13 @@ def test_the_papers_row(groups: list[Group]) -> None:
     base = f"{100 * opa['base'].mean:.2f}"
     assert [
         line.split()
-        for line in as_table(groups).splitlines()
+        for line in rendered("table", groups).splitlines()
         if line.startswith(" prompt.name=paper ")
     ] == [["prompt.name=paper", *f"{base} {shown} {base} {shown}".split()]]
-    assert f"| prompt.name=paper | {base} | {shown} | {base} | {shown} |" in as_markdown(groups)
+    assert f"| prompt.name=paper | {base} | {shown} | {base} | {shown} |" in rendered("md", groups)
     latex = shown.replace("±", r"$\pm$")
-    assert (
-        as_latex(groups).splitlines()[2]
-        == rf"prompt.name=paper & {base} & {latex} & {base} & {latex} \\"
-    )
+    row = rf"{{prompt.name=paper}} & {{{base}}} & {{{latex}}} & {{{base}}} & {{{latex}}} \\"
+    assert row in rendered("latex", groups).splitlines()
 
 
 def test_the_papers_row_has_no_synthetic_stand_in(groups: list[Group]) -> None:
@@ -501,14 +504,14 @@ def test_the_papers_row_has_no_synthetic_stand_in(groups: list[Group]) -> None:
             for group in groups
         ]
 
-    text = as_markdown(renamed({"in_domain": "in_domain", "ufp4": "ufp4_sample"}))
+    text = rendered("md", renamed({"in_domain": "in_domain", "ufp4": "ufp4_sample"}))
     assert "prompt.name=paper, ufp4_sample: 3 seeds" in text
-    assert "|  | in_domain base | in_domain tuned |\n" in text
-    assert PAPER not in as_markdown(renamed({"ufp4": "ufp4_sample"}))
+    assert "| configuration | in_domain base | in_domain tuned |\n" in text
+    assert PAPER not in rendered("md", renamed({"ufp4": "ufp4_sample"}))
 
 
 def test_the_table_counts_and_labels_what_it_shows(groups: list[Group]) -> None:
-    text = as_table(groups)
+    text = rendered("table", groups)
     assert "prompt.name=paper, in_domain: 3 seeds (12, 13, 14), 8 pairs, 4 users" in text
     for word in ("over people", "over seeds", "over both", "sd over seeds", "clustered by user"):
         assert word in text
@@ -517,7 +520,7 @@ def test_the_table_counts_and_labels_what_it_shows(groups: list[Group]) -> None:
 
 
 def test_csv_holds_every_number_unrounded(groups: list[Group]) -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(groups))))
+    rows = list(csv.DictReader(io.StringIO(rendered("csv", groups))))
     assert len(rows) == sum(len(group.summaries) for group in groups)
     for told, summary in zip(rows, [s for group in groups for s in group.summaries], strict=True):
         e = summary.estimate
@@ -544,11 +547,13 @@ def test_csv_holds_every_number_unrounded(groups: list[Group]) -> None:
 def test_any_label_makes_a_table(names: list[str]) -> None:
     """Labels come from settings, and those may hold brackets, bars, percent signs or anything
     else."""
-    groups = [Group(name) for name in names]
-    as_table(groups)
-    as_markdown(groups)
-    assert len(list(csv.reader(io.StringIO(as_csv(groups))))) == 1
-    as_latex(groups)
+    estimate = SeedEstimate(0.5, 0.1, (0.3, 0.6), (0.2, 0.7), None, (0.4, 0.6), 8, 4)
+    summaries = [Summary("in_domain", "opa/mean", "tuned", estimate)]
+    groups = [Group(name, [12, 13], summaries) for name in names]
+    for form in FORMATS:
+        assert rendered(form, groups)
+    rows = list(csv.DictReader(io.StringIO(rendered("csv", groups), newline="")))
+    assert [row["configuration"] for row in rows] == names
 
 
 def cli(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -571,7 +576,7 @@ def test_cli(make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--format", "pdf", "."], "--format pdf: must be one of table, markdown, csv, latex."),
+        (["--format", "pdf", "."], "--format pdf: must be one of table, csv, latex, md, json."),
         (["--seeds", "12;13", "."], "--seeds 12;13: whole numbers with commas between them"),
         (["/nosuch/folder"], "/nosuch/folder: neither a folder nor a pattern that matches one."),
     ],

@@ -1,6 +1,5 @@
 """`mvp-align stats`: numbers from files, reproducibility, other metrics, --against, errors."""
 
-import io
 import json
 import re
 import subprocess
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from mvp_align.cli import app
@@ -22,7 +20,8 @@ from mvp_align.metrics.names import derivation
 from mvp_align.metrics.rows import Row, read_rows, row, write_rows
 from mvp_align.metrics.score_rows import pair_values, score_rows
 from mvp_align.reporting.stats import Choices, write_statistics
-from mvp_align.reporting.stats_tables import print_statistics
+from mvp_align.reporting.stats_tables import statistics_tables
+from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.pair_files import (
     PairValues,
     read_groups,
@@ -96,9 +95,7 @@ def run(tmp_path: Path) -> Path:
 QUICK = Choices(draws=200)
 
 
-def test_what_a_value_blind_model_gets_right_of_each_group(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_value_blind_model_gets_right_of_each_group(run: Path) -> None:
     """It is of the pairs alone, so that `stats` works it out again for any breakdown."""
     path = RunFolder(run, resumed=False, writes=True).groups("in_domain")
     lines = list(read_groups(path).values())
@@ -116,8 +113,7 @@ def test_what_a_value_blind_model_gets_right_of_each_group(
         row = find(found, "opa/value_blind_ceiling", "gender", gender)
         assert (row.value, row.n) == (pytest.approx(np.mean(of)), len(of))
     assert rows_after(run, choices) == found
-    print_statistics(write_statistics(run, choices), "opa/acc@0")
-    shown = capsys.readouterr().out
+    shown = printed(run, choices)
     assert "blind" in shown
     assert "is the best such model for the whole set" in " ".join(shown.split())
 
@@ -305,10 +301,8 @@ def test_other_metrics_than_opa(run: Path, tmp_path: Path) -> None:
 def printed(
     run: Path, choices: Choices, against: Path | None = None, metric: str = "opa/acc@0"
 ) -> str:
-    console = Console(file=io.StringIO(), width=100, no_color=True)
-    print_statistics(write_statistics(run, choices, against), metric, console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    found = write_statistics(run, choices, against)
+    return format_tables("table", statistics_tables(found, metric))
 
 
 def test_tables_fit_and_say_what_is_not_shown(run: Path) -> None:

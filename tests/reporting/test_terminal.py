@@ -35,11 +35,12 @@ def test_what_acc_is_read_against_stands_right_below_it(rows: list[Row]) -> None
         "value-blind ceiling 79.2 79.2 -",
         "share of the ceiling 74.2 98.0 -",
     ]
+    text = " ".join(lines)
     assert (
         "in_domain: a model that ignores who is asking cannot pass 79.2 % acc@0; "
-        "tuned has 77.6 % [72.6, 82.6], not shown to be above."
-        " ufp4: no change of acc@0 is shown: +4.2 [-0.8, 9.2] points." in " ".join(lines)
+        "tuned has 77.6 % [72.6, 82.6], not shown to be above." in text
     )
+    assert "ufp4: no change of acc@0 is shown: +4.2 [-0.8, 9.2] points." in text
 
 
 def test_groups_in_the_benchmarks_order(rows: list[Row]) -> None:
@@ -58,16 +59,13 @@ def test_groups_in_the_benchmarks_order(rows: list[Row]) -> None:
 
 def test_out_of_domain_has_no_ceiling_and_counts_prompts(rows: list[Row]) -> None:
     lines = printed(rows)
-    start, notes = (
-        next(i for i, line in enumerate(lines) if line.startswith(name))
-        for name in ("ufp4:", "in_domain: a model")
-    )
-    ood = lines[start:notes]
+    ood = lines[next(i for i, line in enumerate(lines) if line.startswith("ufp4:")) :]
     assert "acc@0 49.2 [44.2, 54.2] 53.3 [48.3, 58.3] +4.2 [-0.8, 9.2] 60 45" in ood
     assert not any("ceiling" in line for line in ood)
     assert "metric base tuned lift, points n users*" in ood
     assert lines[-1] == "* ufp4: the records name no person; users counts prompts."
-    assert printed(rows, data_format="ufp4")[-1].startswith("* in_domain and ufp4:")
+    last = printed(rows, data_format="ufp4")[-2:]
+    assert [line.partition(":")[0] for line in last] == ["* in_domain", "* ufp4"]
 
 
 WHO = [
@@ -90,8 +88,8 @@ def test_who_is_served_worst_and_who_is_better_off(rows: list[Row]) -> None:
         if line.startswith("in_domain: who is served worst by the tuned model")
     )
     assert lines[start + 1 : start + 2] == [""]
-    assert "region of birth East Asia 41.0 [30.0, 50.0] +25.0 [-10.0, 60.0] 3 of 5" in lines
-    assert "country of birth - - 1 of 1" in lines
+    assert "region of birth East Asia 41.0 [30.0, 50.0] +25.0 [-10.0, 60.0] 3 5" in lines
+    assert "country of birth - - 1 1" in lines
     text = " ".join(lines)
     assert (
         "in_domain: 50.0 % [40.0, 60.0] have more of their pairs right than with the base model,"

@@ -34,7 +34,15 @@ def test_a_table_a_breakdown_with_its_counts_and_interval(rows: list[Row]) -> No
         34,
         29,
     ]
-    assert found["samples"][1] == [["ufp4", "p", "user_type=honesty", "q", "c", "r", None, 0.25]]
+    assert found["samples"] == (
+        ["set", "id", "base_margin", "tuned_margin"],
+        [["ufp4", "p", None, 0.25]],
+    )
+    with_texts = tables(rows, [sample], texts=True)
+    assert with_texts["samples"][1] == [
+        ["ufp4", "p", "user_type=honesty", "q", "c", "r", None, 0.25]
+    ]
+    assert with_texts | {"samples": found["samples"]} == found
     assert len(found["results"][1]) == len(rows)
 
 

@@ -173,6 +173,38 @@ def test_two_processes_put_pairs_that_disagree_into_the_steps_of_one(
     assert json.loads((runs[2] / "notes.json").read_text()) == same
 
 
+def test_two_processes_stop_at_the_same_step_where_a_bound_is_passed(
+    sharp: list[str], tmp_path: Path
+) -> None:
+    """And take no step from there when they are started again."""
+    command = [
+        *sharp,
+        f"run.dir={tmp_path / 'run'}",
+        "evals=in_domain",
+        "data.limit=10",
+        "train.batch_size=4",
+        "train.micro_batch_size=1",
+        "train.max_steps=6",
+        "train.learning_rate=3e-2",
+        "evals.every_steps=2",
+        "evals.every_pairs=4",
+        "train.stop_on.perplexity=1.0001",
+    ]
+    run = tmp_path / "run"
+    launch(2, command)
+    points = [json.loads(line) for line in (run / "curves.jsonl").read_text().splitlines()]
+    ratio = "eval/neutral/damage/perplexity_ratio"
+    passed = [point["step"] for point in points if point.get(ratio, 0) > 1.0001]
+    assert passed == [points[-1]["step"]] and passed[0] < 6
+    assert newest(run).name == f"checkpoint-{passed[0]}"
+    (one,) = json.loads((run / "notes.json").read_text())["passed_bounds"]
+    assert (one["step"], one["stopped"]) == (passed[0], True)
+    kept = (run / "metrics.jsonl").read_bytes(), (run / "curves.jsonl").read_bytes()
+    (run / "DONE").unlink()
+    launch(2, command)
+    assert ((run / "metrics.jsonl").read_bytes(), (run / "curves.jsonl").read_bytes()) == kept
+
+
 def test_all_processes_end_well_where_the_run_is_done_and_none_where_it_is_another(
     sharp: list[str], compose: Callable[..., Config], tmp_path: Path
 ) -> None:

@@ -12,6 +12,8 @@ from wandb_server import StoredRun, WandbServer
 from mvp_align.config import Config
 from mvp_align.data.sets import SETS, UFP4
 from mvp_align.launch import CONF_DIR
+from mvp_align.reporting.export import export_tables
+from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.checkpoints import latest_valid
 from mvp_align.runtime.yaml_files import read_yaml
 from mvp_align.schema import PreferencePair
@@ -40,6 +42,7 @@ def told(
         (tmp_path / "ufp4" / f"{user_type}.json").write_text(json.dumps(records[number::8]))
     small = ["data.limit=10", "evals.every_steps=1", "evals.every_pairs=null", "train.max_steps=2"]
     small += [f"evals.ufp4={tmp_path / 'ufp4'}", "evals.min_users=1"]
+    small += ["train.stop_on.perplexity=1e9"]  # so that it is measured
     config = compose(*tiny, *small, "tracking=wandb", "tracking.mode=offline", "tracking.samples=3")
     import_module(f"recipes.{config.recipe}").main(config)
     folder = Path(config.run.dir)
@@ -80,11 +83,32 @@ def test_calls_of_a_recipe_to_its_tracker(
                 plain = re.split("[<>&'\"\\n]", text)[0]  # what no markup escapes
                 assert plain.encode() not in sent["report.html"]
             assert plain in (folder / "report.html").read_text("utf-8") or plain == "no such text"
-    samples = json.loads(sent["samples.table.json"])["data"]
-    assert [row[0] for row in samples].count("in_domain") == 3
+    samples = json.loads(sent["samples.table.json"])
+    assert samples["columns"] == ["set", "id", "base_margin", "tuned_margin"]
+    assert [row[0] for row in samples["data"]].count("in_domain") == 3
     assert (folder / "DONE").is_file()
-
+    check_report_tables(folder, wandb_server)
     check_curves(folder, run)
+
+
+def check_report_tables(folder: Path, server: WandbServer) -> None:
+    """The tables of `mvp-align export`, to the last bit, and the map."""
+    shown = json.loads(format_tables("json", export_tables(folder)))["tables"]
+    sent = {
+        name.removeprefix("files/media/table/"): json.loads(content)
+        for name, content in server.uploads.items()
+        if name.endswith(".table.json")
+    }
+    assert len(shown) > 5
+    for table in shown:
+        named = re.compile(rf"report/{re.escape(table['name'])}_\d+_[0-9a-f]+\.table\.json")
+        (name,) = filter(named.fullmatch, sent)
+        assert sent[name]["columns"] == table["columns"]
+        wanted = [[row[key] for key in table["columns"]] for row in table["rows"]]
+        plain = [[json.dumps(c) if isinstance(c, list) else c for c in row] for row in wanted]
+        assert sent[name]["data"] == plain
+    (page,) = [content for name, content in server.uploads.items() if "map/in_domain" in name]
+    assert page == (folder / "shared" / "map-in_domain.html").read_bytes()
 
 
 def check_curves(folder: Path, run: StoredRun) -> None:

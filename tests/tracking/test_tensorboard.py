@@ -49,7 +49,7 @@ def test_a_run_as_its_reader_sees_it(tmp_path: Path, rows: list[Row], tracked: M
         tracker.log({"train/loss": 0.6}, step=2)
         # a process that is killed now loses nothing
         assert curve(folder.path, "train/loss") == [(1, 0.7), (2, 0.6)]
-        tracker.results(tables(rows, [SAMPLE]), summary(rows))
+        tracker.results(tables(rows, [SAMPLE], texts=True), summary(rows))
         tracker.artifacts(folder)
         tracker.finish()
     events = read(folder.path)

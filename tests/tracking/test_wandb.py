@@ -41,7 +41,7 @@ def whole_run(tracker: Tracker, folder: RunFolder, rows: list[Row]) -> None:
         tracker.log(
             {"train/loss": 0.7 / step, "eval/in_domain/opa/acc@0": 0.5 + 0.1 * (step % 2)}, step
         )
-    tracker.results(tables(rows, [SAMPLE]), summary(rows))
+    tracker.results(tables(rows, [SAMPLE], texts=True), summary(rows))
     tracker.artifacts(folder)
     tracker.finish()
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvp_align.config import Config
-from mvp_align.overrides.inert import inert_settings
 from mvp_align.runtime.watching import StopOn
 from mvp_align.training.bounds import passed_bounds
 from mvp_align.validate import combination_problems
@@ -80,14 +79,3 @@ def test_bounds_that_are_measured_are_taken(compose: Callable[..., Config]) -> N
     assert not [one for one in combination_problems(config) if "stop_on" in one]
     nan: Any = compose("train.stop_on.perplexity=nan", "evals.every_steps=5")
     assert [one for one in combination_problems(nan) if "train.stop_on.perplexity=nan" in one]
-
-
-def test_an_action_without_a_bound_is_refused(compose: Callable[..., Config]) -> None:
-    config = compose("train.stop_on.action=warn")
-    refused, _ = inert_settings(["train.stop_on.action"], [config])
-    assert refused == [
-        "train.stop_on.action would change nothing: no bound is set: set"
-        " train.stop_on.chosen_shift or train.stop_on.perplexity."
-    ]
-    bound = compose("train.stop_on.action=warn", "train.stop_on.perplexity=1.2")
-    assert inert_settings(["train.stop_on.action"], [bound]) == ([], [])
