@@ -94,7 +94,7 @@ def lit(svg: str) -> str:
 def vega_config() -> dict[str, Any]:
     """What every figure has in common, as the `config` of Vega-Lite."""
     return {
-        "background": None,
+        "background": "transparent",
         "font": FONT,
         "padding": {"left": 2, "right": 10, "top": 4, "bottom": 4},
         "view": {"stroke": None},

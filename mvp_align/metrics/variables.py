@@ -23,8 +23,6 @@ class GroupVariable:
     """The terminal and the page always show its groups."""
     extremes: bool = True
     """Its lowest group, and the gap to the highest, are a line of who is served worst."""
-    one_by_one: bool = False
-    """The page shows its groups, below that line's table."""
     in_summary: bool = False
     """So few groups that each is a number of its own in trackers, comparable over runs."""
 
@@ -42,10 +40,10 @@ VARIABLES = (
     GroupVariable("level", "stated level", section=True, extremes=False, in_summary=True),
     GroupVariable("dimension,level", "dimension and level", section=True, extremes=False),
     GroupVariable("user_type", "user type", section=True, extremes=False),
-    GroupVariable("region", "region of birth", one_by_one=True),
+    GroupVariable("region", "region of birth"),
     GroupVariable("birth_country", "country of birth"),
-    GroupVariable("age", "age", one_by_one=True),
-    GroupVariable("gender", "gender", one_by_one=True),
+    GroupVariable("age", "age"),
+    GroupVariable("gender", "gender"),
     GroupVariable("education", "education"),
     GroupVariable("employment_status", "employment"),
     GroupVariable("marital_status", "marital status"),

@@ -25,7 +25,6 @@ BREAKDOWNS = {one.name: f"By {one.label}" for one in VARIABLES if one.section}
 PEOPLE = {one.name: one.label for one in VARIABLES if one.extremes}
 """Attributes of users, with labels."""
 KNOWN = frozenset(one.name for one in VARIABLES)
-SHOWN_PEOPLE = tuple(one.name for one in VARIABLES if one.one_by_one)
 
 CROSSED = re.compile(r",(?! )")
 """Separator in crossed groups, as in `safety,High`. PRISM's own names have a space after commas."""
@@ -176,21 +175,6 @@ class Results:
                     GroupGap(label, found.get(WORST), found.get(GAP), found.get(SUPPRESSED))
                 )
         return lines
-
-    def people(self, set_name: str) -> list[tuple[str, list[Line], str]]:
-        """By what the page shows one by one: a heading, acc@0 of each group, and what was held
-        back, in words."""
-        held = {line.label: suppressed_text(line.suppressed) for line in self.group_gaps(set_name)}
-        sections = [
-            (label, self.groups(set_name, by))
-            for by, label in self.people_variables(set_name).items()
-            if by in SHOWN_PEOPLE or by not in PEOPLE
-        ]
-        return [
-            (f"By {label}", lines, held.get(label, ""))
-            for label, lines in sections
-            if lines or held.get(label)
-        ]
 
     def better_off(self, set_name: str) -> str:
         """Say how many users have more, and fewer, correct pairs than with the base, or ""."""

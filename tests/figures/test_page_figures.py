@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import altair
 import pytest
+from jsonschema.exceptions import ValidationError
 
+from mvp_align.figures.curve_figure import CurveLine, curve_figure
 from mvp_align.figures.figure import Figure, Words
 from mvp_align.figures.interval_figures import IntervalRow, Whisker, dot_figure
 from mvp_align.figures.page_figures import (
@@ -110,3 +113,13 @@ def test_a_page_has_the_same_bytes_each_time_and_names_its_scripts() -> None:
         content_policy(["a"]),
     )
     assert content_policy([]).endswith("script-src 'none'")
+
+
+def test_whole_specifications_are_vega_lites() -> None:
+    """altair validates parts as they are made, and here what was made of them."""
+    line = curve_figure([CurveLine("a", [1, 2], [0.5, 0.7], dots=True)], Words("c", "", "", ""))
+    for figure in [*figures(), line]:
+        assert figure is not None
+        altair.LayerChart.from_dict(figure.spec)
+        with pytest.raises(ValidationError):
+            altair.LayerChart.from_dict({**figure.spec, "layer": [{"mark": "no such mark"}]})
