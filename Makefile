@@ -30,14 +30,16 @@ demo-build: $(READY) ## pairs of a bundled population: by its scores, and writte
 	$(BIN)/python -m mvp_align.construction.demo
 
 test: $(READY) ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster and not gpu' -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not cluster and not gpu' -n 2 --dist worksteal \
+		--durations=20
 
 test-gpu: $(READY) ## the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -n 4
 
 # Needs root, and Debian's slurmctld, slurmd, slurm-client and munge.
+# One file's tests stay in one process, as all of tests/cluster share a Slurm.
 test-cluster: $(READY) ## several processes, kills, and the Slurm scripts on their own Slurm
-	$(BIN)/python -m pytest -m cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -n 2 --dist loadfile --durations=20
 
 check: $(READY) ## style, types, shell scripts and the Dockerfile
 	$(BIN)/ruff check
