@@ -111,11 +111,11 @@ COLOURS: Mapping[str, str] = {
     "base model": "var(--base)",
     "tuned model": "var(--tuned)",
     "fell": "var(--ceiling)",
-    "not shown": "var(--base)",
+    "no change shown": "var(--base)",
     "rose": "var(--tuned)",
 }
 """What a dot is called in the legend, and its colour."""
-HOLLOW = dict.fromkeys(("base model", "not shown"), "var(--card)")
+HOLLOW = dict.fromkeys(("base model", "no change shown"), "var(--card)")
 """These are rings."""
 
 
@@ -126,7 +126,7 @@ def _stage(whisker: Whisker) -> str:
 def _direction(whisker: Whisker) -> str:
     if whisker.low is not None and whisker.low > 0:
         return "rose"
-    return "fell" if whisker.high is not None and whisker.high < 0 else "not shown"
+    return "fell" if whisker.high is not None and whisker.high < 0 else "no change shown"
 
 
 def _laid_out(sections: Sections, series: Callable[[Whisker], str] = _stage) -> _Layout:

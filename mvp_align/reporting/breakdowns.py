@@ -1,6 +1,7 @@
 """The breakdowns of a set: every group variable that has rows, its groups, and what is held
 back."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mvp_align.metrics.metric import SUPPRESSED
@@ -47,6 +48,18 @@ def group_tables(results: Results, set_name: str) -> list[GroupTable]:
         tables = [one for one in tables if one.by != "user_type"]
         tables.append(GroupTable("user_type", variable_label("user_type"), lines, ""))
     return tables
+
+
+def largest_loss_first(tables: Sequence[GroupTable]) -> list[GroupTable]:
+    """Put first the breakdown that has the group whose change is shown to be lowest, if it is a
+    loss; what a reader should not have to look for."""
+
+    def loss(table: GroupTable) -> float:
+        lifts = [line.lift for line in table.lines if line.lift]
+        return min((one.value for one in lifts if one.high is not None and one.high < 0), default=0)
+
+    worst = min(tables, key=loss, default=None)
+    return sorted(tables, key=lambda table: table is not worst)
 
 
 def variable_label(by: str) -> str:

@@ -24,8 +24,8 @@ CEILING_STROKE = (
     " ceiling."
 )
 CHANGES = (
-    "Lowest first. Whiskers: 95 % intervals of each group alone. A change whose interval holds 0 is"
-    " a ring: it is not shown. Among many groups one in twenty leaves 0 out by chance."
+    "Lowest first. Whiskers: 95 % intervals of each group alone. A ring: the interval holds 0, so no"
+    " change is shown. Among many groups one in twenty leaves 0 out by chance."
 )
 BARS = "Bars from 0. Whiskers: 95 % intervals."
 PAPER_VARIABLES = ("birth_country", "region", "age", "gender", "education", "marital_status")

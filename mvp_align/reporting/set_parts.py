@@ -7,7 +7,13 @@ from mvp_align.data.sets import SETS
 from mvp_align.figures.figure import Figure
 from mvp_align.metrics.drift import KL, NEUTRAL, PERPLEXITY
 from mvp_align.metrics.opa import CHOSEN_SHIFT, REJECTED_SHIFT
-from mvp_align.reporting.breakdowns import GroupTable, group_tables
+from mvp_align.metrics.variables import crossed_name
+from mvp_align.reporting.breakdowns import (
+    GroupTable,
+    group_tables,
+    largest_loss_first,
+    variable_label,
+)
 from mvp_align.reporting.headline import sentence
 from mvp_align.reporting.leading import spoken
 from mvp_align.reporting.map_figures import country_maps, held_countries
@@ -21,8 +27,18 @@ from mvp_align.reporting.result_figures import (
     group_figure,
     paper_figures,
 )
-from mvp_align.reporting.results import PROMPT_SETS, GroupGap, Line, Results, counted, prompt_sets
+from mvp_align.reporting.results import (
+    PROMPT_SETS,
+    GroupGap,
+    Line,
+    Results,
+    counted,
+    prompt_sets,
+    shown,
+)
 from mvp_align.reporting.run_settings import trains
+
+MOST_IN_WORDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,8 @@ class SetPart:
     lead_name: str
     title: str
     sentence: str
+    for_whom: str
+    """The change of each group by `evals.worst_by`, in words; empty where that says nothing."""
     counted: str
     """What `users` counts: people, or prompts if the records name no user."""
     everyone: Line
@@ -90,6 +108,7 @@ def _set_part(
         lead_name=lead_name,
         title=title,
         sentence=said,
+        for_whom=for_whom(results, name, str(files.setting("evals.worst_by") or "")),
         counted=unit,
         everyone=everyone,
         summary=results.summary(name),
@@ -103,7 +122,7 @@ def _set_part(
         maps=country_maps(results, name, held, f"{prefix}-map", unit),
         gains=drawn(
             gain_figure(table, f"{prefix}-gain-{number}", unit)
-            for number, table in enumerate(tables, 1)
+            for number, table in enumerate(largest_loss_first(tables), 1)
         ),
         paper=paper_figures(tables, f"{prefix}-paper", unit),
         crossed=any("region," in table.by or ",region" in table.by for table in tables),
@@ -117,6 +136,18 @@ def _set_part(
         ],
         published=published_lines(files.config, files.environment, name, results.rows),
     )
+
+
+def for_whom(results: Results, set_name: str, worst_by: str) -> str:
+    """State the change of each group by a variable that was chosen before the run. Empty for one
+    group, and for more than a sentence can hold."""
+    by = crossed_name(worst_by)
+    changes = [
+        f"{line.label} {shown(line.lift)}" for line in results.groups(set_name, by) if line.lift
+    ]
+    if not 2 <= len(changes) <= MOST_IN_WORDS:
+        return ""
+    return f"By {variable_label(by)}: {', '.join(changes)} points."
 
 
 def title_of(name: str, files: ReportFiles) -> str:

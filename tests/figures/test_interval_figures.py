@@ -79,7 +79,7 @@ def test_changes_are_sorted_and_told_apart_by_their_intervals() -> None:
     dots = figure.spec["layer"][-1]["data"]["values"]
     assert {one["says"]: one["series"] for one in dots} == {
         "down": "fell",
-        "none": "not shown",
+        "none": "no change shown",
         "up": "rose",
     }
     with pytest.raises(ValueError, match="one change belongs in a row"):
