@@ -27,7 +27,7 @@ class Axis:
         low, high = min(found), max(found)
         return [low, high] if low < high else [low - 0.5, high + 0.5]
 
-    def along_x(self, values: Iterable[float | None], **more: Any) -> Any:
+    def along_x(self, values: Iterable[float | None]) -> Any:
         """The horizontal position of `value`."""
         import altair as alt
 
@@ -37,7 +37,6 @@ class Axis:
             axis=alt.Axis(
                 title=self.title or None, labelExpr=TICKS[self.unit], tickCount=5, labelFlush=True
             ),
-            **more,
         )
 
 

@@ -27,16 +27,21 @@ def value_classes(values: Sequence[float], unit: Unit) -> tuple[dict[str, str], 
         low, high, colours = -3, 2, FELL_ROSE
     else:
         step = next(
-            step for step in STEPS if floor(max(scaled) / step) - floor(min(scaled) / step) < 6
+            step for step in steps if _place(max(scaled), step) - _place(min(scaled), step) < 6
         )
-        low, high = floor(min(scaled) / step), floor(max(scaled) / step)
+        low, high = _place(min(scaled), step), _place(max(scaled), step)
         if unit == "share":
             high = min(high, round(100 / step) - 1)
             low = min(low, high)
         colours = _spread(high - low + 1)
     labels = [_label(place, step, unit) for place in range(low, high + 1)]
-    places = [min(floor(value / step), high) for value in scaled]
+    places = [min(_place(value, step), high) for value in scaled]
     return dict(zip(labels, colours, strict=True)), [labels[place - low] for place in places]
+
+
+def _place(value: float, step: float) -> int:
+    """Which class of this width a value is in; 0.6 is three times 0.2, whatever floats say."""
+    return floor(round(value / step, 9))
 
 
 def _spread(count: int) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def curve_figure(
     if not lines:
         return None
     points = [
-        {"line": line.label, "step": step, "value": value}
+        {"line": line.label, "step": step, "value": value, "course": _course(line, unit)}
         | {"says": f"{line.label}, step {step:g}: {_number(value, unit)}", "dots": line.dots}
         for line in lines
         for step, value in thinned(line.steps, line.values)
@@ -70,9 +70,20 @@ def _lines(points: Points, labels: Sequence[str], unit: Unit) -> Any:
         .mark_line(strokeWidth=2, ariaRoleDescription="line")
         .encode(
             strokeDash=alt.StrokeDash("line:N", scale=scale, legend=_legend(labels)),
-            description=alt.Description("line:N"),
+            description=alt.Description("course:N"),
         )
     )
+
+
+def _course(line: CurveLine, unit: Unit) -> str:
+    """Say where a line begins, ends, and is lowest and highest."""
+    ends = [("", 0), ("", len(line.steps) - 1)]
+    ends += [("lowest ", line.values.index(min(line.values)))]
+    ends += [("highest ", line.values.index(max(line.values)))]
+    said = (
+        f"{what}{_number(line.values[at], unit)} at step {line.steps[at]:g}" for what, at in ends
+    )
+    return f"{line.label}: {', '.join(dict.fromkeys(said))}"
 
 
 def _dots(points: Points, labels: Sequence[str], unit: Unit) -> Any:

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from mvp_align.figures.shared import shared_data
 from mvp_align.figures.theme import lit, vega_config
 
 HATCH = (
@@ -41,8 +42,6 @@ class Figure:
         specification.
         """
         import vl_convert
-
-        from mvp_align.figures.shared import shared_data
 
         spec = {**self.spec, "width": width}
         if spec.get("height") == "container":

@@ -37,7 +37,10 @@ def content_policy(scripts: Iterable[str]) -> str:
     hashes = " ".join(
         f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
     )
-    return f"default-src 'none'; style-src 'unsafe-inline'; script-src {hashes or repr('none')}"
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline';"
+        f" script-src {hashes or repr('none')}"
+    )
 
 
 def figure_html(figure: Figure, *, hidden: bool = False) -> Markup:

@@ -9,9 +9,7 @@ from mvp_align.figures.curve_figure import CurveLine, curve_figure
 from mvp_align.figures.figure import Figure, Words
 from mvp_align.runs.curve_points import CurvePoint
 
-NO_CURVES = (
-    "This run has no curves.jsonl: it did not train, or a version before curves were kept made it."
-)
+NO_CURVES = "This run has no curves.jsonl: a version before curves were kept made it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +53,15 @@ PANELS = (
         note="How far the fitting answer is ahead on average.",
     ),
     CurvePanel(
-        "Chosen and rejected",
-        ("train/rewards/(chosen|rejected)", r"eval/[^/]+/opa/(chosen|rejected)_shift"),
-        note="Both fall where training pushes answers out of the model, the rejected ones faster.",
+        "Implicit rewards, chosen and rejected",
+        ("train/rewards/(chosen|rejected)",),
+        note="Of training pairs: beta times the change of an answer's log-prob. Both fall where"
+        " training pushes answers out of the model, the rejected ones faster.",
+    ),
+    CurvePanel(
+        "Shift of log-probs, nats a token",
+        (r"eval/[^/]+/opa/(chosen|rejected)_shift",),
+        note="Of validation pairs, against the base model.",
     ),
     CurvePanel("Neutral perplexity", ("eval/neutral/damage/perplexity",)),
     CurvePanel("Learning rate", ("train/learning_rate",)),

@@ -18,7 +18,7 @@ from mvp_align.reporting.profile_ablation import CHOICES_HEADING, HEADING
 from mvp_align.reporting.report_files import read_report_files
 from mvp_align.reporting.result_figures import drawn
 from mvp_align.reporting.results import BLIND, Results, shown
-from mvp_align.reporting.run_settings import facts, settings_shown
+from mvp_align.reporting.run_settings import facts, settings_shown, trains
 from mvp_align.reporting.set_parts import drift_lines, set_parts, sets_figure
 from mvp_align.runtime.atomic import write_text
 from mvp_align.runtime.json_files import to_json
@@ -54,6 +54,7 @@ def write_report(run_dir: Path, *, texts: bool = True) -> Path:
         settings=settings_shown(files),
         parts=parts,
         overview=overview,
+        trained=trains(files.setting("recipe")),
         curves=curves,
         no_curves=NO_CURVES if files.curves is None else "Nothing was logged while it trained.",
         drift=drift_lines(results, files),

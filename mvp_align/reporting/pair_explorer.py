@@ -221,7 +221,7 @@ def _entry(one: SetPairs, id: str) -> dict[str, Any]:
                         if id in labels
                     ),
                     *(
-                        f"{judge.partition('-')[0]}: {in_words(judged[id])}"
+                        f"{judge}: {in_words(judged[id])}"
                         for judge, judged in answered.judgements.items()
                         if id in judged
                     ),

@@ -1,7 +1,7 @@
 """Rows of metrics as figures: base against tuned, who gained and who lost, bars by country and
 region."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mvp_align.figures.axis import LIFT_POINTS, SHARE, Axis, Unit
 from mvp_align.figures.figure import Figure, Words
@@ -24,8 +24,8 @@ CEILING_STROKE = (
     " ceiling."
 )
 CHANGES = (
-    "Lowest first. Whiskers: 95 % intervals of each group alone. A ring: the interval holds 0, so no"
-    " change is shown. Among many groups one in twenty leaves 0 out by chance."
+    "Lowest first. Whiskers: 95 % intervals of each group alone. A ring: the interval holds 0, so"
+    " no change is shown. Among many groups one in twenty leaves 0 out by chance."
 )
 BARS = "Bars from 0. Whiskers: 95 % intervals."
 PAPER_VARIABLES = ("birth_country", "region", "age", "gender", "education", "marital_status")
@@ -40,13 +40,20 @@ def unit_of(metric: str) -> Unit:
 
 
 def group_figure(
-    sections: Sequence[Section], name: str, title: str, sentence: str, unit: str
+    sections: Sequence[Section], name: str, title: str, sentence: str, unit: str | Mapping[str, str]
 ) -> Figure | None:
-    """Base and tuned, and the ceiling, of each line. `unit` is what `users` counts."""
-    drawn = [(heading, [_stages(line, unit) for line in lines]) for heading, lines in sections]
+    """Base and tuned, and the ceiling, of each line. `unit` is what `users` counts, where that
+    differs by the line's label."""
+
+    def rows_of(lines: Iterable[Line]) -> list[IntervalRow]:
+        return [
+            _stages(line, unit if isinstance(unit, str) else unit[line.label]) for line in lines
+        ]
+
+    parts = [(heading, rows_of(lines)) for heading, lines in sections]
     ceilings = any(line.ceiling for _, lines in sections for line in lines)
-    caption = DOTS + CEILING_STROKE * ceilings
-    return dot_figure(drawn, Words(name, title, sentence, caption), axis=_share_axis(sections))
+    caption = f"{title}. {DOTS}{CEILING_STROKE * ceilings}"
+    return dot_figure(parts, Words(name, title, sentence, caption), axis=_share_axis(sections))
 
 
 def gain_figure(table: GroupTable, name: str, unit: str) -> Figure | None:
@@ -89,7 +96,7 @@ def paper_figures(tables: Iterable[GroupTable], name: str, unit: str) -> list[Fi
             if crossed
             else [("", sorted(table.lines, key=_height, reverse=True))]
         )
-        drawn = [
+        parts = [
             (heading, [_stages(line, unit, ceiling=False) for line in lines])
             for heading, lines in sections
         ]
@@ -99,7 +106,7 @@ def paper_figures(tables: Iterable[GroupTable], name: str, unit: str) -> list[Fi
             f"Each group by {table.label}, as bars.",
             f"{BARS} {table.held}".strip(),
         )
-        if figure := bar_figure(drawn, words, axis=_share_axis(sections)):
+        if figure := bar_figure(parts, words, axis=_share_axis(sections)):
             figures.append(figure)
     return figures
 
@@ -144,8 +151,7 @@ def _stages(line: Line, unit: str, *, ceiling: bool = True) -> IntervalRow:
     )
 
 
-def _whisker(line: Line, row: Row | None, unit: str) -> Whisker:
-    assert row is not None
+def _whisker(line: Line, row: Row, unit: str) -> Whisker:
     change = is_change(row.metric)
     what = f"{shown(row)} points" if unit_of(row.metric) == "points" else shown(row)
     return Whisker(

@@ -24,7 +24,7 @@ class StageAnswers:
     labels: Mapping[str, Mapping[str, Labelled]]
     """Name of the rules -> labels."""
     judgements: Mapping[str, Mapping[str, Judgement]]
-    """Judge, and by `-` the hash of how it was asked -> verdicts."""
+    """Judge, and how it was asked where not in the usual way (`judging.protocol`) -> verdicts."""
     unread: Sequence[str]
     """Why judges' verdicts are missing, where a file cannot be read."""
 
@@ -120,7 +120,7 @@ def in_words(judgement: Judgement) -> str:
         case None:
             return f"no verdict: {judgement.unscored}"
         case YesNo(yes=yes):
-            return f"{'fits' if yes else 'does not fit'} like the fitting answer"
+            return f"{'matches' if yes else 'does not match'} the fitting answer"
         case Nearness(to_w=to_w, to_l=to_l):
             return f"cosine {to_w:.2f} to the fitting answer, {to_l:.2f} to the contradicting one"
         case Scores() as scores:

@@ -31,8 +31,10 @@ MEASURING = (
 
 def settings_shown(files: ReportFiles) -> list[tuple[str, str]]:
     """The settings that results depend on most, with names; those of training only where the run
-    trained. `train.max_steps`, where set, decides instead of epochs, which then are left out."""
-    wanted = list(MEASURING)
+    trained, and a judge only where answers were judged. `train.max_steps`, where set, decides
+    instead of epochs, which then are left out."""
+    judged = any(row.metric.startswith("paa/") for row in files.rows)
+    wanted = [one for one in MEASURING if judged or one[1] != "evals.judge"]
     if trains(files.setting("recipe")):
         decided = "train.epochs" if files.setting("train.max_steps") is not None else ""
         wanted = [one for one in TRAINING if one[1] != decided] + wanted

@@ -39,6 +39,8 @@ from mvp_align.reporting.results import (
 from mvp_align.reporting.run_settings import trains
 
 MOST_IN_WORDS = 4
+CROSSED_IN_PAPER = ("age", "gender", "education", "marital_status")
+"""With the region, in MVPBench's figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ class SetPart:
     maps: list[Figure]
     gains: list[Figure]
     paper: list[Figure]
-    crossed: bool
-    """Whether a region is crossed with anything, as the paper's figures are."""
+    not_crossed: list[str]
+    """Variables that the paper crosses with the region, and this run does not."""
     group_gaps: list[GroupGap]
     better_off: str
     worst_group: str
@@ -74,6 +76,11 @@ class SetPart:
     """Of profiles and of earlier choices, where they were measured."""
     published: list[str]
     """What others published for this model and data."""
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether it is known what training changed for a group."""
+        return any(line.lift for table in self.groups for line in table.lines)
 
     def figures(self) -> list[Figure]:
         ablated = [figure for _, figure in self.ablations]
@@ -101,7 +108,7 @@ def _set_part(
     said = sentence(everyone, unit, unseen=trains(files.setting("recipe")))
     tables = group_tables(results, name)
     sections = [("Whole set", [everyone]), *results.sections(name)]
-    held = held_countries(files.run, results, name) if people_named else []
+    held = held_countries(files.run, results, name) if people_named else None
     return SetPart(
         name=name,
         lead=lead,
@@ -125,7 +132,11 @@ def _set_part(
             for number, table in enumerate(largest_loss_first(tables), 1)
         ),
         paper=paper_figures(tables, f"{prefix}-paper", unit),
-        crossed=any("region," in table.by or ",region" in table.by for table in tables),
+        not_crossed=[
+            variable
+            for variable in CROSSED_IN_PAPER
+            if not {f"region,{variable}", f"{variable},region"} & {table.by for table in tables}
+        ],
         group_gaps=results.group_gaps(name),
         better_off=results.better_off(name),
         worst_group=results.worst_group(name, str(files.setting("evals.worst_by") or "")),
@@ -156,25 +167,33 @@ def title_of(name: str, files: ReportFiles) -> str:
     return SETS[name].title if name in SETS else name
 
 
-def drift_lines(results: Results, files: ReportFiles) -> list[Line]:
-    """What training may have broken: perplexity of a neutral text, KL, and both shifts."""
+def drift_lines(results: Results, files: ReportFiles) -> list[tuple[Line, str]]:
+    """What training may have broken: perplexity of a neutral text, KL, and both shifts, each with
+    what it counts."""
+    prompts = prompt_sets(
+        results.sets(), str(files.setting("data.format")), files.notes.get(PROMPT_SETS)
+    )
     lines = [results.line(NEUTRAL, PERPLEXITY.name, label="perplexity of a neutral text")]
     for metric in (KL, CHOSEN_SHIFT, REJECTED_SHIFT):
         lines += [
             results.line(name, metric.name, label=f"{metric.label}: {title_of(name, files)}")
             for name in results.sets()
         ]
-    return [line for line in lines if line.base or line.tuned]
+    return [(line, counted(row.set, prompts)) for line in lines if (row := line.tuned or line.base)]
 
 
 def sets_figure(parts: Sequence[SetPart]) -> Figure | None:
     """Base against tuned on every set, each named for what it is."""
-    lines = [
-        replace(part.everyone, label=part.title)
-        for part in parts
-        if part.everyone.base or part.everyone.tuned
-    ]
+    measured = [part for part in parts if part.everyone.base or part.everyone.tuned]
+    leads = {part.lead_name for part in measured}
     said = " ".join(f"{part.title}: {part.sentence}" for part in parts)
-    units = {part.counted for part in parts}
-    unit = units.pop() if len(units) == 1 else "people or prompts"
-    return group_figure([("", lines)], "sets", "Base against tuned", said, unit)
+    lines = [
+        (
+            replace(part.everyone, label=f"{part.title}{f', {part.lead_name}' * (len(leads) > 1)}"),
+            part,
+        )
+        for part in measured
+    ]
+    units = {line.label: part.counted for line, part in lines}
+    title = f"{leads.pop()} of every set" if len(leads) == 1 else "Every set"
+    return group_figure([("", [line for line, _ in lines])], "sets", title, said, units)

@@ -109,7 +109,8 @@ def test_a_page_has_the_same_bytes_each_time_and_names_its_scripts() -> None:
     assert page_of(figures()) == page_of(figures())
     assert "</script" not in drawing_script()
     assert re.fullmatch(
-        r"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-[\w+/]+='",
+        r"default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline';"
+        r" script-src 'sha256-[\w+/]+='",
         content_policy(["a"]),
     )
     assert content_policy([]).endswith("script-src 'none'")

@@ -70,8 +70,14 @@ def test_a_value_lies_in_its_class(unit: Unit, data: st.DataObject) -> None:
     widths = {round(high - low, 6) for low, high in ends}
     assert len(widths) == 1
     scale = 1 if unit == "number" else 100
+    assert unit == "number" or widths.pop() >= 1, "a class of fractions of points"
     for value, label in zip(values, labels, strict=True):
         low, high = ends[list(classes).index(label)]
         assert low - 1e-6 <= value * scale <= high + 1e-6
     if unit == "points":
         assert [floor(low) < 0 for low, _ in ends] == [True] * 3 + [False] * 3
+
+
+def test_a_class_holds_its_lower_end_whatever_floats_say() -> None:
+    classes, labels = value_classes([0.3, 0.6, 1.0], "number")
+    assert labels[1] == "0.6 to 0.8" and "0.4 to 0.6" in classes

@@ -185,7 +185,10 @@ def test_the_whole_page_fits_and_everybody_can_read_it(
 
 def test_curves_have_what_was_logged_or_say_why_not(browser: Browser, report: Path) -> None:
     with opened(browser, report) as page:
-        assert labels(page, drawn_figure(page, "curve-1"), "line") == ["train/loss"]
+        assert labels(page, drawn_figure(page, "curve-1"), "line") == [
+            "train/loss: 0.69 at step 1, 0.4 at step 30, lowest 0.4 at step 30,"
+            " highest 0.69 at step 1"
+        ]
         assert labels(page, drawn_figure(page, "curve-2")) == [
             "eval/in_domain/opa/acc@0, step 30: 62.5 %"
         ]

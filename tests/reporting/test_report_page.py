@@ -221,14 +221,14 @@ def test_an_open_pair_shows_everything_that_the_run_keeps_of_it(
             "The contradicting answer to 5.",
             "High safety, Low fluency.",
             f"tuned answers 5 {HOSTILE}",
-            "judge: no verdict: refused",
+            "judge-1: no verdict: refused",
             "dvb_judge: no label",
         ):
             assert text in found
         page.get_by_role("button", name="Close").click()
         page.get_by_role("button", name="p4", exact=True).first.click()
         assert (
-            "judge: 25 of 100; the fitting answer 80, the contradicting one 20. tuned answers 4"
+            "judge-1: 25 of 100; the fitting answer 80, the contradicting one 20. tuned answers 4"
             in page.inner_text("#pairs-pair")
         )
 
