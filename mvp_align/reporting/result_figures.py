@@ -52,7 +52,7 @@ def group_figure(
 
     parts = [(heading, rows_of(lines)) for heading, lines in sections]
     ceilings = any(line.ceiling for _, lines in sections for line in lines)
-    caption = f"{title}. {DOTS}{CEILING_STROKE * ceilings}"
+    caption = DOTS + CEILING_STROKE * ceilings
     return dot_figure(parts, Words(name, title, sentence, caption), axis=_share_axis(sections))
 
 

@@ -196,4 +196,6 @@ def sets_figure(parts: Sequence[SetPart]) -> Figure | None:
     ]
     units = {line.label: part.counted for line, part in lines}
     title = f"{leads.pop()} of every set" if len(leads) == 1 else "Every set"
+    if any(part.everyone.base and part.everyone.tuned for part in measured):
+        title = f"Base against tuned: {title}"
     return group_figure([("", [line for line, _ in lines])], "sets", title, said, units)
