@@ -13,10 +13,16 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from huggingface_hub import ModelCard
 from typing_extensions import override
 
 TOKEN = "hf_" + "a1B2" * 9
 LFS_SUFFIXES = (".safetensors",)
+LICENCES = [
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "odc-by", "odbl",
+    "pddl", "llama2", "llama3", "gemma", "unknown", "other",
+]  # fmt: skip
+"""Some of those that the Hub knows: https://huggingface.co/docs/hub/repositories-licenses."""
 
 
 @dataclass
@@ -57,7 +63,7 @@ class HubHandler(BaseHTTPRequestHandler):
             return
         parts = self.path.partition("?")[0].strip("/").split("/")
         if self.path == "/api/validate-yaml":
-            self._send(200, {"warnings": [], "errors": []})
+            self._validate(json.loads(body)["content"])
         elif self.path == "/api/repos/create":
             self._create(json.loads(body))
         elif parts[4:5] == ["preupload"]:
@@ -91,7 +97,7 @@ class HubHandler(BaseHTTPRequestHandler):
     def _failed(self) -> bool:
         self.server.asked.append(f"{self.command} {self.path}")
         wanted = self.server.fail(self.command, self.path)
-        if wanted is None and not self.path.startswith("/lfs/"):
+        if wanted is None and not self.path.startswith(("/lfs/", "/api/validate-yaml")):
             wanted = None if self.headers.get("authorization") == f"Bearer {TOKEN}" else 401
         if wanted == "drop":
             self.close_connection = True
@@ -99,6 +105,12 @@ class HubHandler(BaseHTTPRequestHandler):
         elif wanted is not None:
             self._send(int(wanted), {"error": "as the test wants"})
         return wanted is not None
+
+    def _validate(self, card: str) -> None:
+        license = ModelCard(card).data.license
+        said = f'"license" must be one of [{", ".join(LICENCES)}, array]'
+        errors = [] if license in LICENCES else [{"message": said}]
+        self._send(400 if errors else 200, {"warnings": [], "errors": errors})
 
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"

@@ -81,6 +81,11 @@ def _asks_a_server(config: Config) -> bool:
     return not recipe_named(config.recipe).weights
 
 
+def _reads_no_own_pairs(config: Config) -> bool:
+    sources = (config.data.train, config.data.val, config.data.test)
+    return all(source is None or source.startswith("sample:") for source in sources)
+
+
 RULES = (
     Rule(
         (
@@ -102,6 +107,11 @@ RULES = (
         ),
         _asks_a_server,
         "it is about a model whose weights are here, and a server answers this run.",
+    ),
+    Rule(
+        ("tracking.samples", "tracking.texts"),
+        _asks_a_server,
+        "samples are pairs that were scored, and a server answers this run.",
     ),
     Rule(
         ("prompt.chat", "prompt.date"),
@@ -225,6 +235,12 @@ RULES = (
         ("train.warmup_share",),
         lambda c: c.train.lr_scheduler == "constant",
         "train.lr_scheduler=constant has no warmup: use constant_with_warmup.",
+    ),
+    Rule(
+        ("data.license",),
+        _reads_no_own_pairs,
+        "it is about files of your own, and data.train, data.val and data.test name none. The"
+        " bundled sample is under CC-BY-4.0.",
     ),
     Rule(
         ("data.test_share",),

@@ -26,13 +26,13 @@ from mvp_align.runtime.json_files import to_json
 
 def write_report(run_dir: Path, *, texts: bool = True) -> Path:
     """Write `report.html`; without `texts` `shared/report.html`, to be sent elsewhere: it has ids
-    and numbers of the pairs, and no question, answer or profile.
+    and numbers of the pairs, and no question, answer, profile, command or folder of this machine.
 
     It reads config.yaml, metrics.jsonl, the files of pairs and, if present, environment.json,
     notes.json and curves.jsonl. It can be repeated at any time without model or data. Raises
     UserError if a file is missing or damaged, or the disk is full.
     """
-    files = read_report_files(run_dir)
+    files = read_report_files(run_dir, paths=texts)
     results = Results(files.rows)
     parts = set_parts(results, files, people_named=texts)
     curves = curve_panels(files.curves or [])

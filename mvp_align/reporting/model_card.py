@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from mvp_align.config import Config
 from mvp_align.data.sets import IN_DOMAIN, SETS
-from mvp_align.data.terms import DataTerms, training_terms
+from mvp_align.data.terms import DataTerms, synthetic_parts, training_terms
 from mvp_align.metrics.drift import PERPLEXITY
 from mvp_align.metrics.opa import ACC, CHOSEN_SHIFT, MARGIN, MEAN
 from mvp_align.metrics.rows import Row, read_rows
@@ -177,12 +177,9 @@ def _limits(config: Config, results: Results) -> str:
             if line.tuned:
                 both = [shown(row, unit="") for row in (line.base, line.tuned) if row]
                 lines.append(f"{text.format(' to '.join(both))} (`{set_name}`)")
-    synthetic = [one for one in training_terms(config) if "synthetic" in one.title]
-    if synthetic:
-        lines.append(
-            "The people of the training data are synthetic: the numbers say nothing about real"
-            " people of any country."
-        )
+    if synthetic := synthetic_parts(config):
+        told = ": the numbers say nothing about real people of any country" * ("test" in synthetic)
+        lines.append(f"The people of the {' and '.join(synthetic)} data are synthetic{told}.")
     lines += [
         f"The set `{name}` is synthetic and stands in for a benchmark."
         for name in results.sets()

@@ -5,19 +5,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvp_align.data.terms import shown_terms, training_terms
+from mvp_align.data.terms import LICENCE_ID, shown_terms, training_terms
 from mvp_align.errors import UserError
 from mvp_align.reporting.html import write_report
 from mvp_align.reporting.model_card import known_license, model_card
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runs.stored_config import read_config
+from mvp_align.runtime.json_files import from_json
 
 REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{20,}\b")
 """How the Hub's tokens look."""
 TEXT_SUFFIXES = (".json", ".jsonl", ".html", ".md", ".jinja", ".txt")
 CARD = "README.md"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+"""What loads an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,11 @@ def prepared_upload(
     _check_names(repo, license)
     if not folder.done.is_file():
         raise UserError(f"{run} is unfinished: it has no DONE. The run's command goes on with it.")
-    if not (folder.adapter / "adapter_config.json").is_file():
+    if not folder.adapter.is_dir():
         raise UserError(f"{run} has no adapter of its own, so there is nothing to push.")
+    for name in ADAPTER:
+        if not (folder.adapter / name).is_file():
+            raise UserError(f"{folder.adapter} lacks {name}, so nobody could load the adapter.")
     if license is None and known_license(training_terms(config)) is None:
         said = "\n".join(f"  - {one.title}: {one.said}" for one in training_terms(config))
         raise UserError(
@@ -84,7 +89,7 @@ def prepared_upload(
 def _check_names(repo: str, license: str | None) -> None:
     if not REPO_ID.fullmatch(repo):
         raise UserError(f"{repo}: a repository is called OWNER/NAME, as me/llama2-values.")
-    if license is not None and not LICENCE.fullmatch(license):
+    if license is not None and not LICENCE_ID.fullmatch(license):
         raise UserError(
             f"--license {license}: the Hub's names of licences are like apache-2.0, cc-by-4.0,"
             " llama2 or other."
@@ -126,8 +131,8 @@ def push_upload(upload: Upload, *, public: bool = False) -> str:
     """Send it in one commit, to a repository that is made private unless `public`, and return the
     commit's address. What the repository has already is not sent again.
 
-    Raises UserError if the Hub refuses or does not answer, or if the repository is public and
-    `public` was not asked for.
+    Raises UserError if the Hub refuses or does not answer, which it does for the card before
+    anything is made, or if the repository is public and `public` was not asked for.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -136,6 +141,7 @@ def push_upload(upload: Upload, *, public: bool = False) -> str:
     operations = [CommitOperationAdd(name, str(path)) for name, path in upload.files.items()]
     operations.append(CommitOperationAdd(CARD, upload.card.encode()))
     try:
+        _check_card(upload.card)
         api.create_repo(upload.repo, private=not public, exist_ok=True)
         if not public and not api.model_info(upload.repo).private:
             raise UserError(
@@ -156,6 +162,29 @@ def push_upload(upload: Upload, *, public: bool = False) -> str:
             f"{api.endpoint}: {first} Nothing is half sent: the same command again goes on."
         ) from None
     return str(commit.commit_url)
+
+
+def _check_card(card: str) -> None:
+    """Ask the Hub whether it takes the card. Raises UserError if it does not."""
+    from huggingface_hub import ModelCard
+
+    try:
+        ModelCard(card).validate()
+    except ValueError as error:
+        raise UserError(
+            f"the Hub refuses the card: {_reason(str(error))} --license NAME states another"
+            " licence."
+        ) from None
+
+
+def _reason(answer: str) -> str:
+    """Return what the Hub says of a card in words: its answer is one text, or a list of errors."""
+    try:
+        said = from_json(answer)
+        answer = " ".join(str(error["message"]) for error in said["errors"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    return answer.strip().removesuffix(".") + "."
 
 
 def _refusal(repo: str, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The files of a run that its page is made of, as they are: of any version, and unchecked."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,12 @@ from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.runs.curve_points import CurvePoint, read_curves
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.json_files import from_json
+
+WHOLE_PATH = re.compile(r"(~|/[^\s/]+)/[^\n]+")
+PATH_WITHIN = re.compile(
+    r"((?<=file://)|(?<![\w/.}~-]))(~|/[^\s/\"'`<>|,;:()\[\]{}=]+)/[^\s\"'`<>|,;:()\[\]{}=]+"
+)
+"""An absolute path in a sentence or behind a prefix; no address, whose path follows its host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +39,45 @@ class ReportFiles:
         return OmegaConf.select(self.config, key) if isinstance(self.config, DictConfig) else None
 
 
-def read_report_files(run_dir: Path) -> ReportFiles:
+def read_report_files(run_dir: Path, *, paths: bool = True) -> ReportFiles:
     """Read config.yaml, metrics.jsonl and, where they are, environment.json, notes.json and
-    curves.jsonl. Raises UserError where a file is missing or damaged."""
+    curves.jsonl.
+
+    Without `paths`, for a page to be sent elsewhere, the command is left out and of absolute paths
+    only their last part is kept. Raises UserError where a file is missing or damaged.
+    """
     run = RunFolder(run_dir, resumed=False, writes=False)
     rows = read_rows(run.metrics)
     config_text = _read_text(run.config_yaml)
+    config = _parsed(config_text, run.config_yaml)
+    environment, notes = _read_json(run.environment_json), _read_json(run.notes)
+    if not paths:
+        config = OmegaConf.create(without_paths(OmegaConf.to_container(config)))
+        config_text = OmegaConf.to_yaml(config)
+        environment = without_paths({k: v for k, v in environment.items() if k != "command"})
+        notes = without_paths(notes)
     return ReportFiles(
         run=run,
         rows=rows,
-        config=_parsed(config_text, run.config_yaml),
+        config=config,
         config_text=config_text,
-        environment=_read_json(run.environment_json),
-        notes=_read_json(run.notes),
+        environment=environment,
+        notes=notes,
         curves=read_curves(run.curves) if run.curves.is_file() else None,
     )
+
+
+def without_paths(value: Any) -> Any:
+    """Return parsed YAML or JSON with the last part alone of every absolute path in its texts."""
+    if isinstance(value, dict):
+        return {without_paths(key): without_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_paths(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    if WHOLE_PATH.fullmatch(value):
+        return Path(value).name
+    return PATH_WITHIN.sub(lambda found: Path(found[0]).name, value)
 
 
 def _parsed(config_text: str, path: Path) -> Any:

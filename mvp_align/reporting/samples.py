@@ -13,12 +13,13 @@ from mvp_align.schema import PairScore, PreferencePair
 class Sample:
     """One pair with its margins in nats per token, or None for stages that were not scored.
 
-    The user's profile is left out.
+    What the person states of themselves is left out: profile, level and user type.
     """
 
     set: str
     id: str
     groups: str
+    """The question's value dimension; "" without one."""
     question: str
     chosen: str
     rejected: str
@@ -60,11 +61,7 @@ def _samples_of(
         Sample(
             set=set_name,
             id=pair.id,
-            groups=", ".join(
-                f"{name}={pair.groups[name]}"
-                for name in ("dimension", "level", "user_type")
-                if name in pair.groups
-            ),
+            groups=f"dimension={dimension}" if (dimension := pair.groups.get("dimension")) else "",
             question=pair.asked,
             chosen=pair.chosen,
             rejected=pair.rejected,

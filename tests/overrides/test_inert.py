@@ -76,6 +76,17 @@ REFUSED = {
         "hardware.precision",
         "answer",
     ),
+    "samples where a server answers": (
+        ["tracking=wandb", "tracking.samples=5"],
+        "tracking.samples",
+        "answer",
+    ),
+    "texts where a server answers": (
+        ["tracking=wandb", "tracking.texts=true"],
+        "tracking.texts",
+        "answer",
+    ),
+    "licence of the sample": (["data.license=own"], "data.license", "train"),
     "limits that only a tokenizer tells": (["data.max_tokens=64"], "data.max_tokens", "answer"),
     "a server's chat template": (["prompt.chat=false"], "prompt.chat", "answer"),
     "temperature that is not sent": (
@@ -185,6 +196,8 @@ USED = {
     ),
     "share": (["data.test=null", "data.test_share=0.5"], "data.test_share", "train"),
     "revision": (["model=llama2_7b", "model.revision=main"], "model.revision", "train"),
+    "licence": (["data.test=a.jsonl", "data.license=own"], "data.license", "train"),
+    "texts": (["tracking=wandb", "tracking.texts=true"], "tracking.texts", "train"),
     "judge": (["evals.metrics=[paa]", "evals.judge=gpt4o"], "evals.judge", "train"),
     "requests to a server": (["model.api.concurrency=2"], "model.api.concurrency", "answer"),
     "no tracker": (["tracking.backend=none"], "tracking.backend", "train"),

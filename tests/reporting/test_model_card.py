@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index
+from omegaconf import OmegaConf
 
 from mvp_align.config import Config, Data, Model, Prompt
-from mvp_align.data.terms import shown_terms, training_terms
+from mvp_align.data.terms import shown_terms, synthetic_parts, training_terms
 from mvp_align.errors import UserError
 from mvp_align.metrics.rows import Row, read_rows, write_rows
 from mvp_align.reporting.model_card import card_data, model_card, write_model_card
 from mvp_align.reporting.results import Results
+from mvp_align.runs.stored_config import read_config
 
 
 @pytest.fixture
@@ -52,7 +54,8 @@ def test_it_says_whom_it_serves_and_what_it_does_not_show(finished: Path) -> Non
     text = " ".join((finished / "adapter" / "README.md").read_text("utf-8").split())
     for said in (
         "who is served worst by the tuned model", "## Limits", "cannot pass",
-        "The people of the training data are synthetic", "Perplexity of a neutral text",
+        "The people of the training and test data are synthetic: the numbers say nothing",
+        "Perplexity of a neutral text",
         "AutoPeftModelForCausalLM.from_pretrained", "LoRA rank 16", "peft 0.",
         "which is on no Hub", "`cc-by-4.0`, that of the data",
         "`ufp4_sample` is synthetic and stands in",
@@ -121,10 +124,36 @@ def test_what_is_known_of_the_data() -> None:
     assert [(one.hub_name, one.allows_texts) for one in stated] == [("cc-by-4.0", True)]
     mine = training_terms(config_on("/home/me/pairs.jsonl", license="own"))
     assert [(one.hub_name, one.allows_texts) for one in mine] == [(None, True)]
+    words = training_terms(config_on("/home/me/pairs.jsonl", license="Proprietary, for us only"))
+    assert [(one.hub_name, one.allows_texts) for one in words] == [(None, False)]
     sample = config_on("sample:train.json", test="sample:test.json")
     assert [(one.licence, one.allows_texts) for one in shown_terms(sample)] == [("CC-BY-4.0", True)]
     sample.evals.ufp4 = "data/UF-P-4"
     assert [one.allows_texts for one in shown_terms(sample)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "parts"),
+    [
+        ("sample:train.json", "sample:test.json", ["training", "test"]),
+        ("sample:train.json", None, ["training", "test"]),
+        ("sample:train.json", "mine.jsonl", ["training"]),
+        ("mine.jsonl", "sample:test.json", ["test"]),
+        ("no_synthetic_rows.jsonl", None, []),
+    ],
+)
+def test_whose_people_are_synthetic(
+    run: Path, train: str, test: str | None, parts: list[str]
+) -> None:
+    config = OmegaConf.load(run / "config.yaml")
+    config.data.update({"train": train, "test": test})
+    OmegaConf.save(config, run / "config.yaml")
+    assert synthetic_parts(read_config(run)) == parts
+    text = " ".join(model_card(run).text.split())
+    said = f"The people of the {' and '.join(parts)} data are synthetic"
+    assert (said in text) == bool(parts)
+    # of real people that a model was tested on they say something
+    assert ("the numbers say nothing about real people" in text) == ("test" in parts)
 
 
 def test_metadata_of_data_and_base_on_the_hub() -> None:

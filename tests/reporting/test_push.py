@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hub_server import TOKEN, HubServer, hub
 from huggingface_hub import ModelCard
 from omegaconf import OmegaConf
 
+from mvp_align.reporting.html import write_report
 from mvp_align.runs.pair_files import read_texts
 
 REPO = "me/values"
@@ -98,6 +100,73 @@ def test_a_licence_has_to_be_known(server: HubServer, run: Path) -> None:
     assert card.data.license == "apache-2.0"
 
 
+def test_a_licence_that_the_hub_does_not_know_is_refused_before_anything_is_made(
+    server: HubServer, run: Path
+) -> None:
+    done = push(server, run, "--license", "mine-1.0")
+    assert done.returncode == 2 and server.repos == {}
+    assert 'the Hub refuses the card: "license" must be one of [apache-2.0, ' in done.stderr
+    assert "--license NAME states another licence." in done.stderr
+    assert "half sent" not in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stated", "name"), [("ODC-By-1.0", "odc-by"), ("ODbL-1.0", "odbl"), ("PDDL-1.0", "pddl")]
+)
+def test_a_licence_of_data_goes_by_the_hubs_name(
+    server: HubServer, run: Path, stated: str, name: str
+) -> None:
+    settings_of(run, license=stated)
+    done = push(server, run)
+    assert done.returncode == 0, done.stderr
+    assert ModelCard(server.repos[REPO].files["README.md"].decode()).data.license == name
+
+
+def test_words_are_no_licence(server: HubServer, run: Path) -> None:
+    settings_of(run, license="Proprietary, internal use only")
+    done = push(server, run)
+    assert done.returncode == 2 and server.asked == []
+    assert "Proprietary, internal use only" in done.stderr
+    assert "--license NAME states it" in done.stderr
+
+
+def test_the_report_that_is_sent_names_no_folder_of_this_machine(
+    server: HubServer, run: Path
+) -> None:
+    environment = json.loads((run / "environment.json").read_text("utf-8"))
+    environment["command"] = "train.py --hidden-word run.dir=/home/me/secret place/run"
+    (run / "environment.json").write_text(json.dumps(environment), "utf-8")
+    config = OmegaConf.load(run / "config.yaml")
+    config.evals.ufp4 = "/home/me/my data/UF-P-4"
+    OmegaConf.save(config, run / "config.yaml")
+    notes = json.loads((run / "notes.json").read_text("utf-8"))
+    notes["notes"].append("Read from gguf:/home/me/models/a.gguf.")
+    (run / "notes.json").write_text(json.dumps(notes), "utf-8")
+    own = write_report(run).read_text("utf-8")
+    for path in ("/home/me/my data", "/home/me/models", "--hidden-word", str(run.parent.parent)):
+        assert path in own, path
+    done = push(server, run, "--license", "other")
+    assert done.returncode == 0, done.stderr
+    sent = server.repos[REPO].files["report.html"].decode()
+    assert "/home/me" not in sent and "--hidden-word" not in sent
+    for path in absolute_paths(config_and_environment(run)):
+        assert path not in sent, path
+    assert "ufp4: UF-P-4\n" in sent and "Read from gguf:a.gguf" in sent
+
+
+def config_and_environment(run: Path) -> list[object]:
+    config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    return [config, json.loads((run / "environment.json").read_text("utf-8"))]
+
+
+def absolute_paths(value: object) -> set[str]:
+    if isinstance(value, dict):
+        return set().union(*map(absolute_paths, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(absolute_paths, value))
+    return {value} if isinstance(value, str) and re.match(r"(/[^/]+){2}", value) else set()
+
+
 def test_a_dry_run_asks_nobody(server: HubServer, run: Path) -> None:
     done = push(server, run, "--dry-run")
     assert done.returncode == 0 and server.asked == []
@@ -175,7 +244,13 @@ def test_a_token_in_a_file_stops_it(server: HubServer, run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "said"), [("DONE", "is unfinished"), ("adapter", "has no adapter of its own")]
+    ("gone", "said"),
+    [
+        ("DONE", "is unfinished"),
+        ("adapter", "has no adapter of its own"),
+        ("adapter/adapter_model.safetensors", "lacks adapter_model.safetensors"),
+        ("adapter/adapter_config.json", "lacks adapter_config.json"),
+    ],
 )
 def test_a_run_that_cannot_be_pushed(server: HubServer, run: Path, gone: str, said: str) -> None:
     path = run / gone

@@ -23,7 +23,9 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def data(few_pairs: list[PreferencePair]) -> DataSets:
     profile = Profile("35-44 years old", "Female", "Retired", "PhD", "Widowed", "Iceland")
-    groups = {"dimension": "safety", "birth_country": "Iceland"}
+    groups = {
+        "dimension": "safety", "level": "Low", "user_type": "harmless", "birth_country": "Iceland",
+    }  # fmt: skip
     return DataSets(
         test=[replace(pair, profile=profile, groups=groups) for pair in few_pairs],
         out_of_domain={"ufp4": few_pairs[:3]},
@@ -52,7 +54,8 @@ def test_samples_carry_both_margins_and_no_profile(run: RunFolder, data: DataSet
     assert {(sample.base_margin, sample.tuned_margin, sample.groups) for sample in found[5:]} == {
         (None, 1.0, "")
     }
-    assert "Iceland" not in repr(found) and "Widowed" not in repr(found)
+    stated = ("Iceland", "Widowed", "Low", "harmless")
+    assert not any(word in repr(found) for word in stated)
 
 
 def test_the_same_pairs_are_shown_whatever_the_order_and_whatever_was_left_out(

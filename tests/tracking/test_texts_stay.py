@@ -110,8 +110,12 @@ def test_questions_and_answers_are_sent_where_asked_for_and_profiles_never(
     compose: Compose, tiny: list[str], pairs: list[PreferencePair]
 ) -> None:
     folder = run(compose, tiny, "tracking.texts=true")
-    found = [texts_in(content, pairs) for _, content in recorded(folder)]
+    parts = list(recorded(folder))
+    found = [texts_in(content, pairs) for _, content in parts]
     assert set().union(*found) == {"question", "answer"}
+    samples = b"".join(content for name, content in parts if "samples" in name)
+    assert b"dimension=" in samples
+    assert b"level=" not in samples and b"user_type=" not in samples
 
 
 @pytest.mark.parametrize(
