@@ -59,11 +59,12 @@ def stats(
     form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
 ) -> None:
     """Break down a run's metrics by group, with worst group, gap, tests and uncertainty."""
+    from mvp_align.commands.formatted import print_formatted
     from mvp_align.metrics.table import metric_named
     from mvp_align.reporting.leading import leading_metric
     from mvp_align.reporting.stats import SMALL, Choices, write_statistics
     from mvp_align.reporting.stats_tables import statistics_tables
-    from mvp_align.reporting.table_formats import check_format, format_tables
+    from mvp_align.reporting.table_formats import check_format
 
     check_format(form)
     if metric is not None:
@@ -79,7 +80,7 @@ def stats(
     )
     found = write_statistics(run, choices, against)
     tables = statistics_tables(found, metric or leading_metric(found.rows, set_name))
-    typer.echo(format_tables(form, tables))
+    print_formatted(form, tables)
 
 
 @writes_to_run

@@ -38,8 +38,9 @@ def power(
 
     With both --users and --lift: the power of such a study.
     """
+    from mvp_align.commands.formatted import print_formatted
     from mvp_align.reporting.power_table import Asked, power_table, study_before
-    from mvp_align.reporting.table_formats import check_format, format_tables
+    from mvp_align.reporting.table_formats import check_format
 
     check_format(form)
     try:
@@ -59,4 +60,4 @@ def power(
     )
     study = study_before(run, set_name, asked)
     source = "Given" if run is None else f"{run}, {set_name}, where nothing else is given"
-    typer.echo(format_tables(form, [power_table(study, asked, source)]))
+    print_formatted(form, [power_table(study, asked, source)])

@@ -1,15 +1,11 @@
 """Commands of `mvp-align` on several runs: compare, `runs ls` and `runs aggregate`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mvp_align.errors import UserError
-
-WIDTH = 140
-"""Of a file, in columns: what the names of runs take beside four intervals."""
 
 
 def compare(
@@ -29,11 +25,17 @@ def compare(
     """acc@0 and margin of runs on the pairs that they share, and their paired differences with 95 %
     intervals; groups that moved, pairs that flipped, curves, on one page. Metrics of their answers
     where a run has no scores."""
-    from mvp_align.reporting.compare import comparison_tables, terminal_tables, verdicts
+    from mvp_align.commands.formatted import print_formatted
+    from mvp_align.reporting.compare import (
+        comparison_tables,
+        program_tables,
+        terminal_tables,
+        verdicts,
+    )
     from mvp_align.reporting.compare_answers import print_answers_compared, share_answers_alone
     from mvp_align.reporting.compare_page import default_page, write_comparison
     from mvp_align.reporting.comparison import compare_set
-    from mvp_align.reporting.table_formats import PASTED, check_format, format_tables
+    from mvp_align.reporting.table_formats import PASTED, check_format
 
     check_format(form)
     if metric or share_answers_alone(runs, set_name):
@@ -44,8 +46,8 @@ def compare(
         print_answers_compared(runs, set_name, metric)
         return
     found = compare_set(runs, set_name)
-    tables = terminal_tables if form == "table" else comparison_tables
-    typer.echo(format_tables(form, tables(runs, found), _width()))
+    tables = {"table": terminal_tables, "csv": program_tables, "json": program_tables}
+    print_formatted(form, tables.get(form, comparison_tables)(runs, found))
     if form == "table":
         typer.echo()
     for line in verdicts(found):
@@ -53,11 +55,6 @@ def compare(
     if page or (form == "table" and len(runs) > 1):
         written = write_comparison(runs, found, page or default_page(runs))
         typer.echo(f"Page: {written}", err=form != "table")
-
-
-def _width() -> int | None:
-    """The terminal's own where there is one."""
-    return None if sys.stdout.isatty() else WIDTH
 
 
 def list_runs(
@@ -74,13 +71,14 @@ def list_runs(
     form: Annotated[str, typer.Option("--format", help="table, csv, latex, md or json.")] = "table",
 ) -> None:
     """Runs in a folder: their state, acc@0 before and after, recipe, model, data, seed and date."""
+    from mvp_align.commands.formatted import print_formatted
     from mvp_align.reporting.listing import chosen_runs, listed_runs, runs_table
-    from mvp_align.reporting.table_formats import check_format, format_tables
+    from mvp_align.reporting.table_formats import check_format
 
     check_format(form)
     found = listed_runs(folder)
     chosen = chosen_runs(found, state or (), where or (), sort)
-    typer.echo(format_tables(form, [runs_table(folder, chosen, len(found))], _width()))
+    print_formatted(form, [runs_table(folder, chosen, len(found))])
 
 
 def aggregate_runs(
@@ -95,9 +93,10 @@ def aggregate_runs(
 ) -> None:
     """Runs that differ by their seed alone, taken together: means, standard deviations, intervals
     over people and seeds."""
+    from mvp_align.commands.formatted import print_formatted
     from mvp_align.reporting.aggregate import aggregate
-    from mvp_align.reporting.aggregate_tables import WIDTH, aggregate_result_tables, remarks
-    from mvp_align.reporting.table_formats import PASTED, check_format, format_tables
+    from mvp_align.reporting.aggregate_tables import aggregate_result_tables, remarks
+    from mvp_align.reporting.table_formats import PASTED, check_format
 
     check_format(form)
     try:
@@ -107,7 +106,7 @@ def aggregate_runs(
             f"--seeds {seeds}: whole numbers with commas between them belong there, as 12,13,14."
         ) from None
     groups, broken = aggregate(folders, expected)
-    typer.echo(format_tables(form, aggregate_result_tables(groups), WIDTH))
+    print_formatted(form, aggregate_result_tables(groups))
     for line in remarks(groups, broken):
         typer.echo(line, err=form in PASTED)
     if page:

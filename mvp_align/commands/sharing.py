@@ -20,20 +20,21 @@ def export(
     ] = False,
 ) -> None:
     """All tables of a run, the paper's first: for a paper, a spreadsheet or a program."""
+    from mvp_align.commands.formatted import print_formatted
     from mvp_align.reporting.export import (
         export_figures,
         export_tables,
         write_figures,
         write_tables,
     )
-    from mvp_align.reporting.table_formats import check_format, format_tables
+    from mvp_align.reporting.table_formats import check_format
 
     check_format(form)
     if figures and to is None:
         raise UserError("--figures: --to FOLDER says where to.")
     tables = export_tables(run)
     if to is None:
-        typer.echo(format_tables(form, tables))
+        print_formatted(form, tables)
         return
     written = write_tables(tables, form, to)
     written += write_figures(export_figures(run), to) if figures else []

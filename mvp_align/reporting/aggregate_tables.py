@@ -21,8 +21,6 @@ from mvp_align.reporting.table import (
     style_of,
 )
 
-WIDTH = 110
-"""Of a terminal or file, in columns: what the intervals of seven columns take."""
 COLUMNS = (
     Column("configuration", only="programs"),
     Column("set", only="programs"),

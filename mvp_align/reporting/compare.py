@@ -7,16 +7,18 @@ from pathlib import Path
 from mvp_align.metrics.intervals import Estimate
 from mvp_align.metrics.names import in_percent
 from mvp_align.metrics.opa import ACC, MARGIN
-from mvp_align.reporting.comparison import Comparison
+from mvp_align.reporting.comparison import Comparison, Measurement
 from mvp_align.reporting.comparison_tables import (
+    all_groups,
     flip_counts,
+    flipped_pairs,
     groups_table,
     metrics_table,
     settings_table,
     side_by_side,
 )
 from mvp_align.reporting.references import config_of, published_lines
-from mvp_align.reporting.table import ResultTable
+from mvp_align.reporting.table import PROBABILITY, ResultTable
 from mvp_align.runs.run_folder import read_environment
 
 MOST = 10
@@ -24,14 +26,25 @@ MOST = 10
 
 
 def comparison_tables(runs: Sequence[Path], found: Comparison) -> list[ResultTable]:
-    """Return the tables of a comparison, with every number: settings that differ, metrics of every
-    run, groups that moved, and how many pairs flipped."""
+    """Return the tables of a comparison: settings that differ, every metric of every run, groups
+    that moved, and how many pairs flipped."""
     shared = found.shared
     return [
         settings_table(runs),
         metrics_table(shared, found.metrics),
         groups_table(shared, found.moves),
         flip_counts(shared, found.flips),
+    ]
+
+
+def program_tables(runs: Sequence[Path], found: Comparison) -> list[ResultTable]:
+    """Return the tables of a comparison, with all groups that were looked at and all pairs that
+    flipped."""
+    shared = found.shared
+    return [
+        *comparison_tables(runs, found),
+        all_groups(shared, found.moves),
+        flipped_pairs(shared, found.flips),
     ]
 
 
@@ -45,14 +58,25 @@ def terminal_tables(runs: Sequence[Path], found: Comparison) -> list[ResultTable
 
 
 def verdicts(found: Comparison) -> list[str]:
-    """Say of each run but the first what is shown of its acc@0."""
+    """Say of each run but the first what is shown of its acc@0 among all that are compared."""
     (acc,) = [one for one in found.metrics if one.metric == ACC]
     first = acc.lines[0].run
+    tests = sum(line.p_holm is not None for line in acc.lines)
     return [
-        difference_line(line.difference, ACC, first, line.run)
+        _verdict(line, line.difference, first, tests)
         for line in acc.lines
         if line.difference is not None
     ]
+
+
+def _verdict(line: Measurement, difference: Estimate, first: str, tests: int) -> str:
+    if line.direction == "none" and line.p_holm is not None and _leaves_out_0(difference):
+        return (
+            f"No difference in {ACC.removeprefix('opa/')} shown between {line.run} and {first}:"
+            f" {_difference_text(difference, ACC)} leaves 0 out alone, but not among {tests}"
+            f" comparisons (p {PROBABILITY.text(line.p_holm)}, Holm)."
+        )
+    return difference_line(difference, ACC, first, line.run)
 
 
 def published_references(runs: Sequence[Path], set_name: str) -> list[str]:
@@ -84,12 +108,21 @@ def difference_line(difference: Estimate, metric: str, first: str, other: str) -
     """State what the interval of other minus first shows, with no more certainty than it has."""
     if difference.low is None or difference.high is None:
         return f"{other} against {first}: one user alone, so there is no interval."
-    shown = measured_text(difference, metric, sign="+") + " points" * in_percent(metric)
+    shown = _difference_text(difference, metric)
     name = metric.removeprefix("opa/")
-    if difference.low <= 0 <= difference.high:
+    if not _leaves_out_0(difference):
         return f"No difference in {name} shown between {other} and {first}: {shown} spans 0."
     word = "higher" if difference.low > 0 else "lower"
     return f"{other} has a {word} {name} than {first}: {shown}."
+
+
+def _leaves_out_0(difference: Estimate) -> bool:
+    low, high = difference.low, difference.high
+    return low is not None and high is not None and (low > 0 or high < 0)
+
+
+def _difference_text(difference: Estimate, metric: str) -> str:
+    return measured_text(difference, metric, sign="+") + " points" * in_percent(metric)
 
 
 def measured_text(estimate: Estimate, metric: str, sign: str = "") -> str:

@@ -6,8 +6,9 @@ from mvp_align.figures.curve_figure import CurveLine, curve_figure
 from mvp_align.figures.figure import Figure, Words
 from mvp_align.figures.interval_figures import IntervalRow, Whisker, dot_figure, lift_figure
 from mvp_align.metrics.opa import ACC
+from mvp_align.reporting.breakdowns import variable_label
 from mvp_align.reporting.comparison import Comparison
-from mvp_align.reporting.comparison_tables import breakdown_label, group_label
+from mvp_align.reporting.comparison_tables import group_label
 from mvp_align.reporting.table import SHARE, Number
 from mvp_align.runs.curve_points import CurvePoint
 from mvp_align.tracking.curves import curve_of
@@ -37,7 +38,7 @@ def difference_figure(found: Comparison, name: str) -> Figure | None:
 
 
 def accuracy_figure(found: Comparison, name: str) -> Figure | None:
-    """acc@0 of each run's model, and of its base on the same pairs where it has one."""
+    """acc@0 of the model that each run ends in."""
     metrics = {one.metric: one for one in found.metrics}
     rows = []
     for place, run in enumerate(found.shared.runs):
@@ -66,7 +67,7 @@ def moved_figure(found: Comparison, name: str) -> Figure | None:
     rows = []
     for move in shown[:MOST_GROUPS]:
         e = move.difference
-        label = f"{breakdown_label(move.group_by)}: {group_label(move)}"
+        label = f"{variable_label(move.group_by)}: {group_label(move)}"
         label = f"{move.run}, {label}" if several else label
         rows.append(_changed(label, Number(e.value, e.low, e.high, SHARE, signed=True)))
     first = found.shared.runs[0].name

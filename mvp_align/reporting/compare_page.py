@@ -9,7 +9,6 @@ from pathlib import Path
 from mvp_align.data.sets import SETS
 from mvp_align.errors import UserError
 from mvp_align.figures.figure import Figure
-from mvp_align.metrics.intervals import Estimate
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.opa import ACC, MARGIN
 from mvp_align.reporting.compare import published_references, verdicts
@@ -35,7 +34,6 @@ from mvp_align.reporting.table import ResultTable
 
 MOST_FLIPS, MOST_TEXTS = 1000, 120
 """Flipped pairs on a page, with their numbers and with their texts; over all runs of a set."""
-ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +83,17 @@ def write_comparison(runs: Sequence[Path], found: Comparison, page: Path) -> Pat
                 sets.append(compare_set(runs, name))
             except UserError as error:
                 notes.append(f"{name} is not compared. {error}")
-    curves, without = read_all_curves(dict(zip(run_names(runs), runs, strict=True)))
+    names = run_names(runs)
+    curves, without = read_all_curves(dict(zip(names, runs, strict=True)))
     parts = [_set_compared(one, place) for place, one in enumerate(sets)]
     drawn = curve_figures(curves, "curve")
     return write_drawn_page(
         page,
         "compare.html.j2",
         [*drawn, *(figure for part in parts for figure in _all_figures(part))],
-        names=run_names(runs),
+        names=names,
         headline=headline(found),
-        runs=runs_table(runs[0].parent, [listed_run(run) for run in runs], len(runs)),
+        runs=runs_table(runs[0].parent, [listed_run(run) for run in runs], len(runs), names),
         settings=settings_table(runs),
         parts=parts,
         curves=drawn,
@@ -115,19 +114,13 @@ def headline(found: Comparison) -> str:
     (acc,) = [one for one in found.metrics if one.metric == ACC]
     if not said:
         return f"{acc.lines[0].run} alone: name another run to compare it with."
-    counted = Counter(_direction(line.difference, line.p_holm) for line in acc.lines[1:])
+    counted = Counter(line.direction for line in acc.lines[1:])
     higher, lower, none = (counted[word] for word in ("higher", "lower", "none"))
     return (
         f"Of {len(said)} runs, {higher} {'has' if higher == 1 else 'have'} a higher acc@0 than"
         f" {acc.lines[0].run} and {lower} a lower one; for {none} no difference is shown"
         f" ({found.shared.set}, corrected for the number of runs)."
     )
-
-
-def _direction(difference: Estimate | None, p: float | None) -> str:
-    if difference is None or p is None or p >= ALPHA:
-        return "none"
-    return "higher" if difference.value > 0 else "lower"
 
 
 def _set_compared(found: Comparison, place: int) -> SetCompared:

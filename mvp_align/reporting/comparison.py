@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +39,7 @@ from mvp_align.runs.pair_files import PairTexts, read_groups
 from mvp_align.runs.run_folder import RunFolder
 
 ALPHA = 0.05
+"""Level of all tests of a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,13 @@ class Measurement:
     difference: Estimate | None
     p: float | None
     p_holm: float | None
+
+    @property
+    def direction(self) -> Literal["higher", "lower", "none"]:
+        """What is shown of the run's metric against the first run's, by `p_holm`."""
+        if self.difference is None or self.p_holm is None or self.p_holm >= ALPHA:
+            return "none"
+        return "higher" if self.difference.value > 0 else "lower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +188,8 @@ def group_moves(shared: SharedPairs) -> GroupMoves:
     Groups are those that the first run's folder has.
     """
     first = shared.runs[0]
+    if len(shared.runs) == 1:
+        return GroupMoves((), 0, 0, (), "One run alone: no group is compared.")
     groups_file = RunFolder(first.folder, resumed=False, writes=False).groups(shared.set)
     if not groups_file.is_file():
         return GroupMoves((), 0, 0, (), f"{groups_file} is not there: nobody knows who asked what.")

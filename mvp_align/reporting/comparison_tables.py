@@ -8,9 +8,10 @@ from mvp_align.metrics.intervals import Estimate
 from mvp_align.metrics.metric import LIFT
 from mvp_align.metrics.names import measure
 from mvp_align.metrics.opa import ACC, MARGIN
-from mvp_align.metrics.variables import VARIABLES
 from mvp_align.reporting.aggregate import differing_settings, settings_of_run
+from mvp_align.reporting.breakdowns import variable_label
 from mvp_align.reporting.comparison import (
+    ALPHA,
     ComparedMetric,
     Flip,
     Flips,
@@ -22,7 +23,14 @@ from mvp_align.reporting.results import CROSSED, unique
 from mvp_align.reporting.shared_pairs import SharedPairs, run_names
 from mvp_align.reporting.table import PROBABILITY, Cell, Column, Number, ResultTable, style_of
 
-VARIABLE_NAMES = {one.name: one.label for one in VARIABLES}
+FLIP_COLUMNS = (
+    Column("id", "pair"),
+    Column("dimension"),
+    Column("level"),
+    Column("now", "here"),
+    Column("first_margin", "margin of the first", "number"),
+    Column("margin", "margin here", "number"),
+)
 
 
 def settings_table(folders: Sequence[Path]) -> ResultTable:
@@ -122,6 +130,23 @@ def metrics_table(shared: SharedPairs, found: Sequence[ComparedMetric]) -> Resul
 def groups_table(shared: SharedPairs, found: GroupMoves, run: str | None = None) -> ResultTable:
     """acc@0 of groups against the first run: those that moved in any run, or all of one run."""
     moves = [move for move in found.moves if (move.run == run if run else move.shown)]
+    title = (
+        f"all groups of {run} against {shared.runs[0].name}"
+        if run
+        else f"groups whose acc@0 is shown to have moved against {shared.runs[0].name}"
+    )
+    return _moves_table("groups", title, shared, moves, _looks(found))
+
+
+def all_groups(shared: SharedPairs, found: GroupMoves) -> ResultTable:
+    """acc@0 of every group that was looked at, in every run, against the first run."""
+    title = f"all groups against {shared.runs[0].name}"
+    return _moves_table("all_groups", title, shared, found.moves, _looks(found))
+
+
+def _moves_table(
+    name: str, title: str, shared: SharedPairs, moves: Sequence[GroupMove], notes: Sequence[str]
+) -> ResultTable:
     columns = [
         Column("set", only="programs"),
         Column("run"),
@@ -134,23 +159,24 @@ def groups_table(shared: SharedPairs, found: GroupMoves, run: str | None = None)
         Column("users", kind="count"),
     ]
     rows = [_group_row(shared.set, move) for move in moves]
-    title = f"{shared.set}: " + (
-        f"all groups of {run} against {shared.runs[0].name}"
-        if run
-        else f"groups whose acc@0 is shown to have moved against {shared.runs[0].name}"
-    )
-    return ResultTable("groups", title, columns, rows, [*_looks(found)])
+    return ResultTable(name, f"{shared.set}: {title}", columns, rows, notes)
 
 
 def _looks(found: GroupMoves) -> list[str]:
     if found.unknown:
         return [found.unknown]
-    lines = [
-        f"Each interval is at {100 * (1 - 0.05 / max(1, found.looks)):.3f} %, so that all"
-        f" {found.looks} together are wrong in at most 5 % of studies (Bonferroni)."
-    ]
-    lines += [f"By {breakdown_label(by)}: {sentence}" for by, sentence in found.held_back]
-    return lines
+    held_back = [f"By {variable_label(by)}: {sentence}" for by, sentence in found.held_back]
+    if found.looks:
+        first = (
+            f"Each interval is at {100 * (1 - ALPHA / found.looks):.3f} %, so that all"
+            f" {found.looks} together are wrong in at most {100 * ALPHA:g} % of studies"
+            " (Bonferroni)."
+        )
+    elif held_back:
+        first = "No group has enough people to be compared."
+    else:
+        first = "The pairs are in no group."
+    return [first, *held_back]
 
 
 def _group_row(set_name: str, move: GroupMove) -> list[Cell]:
@@ -158,7 +184,7 @@ def _group_row(set_name: str, move: GroupMove) -> list[Cell]:
     return [
         set_name,
         move.run,
-        breakdown_label(move.group_by),
+        variable_label(move.group_by),
         group_label(move),
         Number(move.first, style=style),
         Number(move.value, style=style),
@@ -166,11 +192,6 @@ def _group_row(set_name: str, move: GroupMove) -> list[Cell]:
         e.n,
         e.users,
     ]
-
-
-def breakdown_label(group_by: str) -> str:
-    """Return what readers call a breakdown."""
-    return VARIABLE_NAMES.get(group_by, group_by.replace("_", " ").replace(",", " and "))
 
 
 def group_label(move: GroupMove) -> str:
@@ -197,21 +218,21 @@ def flip_counts(shared: SharedPairs, found: Sequence[Flips]) -> ResultTable:
 def flips_table(shared: SharedPairs, one: Flips, limit: int) -> ResultTable:
     """The pairs that flipped in one run, by the largest change of margin, at most `limit`."""
     flipped = one.largest
-    columns = [
-        Column("id", "pair"),
-        Column("dimension"),
-        Column("level"),
-        Column("now", "here"),
-        Column("first_margin", "margin of the first", "number"),
-        Column("margin", "margin here", "number"),
-    ]
     notes = [
         f"{len(flipped) - limit} more pairs flipped, by smaller changes of margin; --format json"
         " prints all."
     ]
     rows = [_flip_row(flip) for flip in flipped[:limit]]
     title = f"{one.run} against {shared.runs[0].name}: {len(flipped)} of {one.pairs} pairs flipped"
-    return ResultTable("flipped", title, columns, rows, notes * (len(flipped) > limit))
+    return ResultTable("flipped", title, FLIP_COLUMNS, rows, notes * (len(flipped) > limit))
+
+
+def flipped_pairs(shared: SharedPairs, found: Sequence[Flips]) -> ResultTable:
+    """All pairs that flipped in any run, by the largest change of margin."""
+    rows = [[shared.set, one.run, *_flip_row(flip)] for one in found for flip in one.largest]
+    title = f"{shared.set}: all pairs that flipped against {shared.runs[0].name}"
+    columns = [Column("set"), Column("run"), *FLIP_COLUMNS]
+    return ResultTable("flipped_pairs", title, columns, rows)
 
 
 def _flip_row(flip: Flip) -> list[Cell]:

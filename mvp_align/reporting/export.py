@@ -24,7 +24,7 @@ from mvp_align.reporting.results import (
 from mvp_align.reporting.run_tables import lines_table, run_result_tables
 from mvp_align.reporting.set_parts import set_parts, sets_figure
 from mvp_align.reporting.table import Column, Number, ResultTable, measured
-from mvp_align.reporting.table_formats import WIDTH, format_tables
+from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.run_folder import RunFolder, read_environment
 from mvp_align.runs.stored_config import read_config
 from mvp_align.runtime.atomic import full_disk_explained, write_text
@@ -157,15 +157,18 @@ def write_figures(figures: Mapping[str, Figure], target: Path) -> list[Path]:
 
 
 def write_tables(tables: Sequence[ResultTable], form: str, target: Path) -> list[Path]:
-    """Write a file a table to the folder `target`, and return them. Raises UserError if it cannot
-    be written."""
-    return _write(
-        target,
-        {
-            f"{table.name}.{SUFFIXES[form]}": f"{format_tables(form, [table], WIDTH)}\n"
+    """Write a file a table to the folder `target`, with its notes in `NAME.notes.txt` where the
+    file is a CSV, and return all. Raises UserError if it cannot be written."""
+    texts = {
+        f"{table.name}.{SUFFIXES[form]}": f"{format_tables(form, [table])}\n" for table in tables
+    }
+    if form == "csv":
+        texts |= {
+            f"{table.name}.notes.txt": "".join(f"{note}\n" for note in table.notes)
             for table in tables
-        },
-    )
+            if table.notes
+        }
+    return _write(target, texts)
 
 
 def _write(target: Path, texts: Mapping[str, str]) -> list[Path]:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mvp_align.data.sets import IN_DOMAIN
 from mvp_align.errors import UserError
 from mvp_align.metrics.rows import Row, read_rows
 from mvp_align.reporting.aggregate import run_folders
 from mvp_align.reporting.leading import leading_metric, spoken
-from mvp_align.reporting.references import config_of
+from mvp_align.reporting.references import readable_config
 from mvp_align.reporting.results import Results, unique
 from mvp_align.reporting.table import Cell, Column, ResultTable, measured
 from mvp_align.runs.lock import refuse_if_locked
@@ -77,10 +77,10 @@ def listed_runs(folder: Path) -> list[ListedRun]:
 def listed_run(folder: Path) -> ListedRun:
     """Read what there is to tell of one run folder, in whatever state it is."""
     files = RunFolder(folder, resumed=False, writes=False)
-    config = config_of(folder)
-    if not isinstance(config, DictConfig):
-        why = f"{files.config_yaml} cannot be read"
-        return ListedRun(folder, "broken", why, {}, _date(files), None)
+    try:
+        config = readable_config(folder)
+    except UserError as error:
+        return ListedRun(folder, "broken", str(error), {}, _date(files), None)
     found = {name: OmegaConf.select(config, key) for name, key in SETTINGS.items()}
     settings = {name: str(value) for name, value in found.items() if value is not None}
     state, why = _state(files)
@@ -159,8 +159,12 @@ def _value(row: Row | None) -> float | None:
     return row.value if row else None
 
 
-def runs_table(folder: Path, runs: Sequence[ListedRun], among: int) -> ResultTable:
-    """One line a run. `among` is how many runs the folder holds."""
+def runs_table(
+    folder: Path, runs: Sequence[ListedRun], among: int, names: Sequence[str] = ()
+) -> ResultTable:
+    """One line a run, called by `names` or else by their folders'. `among` is how many runs
+    `folder` holds."""
+    called = names or [run.folder.name for run in runs]
     found = unique(_of(run.headline) for run in runs if run.headline)
     columns = [
         Column("run"),
@@ -179,8 +183,9 @@ def runs_table(folder: Path, runs: Sequence[ListedRun], among: int) -> ResultTab
         Column("folder", only="programs"),
         Column("why", only="programs"),
     ]
-    rows = [_row(run, mixed=len(found) > 1) for run in runs]
-    notes = [f"{run.folder.name}: {run.why}" for run in runs if run.why]
+    of_runs = [*zip(called, runs, strict=True)]
+    rows = [_row(name, run, mixed=len(found) > 1) for name, run in of_runs]
+    notes = [f"{name}: {run.why}" for name, run in of_runs if run.why]
     if len(runs) < among:
         notes.append(f"{among - len(runs)} other runs are not shown.")
     title = f"{folder}: {found[0]}" if len(found) == 1 else str(folder)
@@ -191,13 +196,13 @@ def _of(headline: Headline) -> str:
     return f"{spoken(headline.metric)} of {headline.set}"
 
 
-def _row(run: ListedRun, *, mixed: bool) -> list[Cell]:
+def _row(name: str, run: ListedRun, *, mixed: bool) -> list[Cell]:
     found = run.headline
     base, tuned, lift = (
         [measured(row) for row in (found.base, found.tuned, found.lift)] if found else [None] * 3
     )
     return [
-        run.folder.name,
+        name,
         run.state,
         base,
         tuned,
@@ -207,7 +212,7 @@ def _row(run: ListedRun, *, mixed: bool) -> list[Cell]:
         *([_of(found) if found else None] if mixed else []),
         found.set if found else None,
         found.metric if found else None,
-        *(run.settings.get(name) for name in SETTINGS),
+        *(run.settings.get(setting) for setting in SETTINGS),
         run.date[:16].replace("T", " ") or None,
         run.date or None,
         str(run.folder),

@@ -142,7 +142,11 @@ def power_table(study: Study, asked: Asked, source: str) -> ResultTable:
         title = f"Users who show a lift of {100 * asked.lift:g} points"
         rows = [_row_of_users(study, asked, asked.lift, notes)]
     else:
-        title = "The smallest lift that is shown" if asked.lift is None else "Power for a lift"
+        title = (
+            "The smallest lift that is shown"
+            if asked.lift is None
+            else f"Power for a lift of {100 * asked.lift:g} points"
+        )
         sizes = asked.users or (study.users,)
         rows = [_row_of_lift(replace(study, users=users), asked, notes) for users in sizes]
     title += f", at level {asked.alpha:g}"
@@ -169,10 +173,11 @@ def _row_of_lift(study: Study, asked: Asked, notes: list[str]) -> list[Cell]:
 
 
 def _cells(study: Study, users: int | None, lift: float | None, power: float) -> list[Cell]:
+    unknown = users is None or lift is None
     return [
         users,
         Number(study.pairs_per_user, style=PLAIN),
         Number(study.design_effect, style=PLAIN),
         None if lift is None else Number(lift, style=SHARE),
-        Number(power, style=SHARE),
+        None if unknown else Number(power, style=SHARE),
     ]

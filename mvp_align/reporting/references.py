@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mvp_align.data.sets import UFP4, UFP4_SAMPLE
+from mvp_align.errors import UserError
 from mvp_align.metrics.published import published, published_opa, published_paa
 from mvp_align.metrics.rows import Row
 
@@ -55,6 +56,25 @@ def converted_from(environment: Mapping[str, Any]) -> str:
 def config_of(run: Path) -> Any:
     """Return the unchecked config in a run's folder, or None if it cannot be read."""
     try:
-        return OmegaConf.load(run / "config.yaml")
-    except (OSError, yaml.YAMLError, OmegaConfBaseException):
+        return readable_config(run)
+    except UserError:
         return None
+
+
+def readable_config(run: Path) -> DictConfig:
+    """Return the unchecked config in a run's folder, every `${...}` resolved.
+
+    Raises UserError with the reason if it cannot be read.
+    """
+    path = run / "config.yaml"
+    try:
+        config = OmegaConf.load(path)
+        OmegaConf.resolve(config)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: byte {error.start} is not UTF-8.") from None
+    except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{path} cannot be read: {first}.") from None
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} cannot be read: settings belong there, not a list.")
+    return config

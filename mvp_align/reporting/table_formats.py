@@ -10,7 +10,9 @@ from itertools import takewhile
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,8 @@ PASTED = ("csv", "latex", "json")
 """A file, a paper or a program takes these as they are: what else is said goes to stderr."""
 WIDTH = 100
 """Width in columns if the output is not a terminal (like the log file of a cluster job)."""
+SHORT = 30
+"""Texts up to so many characters are not wrapped there."""
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "_%&#${}"}
     | {
@@ -46,25 +50,42 @@ def check_format(form: str) -> None:
         raise UserError(f"--format {form}: must be one of {', '.join(FORMATS)}.")
 
 
-def format_tables(form: str, tables: Sequence[ResultTable], width: int | None = None) -> str:
+def format_tables(
+    form: str, tables: Sequence[ResultTable], width: int | None = None, *, colour: bool = False
+) -> str:
     """Return the tables as one of FORMATS, without a newline at the end.
 
-    `width` is the terminal's, by default that of stdout, or WIDTH if that is no terminal.
+    `width` and `colour` are the terminal's. Without a width it is WIDTH, or what the widest table
+    needs to show numbers, words and short texts in one piece.
     """
     if form == "table":
-        return _as_terminal(tables, width)
+        return _as_terminal(tables, width, colour=colour)
     made = {"csv": _as_csv, "latex": _as_latex, "md": _as_markdown, "json": _as_json}
     return made[form](tables)
 
 
-def _as_terminal(tables: Sequence[ResultTable], width: int | None) -> str:
-    fits = width or (None if sys.stdout.isatty() else WIDTH)
-    console = Console(
-        file=io.StringIO(), width=fits, highlight=False, force_terminal=sys.stdout.isatty()
-    )
+def notes_of(tables: Sequence[ResultTable]) -> list[str]:
+    """Return the notes of tables, each once, of which a CSV holds none."""
+    kept = (note for table in tables if not table.restated for note in table.notes)
+    return list(dict.fromkeys(kept))
+
+
+def _as_terminal(tables: Sequence[ResultTable], width: int | None, *, colour: bool) -> str:
+    fits = width or max([WIDTH, *map(_least_width, tables)])
+    console = Console(file=io.StringIO(), width=fits, highlight=False, force_terminal=colour)
     print_tables(tables, console)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().splitlines())
+
+
+def _least_width(table: ResultTable) -> int:
+    """Return the columns that a table takes with numbers, words and short texts in one piece."""
+    made = rich_table(table)
+    for column in made.columns:
+        whole = max(cell_len(str(one)) for one in (column.header, *column.cells))
+        column.min_width = whole if column.no_wrap else min(whole, SHORT)
+    console = Console(file=io.StringIO(), width=sys.maxsize)
+    return Measurement.get(console, console.options, made).minimum
 
 
 def print_tables(tables: Sequence[ResultTable], console: Console) -> None:
@@ -183,7 +204,8 @@ def _for_people(table: ResultTable) -> tuple[list[Column], list[list[str]]]:
 
 
 def _as_csv(tables: Sequence[ResultTable]) -> str:
-    """Return one CSV with unrounded numbers and their bounds (`KEY_low`, `KEY_high`).
+    """Return one CSV with unrounded numbers and their bounds (`KEY_low`, `KEY_high`), without
+    notes (`notes_of`).
 
     Several tables stand below each other under the columns of all, with `table` as the first one.
     What is not known, or no column of that table, is empty. `KEY_unit` is the unit of KEY and of

@@ -27,7 +27,6 @@ from mvp_align.metrics.seeds import SeedEstimate
 from mvp_align.reporting.aggregate import Group, Summary, aggregate, labels, run_folders
 from mvp_align.reporting.aggregate_tables import (
     PAPER,
-    WIDTH,
     aggregate_result_tables,
     remarks,
 )
@@ -40,7 +39,7 @@ Make = Callable[..., Path]
 
 
 def rendered(form: str, groups: Sequence[Group]) -> str:
-    return format_tables(form, aggregate_result_tables(groups), WIDTH)
+    return format_tables(form, aggregate_result_tables(groups))
 
 
 USERS = [f"user{number // 2}" for number in range(8)]

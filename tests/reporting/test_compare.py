@@ -13,6 +13,7 @@ import pytest
 
 from mvp_align.errors import UserError
 from mvp_align.reporting.compare import terminal_tables, verdicts
+from mvp_align.reporting.compare_page import headline
 from mvp_align.reporting.comparison import compare_set
 from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.run_folder import RunFolder
@@ -115,6 +116,22 @@ def test_three_runs_are_each_set_against_the_first(tmp_path: Path) -> None:
     ]
 
 
+def test_a_word_among_many_runs_is_corrected_for_them(tmp_path: Path) -> None:
+    """p 0.033 among six: 0.199 by Holm, as the line of the table says."""
+    first = run_of(tmp_path / "a", [WRONG] * 8)
+    same = [run_of(tmp_path / f"same{n}", [WRONG] * 8) for n in range(5)]
+    runs = [first, run_of(tmp_path / "b", HALF), *same]
+    text = comparison(*runs)
+    assert cells(text, "b")[3] == "0.199"
+    assert text.splitlines()[-6] == (
+        "No difference in acc@0 shown between b and a: +50.0 [+5.3, +94.7] points leaves 0 out"
+        " alone, but not among 6 comparisons (p 0.199, Holm)."
+    )
+    assert "b has a higher" not in text
+    assert headline(compare_set(runs, "in_domain")).startswith("Of 6 runs, 0 have a higher acc@0")
+    assert "b has a higher acc@0 than a" in comparison(*runs[:2])
+
+
 def test_one_run_alone_is_a_table(tmp_path: Path) -> None:
     text = comparison(run_of(tmp_path / "a", HALF))
     assert cells(text, "a")[1:3] == ["50.0 [5.3, 94.7]", "-"]
@@ -194,7 +211,20 @@ def test_cli_prints_every_number_for_programs(tmp_path: Path) -> None:
     assert tables["flips"]["rows"] == [
         {"set": "in_domain", "run": "b", "gained": 4, "lost": 0, "pairs": 8}
     ]
+    flipped = tables["flipped_pairs"]["rows"]
+    assert [(one["run"], one["id"], one["now"]) for one in flipped] == [
+        ("b", f"p{n}", "right") for n in (0, 2, 4, 6)
+    ]
+    assert (flipped[0]["first_margin"], flipped[0]["margin"]) == (WRONG, RIGHT)
     assert not list(tmp_path.glob("*.html"))  # asked for by --page alone
+
+
+def test_what_a_csv_has_no_place_for_is_said_beside_it(tmp_path: Path) -> None:
+    a, b = run_of(tmp_path / "a", HALF), run_of(tmp_path / "b", HALF[:6])
+    done = cli("compare", a, b, "--format", "csv")
+    assert done.returncode == 0 and "that all runs share" not in done.stdout
+    said = "in_domain: compared on the 6 pairs that all runs share, of up to 8 in a run."
+    assert done.stderr.splitlines().count(said) == 1
 
 
 def test_cli_refuses_what_it_would_not_use(tmp_path: Path) -> None:

@@ -222,6 +222,15 @@ def test_a_set_that_cannot_be_compared_is_named(compose: Compose, tmp_path: Path
     assert "ufp4 is not compared. These runs share no pair of ufp4 (a has 10, b has 10;" in text
 
 
+def test_runs_of_one_name_are_told_apart(compose: Compose, tmp_path: Path) -> None:
+    runs = [
+        compared_run(compose, tmp_path / n / "r", drawn_margins(1, IDS[:8])) for n in ("x", "y")
+    ]
+    text = page_of(runs, tmp_path / "page.html")[0].read_text(encoding="utf-8")
+    listed = text.partition('<h2 id="runs">')[2].partition("Settings that differ")[0]
+    assert ">x/r<" in listed and ">y/r<" in listed
+
+
 def test_a_page_that_cannot_be_written(compose: Compose, tmp_path: Path) -> None:
     runs = [compared_run(compose, tmp_path / n, drawn_margins(1, IDS[:8])) for n in "ab"]
     with pytest.raises(UserError, match=r"page\.html cannot be written"):

@@ -10,7 +10,10 @@ import pytest
 from compared_runs import Compose, compared_run, drawn_margins, files_of, users_of_ids
 from scipy import stats
 
+from mvp_align.reporting.compare import program_tables
 from mvp_align.reporting.comparison import Comparison, Measurement, compare_set
+from mvp_align.reporting.comparison_tables import groups_table
+from mvp_align.reporting.table_formats import format_tables
 
 IDS = [f"p{number}" for number in range(80)]
 
@@ -137,6 +140,34 @@ def test_groups_of_few_people_are_held_back_and_counted(compose: Compose, tmp_pa
     assert found.held_back == (
         ("country", "1 group has too few people to be shown: 3 people, 12 pairs."),
     )
+
+
+def test_where_all_groups_are_too_small_none_is_compared(compose: Compose, tmp_path: Path) -> None:
+    one, two = (
+        compared_run(compose, tmp_path / name, drawn_margins(seed, IDS), "evals.min_users=50")
+        for name, seed in (("a", 1), ("b", 2))
+    )
+    found = compare_set([one, two], "in_domain")
+    first, *held_back = groups_table(found.shared, found.moves).notes
+    assert first == "No group has enough people to be compared."
+    assert held_back and found.moves.looks == 0
+    alone = compare_set([one], "in_domain")
+    assert groups_table(alone.shared, alone.moves).notes == ["One run alone: no group is compared."]
+
+
+def test_programs_get_every_group_and_every_flipped_pair(runs: list[Path]) -> None:
+    found = compare_set(runs[:3], "in_domain")
+    told = {
+        table["name"]: table["rows"]
+        for table in json.loads(format_tables("json", program_tables(runs[:3], found)))["tables"]
+    }
+    assert [
+        (row["run"], row["difference"], row["difference_low"]) for row in told["all_groups"]
+    ] == [(move.run, move.difference.value, move.difference.low) for move in found.moves.moves]
+    assert len(told["all_groups"]) > len(told["groups"])
+    flips = [(one.run, flip.id, flip.margin) for one in found.flips for flip in one.largest]
+    assert flips
+    assert [(row["run"], row["id"], row["margin"]) for row in told["flipped_pairs"]] == flips
 
 
 def test_flips_are_the_pairs_that_one_alone_has_right(runs: list[Path]) -> None:

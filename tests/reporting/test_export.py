@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -90,11 +92,42 @@ def test_crossings_that_the_paper_has_are_there_or_named(run: Path) -> None:
 def test_a_file_a_table(run: Path, tmp_path: Path, form: str) -> None:
     tables = export_tables(run)
     paths = write_tables(tables, form, tmp_path / "out")
-    assert len({*paths}) == len(tables) == len([*(tmp_path / "out").iterdir()])
+    noted = [table.name for table in tables if table.notes and form == "csv"]
+    notes = {path.name: path for path in paths if path.name.endswith(".notes.txt")}
+    assert len({*paths}) == len(tables) + len(noted) == len([*(tmp_path / "out").iterdir()])
+    assert len(notes) == len(noted)
+    for table in tables:
+        if path := notes.get(f"{table.name}.notes.txt"):
+            assert path.read_text("utf-8").splitlines() == [*table.notes]
     before = [path.read_bytes() for path in paths]
     assert all(before)
     write_tables(tables, form, tmp_path / "out")
     assert [path.read_bytes() for path in paths] == before
+
+
+def test_colours_are_the_terminals_alone(run: Path, tmp_path: Path) -> None:
+    """Of files that a command writes while it runs in a terminal none has its codes."""
+    env = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "90"}
+    words = ["export", str(run), "--format", "table"]
+    shown = {}
+    for place, more in (("terminal", []), ("files", ["--to", str(tmp_path / "out")])):
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "mvp_align.cli", *words, *more]
+        with subprocess.Popen(command, stdout=theirs, env=env) as started:
+            os.close(theirs)
+            shown[place] = b"".join(iter(lambda: read_some(ours), b""))  # noqa: B023
+        os.close(ours)
+        assert started.returncode == 0
+    assert b"\x1b[" in shown["terminal"]
+    files = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert files and not any(b"\x1b" in content for content in files)
+
+
+def read_some(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # its other end is closed
+        return b""
 
 
 def test_its_latex_compiles(run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from compared_runs import Compose, compared_run, drawn_margins
 from mvp_align.errors import UserError
 from mvp_align.metrics.rows import read_rows
 from mvp_align.reporting.listing import ListedRun, chosen_runs, listed_runs, runs_table
+from mvp_align.reporting.references import config_of
 from mvp_align.reporting.table_formats import format_tables
 from mvp_align.runs.lock import locked
 
@@ -85,6 +86,24 @@ def test_a_config_that_cannot_be_read_is_broken(outputs: Path) -> None:
     (outputs / "low" / "config.yaml").write_text("a: [", encoding="utf-8")
     run = named(listed_runs(outputs))["low"]
     assert (run.state, run.settings) == ("broken", {}) and "config.yaml" in run.why
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"seed: 12\nmodel: {name: '${nope}'}\n", "Interpolation key 'nope' not found"),
+        (b"seed: 12 # \xe9t\xe9\n", "byte 11 is not UTF-8"),
+        (b"- seed\n", "not a list"),
+    ],
+)
+def test_a_config_that_says_nothing_is_broken_with_its_reason(
+    outputs: Path, content: bytes, why: str
+) -> None:
+    (outputs / "low" / "config.yaml").write_bytes(content)
+    run = named(listed_runs(outputs))["low"]
+    assert (run.state, run.settings) == ("broken", {})
+    assert run.why.startswith(f"{outputs}/low/config.yaml cannot be read: ") and why in run.why
+    assert config_of(outputs / "low") is None
 
 
 def test_sorted_and_filtered(outputs: Path) -> None:

@@ -1,5 +1,7 @@
 """`mvp-align power` on a finished run's files and on figures given, and mistakes."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -78,6 +80,20 @@ def test_figures_that_are_given() -> None:
     assert line["power"] == pytest.approx(study.power(0.05))
     few = power(*words, "--users", "2")
     assert "2 users: no lift is shown" in " ".join(few.stdout.split())
+    (line,) = lines_of(*words, "--users", "2")
+    assert (line["lift"], line["power"]) == (None, None)
+    titled = power(*words, "--lift", "5", "--users", "100")
+    assert "Power for a lift of 5 points, at level 0.05" in titled.stdout
+
+
+def test_notes_of_a_csv_go_to_stderr() -> None:
+    words = ("--pairs-per-user", "5", "--icc", "0.1", "--discordant", "30", "--users", "2,100")
+    done = power(*words, "--format", "csv")
+    none, some = csv.DictReader(io.StringIO(done.stdout))
+    assert (none["users"], none["lift"], none["power"]) == ("2", "", "")
+    assert some["users"] == "100" and float(some["power"]) == 0.8
+    assert "2 users: no lift is shown with that power" in done.stderr
+    assert "The test is that of lifts" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,17 @@ def test_several_tables_are_one_csv() -> None:
     assert (found[2]["users"], found[2]["value"], found[0]["users"]) == ("7", "", "")
 
 
+def test_outside_a_terminal_no_number_is_cut() -> None:
+    """100 columns, or as many as the numbers take and 30 for a text, which is wrapped."""
+    heads = [Column("run"), *(Column(f"of {n}", kind="estimate") for n in range(9))]
+    cells = [Number(0.5, 0.4, 0.6, SHARE)] * 9
+    for columns, row in ((heads[:3], cells[:2]), (heads, cells)):
+        name = "a name of many words " * 12
+        text = format_tables("table", [ResultTable("one", "", columns, [[name.strip(), *row]])])
+        assert text.count("50.0 [40.0, 60.0]") == len(row)
+        assert max(map(len, text.splitlines())) <= max(100, 32 + 19 * len(row))
+
+
 def test_people_read_rounded_numbers() -> None:
     terminal = format_tables("table", [table_of("x [red]")], width=90)
     line = next(line for line in terminal.splitlines() if "x [red]" in line)
