@@ -186,7 +186,7 @@ def test_a_local_folder_asks_nobody(serve: Serve, tiny_model: Path, placement: P
     assert seen == []
 
 
-BARS = ("Loading weights:", "base ", "tuned ", "reference", "training:")
+BARS = ("Loading weights:", "base ", "tuned ", "reference", "training ")
 
 
 def test_what_is_in_the_cache_is_trained_without_a_hub_and_without_noise(

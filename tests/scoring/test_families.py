@@ -13,8 +13,9 @@ from mvp_align.scoring.methods import scoring_method, shape_method
 from mvp_align.scoring.passes import Method
 from mvp_align.scoring.tokens import Answer, TokenizedPair
 
-MARGIN = 2e-5
-"""Nats, in fp32."""
+MARGIN = 4e-5
+"""Rounding of fp32 in nats, which is the processor's: of margins up to 7.6, Mamba's scan is 2.7e-5
+off on an AMD EPYC, and 5e-7 in float64."""
 PACKED, PADDED, OWN = Method.PACKED, Method.PADDED, Method.OWN
 
 SIZES = {
