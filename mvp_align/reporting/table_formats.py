@@ -26,8 +26,6 @@ PASTED = ("csv", "latex", "json")
 """A file, a paper or a program takes these as they are: what else is said goes to stderr."""
 WIDTH = 100
 """Width in columns if the output is not a terminal (like the log file of a cluster job)."""
-SHORT = 30
-"""Texts up to so many characters are not wrapped there."""
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "_%&#${}"}
     | {
@@ -56,7 +54,7 @@ def format_tables(
     """Return the tables as one of FORMATS, without a newline at the end.
 
     `width` and `colour` are the terminal's. Without a width it is WIDTH, or what the widest table
-    needs to show numbers, words and short texts in one piece.
+    needs to show numbers and words in one piece.
     """
     if form == "table":
         return _as_terminal(tables, width, colour=colour)
@@ -79,11 +77,11 @@ def _as_terminal(tables: Sequence[ResultTable], width: int | None, *, colour: bo
 
 
 def _least_width(table: ResultTable) -> int:
-    """Return the columns that a table takes with numbers, words and short texts in one piece."""
+    """Return the columns that a table takes with numbers and words in one piece."""
     made = rich_table(table)
     for column in made.columns:
-        whole = max(cell_len(str(one)) for one in (column.header, *column.cells))
-        column.min_width = whole if column.no_wrap else min(whole, SHORT)
+        if column.no_wrap:
+            column.min_width = max(cell_len(str(one)) for one in (column.header, *column.cells))
     console = Console(file=io.StringIO(), width=sys.maxsize)
     return Measurement.get(console, console.options, made).minimum
 
