@@ -29,7 +29,7 @@ from mvp_align.errors import UserError
 from mvp_align.metrics.drift import PERPLEXITY
 from mvp_align.metrics.opa import ACCS
 from mvp_align.metrics.profile_ablation import LEVEL, VALUES_OVER_SHUFFLED
-from mvp_align.metrics.rows import Row, read_rows
+from mvp_align.metrics.rows import read_rows
 from mvp_align.metrics.seeds import SeedEstimate, over_seeds
 from mvp_align.runs.pair_files import read_groups, read_scores
 from mvp_align.runtime.json_files import to_json
@@ -108,7 +108,7 @@ def read_run(folder: Path) -> Tested:
         raise UserError(f"{folder / 'scores'}: the files are of different pairs.")
     groups = read_groups(folder / "groups" / "in_domain.jsonl")
     tags = [groups[name][2] for name in ids]
-    rows = read_rows(folder / "metrics.jsonl")
+    path = folder / "metrics.jsonl"
     acc = ACCS[0].of
     return Tested(
         ids=ids,
@@ -117,16 +117,16 @@ def read_run(folder: Path) -> Tested:
         base=tuple(acc(base)),
         right=tuple(acc(tuned)),
         own_over_another=tuple(np.subtract(acc(values), acc(shuffled)).tolist()),
-        another_level=_value(rows, "tuned", VALUES_OVER_SHUFFLED, LEVEL, "another"),
-        perplexity=_value(rows, "tuned", PERPLEXITY.name) / _value(rows, "base", PERPLEXITY.name),
+        another_level=_value(path, "tuned", VALUES_OVER_SHUFFLED, LEVEL, "another"),
+        perplexity=_value(path, "tuned", PERPLEXITY.name) / _value(path, "base", PERPLEXITY.name),
     )
 
 
-def _value(rows: Sequence[Row], stage: str, metric: str, by: str = "", group: str = "") -> float:
-    for row in rows:
+def _value(path: Path, stage: str, metric: str, by: str = "", group: str = "") -> float:
+    for row in read_rows(path):
         if (row.stage, row.metric, row.group_by, row.group) == (stage, metric, by, group):
             return row.value
-    raise UserError(f"metrics.jsonl has no {metric} of the {stage} model: was it measured?")
+    raise UserError(f"{path} has no {metric} of the {stage} model: was it measured?")
 
 
 def summarise(name: str, runs: Mapping[int, Tested], recipe: Mapping[int, Tested]) -> Summary:
@@ -200,14 +200,18 @@ def show(summaries: Sequence[Summary], console: Console) -> None:
     ):  # fmt: skip
         table.add_column(column, justify="left" if column in ("runs", "lowest cell") else "right")
     for one in summaries:
-        cell, lowest = min(one.cells.items(), key=lambda item: item[1].mean)
+        cells = [(found.mean, found.n, cell) for cell, found in one.cells.items()]
+        mean, n, cell = min(cells, default=(0.0, 0, ""))
         table.add_row(
             one.name,
             str(len(one.seeds)),
             _text(one.acc),
             _text(one.difference, "+") if one.difference else "",
-            *(f"{100 * one.levels[level].mean:.1f}" for level in ("High", "Low")),
-            f"{cell} {100 * lowest.mean:.1f} (n {lowest.n})",
+            *(
+                f"{100 * one.levels[level].mean:.1f}" if level in one.levels else "-"
+                for level in ("High", "Low")
+            ),
+            f"{cell} {100 * mean:.1f} (n {n})" if cell else "-",
             _text(one.own_over_another, "+"),
             f"{100 * one.another_level:+.1f}",
             f"x {one.perplexity:.3f}",
@@ -230,14 +234,18 @@ def main(
     seeds: str = "12",
     only: Annotated[str, typer.Option(help="Some of: " + ", ".join(LEVERS))] = ",".join(LEVERS),
     jobs: Annotated[int, typer.Option(help="Runs at once.", min=1)] = 1,
-    validation: Annotated[bool, typer.Option("--validation", help="Test nobody.")] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Test the validation people.")
+    ] = False,
     override: Annotated[list[str] | None, typer.Option("-o", help="For every run.")] = None,
     figures: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
-    """The first of `only` is what the others are compared with, if it is the recipe. Levers are
-    left out under the first seed alone."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Others are compared with the recipe, if it is one of `only`. Levers are left out under the
+    first seed alone."""
     numbers, names = [int(seed) for seed in seeds.split(",")], only.split(",")
+    if unknown := [name for name in names if name not in LEVERS]:
+        raise UserError(f"--only {unknown[0]}: must be some of {', '.join(LEVERS)}.")
+    out.mkdir(parents=True, exist_ok=True)
     tested = [f"data.test={validation_people(out)}"] if validation else []
     wanted = {
         (name, seed): [

@@ -32,7 +32,8 @@ def difference_figure(found: Comparison, name: str) -> Figure | None:
             title=f"acc@0 against {first}",
             text=f"acc@0 of each run minus that of {first}, on the same pairs: {_words(rows)}",
             caption=f"Points of acc@0 above or below {first}, pair by pair. Whiskers: 95 %"
-            " intervals, clustered by user.",
+            " intervals of each run alone, clustered by user"
+            + ("; what is shown among all runs stands below." if rows[1:] else "."),
         ),
     )
 

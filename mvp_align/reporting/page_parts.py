@@ -10,7 +10,6 @@ from mvp_align.figures.page_figures import (
     content_policy,
     drawing_script,
     figure_html,
-    figure_style,
     shared_html,
 )
 from mvp_align.reporting.pages import page_template
@@ -48,7 +47,6 @@ def write_drawn_page(page: Path, template: str, drawn: Sequence[Figure], **conte
     script = drawing_script()
     text = page_template(template, cell=cell_text, cut=cut, drawn=figure_html).render(
         policy=content_policy([script]),
-        style=figure_style(),
         shared=shared_html(drawn),
         script=script,
         **content,

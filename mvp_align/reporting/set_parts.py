@@ -21,6 +21,7 @@ from mvp_align.reporting.profile_ablation import Ablation, ablations
 from mvp_align.reporting.references import name_now, published_lines
 from mvp_align.reporting.report_files import ReportFiles
 from mvp_align.reporting.result_figures import (
+    CROSSED_IN_PAPER,
     ablation_figure,
     drawn,
     gain_figure,
@@ -39,8 +40,6 @@ from mvp_align.reporting.results import (
 from mvp_align.reporting.run_settings import trains
 
 MOST_IN_WORDS = 4
-CROSSED_IN_PAPER = ("age", "gender", "education", "marital_status")
-"""With the region, in MVPBench's figures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ from mvp_align.figures.world_figure import Place, world_figure
 from mvp_align.metrics.names import in_percent
 from mvp_align.metrics.rows import Row
 from mvp_align.reporting.leading import spoken
+from mvp_align.reporting.map_figures import COUNTRY
 from mvp_align.reporting.results import Line, Results, shown, suppressed_text
 from mvp_align.runs.run_folder import RunFolder
 from mvp_align.runtime.atomic import write_text
-
-COUNTRY = "birth_country"
 
 
 def write_maps(run: RunFolder, rows: Sequence[Row]) -> list[Path]:

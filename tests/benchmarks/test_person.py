@@ -71,5 +71,7 @@ def test_seeds_and_a_lever_left_out(tiny: list[str], tmp_path: Path) -> None:
     assert again.exit_code == 0, (again.output, again.exception)
     assert (out / "recipe-12" / "DONE").stat().st_mtime_ns == before
 
+    misspelt = CliRunner().invoke(app, [str(out), "--only", "recipe,no_ordr"])
+    assert isinstance(misspelt.exception, UserError) and "no_ordr" in str(misspelt.exception)
     wrong = CliRunner().invoke(app, [str(out), "--only", "recipe", "-o", "train.betta=1"])
     assert isinstance(wrong.exception, UserError) and "betta" in str(wrong.exception)
